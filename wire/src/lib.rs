@@ -1,0 +1,1 @@
+//! Edgeward wire.
