@@ -1,0 +1,12 @@
+//! The tunnel: WireGuard sessions that exist only between two bound identities.
+//!
+//! Cores, without I/O and told the time:
+//! - [`wireguard`]: the one file that names boringtun; sessions, handshakes, nothing else.
+//! - [`node`]: peers, PSK epochs, leases, timers, cuts.
+//! - [`routes`]: longest-prefix tables for both directions.
+//! - [`filter`]: the stateful per-interface filter, default deny both ways.
+//!
+//! The shell, which does the I/O: [`shell`] (TUN device, one UDP port shared with QUIC) and [`uapi`]
+//! (the socket that `wg show` speaks to).
+
+pub mod shell;

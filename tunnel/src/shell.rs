@@ -1,0 +1,4 @@
+//! The I/O around the cores: a TUN device and one UDP port, each with one thread per direction.
+
+pub mod demux;
+pub mod udp;
