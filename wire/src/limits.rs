@@ -1,0 +1,26 @@
+//! Bounds that both ends of the contract keep.
+
+use std::time::Duration;
+
+/// Largest gRPC message in either direction, in bytes (a full slice of a large site).
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Largest message before a caller is authenticated, in bytes (EK chains and TPM structures).
+pub const MAX_ENROL_MESSAGE_BYTES: usize = 64 * 1024;
+/// A whole enrolment must end within this time; the token's reservation lasts as long.
+pub const ENROL_DEADLINE: Duration = Duration::from_secs(120);
+/// How long an unanswered challenge is waited for, then once more; then the node is stale.
+pub const CHALLENGE_DEADLINE: Duration = Duration::from_secs(10);
+/// How often the cloud sends signed time and the deny-list's number.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// A verifier that heard no heartbeat for this long counts as cut off from the cloud.
+pub const HEARTBEAT_LOST_AFTER: Duration = Duration::from_secs(30);
+/// Most endpoint candidates of one node.
+pub const MAX_ENDPOINTS: usize = 16;
+/// Largest frame of the bind's stream, in bytes.
+pub const MAX_BIND_FRAME_BYTES: usize = 64 * 1024;
+/// Application protocol of cloud connections that speak HTTP/2 (gRPC, REST).
+pub const ALPN_H2: &[u8] = b"h2";
+/// Application protocol of cloud connections that speak HTTP/1.1 (REST, browsers).
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// Application protocol of binds between agents.
+pub const ALPN_BIND: &[u8] = b"edgeward-bind/1";
