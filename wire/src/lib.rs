@@ -12,4 +12,5 @@ pub mod v1 {
     tonic::include_proto!("edgeward.v1");
 }
 
+pub mod control;
 pub mod limits;
