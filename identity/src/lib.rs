@@ -11,6 +11,7 @@ pub mod overlay;
 pub mod secret;
 pub mod signed;
 pub mod spiffe_id;
+pub mod standing;
 pub mod svid;
 pub mod tls;
 
@@ -21,5 +22,6 @@ pub use keys::{PublicKey, SignError, Signer, SoftwareKey, SpkiHash};
 pub use secret::Secret;
 pub use signed::{KeySet, Purpose, SignedObject};
 pub use spiffe_id::{Kind, SpiffeId, TrustDomain};
+pub use standing::{AttestationState, Tier};
 pub use svid::{Svid, SvidLeaf};
 pub use tls::peer::{TrustView, VerifiedPeer};

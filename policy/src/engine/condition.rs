@@ -1,0 +1,199 @@
+//! The conditions of a row that depend on time and on evidence, evaluated before the matcher is asked.
+//!
+//! A condition that cannot be evaluated fails an allow and matches a deny.
+
+use edgeward_identity::{AttestationState, Kind, Tier, Timestamp};
+
+use crate::decision::{Link, Reason, Standing};
+use crate::seconds::Seconds;
+use crate::slice::{Effect, Row, States, Term, Tiers};
+use crate::window::Schedule;
+
+/// What is known of a subject when its rows are judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) kind: Kind,
+    pub(crate) standing: Standing,
+    /// What its profiles allow at most.
+    pub(crate) profile: ProfileTerms,
+    pub(crate) link: Link,
+    pub(crate) now: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ProfileTerms {
+    pub(crate) fresh: Option<Seconds>,
+    pub(crate) offline: Option<Seconds>,
+}
+
+/// One row, judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged {
+    pub(crate) active: bool,
+    /// How many conditions failed, and the first of them.
+    pub(crate) failed: u8,
+    pub(crate) first_failure: Option<Reason>,
+    /// When time alone may change this judgement; `None`: never.
+    pub(crate) next_change: Option<Timestamp>,
+    pub(crate) fresh: Seconds,
+    pub(crate) offline: Seconds,
+}
+
+/// `None`: cannot be told.
+type Answer = Option<bool>;
+
+pub(crate) fn judge(row: &Row, facts: &Facts, schedules: &[Schedule]) -> Judged {
+    let mut judged = Judged {
+        active: true,
+        failed: 0,
+        first_failure: None,
+        next_change: None,
+        fresh: row.fresh.for_profile(facts.profile.fresh),
+        offline: row.offline.for_profile(facts.profile.offline),
+    };
+    judged.note(row.effect, Reason::State, state_matches(&row.states, facts));
+    judged.note(
+        row.effect,
+        Reason::Tier,
+        tier_matches(&row.tiers, facts.standing.tier),
+    );
+    if row.effect == Effect::Allow {
+        let names_age = row.fresh.own.is_some() || row.offline.own.is_some();
+        judged.note_age(facts, names_age);
+    }
+    judged.note_time(row.effect, row.window, row.until, facts.now, schedules);
+    judged
+}
+
+/// The terms under which this side opens its own filter towards a peer: the peer must have proved itself too.
+pub(crate) fn judge_towards_peer(
+    terms: (Term, Term),
+    time: (Option<u32>, Option<Timestamp>),
+    software_named: bool,
+    facts: &Facts,
+    schedules: &[Schedule],
+) -> Judged {
+    let mut judged = Judged {
+        active: true,
+        failed: 0,
+        first_failure: None,
+        next_change: None,
+        fresh: terms.0.for_profile(facts.profile.fresh),
+        offline: terms.1.for_profile(facts.profile.offline),
+    };
+    let (state, tier) = (facts.standing.state, facts.standing.tier);
+    let proven =
+        state == AttestationState::Trusted && tier.is_some_and(|tier| tier != Tier::Software);
+    let unrooted =
+        software_named && state == AttestationState::None && tier == Some(Tier::Software);
+    judged.note(Effect::Allow, Reason::State, Some(proven || unrooted));
+    judged.note_age(facts, false);
+    judged.note_time(Effect::Allow, time.0, time.1, facts.now, schedules);
+    judged
+}
+
+impl Judged {
+    fn note(&mut self, effect: Effect, reason: Reason, answer: Answer) {
+        let holds = answer.unwrap_or(effect == Effect::Deny);
+        if !holds {
+            self.active = false;
+            self.failed += 1;
+            self.first_failure.get_or_insert(reason);
+        }
+    }
+
+    fn note_age(&mut self, facts: &Facts, names_age: bool) {
+        match age_limit(facts, names_age, self.fresh, self.offline) {
+            AgeLimit::None => {}
+            AgeLimit::Unknown => self.note(Effect::Allow, Reason::Age, None),
+            AgeLimit::Until(limit) => {
+                self.note(Effect::Allow, Reason::Age, Some(facts.now < limit));
+                self.changes_at(facts.now, limit);
+            }
+        }
+    }
+
+    fn note_time(
+        &mut self,
+        effect: Effect,
+        window: Option<u32>,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        schedules: &[Schedule],
+    ) {
+        if let Some(index) = window {
+            let schedule = schedules.get(index as usize);
+            self.note(
+                effect,
+                Reason::Window,
+                schedule.and_then(|s| s.is_open(now)),
+            );
+            if let Some(edge) = schedule.and_then(|s| s.next_edge(now)) {
+                self.changes_at(now, edge);
+            }
+        }
+        if let Some(until) = until {
+            self.note(effect, Reason::Until, Some(now < until));
+            self.changes_at(now, until);
+        }
+    }
+
+    fn changes_at(&mut self, now: Timestamp, edge: Timestamp) {
+        if edge > now {
+            self.next_change = Some(self.next_change.map_or(edge, |next| next.min(edge)));
+        }
+    }
+}
+
+enum AgeLimit {
+    /// Nothing that ages.
+    None,
+    /// No pass is known.
+    Unknown,
+    Until(Timestamp),
+}
+
+/// Up to when the evidence counts. Only a state that rests on a pass ages, unless the row names an age itself; cut
+/// off from the cloud everything ages, for news of a revocation cannot arrive.
+fn age_limit(facts: &Facts, names_age: bool, fresh: Seconds, offline: Seconds) -> AgeLimit {
+    let rests_on_a_pass = matches!(
+        facts.standing.state,
+        AttestationState::Trusted | AttestationState::Vouched
+    );
+    // A time ahead of ours is a clock's error: it must not lengthen anything.
+    let pass = facts.standing.last_pass.map(|pass| pass.min(facts.now));
+    match (facts.link, pass) {
+        (_, None) if rests_on_a_pass || names_age => AgeLimit::Unknown,
+        (Link::Online, Some(pass)) if rests_on_a_pass || names_age => {
+            AgeLimit::Until(pass.plus(fresh.as_duration()))
+        }
+        (Link::Online, _) => AgeLimit::None,
+        (Link::Offline { last_heartbeat }, pass) => {
+            let heard = last_heartbeat.min(facts.now);
+            let since = match pass {
+                Some(pass) if rests_on_a_pass || names_age => pass.min(heard),
+                _ => heard,
+            };
+            AgeLimit::Until(since.plus(offline.as_duration()))
+        }
+    }
+}
+
+fn state_matches(states: &States, facts: &Facts) -> Answer {
+    let state = facts.standing.state;
+    Some(match states {
+        States::Every => true,
+        States::Proven if facts.kind == Kind::Device => state == AttestationState::Vouched,
+        States::Proven => state == AttestationState::Trusted,
+        States::These(these) => these.contains(&state),
+        States::Unless(excepted) => !excepted.contains(&state),
+    })
+}
+
+fn tier_matches(tiers: &Tiers, tier: Option<Tier>) -> Answer {
+    match tiers {
+        Tiers::Every => Some(true),
+        Tiers::Rooted => Some(tier? != Tier::Software),
+        Tiers::These(these) => Some(these.contains(&tier?)),
+    }
+}

@@ -1,0 +1,24 @@
+//! Edgeward policy: files written by people become checked rules, rules become one slice per node, and a slice
+//! becomes an engine that decides.
+//!
+//! [`check`](check()) and [`CompiledPolicy`] are for the cloud, [`Slice`] travels, [`Engine`] and [`filter`] are for the node.
+//! No I/O: files come in as path and text, time is told, the fleet is handed in.
+
+pub mod decision;
+pub mod engine;
+pub mod filter;
+pub mod fleet;
+pub mod profile;
+pub mod seconds;
+pub mod slice;
+pub mod window;
+
+pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
+pub use engine::{Engine, EngineError};
+pub use fleet::{Fleet, FleetNode, Labels};
+pub use profile::{Mode, PcrBank, Profile};
+pub use seconds::Seconds;
+pub use slice::{
+    Action, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,
+    SliceError, SliceInterface, SlicePeer,
+};

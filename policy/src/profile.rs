@@ -1,0 +1,80 @@
+//! Profiles: what a group of nodes must measure to be `trusted`.
+
+use std::collections::BTreeMap;
+
+use edgeward_identity::Tier;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use crate::seconds::Seconds;
+
+/// Highest PCR index (TCG PC Client Platform TPM Profile 1.05, 4.4).
+pub const MAX_PCR: u8 = 23;
+/// PCRs that anybody on the machine can reset (same section: 16 debug, 23 application).
+pub const RESETTABLE_PCRS: [u8; 2] = [16, 23];
+
+/// The hash bank that PCR values are compared in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PcrBank {
+    Sha256,
+    Sha384,
+}
+
+/// Whether verdicts count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A node that fails is `failed`.
+    Enforce,
+    /// Verdicts are recorded and nothing is enforced. An opening: said everywhere.
+    Monitor,
+}
+
+/// What a group of nodes must measure. A node in several groups must pass every profile they name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    pub name: String,
+    /// Tiers accepted, never empty.
+    pub tiers: Vec<Tier>,
+    pub bank: PcrBank,
+    /// PCR index to the set of accepted values, each in hex, each set non-empty. Empty only where the one tier accepted is `software`.
+    pub pcrs: BTreeMap<u8, Vec<String>>,
+    /// TPM firmware versions refused (TPMS_ATTEST.firmwareVersion).
+    pub firmware_deny: Vec<u64>,
+    pub mode: Mode,
+    /// Oldest pass that counts while the verifier is connected.
+    pub fresh: Option<Seconds>,
+    /// Oldest pass that counts while the verifier is cut off.
+    pub offline: Option<Seconds>,
+}
+
+impl PcrBank {
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha384];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+        }
+    }
+
+    /// Length of a value, in bytes.
+    pub fn digest_bytes(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+        }
+    }
+}
+
+impl Profile {
+    /// SHA-256 over the profile's JSON: what an attestation result names.
+    pub fn hash(&self) -> [u8; 32] {
+        let json = serde_json::to_vec(self).expect("string keys and plain values always serialise");
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &json).as_ref());
+        hash
+    }
+}

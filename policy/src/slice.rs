@@ -1,0 +1,279 @@
+//! A slice: the part of the policy one node needs, and nothing about anybody else.
+//!
+//! The cloud makes it ([`crate::CompiledPolicy::slice`]), signs its JSON, and the node builds its [`crate::Engine`]
+//! from it. Unknown fields are refused: an agent never skips a condition that it does not know.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::profile::Profile;
+use crate::seconds::Seconds;
+use crate::window::Window;
+
+mod bounds;
+
+pub use bounds::{
+    MAX_SLICE_BYTES, MAX_SLICE_GROUPS, MAX_SLICE_INTERFACES, MAX_SLICE_PEERS, MAX_SLICE_ROWS,
+    SliceError,
+};
+
+/// The `schema` of a slice.
+pub const SLICE_SCHEMA: &str = "edgeward-slice/1";
+/// Shortest SVID lifetime, whatever the rules say.
+pub const MIN_SVID_LIFETIME: Seconds = Seconds::from_hours(24);
+
+/// Index into [`Slice::groups`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GroupId(pub u32);
+
+/// Index into [`Slice::peers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PeerIndex(pub u32);
+
+/// Index into [`Slice::interfaces`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InterfaceIndex(pub u32);
+
+/// What one node needs of the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slice {
+    /// [`SLICE_SCHEMA`].
+    pub schema: String,
+    /// The policy's number: only ever rises.
+    pub version: u64,
+    /// SHA-256 of the policy's sources, hex.
+    pub policy_hash: String,
+    pub node: SpiffeId,
+    /// Past this nothing is allowed.
+    pub expires: Timestamp,
+    /// Names of the groups that rows and peers refer to by index.
+    pub groups: Vec<String>,
+    pub windows: Vec<Window>,
+    /// The node's own interfaces: what others may reach here.
+    pub interfaces: Vec<SliceInterface>,
+    /// Nodes it may meet, in either direction.
+    pub peers: Vec<SlicePeer>,
+    /// Operators that its rows may name.
+    pub operators: Vec<SliceOperator>,
+    /// Interfaces of peers that this node may reach.
+    pub egress: Vec<Egress>,
+    /// What this node itself must measure.
+    pub profiles: Vec<Profile>,
+    pub lifetimes: Lifetimes,
+}
+
+/// One way to reach this node, and who may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SliceInterface {
+    pub service: String,
+    pub name: String,
+    /// Network interface on the node; [`MESH`] is the tunnel.
+    pub net: String,
+    pub proto: Proto,
+    pub port: u16,
+    /// Where the node forwards it, if not to itself.
+    pub to: Option<SocketAddr>,
+    pub rows: Vec<Row>,
+}
+
+/// The name of the tunnel among network interfaces.
+pub const MESH: &str = "mesh";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proto {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    Allow,
+    Deny,
+}
+
+/// What is done to an interface. Plain L4 has one action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Connect,
+}
+
+/// One rule as it bears on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    pub rule: Arc<str>,
+    pub effect: Effect,
+    pub from: Sources,
+    /// Never empty.
+    pub actions: Vec<Action>,
+    /// Index into [`Slice::windows`].
+    pub window: Option<u32>,
+    pub until: Option<Timestamp>,
+    pub tiers: Tiers,
+    pub states: States,
+    pub fresh: Term,
+    pub offline: Term,
+}
+
+/// Who a row is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sources {
+    /// Everybody the slice knows.
+    Any,
+    /// Members of one of these, never empty.
+    Groups(Vec<GroupId>),
+}
+
+/// Which tiers a row is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tiers {
+    /// Every tier but `software`: an allow that names no tier.
+    Rooted,
+    /// Every tier, known or not: a deny that names no tier.
+    Every,
+    /// One of these, never empty.
+    These(Vec<Tier>),
+}
+
+/// Which attestation states a row is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum States {
+    /// `trusted`; for devices `vouched`: an allow that names no state.
+    Proven,
+    /// Every state: a deny that excepts none.
+    Every,
+    /// One of these, never empty.
+    These(Vec<AttestationState>),
+    /// All but these: a deny with `unless_state`.
+    Unless(Vec<AttestationState>),
+}
+
+/// How old a pass may be: what the rule says, or the default beneath it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Term {
+    /// The rule's own word.
+    pub own: Option<Seconds>,
+    /// The directory's default, or the built-in one.
+    pub default: Seconds,
+}
+
+/// A node this one may meet. Its AllowedIPs are these addresses, never what it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlicePeer {
+    pub id: SpiffeId,
+    pub groups: Vec<GroupId>,
+    pub v6: Ipv6Addr,
+    pub v4: Option<Ipv4Addr>,
+    /// The strictest `fresh` of its profiles.
+    pub fresh: Option<Seconds>,
+    /// The strictest `offline` of its profiles.
+    pub offline: Option<Seconds>,
+    /// Whether one of its groups names tier `software`.
+    pub software: bool,
+}
+
+/// An operator that the rows of this slice may name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SliceOperator {
+    pub id: SpiffeId,
+    pub groups: Vec<GroupId>,
+}
+
+/// One interface of a peer that this node may reach. The peer decides; this side opens its own filter no wider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    pub peer: PeerIndex,
+    pub service: String,
+    pub interface: String,
+    pub proto: Proto,
+    pub port: u16,
+    /// The allows that name this node, never empty.
+    pub rows: Vec<EgressRow>,
+}
+
+/// One allow that names this node as its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressRow {
+    pub rule: Arc<str>,
+    pub window: Option<u32>,
+    pub until: Option<Timestamp>,
+    pub fresh: Term,
+    pub offline: Term,
+}
+
+/// What the lifetime of the node's SVID follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifetimes {
+    /// The largest `offline` among the rules that touch the node.
+    pub largest_offline: Seconds,
+    pub max_offline: Seconds,
+}
+
+impl Proto {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// IANA protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl Action {
+    pub const ALL: [Self; 1] = [Self::Connect];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+        }
+    }
+}
+
+impl Term {
+    /// The term for a subject whose profiles say `profile`. A rule may be stricter than a profile, never laxer.
+    pub fn for_profile(self, profile: Option<Seconds>) -> Seconds {
+        match (self.own, profile) {
+            (Some(own), Some(profile)) => own.min(profile),
+            (Some(own), None) => own,
+            (None, Some(profile)) => profile,
+            (None, None) => self.default,
+        }
+    }
+}
+
+impl Lifetimes {
+    /// Twice the largest `offline`, at least 24 h, at most twice `max_offline`.
+    pub fn svid_lifetime(self) -> Seconds {
+        self.largest_offline
+            .doubled()
+            .max(MIN_SVID_LIFETIME)
+            .min(self.max_offline.doubled())
+    }
+}

@@ -1,0 +1,183 @@
+//! What a slice may hold at most, and the check of its inner references. A slice is signed by the cloud; it is
+//! checked all the same, since everything after it counts on it.
+
+use edgeward_identity::Kind;
+
+use super::{GroupId, Row, SLICE_SCHEMA, Slice, Sources, States, Tiers};
+
+/// Largest slice accepted, in bytes of JSON.
+pub const MAX_SLICE_BYTES: usize = 32 * 1024 * 1024;
+/// Most peers and operators of one node, each.
+pub const MAX_SLICE_PEERS: usize = 65_536;
+/// Most interfaces on one node.
+pub const MAX_SLICE_INTERFACES: usize = 1_024;
+/// Most rows on one interface.
+pub const MAX_SLICE_ROWS: usize = 1_000;
+/// Most groups that one slice names.
+pub const MAX_SLICE_GROUPS: usize = 16_384;
+
+/// Why a slice is refused: the cloud's fault, or somebody's who is not the cloud.
+#[derive(Debug, thiserror::Error)]
+pub enum SliceError {
+    #[error("slice larger than the limit in bytes: {0}")]
+    TooLarge(usize),
+    #[error("slice is not in the expected form")]
+    Form(#[source] serde_json::Error),
+    #[error("slice of an unknown schema: {0:?}")]
+    Schema(String),
+    #[error("slice is for something that is not a node: {0}")]
+    NotANode(String),
+    #[error("slice holds more {what} than the limit: {limit}")]
+    TooMany { what: &'static str, limit: usize },
+    #[error("slice refers to {what} that it does not hold")]
+    Dangling { what: &'static str },
+    #[error("slice holds an empty {what}")]
+    Empty { what: &'static str },
+    #[error("slice names twice: {what}")]
+    Twice { what: String },
+}
+
+impl Slice {
+    /// Parses and checks a slice.
+    pub fn parse(json: &[u8]) -> Result<Self, SliceError> {
+        if json.len() > MAX_SLICE_BYTES {
+            return Err(SliceError::TooLarge(MAX_SLICE_BYTES));
+        }
+        let slice: Self = serde_json::from_slice(json).map_err(SliceError::Form)?;
+        slice.validate()?;
+        Ok(slice)
+    }
+
+    /// The JSON that is signed.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("string keys and plain values always serialise")
+    }
+
+    /// Bounds and inner references hold.
+    pub fn validate(&self) -> Result<(), SliceError> {
+        if self.schema != SLICE_SCHEMA {
+            return Err(SliceError::Schema(self.schema.clone()));
+        }
+        if self.node.kind() != Kind::Node {
+            return Err(SliceError::NotANode(self.node.to_string()));
+        }
+        at_most("groups", self.groups.len(), MAX_SLICE_GROUPS)?;
+        at_most("peers", self.peers.len(), MAX_SLICE_PEERS)?;
+        at_most("operators", self.operators.len(), MAX_SLICE_PEERS)?;
+        at_most("interfaces", self.interfaces.len(), MAX_SLICE_INTERFACES)?;
+        for interface in &self.interfaces {
+            at_most("rows", interface.rows.len(), MAX_SLICE_ROWS)?;
+            for row in &interface.rows {
+                self.validate_row(row)?;
+            }
+        }
+        self.validate_subjects()?;
+        self.validate_interfaces()?;
+        for egress in &self.egress {
+            if egress.peer.0 as usize >= self.peers.len() {
+                return Err(SliceError::Dangling { what: "a peer" });
+            }
+            not_empty("egress", egress.rows.is_empty())?;
+            for row in &egress.rows {
+                self.validate_window(row.window)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_row(&self, row: &Row) -> Result<(), SliceError> {
+        if let Sources::Groups(groups) = &row.from {
+            not_empty("from", groups.is_empty())?;
+            self.validate_groups(groups)?;
+        }
+        not_empty("do", row.actions.is_empty())?;
+        not_empty("rule id", row.rule.is_empty())?;
+        if let Tiers::These(tiers) = &row.tiers {
+            not_empty("tier", tiers.is_empty())?;
+        }
+        if let States::These(states) | States::Unless(states) = &row.states {
+            not_empty("state", states.is_empty())?;
+        }
+        self.validate_window(row.window)
+    }
+
+    fn validate_window(&self, window: Option<u32>) -> Result<(), SliceError> {
+        match window {
+            Some(index) if index as usize >= self.windows.len() => {
+                Err(SliceError::Dangling { what: "a window" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_groups(&self, groups: &[GroupId]) -> Result<(), SliceError> {
+        if groups
+            .iter()
+            .any(|group| group.0 as usize >= self.groups.len())
+        {
+            return Err(SliceError::Dangling { what: "a group" });
+        }
+        Ok(())
+    }
+
+    fn validate_subjects(&self) -> Result<(), SliceError> {
+        let peers = self
+            .peers
+            .iter()
+            .map(|peer| (&peer.id, &peer.groups, Kind::Node));
+        let operators = self
+            .operators
+            .iter()
+            .map(|op| (&op.id, &op.groups, Kind::Operator));
+        let mut seen = std::collections::BTreeSet::new();
+        for (id, groups, kind) in peers.chain(operators) {
+            if id.kind() != kind || id.trust_domain() != self.node.trust_domain() {
+                return Err(SliceError::NotANode(id.to_string()));
+            }
+            if !seen.insert(id) || *id == self.node {
+                return Err(SliceError::Twice {
+                    what: id.to_string(),
+                });
+            }
+            self.validate_groups(groups)?;
+        }
+        Ok(())
+    }
+
+    fn validate_interfaces(&self) -> Result<(), SliceError> {
+        let mut names = std::collections::BTreeSet::new();
+        let mut ports = std::collections::BTreeSet::new();
+        for interface in &self.interfaces {
+            if !names.insert((&interface.service, &interface.name)) {
+                return Err(SliceError::Twice {
+                    what: format!("{}/{}", interface.service, interface.name),
+                });
+            }
+            if !ports.insert((&interface.net, interface.proto, interface.port)) {
+                return Err(SliceError::Twice {
+                    what: format!(
+                        "{} {}/{}",
+                        interface.net,
+                        interface.proto.as_str(),
+                        interface.port
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), SliceError> {
+    if count > limit {
+        return Err(SliceError::TooMany { what, limit });
+    }
+    Ok(())
+}
+
+fn not_empty(what: &'static str, empty: bool) -> Result<(), SliceError> {
+    if empty {
+        return Err(SliceError::Empty { what });
+    }
+    Ok(())
+}
