@@ -13,6 +13,8 @@ pub mod signed;
 pub mod spiffe_id;
 pub mod standing;
 pub mod svid;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 
 pub use bundle::TrustBundle;

@@ -178,11 +178,11 @@ fn check_leaf(certificate: &X509Certificate<'_>) -> Result<String, SvidError> {
         .map_err(|_| SvidError::Malformed)?
         .filter(|usage| usage.critical)
         .ok_or(SvidError::KeyUsageMissing)?;
-    if usage.value.key_cert_sign() || usage.value.crl_sign() {
-        return Err(SvidError::LeafMaySign);
-    }
     if !usage.value.digital_signature() {
         return Err(SvidError::NoDigitalSignature);
+    }
+    if usage.value.key_cert_sign() || usage.value.crl_sign() {
+        return Err(SvidError::LeafMaySign);
     }
     if let Some(extended) = certificate
         .extended_key_usage()

@@ -11,3 +11,6 @@ pub mod verifier;
 pub use config::{EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES, anonymous_client, client, server};
 pub use credentials::Credentials;
 pub use verifier::{PeerVerifier, PinnedVerifier};
+
+#[cfg(test)]
+mod tests;
