@@ -14,3 +14,4 @@ pub mod v1 {
 
 pub mod control;
 pub mod limits;
+pub mod token;
