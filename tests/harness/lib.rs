@@ -3,8 +3,14 @@
 //! Everything a lab makes lives in namespaces and folders of its own and is removed when the lab is dropped.
 //! Scenarios need root; without it [`require_root`] fails the test rather than letting it look green.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the harness waits for other processes: it has no clock to turn"
+)]
+
 pub mod eventually;
 pub mod netns;
+pub mod postgres;
 pub mod process;
 pub mod swtpm;
 
