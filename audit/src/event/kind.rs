@@ -1,0 +1,159 @@
+//! Every kind of event, with its stable name, its class and what it does to rights.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How hard a journal works to keep an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Left out first when space runs low.
+    May,
+    /// Written in groups; left out, counted and reported when space runs low.
+    Should,
+    /// On disk before the call returns, or the operation is refused.
+    Must,
+}
+
+/// What the recorded act does to somebody's rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// The record precedes the act: if it cannot be written, nothing is granted.
+    Grants,
+    /// The act happens first; its record has reserved space.
+    TakesAway,
+    Neutral,
+}
+
+/// Not the name of a kind of event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown type of event")]
+pub struct UnknownKind;
+
+macro_rules! event_kinds {
+    ($($variant:ident $name:literal $class:ident $effect:ident: $meaning:literal;)*) => {
+        /// What happened. The name (`node.quarantined`) is stable: filters, exports and alerts rely on it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "&'static str")]
+        pub enum EventKind {
+            $(#[doc = concat!("`", $name, "`: ", $meaning)] $variant,)*
+        }
+
+        impl EventKind {
+            /// All kinds, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            pub const fn class(self) -> Class {
+                match self { $(Self::$variant => Class::$class,)* }
+            }
+
+            pub const fn effect(self) -> Effect {
+                match self { $(Self::$variant => Effect::$effect,)* }
+            }
+
+            /// One line for help texts and documents.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+
+        impl FromStr for EventKind {
+            type Err = UnknownKind;
+
+            fn from_str(text: &str) -> Result<Self, UnknownKind> {
+                match text { $($name => Ok(Self::$variant),)* _ => Err(UnknownKind) }
+            }
+        }
+    };
+}
+
+// Whatever a stranger can cause at will is at most `Should`: no stranger orders disk flushes.
+event_kinds! {
+    TokenCreated "token.created" Must Grants: "a bootstrap token was created";
+    TokenRevoked "token.revoked" Must TakesAway: "a bootstrap token was revoked";
+    TokenUsed "token.used" Must Grants: "one use of a bootstrap token was consumed by an enrolment";
+    TokenRefused "token.refused" Should Neutral: "a bootstrap token was refused";
+    EnrolmentBegun "enrolment.begun" May Neutral: "an enrolment reserved its token";
+    EnrolmentRefused "enrolment.refused" Should Neutral: "an enrolment was refused";
+    EnrolmentIssued "enrolment.issued" Must Grants: "an enrolment passed and its SVID was issued";
+    EnrolmentAcknowledged "enrolment.acknowledged" Must Neutral: "the node acknowledged its first SVID";
+    NodeApproved "node.approved" Must Grants: "a pending node was approved";
+    NodeQuarantined "node.quarantined" Must TakesAway: "a node was quarantined";
+    NodeReleased "node.released" Must Grants: "a node was released from quarantine";
+    NodeRemoved "node.removed" Must TakesAway: "a node was removed";
+    SvidIssued "svid.issued" Must Grants: "an SVID was issued";
+    SvidRenewed "svid.renewed" Must Grants: "an SVID was renewed";
+    SvidDenied "svid.denied" Must Neutral: "an SVID was refused to an enrolled identity";
+    DenyListRaised "denylist.raised" Must TakesAway: "the deny-list got a higher number";
+    SessionOpened "session.opened" Should Grants: "a node's session was opened";
+    SessionClosed "session.closed" Should Neutral: "a node's session ended";
+    SessionRefused "session.refused" Should Neutral: "a session was refused";
+    SessionDisplaced "session.displaced" Must TakesAway: "a session lost to another one of the same node";
+    AttestationPassed "attestation.passed" Should Grants: "evidence passed and a result was signed";
+    AttestationFailed "attestation.failed" Must TakesAway: "evidence failed";
+    AttestationStale "attestation.stale" Must TakesAway: "evidence was not given in time";
+    PolicyApplied "policy.applied" Must Grants: "a policy was applied in the cloud";
+    PolicyRefused "policy.refused" Should Neutral: "a policy or slice was refused";
+    PolicyDelivered "policy.delivered" Should Neutral: "a slice of the policy was sent to a node";
+    PolicyActivated "policy.activated" Must Grants: "a node put its slice of the policy into force";
+    BindOpened "bind.opened" Must Grants: "two nodes bound and a tunnel may be used";
+    BindRefused "bind.refused" Should Neutral: "a bind was refused";
+    BindClosed "bind.closed" Should TakesAway: "a bind ended";
+    FlowAllowed "flow.allowed" Should Neutral: "flows were allowed (counts over a time)";
+    FlowDenied "flow.denied" Should Neutral: "flows were denied (counts over a time)";
+    CutOrdered "cut.ordered" Must TakesAway: "a cut was ordered";
+    CutEffected "cut.effected" Must TakesAway: "a cut took effect";
+    OperatorAdded "operator.added" Must Grants: "an operator was added";
+    OperatorRevoked "operator.revoked" Must TakesAway: "an operator was revoked";
+    ApiKeyCreated "apikey.created" Must Grants: "an API key was created";
+    ApiKeyRevoked "apikey.revoked" Must TakesAway: "an API key was revoked";
+    ApiRefused "api.refused" Should Neutral: "a call of the API was refused";
+    JournalOpened "journal.opened" Must Neutral: "the journal of a boot begins";
+    JournalRecovered "journal.recovered" Must Neutral: "a torn end was cut off the journal";
+    JournalLost "journal.lost" Must TakesAway: "events were left out for want of space";
+    JournalGap "journal.gap" Must Neutral: "records of a node are missing";
+    JournalForked "journal.forked" Must Neutral: "a node gave two different records for one sequence number";
+    JournalRefused "journal.refused" Should Neutral: "a batch of records was refused";
+    CloudInitialised "cloud.initialised" Must Neutral: "the trust domain was made";
+    CloudStarted "cloud.started" Must Neutral: "the cloud started";
+    CloudStopped "cloud.stopped" Must Neutral: "the cloud stopped";
+    AgentStarted "agent.started" Must Neutral: "the agent started";
+    AgentStopped "agent.stopped" Must Neutral: "the agent stopped";
+    AgentHeld "agent.held" Must TakesAway: "the agent grants nothing until the cloud answers";
+    BootStated "boot.stated" Must Grants: "a node stated that a new boot key continues its attested state";
+}
+
+impl EventKind {
+    /// What precedes the dot: `node` in `node.quarantined`.
+    pub fn family(self) -> &'static str {
+        self.name()
+            .split_once('.')
+            .map_or(self.name(), |(family, _)| family)
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl TryFrom<String> for EventKind {
+    type Error = UnknownKind;
+
+    fn try_from(text: String) -> Result<Self, UnknownKind> {
+        text.parse()
+    }
+}
+
+impl From<EventKind> for &'static str {
+    fn from(kind: EventKind) -> Self {
+        kind.name()
+    }
+}

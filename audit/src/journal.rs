@@ -1,0 +1,369 @@
+//! The journal: one node's records in append-only segments, kept until the cloud has stored them.
+//!
+//! **When is a record on disk?** Every record is written before [`Journal::append`] returns, so a killed process loses
+//! none. Against power cuts: class `must` is flushed before `append` returns; the others are flushed together with the
+//! next one that is, or after [`MAX_UNFLUSHED_RECORDS`] or [`MAX_UNFLUSHED_AGE`], whichever comes first (the owner calls
+//! [`Journal::tick`]). Only flushed records are handed out for sending, so the cloud never knows more than the disk.
+//!
+//! **What if space runs out?** Each class leaves room for the more important ones ([`Limits`]): `may` stops first, then
+//! `should`, then what grants; what takes rights away has the last part, and a reserve file that is given up when the
+//! disk itself is full. What is left out is counted, and a `journal.lost` record says so: when it begins and, with the
+//! counts, when it ends.
+//!
+//! **What if a write fails?** A part that was written is cut off again. Where that fails too, or a flush fails, nobody
+//! knows what the disk holds: the journal refuses everything until it is opened anew.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use edgeward_identity::{BootTime, SpiffeId, Timestamp};
+
+use crate::event::{Class, Effect, Event, EventKind};
+use crate::record::{BootId, Chain, ChainError, Position, RecordError, SealedRecord, frame};
+
+mod memory;
+mod open;
+mod pending;
+mod segment;
+mod segment_file;
+mod space;
+mod storage;
+
+#[cfg(test)]
+mod tests;
+
+pub use memory::{Fault, MemoryStore};
+pub use open::{Boot, Cut, OpenError, Opened};
+pub use pending::Pending;
+pub use segment::SegmentFault;
+pub use segment_file::FileStore;
+pub use space::{
+    DEFAULT_JOURNAL_BYTES, DEFAULT_SEGMENT_BYTES, Limits, LimitsError, MAX_SEGMENT_BYTES,
+    MIN_JOURNAL_BYTES, MIN_SEGMENT_BYTES, MUST_RESERVE_BYTES, TAKE_AWAY_RESERVE_BYTES,
+};
+pub use storage::{SegmentId, SegmentStore, StorageError};
+
+use segment::{HEADER_BYTES, Header, Segment};
+use space::Loss;
+
+/// Most records that wait for a flush.
+pub const MAX_UNFLUSHED_RECORDS: usize = 256;
+/// Longest time a record waits for a flush.
+pub const MAX_UNFLUSHED_AGE: Duration = Duration::from_millis(500);
+/// How often a full disk is asked again for the reserve.
+const RESERVE_RETRY_EVERY: Duration = Duration::from_secs(10);
+
+/// The journal of one node, positioned in the running boot.
+#[derive(Debug)]
+pub struct Journal<S> {
+    store: S,
+    limits: Limits,
+    chain: Chain,
+    /// Oldest first; the last one is written to.
+    segments: VecDeque<Segment>,
+    /// Everything below this sequence number of the running boot is flushed.
+    durable: u64,
+    unflushed: usize,
+    unflushed_since: Option<BootTime>,
+    loss: Loss,
+    /// The reserve is in place. While it is not, the disk is full, and only what takes away may write.
+    reserved: bool,
+    reserve_tried: Option<BootTime>,
+    broken: bool,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is record `position`; flushed if its class is `must`.
+    Recorded(Position),
+    /// There was no room for its class; it is counted and the loss is on record.
+    LeftOut,
+}
+
+/// The event is not on record. Whatever it was to grant must not be granted.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("journal is full")]
+    Full,
+    #[error("journal storage failed")]
+    Storage(#[source] StorageError),
+    #[error("journal is unusable after a failed write and must be opened anew")]
+    Broken,
+    #[error("event does not make a record")]
+    Record(#[from] RecordError),
+    #[error("journal chain is inconsistent")]
+    Chain(#[from] ChainError),
+    #[error("journal segment {segment} holds no frame at offset {offset}")]
+    Damaged { segment: SegmentId, offset: u64 },
+    #[error("acknowledgement is beyond the journal: boot {boot}, next {next}")]
+    AcknowledgedUnknown { boot: BootId, next: u64 },
+}
+
+impl<S: SegmentStore> Journal<S> {
+    /// Opens the journal in `store`, or begins it. Within the same boot it goes on where it ended; a new boot begins a
+    /// chain whose first record names the end of the last one. A torn end is cut off and recorded.
+    pub fn open(
+        store: S,
+        node: &SpiffeId,
+        boot: &Boot,
+        limits: Limits,
+        time: Timestamp,
+    ) -> Result<(Self, Opened), OpenError> {
+        open::open(store, node, boot, limits, time)
+    }
+
+    /// Records an event. `now` is the time since boot.
+    pub fn append(&mut self, event: Event, now: BootTime) -> Result<Appended, JournalError> {
+        if self.broken {
+            return Err(JournalError::Broken);
+        }
+        self.end_loss(event.time, now)?;
+        let (class, kind) = (event.class(), event.kind);
+        let time = event.time;
+        let sealed = self.chain.seal(event)?;
+        if self.has_room(kind, &sealed) {
+            match self.write(&sealed, kind) {
+                Ok(()) => return self.written(&sealed, class == Class::Must, now),
+                Err(JournalError::Full) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        let begins = self.loss.count(class);
+        if begins {
+            self.begin_loss(time, now)?;
+        }
+        if class == Class::Must {
+            Err(JournalError::Full)
+        } else {
+            Ok(Appended::LeftOut)
+        }
+    }
+
+    /// Flushes what has waited long enough. Call when [`Journal::next_tick`] says.
+    pub fn tick(&mut self, now: BootTime) -> Result<(), JournalError> {
+        match self.next_tick() {
+            Some(due) if now >= due => self.flush(),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub fn next_tick(&self) -> Option<BootTime> {
+        self.unflushed_since
+            .map(|since| since.plus(MAX_UNFLUSHED_AGE))
+    }
+
+    /// Flushes everything written, as before a shutdown.
+    pub fn flush(&mut self) -> Result<(), JournalError> {
+        if self.broken {
+            return Err(JournalError::Broken);
+        }
+        if self.unflushed > 0 {
+            let id = self.active()?.id;
+            if let Err(error) = self.store.sync(id) {
+                // After a failed flush the kernel may have dropped the pages: what is on disk is unknown.
+                self.broken = true;
+                return Err(JournalError::Storage(error));
+            }
+        }
+        self.unflushed = 0;
+        self.unflushed_since = None;
+        self.durable = self.chain.next_seq().unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// The oldest flushed records from `from` on, of one boot, within the limits of a batch; none if there are none.
+    /// Without `from`, or where it is in no kept segment, from the oldest record kept.
+    pub fn pending(&mut self, from: Option<Position>) -> Result<Option<Pending>, JournalError> {
+        self.flush()?;
+        pending::read(&mut self.store, &self.segments, from)
+    }
+
+    /// The cloud has stored everything of `boot` below `next`: deletes the whole segments that this covers, oldest
+    /// first. The segment that is written to always stays, so the chain's end is never forgotten.
+    pub fn acknowledge(&mut self, boot: BootId, next: u64) -> Result<(), JournalError> {
+        if boot == self.chain.boot() && self.chain.next_seq().is_some_and(|end| next > end) {
+            return Err(JournalError::AcknowledgedUnknown { boot, next });
+        }
+        // An active segment without records does not know the chain's end; the one before does.
+        let kept = if self.active()?.is_empty() { 2 } else { 1 };
+        while self.segments.len() > kept {
+            let Some(oldest) = self.segments.front() else {
+                break;
+            };
+            if oldest.boot != boot || oldest.next_seq > next {
+                break;
+            }
+            self.store
+                .delete(oldest.id)
+                .map_err(JournalError::Storage)?;
+            self.segments.pop_front();
+        }
+        self.restore_reserve();
+        Ok(())
+    }
+
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Events left out since the last `journal.lost` record that ended a loss.
+    pub fn left_out(&self) -> u64 {
+        self.loss.total()
+    }
+
+    /// Gives the storage back, as for opening the journal anew.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    fn written(
+        &mut self,
+        sealed: &SealedRecord,
+        must: bool,
+        now: BootTime,
+    ) -> Result<Appended, JournalError> {
+        self.unflushed += 1;
+        let since = *self.unflushed_since.get_or_insert(now);
+        let old = now.since(since) >= MAX_UNFLUSHED_AGE;
+        if must || old || self.unflushed >= MAX_UNFLUSHED_RECORDS {
+            self.flush()?;
+        }
+        Ok(Appended::Recorded(sealed.position()))
+    }
+
+    /// Puts the record behind the others. On any error the segments are as before, or the journal is broken.
+    fn write(&mut self, sealed: &SealedRecord, kind: EventKind) -> Result<(), JournalError> {
+        match self.try_write(sealed) {
+            Err(JournalError::Storage(StorageError::NoSpace)) => {
+                // The disk is full. What takes away, and the loss record, may use the reserve.
+                if kind.effect() != Effect::TakesAway || !self.reserved {
+                    return Err(JournalError::Full);
+                }
+                self.store
+                    .release_reserve()
+                    .map_err(JournalError::Storage)?;
+                self.reserved = false;
+                match self.try_write(sealed) {
+                    Err(JournalError::Storage(StorageError::NoSpace)) => Err(JournalError::Full),
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn try_write(&mut self, sealed: &SealedRecord) -> Result<(), JournalError> {
+        let length = frame_bytes(sealed);
+        let active = self.active()?;
+        if active.bytes > HEADER_BYTES && active.bytes + length > self.limits.segment_bytes {
+            self.roll(sealed)?;
+        }
+        let durable = self.durable;
+        let active = self.active()?;
+        let (id, end) = (active.id, active.bytes);
+        let mut bytes = Vec::with_capacity(sealed.bytes().len() + frame::HEADER_BYTES);
+        frame::write(&mut bytes, sealed.bytes(), &sealed.hash(), durable);
+        if let Err(error) = self.store.append(id, &bytes) {
+            self.broken = self.store.truncate(id, end).is_err();
+            return Err(JournalError::Storage(error));
+        }
+        self.chain.advance(sealed)?;
+        self.active_mut()?.added(sealed.record().seq, length);
+        Ok(())
+    }
+
+    /// Begins the next segment, whose first record will be `first`.
+    fn roll(&mut self, first: &SealedRecord) -> Result<(), JournalError> {
+        self.flush()?;
+        let id = self.active()?.id.next();
+        let header = Header {
+            id,
+            boot: first.record().boot,
+            first_seq: first.record().seq,
+        };
+        let segment = segment::create(&mut self.store, &header).map_err(JournalError::Storage)?;
+        self.segments.push_back(segment);
+        Ok(())
+    }
+
+    fn has_room(&self, kind: EventKind, sealed: &SealedRecord) -> bool {
+        let open = self.reserved || kind.effect() == Effect::TakesAway;
+        open && self.bytes() + frame_bytes(sealed) + HEADER_BYTES <= self.limits.ceiling(kind)
+    }
+
+    /// Writes the first loss record of a loss: what follows may be incomplete, even if we end before the count is known.
+    fn begin_loss(&mut self, time: Timestamp, now: BootTime) -> Result<(), JournalError> {
+        let event = self.loss.begun(time, self.chain.node());
+        self.record_loss(event, now).map(|_| ())
+    }
+
+    /// Writes the last loss record of a loss, with its counts, once there is room for class `should` again.
+    fn end_loss(&mut self, time: Timestamp, now: BootTime) -> Result<(), JournalError> {
+        if self.loss.total() == 0 {
+            return Ok(());
+        }
+        if self
+            .reserve_tried
+            .is_none_or(|tried| now.since(tried) >= RESERVE_RETRY_EVERY)
+        {
+            self.reserve_tried = Some(now);
+            self.restore_reserve();
+        }
+        let event = self.loss.ended(time, self.chain.node());
+        let sealed = self.chain.seal(event.clone())?;
+        if self.has_room(EventKind::FlowDenied, &sealed) && self.record_loss(event, now)? {
+            self.loss = Loss::default();
+        }
+        Ok(())
+    }
+
+    fn record_loss(&mut self, event: Event, now: BootTime) -> Result<bool, JournalError> {
+        let sealed = self.chain.seal(event)?;
+        if !self.has_room(EventKind::JournalLost, &sealed) {
+            return Ok(false);
+        }
+        match self.write(&sealed, EventKind::JournalLost) {
+            Ok(()) => self.written(&sealed, true, now).map(|_| true),
+            Err(JournalError::Full) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn restore_reserve(&mut self) {
+        if !self.reserved {
+            self.reserved = self.store.reserve(TAKE_AWAY_RESERVE_BYTES).is_ok();
+        }
+    }
+
+    fn active(&self) -> Result<&Segment, JournalError> {
+        self.segments.back().ok_or(JournalError::Broken)
+    }
+
+    fn active_mut(&mut self) -> Result<&mut Segment, JournalError> {
+        self.segments.back_mut().ok_or(JournalError::Broken)
+    }
+}
+
+impl JournalError {
+    /// Stable reason code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Full => "journal_full",
+            Self::Storage(_) | Self::Broken => "journal_storage",
+            Self::Record(_) | Self::Chain(_) => "journal_record",
+            Self::Damaged { .. } => "journal_damaged",
+            Self::AcknowledgedUnknown { .. } => "journal_acknowledged_unknown",
+        }
+    }
+}
+
+fn frame_bytes(sealed: &SealedRecord) -> u64 {
+    let bytes = frame::HEADER_BYTES + sealed.bytes().len();
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,26 @@
+//! The record: typed events, hash-chained journals, batches, and the Merkle log they end in.
+//!
+//! * [`event`]: what happened. [`record`]: events in a chain, one chain per boot of a node.
+//! * [`journal`]: the chain in files, on a node. Generic over [`journal::SegmentStore`]; `journal/segment_file.rs` is
+//!   the one file of this crate that touches a file system.
+//! * [`batch`]: records on their way to the cloud, and what of them is new there.
+//! * [`merkle`], [`note`], [`checkpoint`], [`tiles`]: the log's tree and its public form (C2SP tlog-tiles).
+//! * [`query`]: the typed filter and the cursor of the audit API.
+//!
+//! Everything is told the time and handed its randomness.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod digest;
+pub mod event;
+pub mod journal;
+pub mod merkle;
+pub mod note;
+pub mod query;
+pub mod record;
+pub mod tiles;
+
+pub use digest::Digest;
+pub use event::{Actor, Class, Event, EventKind, Subject, Verdict};
+pub use journal::Journal;
+pub use record::{BootId, BootOpened, Chain, Head, Position, Record, SealedRecord};

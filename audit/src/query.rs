@@ -1,0 +1,357 @@
+//! The filter of `GET /api/v1/audit/events` and of `edgeward audit query|tail`.
+//!
+//! Parameters: `from`, `to` (RFC 3339), `node`, `actor`, `type`, `verdict`, `rule`, `limit`, `cursor`, `follow`; each at
+//! most once, none empty. All given ones must hold.
+
+use edgeward_identity::{Kind, SpiffeId, Timestamp, TrustDomain};
+
+use crate::digest::Digest;
+use crate::event::{Actor, EventKind, MAX_RULE_BYTES, PartyError, RuleId, Text, Verdict};
+use crate::record::Record;
+
+mod cursor;
+
+#[cfg(test)]
+mod tests;
+
+pub use cursor::{Cursor, CursorError, CursorKey, MAX_CURSOR_BYTES};
+
+/// Events of one answer unless asked otherwise.
+pub const DEFAULT_LIMIT: u32 = 100;
+/// Most events of one answer.
+pub const MAX_LIMIT: u32 = 1000;
+/// Longest value of a parameter, in bytes.
+pub const MAX_VALUE_BYTES: usize = 2048;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    pub filter: Filter,
+    /// 1 to [`MAX_LIMIT`].
+    pub limit: u32,
+    /// Go on after this leaf index.
+    pub after: Option<u64>,
+    /// Keep the answer open for what comes.
+    pub follow: bool,
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Not before this time (the recorder's clock).
+    pub from: Option<Timestamp>,
+    /// Before this time.
+    pub to: Option<Timestamp>,
+    /// Recorded by this node, or about it.
+    pub node: Option<SpiffeId>,
+    pub actor: Option<ActorFilter>,
+    pub kind: Option<KindFilter>,
+    pub verdict: Option<Verdict>,
+    pub rule: Option<RuleId>,
+}
+
+/// `anonymous` asks for all who proved nothing, anything else for one actor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActorFilter {
+    Exactly(Actor),
+    AnyAnonymous,
+}
+
+/// `node.quarantined`, or `node.*` for the family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KindFilter {
+    Exactly(EventKind),
+    Family(&'static str),
+}
+
+/// Why a query is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    #[error("unknown parameter: {0:?}")]
+    UnknownParameter(String),
+    #[error("parameter is given twice: {0}")]
+    Repeated(&'static str),
+    #[error("parameter is empty: {0}")]
+    Empty(&'static str),
+    #[error("parameter is longer than the limit in bytes: {0}: {MAX_VALUE_BYTES}")]
+    TooLong(&'static str),
+    #[error("not a time as in 2026-11-21T04:00:00Z: {0}")]
+    Time(&'static str),
+    #[error("from is not before to")]
+    TimeOrder,
+    #[error("not a node's name or spiffe id")]
+    Node,
+    #[error("not an actor")]
+    Actor(#[source] PartyError),
+    #[error("not a type of event or family as node.*")]
+    Type,
+    #[error("not a verdict (allow, deny, none)")]
+    Verdict,
+    #[error("not a rule id")]
+    Rule,
+    #[error("limit is not within 1 and {MAX_LIMIT}")]
+    Limit,
+    #[error("follow is not true or false")]
+    Follow,
+    #[error("cursor is refused")]
+    Cursor(#[source] CursorError),
+}
+
+impl Query {
+    /// Reads a query from decoded key/value pairs. A bare node name is one of `trust_domain`.
+    pub fn parse<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        trust_domain: &TrustDomain,
+        key: &CursorKey,
+    ) -> Result<Self, QueryError> {
+        let values = Values::collect(pairs)?;
+        let time =
+            |value: Option<&str>, name| value.map(|value| parse_time(value, name)).transpose();
+        let filter = Filter {
+            from: time(values.from, "from")?,
+            to: time(values.to, "to")?,
+            node: values
+                .node
+                .map(|value| parse_node(value, trust_domain))
+                .transpose()?,
+            actor: values.actor.map(parse_actor).transpose()?,
+            kind: values.kind.map(parse_kind).transpose()?,
+            verdict: values
+                .verdict
+                .map(|value| value.parse().map_err(|_| QueryError::Verdict))
+                .transpose()?,
+            rule: values.rule.map(parse_rule).transpose()?,
+        };
+        if let (Some(from), Some(to)) = (filter.from, filter.to)
+            && from >= to
+        {
+            return Err(QueryError::TimeOrder);
+        }
+        let after = match values.cursor {
+            Some(cursor) => Some(
+                Cursor::open(cursor, &filter, key)
+                    .map_err(QueryError::Cursor)?
+                    .after,
+            ),
+            None => None,
+        };
+        let limit = values.limit.map_or(Ok(DEFAULT_LIMIT), parse_limit)?;
+        let follow = match values.follow {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(QueryError::Follow),
+        };
+        Ok(Self {
+            filter,
+            limit,
+            after,
+            follow,
+        })
+    }
+
+    /// The cursor that goes on after the leaf `index`.
+    pub fn cursor_after(&self, index: u64, key: &CursorKey) -> String {
+        Cursor { after: index }.seal(&self.filter, key)
+    }
+}
+
+impl Filter {
+    /// Whether a record is asked for. Stores answer by index; this is what they must agree with, and what `follow` uses.
+    pub fn matches(&self, record: &Record) -> bool {
+        let event = &record.event;
+        let subject = event
+            .subject
+            .as_ref()
+            .and_then(|subject| subject.identity());
+        self.from.is_none_or(|from| event.time >= from)
+            && self.to.is_none_or(|to| event.time < to)
+            && self
+                .node
+                .as_ref()
+                .is_none_or(|node| record.node == *node || subject == Some(node))
+            && self
+                .actor
+                .as_ref()
+                .is_none_or(|actor| actor.matches(&event.actor))
+            && self.kind.is_none_or(|kind| kind.matches(event.kind))
+            && self.verdict.is_none_or(|verdict| event.verdict == verdict)
+            && self
+                .rule
+                .as_ref()
+                .is_none_or(|rule| event.rule.as_ref() == Some(rule))
+    }
+
+    /// Names the filter in a cursor: SHA-256 over every field, absent ones included.
+    fn hash(&self) -> Digest {
+        let mut text = String::new();
+        let mut field = |value: Option<String>| match value {
+            // Length first, so that no two filters give one text.
+            Some(value) => text.push_str(&format!("{}:{value};", value.len())),
+            None => text.push_str("-;"),
+        };
+        field(self.from.map(|time| time.millis().to_string()));
+        field(self.to.map(|time| time.millis().to_string()));
+        field(self.node.as_ref().map(ToString::to_string));
+        field(self.actor.as_ref().map(|actor| match actor {
+            ActorFilter::Exactly(actor) => format!("={actor}"),
+            ActorFilter::AnyAnonymous => "any".to_owned(),
+        }));
+        field(self.kind.map(|kind| match kind {
+            KindFilter::Exactly(kind) => kind.name().to_owned(),
+            KindFilter::Family(family) => format!("{family}.*"),
+        }));
+        field(self.verdict.map(|verdict| verdict.as_str().to_owned()));
+        field(self.rule.as_ref().map(ToString::to_string));
+        Digest::of(&[b"edgeward audit filter v1\n", text.as_bytes()])
+    }
+}
+
+impl ActorFilter {
+    pub fn matches(&self, actor: &Actor) -> bool {
+        match self {
+            Self::Exactly(wanted) => actor == wanted,
+            Self::AnyAnonymous => matches!(actor, Actor::Anonymous(_)),
+        }
+    }
+}
+
+impl KindFilter {
+    pub fn matches(self, kind: EventKind) -> bool {
+        match self {
+            Self::Exactly(wanted) => kind == wanted,
+            Self::Family(family) => kind.family() == family,
+        }
+    }
+
+    /// The kinds that match, for a store that asks `type IN (…)`.
+    pub fn kinds(self) -> impl Iterator<Item = EventKind> {
+        EventKind::ALL
+            .iter()
+            .copied()
+            .filter(move |kind| self.matches(*kind))
+    }
+}
+
+impl QueryError {
+    /// Stable reason code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownParameter(_) => "query_unknown_parameter",
+            Self::Repeated(_) => "query_repeated_parameter",
+            Self::Empty(_) => "query_empty_parameter",
+            Self::TooLong(_) => "query_too_long",
+            Self::Time(_) => "query_time",
+            Self::TimeOrder => "query_time_order",
+            Self::Node => "query_node",
+            Self::Actor(_) => "query_actor",
+            Self::Type => "query_type",
+            Self::Verdict => "query_verdict",
+            Self::Rule => "query_rule",
+            Self::Limit => "query_limit",
+            Self::Follow => "query_follow",
+            Self::Cursor(_) => "query_cursor",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Values<'a> {
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+    node: Option<&'a str>,
+    actor: Option<&'a str>,
+    kind: Option<&'a str>,
+    verdict: Option<&'a str>,
+    rule: Option<&'a str>,
+    limit: Option<&'a str>,
+    cursor: Option<&'a str>,
+    follow: Option<&'a str>,
+}
+
+impl<'a> Values<'a> {
+    fn collect(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, QueryError> {
+        let mut values = Self::default();
+        for (key, value) in pairs {
+            let (name, place) = match key {
+                "from" => ("from", &mut values.from),
+                "to" => ("to", &mut values.to),
+                "node" => ("node", &mut values.node),
+                "actor" => ("actor", &mut values.actor),
+                "type" => ("type", &mut values.kind),
+                "verdict" => ("verdict", &mut values.verdict),
+                "rule" => ("rule", &mut values.rule),
+                "limit" => ("limit", &mut values.limit),
+                "cursor" => ("cursor", &mut values.cursor),
+                "follow" => ("follow", &mut values.follow),
+                other => {
+                    return Err(QueryError::UnknownParameter(
+                        Text::<64>::lossy(other).to_string(),
+                    ));
+                }
+            };
+            if value.is_empty() {
+                return Err(QueryError::Empty(name));
+            }
+            if value.len() > MAX_VALUE_BYTES {
+                return Err(QueryError::TooLong(name));
+            }
+            if place.replace(value).is_some() {
+                return Err(QueryError::Repeated(name));
+            }
+        }
+        Ok(values)
+    }
+}
+
+fn parse_time(value: &str, name: &'static str) -> Result<Timestamp, QueryError> {
+    let time: jiff::Timestamp = value.parse().map_err(|_| QueryError::Time(name))?;
+    u64::try_from(time.as_millisecond())
+        .map(Timestamp::from_millis)
+        .map_err(|_| QueryError::Time(name))
+}
+
+fn parse_node(value: &str, trust_domain: &TrustDomain) -> Result<SpiffeId, QueryError> {
+    let id = if value.starts_with("spiffe:") {
+        value.parse()
+    } else {
+        SpiffeId::new(trust_domain, Kind::Node, value)
+    };
+    match id {
+        // A cloud keeps a journal too, and may be asked for by its full id.
+        Ok(id) if matches!(id.kind(), Kind::Node | Kind::Cloud) => Ok(id),
+        Ok(_) | Err(_) => Err(QueryError::Node),
+    }
+}
+
+fn parse_actor(value: &str) -> Result<ActorFilter, QueryError> {
+    match value.parse().map_err(QueryError::Actor)? {
+        Actor::Anonymous(None) => Ok(ActorFilter::AnyAnonymous),
+        actor => Ok(ActorFilter::Exactly(actor)),
+    }
+}
+
+fn parse_kind(value: &str) -> Result<KindFilter, QueryError> {
+    let Some(family) = value.strip_suffix(".*") else {
+        return value
+            .parse()
+            .map(KindFilter::Exactly)
+            .map_err(|_| QueryError::Type);
+    };
+    EventKind::ALL
+        .iter()
+        .map(|kind| kind.family())
+        .find(|known| *known == family)
+        .map(KindFilter::Family)
+        .ok_or(QueryError::Type)
+}
+
+fn parse_rule(value: &str) -> Result<RuleId, QueryError> {
+    Text::<MAX_RULE_BYTES>::new(value).map_err(|_| QueryError::Rule)
+}
+
+fn parse_limit(value: &str) -> Result<u32, QueryError> {
+    match value.parse() {
+        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        Ok(_) | Err(_) => Err(QueryError::Limit),
+    }
+}
