@@ -2,3 +2,7 @@
 //! commands that operate it.
 
 pub mod store;
+pub mod config;
+pub mod issue;
+pub mod keys;
+pub mod serve;

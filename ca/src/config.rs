@@ -1,0 +1,329 @@
+//! The cloud's one configuration file, `edgeward.toml`.
+//!
+//! Every key has an environment twin: `listen` is `EDGEWARD_LISTEN`, `interval` in `[attest]` is
+//! `EDGEWARD_ATTEST__INTERVAL`. Durations carry their unit (`"60s"`). Unknown keys are refused with file and line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edgeward_identity::{Kind, SpiffeId, TrustDomain};
+use edgeward_runtime::config::{self, BadConfig, Twins};
+use serde::Deserialize;
+
+use crate::store::Database;
+
+/// Environment variables that belong to other programs of ours, not to this file.
+const TWINS: Twins = Twins {
+    prefix: "EDGEWARD_",
+    except: &[
+        "EDGEWARD_CONFIG",
+        "EDGEWARD_LOG",
+        "EDGEWARD_AGENT_",
+        "EDGEWARD_VECTORS",
+        "EDGEWARD_CONTEXT",
+        "EDGEWARD_API_KEY",
+        "EDGEWARD_TOKEN",
+        "EDGEWARD_TEST",
+    ],
+};
+/// Shortest attestation interval: a TPM needs its time, and so does the verifier.
+const MIN_ATTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest attestation interval.
+const MAX_ATTEST_INTERVAL: Duration = Duration::from_secs(3600);
+/// Longest life of a bootstrap token.
+const MAX_TOKEN_TTL: Duration = Duration::from_secs(30 * 86_400);
+/// Most addresses that a bootstrap token names.
+const MAX_ADVERTISED: usize = 8;
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub trust_domain: TrustDomain,
+    /// `spiffe://<trust domain>/cloud/<name>`.
+    pub id: SpiffeId,
+    pub listen: SocketAddr,
+    /// `host:port` at which nodes and operators reach this cloud; what tokens name. Never empty.
+    pub advertise: Vec<String>,
+    pub data: PathBuf,
+    pub database: Database,
+    /// Loopback only.
+    pub metrics: SocketAddr,
+    /// A folder of vendor roots: `<tier>/*.pem`.
+    pub ek_roots: PathBuf,
+    pub attest: Attest,
+    pub svid_max_lifetime: Duration,
+    pub token: TokenDefaults,
+    /// Whether every new node waits for an operator's approval.
+    pub approval: bool,
+}
+
+/// When evidence is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attest {
+    /// Mean time between challenges.
+    #[serde(with = "edgeward_runtime::config::duration")]
+    pub interval: Duration,
+    /// A challenge comes at a random moment within this before or after the interval.
+    #[serde(with = "edgeward_runtime::config::duration")]
+    pub jitter: Duration,
+    /// How long an answer may take, twice; then the node is stale.
+    #[serde(with = "edgeward_runtime::config::duration")]
+    pub deadline: Duration,
+}
+
+/// What a bootstrap token gets where its maker says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenDefaults {
+    #[serde(with = "edgeward_runtime::config::duration")]
+    pub ttl: Duration,
+    pub uses: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    trust_domain: TrustDomain,
+    #[serde(default = "default_name")]
+    name: String,
+    #[serde(default = "default_listen")]
+    listen: SocketAddr,
+    #[serde(default)]
+    advertise: Vec<String>,
+    #[serde(default = "default_data")]
+    data_dir: PathBuf,
+    database: Option<String>,
+    #[serde(default = "default_metrics")]
+    metrics_listen: SocketAddr,
+    ek_roots: Option<PathBuf>,
+    #[serde(default)]
+    attest: Attest,
+    #[serde(default)]
+    svid: SvidBounds,
+    #[serde(default)]
+    token: TokenDefaults,
+    #[serde(default)]
+    enrol: Enrol,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SvidBounds {
+    #[serde(with = "edgeward_runtime::config::duration")]
+    max_lifetime: Duration,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Enrol {
+    approval: bool,
+}
+
+impl Config {
+    /// Reads and checks `path` with the process's environment. Opens nothing.
+    pub fn load(path: &Path) -> Result<Self, BadConfig> {
+        Self::check(config::load(path, TWINS)?)
+    }
+
+    /// As [`Config::load`], with the environment handed in.
+    pub fn load_with(
+        path: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, BadConfig> {
+        Self::check(config::load_with(path, TWINS, environment)?)
+    }
+
+    fn check(file: File) -> Result<Self, BadConfig> {
+        let id = SpiffeId::new(&file.trust_domain, Kind::Cloud, &file.name)
+            .map_err(|error| BadConfig::value("name", error.to_string()))?;
+        let database = match &file.database {
+            None => Database::file(file.data_dir.join("edgeward.db")),
+            Some(text) => text
+                .parse()
+                .map_err(|error: crate::store::StoreError| {
+                    BadConfig::value("database", error.to_string())
+                })?,
+        };
+        if !file.metrics_listen.ip().is_loopback() {
+            return Err(BadConfig::value("metrics_listen", "not a loopback address"));
+        }
+        check_attest(&file.attest)?;
+        if file.svid.max_lifetime < edgeward_policy::slice::MIN_SVID_LIFETIME.as_duration() {
+            return Err(BadConfig::value("svid.max_lifetime", "less than 24h"));
+        }
+        if file.token.ttl.is_zero() || file.token.ttl > MAX_TOKEN_TTL {
+            return Err(BadConfig::value("token.ttl", "zero or more than 30 days"));
+        }
+        if file.token.uses == 0 {
+            return Err(BadConfig::value("token.uses", "zero"));
+        }
+        Ok(Self {
+            advertise: advertised(file.advertise, file.listen)?,
+            ek_roots: file
+                .ek_roots
+                .unwrap_or_else(|| file.data_dir.join("ek-roots")),
+            trust_domain: file.trust_domain,
+            id,
+            listen: file.listen,
+            data: file.data_dir,
+            database,
+            metrics: file.metrics_listen,
+            attest: file.attest,
+            svid_max_lifetime: file.svid.max_lifetime,
+            token: file.token,
+            approval: file.enrol.approval,
+        })
+    }
+}
+
+impl Default for Attest {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(60),
+            jitter: Duration::from_secs(10),
+            deadline: edgeward_wire::limits::CHALLENGE_DEADLINE,
+        }
+    }
+}
+
+impl Default for TokenDefaults {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(24 * 3600),
+            uses: 1,
+        }
+    }
+}
+
+impl Default for SvidBounds {
+    fn default() -> Self {
+        Self {
+            max_lifetime: Duration::from_secs(30 * 86_400),
+        }
+    }
+}
+
+fn check_attest(attest: &Attest) -> Result<(), BadConfig> {
+    if attest.interval < MIN_ATTEST_INTERVAL || attest.interval > MAX_ATTEST_INTERVAL {
+        return Err(BadConfig::value("attest.interval", "not between 1s and 1h"));
+    }
+    if attest.jitter > attest.interval / 2 {
+        return Err(BadConfig::value("attest.jitter", "more than half of the interval"));
+    }
+    if attest.deadline.is_zero() || attest.deadline > Duration::from_secs(60) {
+        return Err(BadConfig::value("attest.deadline", "zero or more than 60s"));
+    }
+    Ok(())
+}
+
+fn advertised(mut named: Vec<String>, listen: SocketAddr) -> Result<Vec<String>, BadConfig> {
+    if named.is_empty() {
+        if listen.ip().is_unspecified() {
+            return Err(BadConfig::value(
+                "advertise",
+                "needed where listen names no address: host:port at which nodes reach this cloud",
+            ));
+        }
+        named.push(listen.to_string());
+    }
+    if named.len() > MAX_ADVERTISED {
+        return Err(BadConfig::value("advertise", "more than 8 addresses"));
+    }
+    for address in &named {
+        let good = address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+        if !good {
+            return Err(BadConfig::value("advertise", format!("not host:port: {address}")));
+        }
+    }
+    Ok(named)
+}
+
+fn default_name() -> String {
+    "edgeward".to_owned()
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 7443))
+}
+
+fn default_data() -> PathBuf {
+    PathBuf::from("/var/lib/edgeward")
+}
+
+fn default_metrics() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9465))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "trust_domain = \"plant.example\"\nlisten = \"127.0.0.1:7443\"\n";
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, BadConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("edgeward.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load_with(&path, environment)
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_key() {
+        for (extra, key) in [
+            ("name = \"a/b\"", "name"),
+            ("metrics_listen = \"0.0.0.0:9465\"", "metrics_listen"),
+            ("advertise = [\"nowhere\"]", "advertise"),
+            ("database = \"mysql://x\"", "database"),
+            ("database = \"postgres://u:p@h/d\"", "database"),
+            ("[attest]\ninterval = \"10ms\"", "attest.interval"),
+            ("[attest]\njitter = \"50s\"", "attest.jitter"),
+            ("[attest]\ndeadline = \"0s\"", "attest.deadline"),
+            ("[svid]\nmax_lifetime = \"1h\"", "svid.max_lifetime"),
+            ("[token]\nttl = \"0s\"", "token.ttl"),
+            ("[token]\nuses = 0", "token.uses"),
+        ] {
+            match load(&format!("{LEAST}{extra}\n"), &[]) {
+                Err(BadConfig::Value { key: found, .. }) => assert_eq!(found, key),
+                other => panic!("{extra}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unspecified_address_needs_an_advertised_one() {
+        let error = load("trust_domain = \"plant.example\"\n", &[]).unwrap_err();
+        assert!(matches!(error, BadConfig::Value { key: "advertise", .. }));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_file_and_line() {
+        let error = load(&format!("{LEAST}listne = 1\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("edgeward.toml:3:1"), "{error}");
+    }
+
+    #[test]
+    fn the_least_configuration_gets_the_documented_defaults() {
+        let config = load(LEAST, &[]).unwrap();
+        assert_eq!(config.id.to_string(), "spiffe://plant.example/cloud/edgeward");
+        assert_eq!(config.attest.interval, Duration::from_secs(60));
+        assert_eq!(config.metrics, default_metrics());
+        assert_eq!(config.advertise, ["127.0.0.1:7443"]);
+    }
+
+    #[test]
+    fn twins_win_over_the_file() {
+        let config = load(
+            LEAST,
+            &[("EDGEWARD_ATTEST__INTERVAL", "5s"), ("EDGEWARD_ATTEST__JITTER", "1s")],
+        )
+        .unwrap();
+        assert_eq!(config.attest.interval, Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,90 @@
+//! The open connections of identities, so that one whose key is denied can be closed at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use edgeward_identity::tls::EXPORTER_BYTES;
+use edgeward_identity::{DenyList, SpkiHash, VerifiedPeer};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// Who is at the other end of the connection a request came on. An extension of every request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// `None`: no client certificate. Every route says whether that suffices.
+    pub peer: Option<Arc<VerifiedPeer>>,
+    /// Keying material of this connection: binds evidence to it.
+    pub exporter: [u8; EXPORTER_BYTES],
+    pub remote: SocketAddr,
+    /// Cancelled when the connection must end at once.
+    pub ended: CancellationToken,
+}
+
+/// All connections that presented a certificate.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    by_key: BTreeMap<(SpkiHash, u64), CancellationToken>,
+}
+
+/// A connection's entry; removed when dropped.
+#[derive(Debug)]
+pub(super) struct Entry {
+    key: (SpkiHash, u64),
+    connections: Arc<Connections>,
+}
+
+impl Connections {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Closes every connection whose key is on the list. Returns how many.
+    pub fn close_denied(&self, deny: &DenyList) -> usize {
+        self.close(|key| deny.get(key).is_some())
+    }
+
+    /// Closes every connection of this key.
+    pub fn close_key(&self, denied: &SpkiHash) -> usize {
+        self.close(|key| key == denied)
+    }
+
+    pub fn count(&self) -> usize {
+        self.open.lock().by_key.len()
+    }
+
+    pub(super) fn enter(self: &Arc<Self>, key: SpkiHash, ended: CancellationToken) -> Entry {
+        let mut open = self.open.lock();
+        let number = open.next;
+        open.next = open.next.wrapping_add(1);
+        open.by_key.insert((key, number), ended);
+        Entry {
+            key: (key, number),
+            connections: self.clone(),
+        }
+    }
+
+    fn close(&self, matches: impl Fn(&SpkiHash) -> bool) -> usize {
+        let open = self.open.lock();
+        let mut closed = 0;
+        for ((key, _), ended) in &open.by_key {
+            if matches(key) {
+                ended.cancel();
+                closed += 1;
+            }
+        }
+        closed
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.connections.open.lock().by_key.remove(&self.key);
+    }
+}
