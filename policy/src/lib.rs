@@ -4,16 +4,26 @@
 //! [`check`](check()) and [`CompiledPolicy`] are for the cloud, [`Slice`] travels, [`Engine`] and [`filter`] are for the node.
 //! No I/O: files come in as path and text, time is told, the fleet is handed in.
 
+mod ast;
+pub mod check;
+pub mod compile;
 pub mod decision;
+pub mod diagnostic;
 pub mod engine;
 pub mod filter;
 pub mod fleet;
+mod labels;
+pub mod parse;
 pub mod profile;
 pub mod seconds;
 pub mod slice;
+pub mod source;
 pub mod window;
 
+pub use check::{Opening, Report, Summary, check};
+pub use compile::{CompiledPolicy, FleetIndex};
 pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
+pub use diagnostic::{Code, Diagnostic};
 pub use engine::{Engine, EngineError};
 pub use fleet::{Fleet, FleetNode, Labels};
 pub use profile::{Mode, PcrBank, Profile};
@@ -22,3 +32,4 @@ pub use slice::{
     Action, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,
     SliceError, SliceInterface, SlicePeer,
 };
+pub use source::SourceFile;

@@ -170,6 +170,8 @@ pub struct Term {
     pub own: Option<Seconds>,
     /// The directory's default, or the built-in one.
     pub default: Seconds,
+    /// The most it may come to: the directory's `max_offline`.
+    pub most: Option<Seconds>,
 }
 
 /// A node this one may meet. Its AllowedIPs are these addresses, never what it says itself.
@@ -259,12 +261,13 @@ impl Action {
 impl Term {
     /// The term for a subject whose profiles say `profile`. A rule may be stricter than a profile, never laxer.
     pub fn for_profile(self, profile: Option<Seconds>) -> Seconds {
-        match (self.own, profile) {
+        let term = match (self.own, profile) {
             (Some(own), Some(profile)) => own.min(profile),
             (Some(own), None) => own,
             (None, Some(profile)) => profile,
             (None, None) => self.default,
-        }
+        };
+        self.most.map_or(term, |most| term.min(most))
     }
 }
 

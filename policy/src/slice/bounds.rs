@@ -35,6 +35,10 @@ pub enum SliceError {
     Empty { what: &'static str },
     #[error("slice names twice: {what}")]
     Twice { what: String },
+    #[error("node is not in the fleet: {0}")]
+    UnknownNode(String),
+    #[error("the fleet was indexed for another policy")]
+    OtherPolicy,
 }
 
 impl Slice {

@@ -1,0 +1,135 @@
+//! Policy files as written: names not yet looked up, every part with its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use edgeward_identity::{AttestationState, Tier, Timestamp};
+
+use crate::decision::{Reason, Verdict};
+use crate::profile::Profile;
+use crate::seconds::Seconds;
+use crate::slice::{Effect, Proto};
+use crate::source::{Place, Placed};
+use crate::window::Window;
+
+/// A conjunction of `key in {values}`; never empty, nor any of its sets.
+pub(crate) type LabelSets = BTreeMap<String, BTreeSet<String>>;
+
+/// One file. What could not be read is left out; the diagnostics then keep the policy from being compiled.
+pub(crate) struct PolicyFile {
+    pub(crate) file: usize,
+    pub(crate) directory: String,
+    pub(crate) scope: Scope,
+    pub(crate) defaults: Option<Defaults>,
+    pub(crate) profiles: Vec<ProfileDef>,
+    pub(crate) groups: Vec<GroupDef>,
+    pub(crate) operator_groups: Vec<OperatorGroupDef>,
+    pub(crate) services: Vec<ServiceDef>,
+    pub(crate) windows: Vec<WindowDef>,
+    pub(crate) rules: Vec<RuleDef>,
+    pub(crate) tests: Vec<TestDef>,
+    /// Names that stand in the file though their definition could not be read: (kind, name).
+    pub(crate) unreadable: BTreeSet<(&'static str, String)>,
+}
+
+pub(crate) enum Scope {
+    /// The whole trust domain, said in so many words.
+    Any(Place),
+    Labels(LabelSets),
+    /// Could not be read; an error stands already.
+    Unreadable,
+}
+
+#[derive(Default)]
+pub(crate) struct Defaults {
+    pub(crate) fresh: Option<Placed<Seconds>>,
+    pub(crate) offline: Option<Placed<Seconds>>,
+    pub(crate) tier: Option<Placed<Vec<Tier>>>,
+    pub(crate) max_offline: Option<Placed<Seconds>>,
+}
+
+pub(crate) struct ProfileDef {
+    pub(crate) at: Place,
+    pub(crate) offline_at: Option<Place>,
+    pub(crate) mode_at: Option<Place>,
+    pub(crate) profile: Profile,
+}
+
+pub(crate) struct GroupDef {
+    pub(crate) name: Placed<String>,
+    pub(crate) matches: LabelSets,
+    pub(crate) profile: Option<Placed<String>>,
+}
+
+pub(crate) struct OperatorGroupDef {
+    pub(crate) name: Placed<String>,
+    pub(crate) members: Vec<Placed<Member>>,
+}
+
+pub(crate) enum Member {
+    Operator(String),
+    Group(String),
+}
+
+pub(crate) struct ServiceDef {
+    pub(crate) name: Placed<String>,
+    pub(crate) on: Placed<String>,
+    pub(crate) interfaces: Vec<InterfaceDef>,
+}
+
+pub(crate) struct InterfaceDef {
+    pub(crate) name: Placed<String>,
+    pub(crate) net: String,
+    pub(crate) proto: Proto,
+    pub(crate) port: u16,
+    pub(crate) to: Option<SocketAddr>,
+}
+
+pub(crate) struct WindowDef {
+    pub(crate) at: Place,
+    pub(crate) window: Window,
+}
+
+pub(crate) struct RuleDef {
+    pub(crate) id: Placed<String>,
+    pub(crate) effect: Effect,
+    pub(crate) from: Vec<Placed<Source>>,
+    pub(crate) to: Vec<Placed<TargetName>>,
+    pub(crate) actions: Vec<Placed<String>>,
+    pub(crate) window: Option<Placed<String>>,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) fresh: Option<Placed<Seconds>>,
+    pub(crate) offline: Option<Placed<Seconds>>,
+    pub(crate) tier: Option<Placed<Vec<Tier>>>,
+    pub(crate) state: Option<Placed<Vec<AttestationState>>>,
+    pub(crate) unless_state: Option<Placed<Vec<AttestationState>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    Any,
+    Group(String),
+    OperatorGroup(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TargetName {
+    Any,
+    Interface { service: String, interface: String },
+}
+
+pub(crate) struct TestDef {
+    pub(crate) at: Place,
+    pub(crate) name: String,
+    pub(crate) groups: Vec<Placed<String>>,
+    pub(crate) operator_groups: Vec<Placed<String>>,
+    pub(crate) state: AttestationState,
+    pub(crate) tier: Option<Tier>,
+    pub(crate) age: Seconds,
+    pub(crate) to: Placed<TargetName>,
+    pub(crate) action: Placed<String>,
+    pub(crate) expect: Verdict,
+    pub(crate) by: Option<Placed<String>>,
+    pub(crate) because: Option<Reason>,
+    pub(crate) when: Option<Timestamp>,
+}

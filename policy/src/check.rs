@@ -1,0 +1,131 @@
+//! Checking a policy: every name, scope and limit, rules that do nothing, and the tests in the files.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::compile::CompiledPolicy;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::parse::parse;
+use crate::source::{SourceFile, hash_sources};
+
+mod lookup;
+mod openings;
+mod reach;
+mod resolve;
+mod terms;
+mod trial;
+
+pub use openings::{Opening, OpeningKind};
+pub use resolve::MAX_NESTING;
+pub use terms::{DEFAULT_FRESH, DEFAULT_MAX_OFFLINE, DEFAULT_OFFLINE};
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Errors, in the order of file, line and column. Empty: the policy may be applied.
+    pub diagnostics: Vec<Diagnostic>,
+    pub summary: Summary,
+    /// Everything that lets in more than named and proven parties.
+    pub openings: Vec<Opening>,
+    /// SHA-256 of the sources, hex.
+    pub hash: String,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub files: usize,
+    pub profiles: usize,
+    pub groups: usize,
+    pub operator_groups: usize,
+    pub services: usize,
+    pub interfaces: usize,
+    pub windows: usize,
+    pub rules: usize,
+    /// Tests in the files; run only where nothing else is wrong.
+    pub tests: usize,
+    pub tests_failed: usize,
+}
+
+/// Checks files without keeping what comes of them.
+pub fn check(files: &[SourceFile]) -> Report {
+    match CompiledPolicy::compile(files, 0) {
+        Ok(policy) => policy.report().clone(),
+        Err(report) => *report,
+    }
+}
+
+impl Report {
+    pub fn is_ok(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+}
+
+impl CompiledPolicy {
+    /// Checks and compiles. `version` is the policy's number: the caller sees to it that it only ever rises.
+    pub fn compile(files: &[SourceFile], version: u64) -> Result<Self, Box<Report>> {
+        let hash = hash_sources(files);
+        let mut found = Diagnostics::new(files);
+        let parsed = parse(files, &mut found);
+        let mut summary = Summary {
+            files: files.len(),
+            ..Summary::default()
+        };
+        for file in &parsed {
+            summary.profiles += file.profiles.len();
+            summary.groups += file.groups.len();
+            summary.operator_groups += file.operator_groups.len();
+            summary.services += file.services.len();
+            summary.interfaces += file
+                .services
+                .iter()
+                .map(|s| s.interfaces.len())
+                .sum::<usize>();
+            summary.windows += file.windows.len();
+            summary.rules += file.rules.len();
+            summary.tests += file.tests.len();
+        }
+        if files.is_empty() {
+            found.error(
+                crate::source::Place {
+                    file: 0,
+                    line: 0,
+                    column: 0,
+                },
+                crate::diagnostic::Code::ChecksNothing,
+                "no policy file",
+            );
+        }
+        let openings = openings::list(&parsed, &found);
+        let mut policy = resolve::resolve(&parsed, version, hash, &mut found);
+        if found.is_empty() {
+            let tests = parsed.iter().flat_map(|file| &file.tests);
+            summary.tests_failed = trial::run(&policy, tests, &mut found);
+        }
+        let report = Report {
+            diagnostics: found.finish(),
+            summary,
+            openings,
+            hash: hex::encode(hash),
+        };
+        if !report.is_ok() {
+            return Err(Box::new(report));
+        }
+        policy.report = report;
+        Ok(policy)
+    }
+}
+
+impl fmt::Display for Report {
+    /// Every diagnostic, a line or two each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for diagnostic in &self.diagnostics {
+            writeln!(f, "{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

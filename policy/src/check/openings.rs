@@ -1,0 +1,135 @@
+//! What lets in more than named and proven parties: listed, so that a reader sees every opening.
+
+use std::fmt;
+
+use edgeward_identity::{AttestationState, Tier};
+use serde::Serialize;
+
+use crate::ast::{PolicyFile, RuleDef, Scope, Source, TargetName};
+use crate::diagnostic::Diagnostics;
+use crate::profile::Mode;
+use crate::slice::Effect;
+use crate::source::Place;
+
+/// One opening. Its display is `file:line:column: opening: …`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Opening {
+    /// `file:line:column`.
+    pub at: String,
+    pub kind: OpeningKind,
+    /// The rule, profile or file it belongs to.
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpeningKind {
+    /// A file that may grant in the whole trust domain.
+    ScopeAny,
+    /// An allow from everybody.
+    FromAny,
+    /// An allow to everything.
+    ToAny,
+    /// An allow for a state that proves nothing.
+    UnprovenState,
+    /// An allow or a profile for tier `software`.
+    SoftwareTier,
+    /// A profile whose verdicts are recorded and not enforced.
+    Monitor,
+}
+
+pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Opening> {
+    let mut openings = Vec::new();
+    let mut add = |at: Place, kind, name: &str| {
+        openings.push(Opening {
+            at: places.show(at),
+            kind,
+            name: name.to_owned(),
+        });
+    };
+    for file in files {
+        if let Scope::Any(at) = file.scope {
+            add(at, OpeningKind::ScopeAny, "scope");
+        }
+        for profile in &file.profiles {
+            let name = &profile.profile.name;
+            if let (Mode::Monitor, Some(at)) = (profile.profile.mode, profile.mode_at) {
+                add(at, OpeningKind::Monitor, name);
+            }
+            if profile.profile.tiers.contains(&Tier::Software) {
+                add(profile.at, OpeningKind::SoftwareTier, name);
+            }
+        }
+        let default_tier = file
+            .defaults
+            .as_ref()
+            .and_then(|defaults| defaults.tier.as_ref());
+        if let Some(tier) = default_tier.filter(|tier| tier.value.contains(&Tier::Software)) {
+            add(tier.at, OpeningKind::SoftwareTier, "defaults");
+        }
+        for rule in file
+            .rules
+            .iter()
+            .filter(|rule| rule.effect == Effect::Allow)
+        {
+            for (at, kind) in of_rule(rule) {
+                add(at, kind, &rule.id.value);
+            }
+        }
+    }
+    openings
+}
+
+fn of_rule(rule: &RuleDef) -> Vec<(Place, OpeningKind)> {
+    let mut found = Vec::new();
+    let any_source = rule.from.iter().find(|source| source.value == Source::Any);
+    found.extend(any_source.map(|source| (source.at, OpeningKind::FromAny)));
+    let any_target = rule
+        .to
+        .iter()
+        .find(|target| target.value == TargetName::Any);
+    found.extend(any_target.map(|target| (target.at, OpeningKind::ToAny)));
+    let proves = |state: &AttestationState| {
+        matches!(state, AttestationState::Trusted | AttestationState::Vouched)
+    };
+    if let Some(state) = rule
+        .state
+        .as_ref()
+        .filter(|state| !state.value.iter().all(proves))
+    {
+        found.push((state.at, OpeningKind::UnprovenState));
+    }
+    if let Some(tier) = rule
+        .tier
+        .as_ref()
+        .filter(|tier| tier.value.contains(&Tier::Software))
+    {
+        found.push((tier.at, OpeningKind::SoftwareTier));
+    }
+    found
+}
+
+impl OpeningKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ScopeAny => "scope is the whole trust domain",
+            Self::FromAny => "allows from any",
+            Self::ToAny => "allows to any",
+            Self::UnprovenState => "allows a state that proves nothing",
+            Self::SoftwareTier => "accepts tier software",
+            Self::Monitor => "mode monitor: nothing is enforced",
+        }
+    }
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: opening: {}: {}",
+            self.at,
+            self.name,
+            self.kind.as_str()
+        )
+    }
+}

@@ -1,0 +1,213 @@
+//! Rules that do nothing: they match nobody, or others leave nothing to them.
+
+use edgeward_identity::{AttestationState, Tier};
+
+use crate::compile::{CompiledPolicy, From, Rule};
+use crate::diagnostic::{Code, Diagnostics};
+use crate::labels::is_within;
+use crate::seconds::Seconds;
+use crate::slice::{Effect, States, Term, Tiers};
+use crate::source::Place;
+
+pub(super) fn check(policy: &CompiledPolicy, places: &[Place], found: &mut Diagnostics<'_>) {
+    for (index, (rule, at)) in policy.rules.iter().zip(places).enumerate() {
+        if let Some(why) = matches_nobody(policy, rule) {
+            found.error_with_help(
+                *at,
+                Code::MatchesNobody,
+                format!("rule `{}` matches nobody", rule.id),
+                why,
+            );
+        } else if let Some(other) = shadowed_by(policy, places, index) {
+            let shown = places
+                .get(other)
+                .map(|at| found.show(*at))
+                .unwrap_or_default();
+            let id = policy
+                .rules
+                .get(other)
+                .map(|rule| rule.id.to_string())
+                .unwrap_or_default();
+            found.error_with_help(
+                *at,
+                Code::Shadowed,
+                format!("rule `{}` changes nothing", rule.id),
+                format!("rule `{id}` at {shown} covers it"),
+            );
+        }
+    }
+}
+
+/// Why no subject can ever be matched.
+fn matches_nobody(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> {
+    let sources = policy.sources_without_members(&rule.from);
+    if sources {
+        return Some("its operator groups have no member");
+    }
+    let states = state_set(&rule.states);
+    let pairs: Vec<(Tier, AttestationState)> = Tier::ALL
+        .into_iter()
+        .filter(|tier| covers_tier(&rule.tiers, Some(*tier)))
+        .flat_map(|tier| states.iter().map(move |state| (tier, *state)))
+        .filter(|(tier, state)| can_be(*tier, *state))
+        .collect();
+    if states.is_empty() {
+        return Some("it excepts every state");
+    }
+    let unknown_tier = covers_tier(&rule.tiers, None);
+    if pairs.is_empty() && !unknown_tier {
+        return Some(
+            "no identity of its tiers is ever in its states: tier software is always `none`, and devices are not in this version",
+        );
+    }
+    if rule.effect == Effect::Deny {
+        return None;
+    }
+    if rule.fresh.own == Some(Seconds::new(0)) && rule.offline.own == Some(Seconds::new(0)) {
+        return Some("no evidence is ever that fresh");
+    }
+    let reachable = rule.from.any
+        || !rule.from.operator_groups.is_empty()
+        || rule.from.groups.iter().any(|group| {
+            let profile = policy.groups.get(*group).and_then(|group| group.profile);
+            let tiers = profile
+                .and_then(|index| policy.profiles.get(index))
+                .map(|profile| &profile.tiers);
+            pairs.iter().any(|(tier, state)| {
+                *state != AttestationState::Trusted
+                    || tiers.is_none_or(|tiers| tiers.contains(tier))
+            })
+        });
+    (!reachable).then_some("the profiles of its groups accept none of its tiers")
+}
+
+/// Tier `software` has nothing to attest: its state is always `none`. Devices do not exist in this version.
+fn can_be(tier: Tier, state: AttestationState) -> bool {
+    match tier {
+        Tier::Software => state == AttestationState::None,
+        Tier::Hardware | Tier::Listed | Tier::Virtual => matches!(
+            state,
+            AttestationState::Trusted | AttestationState::Stale | AttestationState::Failed
+        ),
+    }
+}
+
+/// Another rule that leaves nothing to this one at each of its targets.
+fn shadowed_by(policy: &CompiledPolicy, places: &[Place], index: usize) -> Option<usize> {
+    let rule = policy.rules.get(index)?;
+    let covers = |other: &&usize| {
+        **other != index
+            && policy.rules.get(**other).is_some_and(|candidate| {
+                leaves_nothing(policy, candidate, rule)
+                    // Of two that cover each other the later one goes.
+                    && (!leaves_nothing(policy, rule, candidate)
+                        || places.get(**other) < places.get(index))
+            })
+    };
+    let global = policy.everywhere.iter().find(covers);
+    if global.is_some() || rule.everywhere || rule.targets.is_empty() {
+        return global.copied();
+    }
+    let mut first = None;
+    for target in &rule.targets {
+        let cover = policy.interfaces.get(*target)?.rows.iter().find(covers)?;
+        first.get_or_insert(*cover);
+    }
+    first
+}
+
+/// Whether, at a common target, `cover` decides whatever `rule` would.
+fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
+    let terms_cover = match (cover.effect, rule.effect) {
+        (Effect::Deny, _) => true,
+        (Effect::Allow, Effect::Deny) => return false,
+        (Effect::Allow, Effect::Allow) => {
+            term_covers(cover.fresh, rule.fresh) && term_covers(cover.offline, rule.offline)
+        }
+    };
+    let window_covers = cover.window.is_none() || cover.window == rule.window;
+    let until_covers = match (cover.until, rule.until) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(cover), Some(rule)) => cover >= rule,
+    };
+    let tiers = Tier::ALL.into_iter().map(Some).chain([None]);
+    let tiers_cover = tiers
+        .into_iter()
+        .all(|tier| !covers_tier(&rule.tiers, tier) || covers_tier(&cover.tiers, tier));
+    let cover_states = state_set(&cover.states);
+    let states_cover = cover.states == rule.states
+        || state_set(&rule.states)
+            .iter()
+            .all(|state| cover_states.contains(state));
+    terms_cover
+        && window_covers
+        && until_covers
+        && tiers_cover
+        && states_cover
+        && sources_cover(policy, &cover.from, &rule.from)
+}
+
+fn sources_cover(policy: &CompiledPolicy, cover: &From, from: &From) -> bool {
+    if cover.any {
+        return true;
+    }
+    let group_covered = |group: &usize| {
+        cover.groups.contains(group)
+            || cover.groups.iter().any(|other| {
+                match (policy.groups.get(*group), policy.groups.get(*other)) {
+                    (Some(inner), Some(outer)) => is_within(&inner.matches, &outer.matches),
+                    _ => false,
+                }
+            })
+    };
+    let operators_covered = |group: &usize| {
+        cover.operator_groups.iter().any(|other| {
+            match (
+                policy.operator_groups.get(*group),
+                policy.operator_groups.get(*other),
+            ) {
+                (Some(inner), Some(outer)) => inner.members.is_subset(&outer.members),
+                _ => false,
+            }
+        })
+    };
+    !from.any
+        && from.groups.iter().all(group_covered)
+        && from.operator_groups.iter().all(operators_covered)
+}
+
+/// Whether `cover` is at least as lenient as `term` whatever a profile says.
+fn term_covers(cover: Term, term: Term) -> bool {
+    let most_covers = match (cover.most, term.most) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(cover), Some(term)) => cover >= term,
+    };
+    most_covers
+        && match (cover.own, term.own) {
+            (Some(cover), Some(own)) => cover >= own,
+            (None, Some(own)) => cover.default >= own,
+            (None, None) => cover.default >= term.default,
+            (Some(_), None) => false,
+        }
+}
+
+fn covers_tier(tiers: &Tiers, tier: Option<Tier>) -> bool {
+    match (tiers, tier) {
+        (Tiers::Every, _) => true,
+        (_, None) => false,
+        (Tiers::Rooted, Some(tier)) => tier != Tier::Software,
+        (Tiers::These(these), Some(tier)) => these.contains(&tier),
+    }
+}
+
+fn state_set(states: &States) -> Vec<AttestationState> {
+    let all = AttestationState::ALL.into_iter();
+    match states {
+        States::Every => all.collect(),
+        States::Proven => vec![AttestationState::Trusted],
+        States::These(these) => these.clone(),
+        States::Unless(unless) => all.filter(|state| !unless.contains(state)).collect(),
+    }
+}

@@ -1,0 +1,176 @@
+//! A compiled policy: finite sets of names and rows, from which every node's slice is cut.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use edgeward_identity::{Tier, Timestamp};
+
+use crate::ast::LabelSets;
+use crate::check::{Report, Summary};
+use crate::fleet::Labels;
+use crate::labels::matches;
+use crate::profile::Profile;
+use crate::seconds::Seconds;
+use crate::slice::{Action, Effect, Proto, States, Term, Tiers};
+use crate::window::Window;
+
+mod cut;
+mod fleet_index;
+
+pub use fleet_index::FleetIndex;
+pub(crate) use fleet_index::IndexedNode;
+
+/// A policy that passed every check.
+#[derive(Debug)]
+pub struct CompiledPolicy {
+    version: u64,
+    hash: [u8; 32],
+    pub(crate) report: Report,
+    pub(crate) profiles: Vec<Profile>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) operator_groups: Vec<OperatorGroup>,
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) windows: Vec<Window>,
+    pub(crate) rules: Vec<Rule>,
+    /// Rules whose target is `any`.
+    pub(crate) everywhere: Vec<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    pub(crate) matches: LabelSets,
+    pub(crate) profile: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct OperatorGroup {
+    pub(crate) name: String,
+    /// Names of operators, nested groups flattened.
+    pub(crate) members: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) service: String,
+    pub(crate) name: String,
+    /// The group of nodes that offer it.
+    pub(crate) on: usize,
+    pub(crate) net: String,
+    pub(crate) proto: Proto,
+    pub(crate) port: u16,
+    pub(crate) to: Option<SocketAddr>,
+    /// Rules that name it, in order.
+    pub(crate) rows: Vec<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) id: Arc<str>,
+    pub(crate) effect: Effect,
+    pub(crate) from: From,
+    pub(crate) everywhere: bool,
+    pub(crate) targets: BTreeSet<usize>,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) window: Option<usize>,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) tiers: Tiers,
+    pub(crate) states: States,
+    pub(crate) fresh: Term,
+    pub(crate) offline: Term,
+    pub(crate) max_offline: Seconds,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct From {
+    pub(crate) any: bool,
+    pub(crate) groups: BTreeSet<usize>,
+    pub(crate) operator_groups: BTreeSet<usize>,
+}
+
+impl CompiledPolicy {
+    pub(crate) fn empty(version: u64, hash: [u8; 32]) -> Self {
+        Self {
+            version,
+            hash,
+            report: Report {
+                diagnostics: Vec::new(),
+                summary: Summary::default(),
+                openings: Vec::new(),
+                hash: hex::encode(hash),
+            },
+            profiles: Vec::new(),
+            groups: Vec::new(),
+            operator_groups: Vec::new(),
+            interfaces: Vec::new(),
+            windows: Vec::new(),
+            rules: Vec::new(),
+            everywhere: Vec::new(),
+        }
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// SHA-256 of the sources.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// Counts and openings; no diagnostics, or there would be no policy.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Names of the groups that a node with these labels is in.
+    pub fn groups_of(&self, labels: &Labels) -> Vec<&str> {
+        self.matching(labels)
+            .map(|group| group.name.as_str())
+            .collect()
+    }
+
+    /// Every profile that a node with these labels must pass, each once, by name. None: nothing makes it `trusted`.
+    pub fn profiles_for(&self, labels: &Labels) -> Vec<&Profile> {
+        let indices: BTreeSet<usize> = self
+            .matching(labels)
+            .filter_map(|group| group.profile)
+            .collect();
+        let mut profiles: Vec<_> = indices
+            .iter()
+            .filter_map(|index| self.profiles.get(*index))
+            .collect();
+        profiles.sort_by(|one, other| one.name.cmp(&other.name));
+        profiles
+    }
+
+    /// Whether a node with these labels may enrol without a TPM: all its profiles accept tier `software`, and there is one.
+    pub fn accepts_software(&self, labels: &Labels) -> bool {
+        accept_software(&self.profiles_for(labels))
+    }
+
+    fn matching(&self, labels: &Labels) -> impl Iterator<Item = &Group> {
+        self.groups
+            .iter()
+            .filter(move |group| matches(&group.matches, labels))
+    }
+
+    pub(crate) fn sources_without_members(&self, from: &From) -> bool {
+        !from.any
+            && from.groups.is_empty()
+            && !from.operator_groups.is_empty()
+            && from.operator_groups.iter().all(|group| {
+                self.operator_groups
+                    .get(*group)
+                    .is_none_or(|group| group.members.is_empty())
+            })
+    }
+}
+
+pub(crate) fn accept_software(profiles: &[&Profile]) -> bool {
+    !profiles.is_empty()
+        && profiles
+            .iter()
+            .all(|profile| profile.tiers.contains(&Tier::Software))
+}

@@ -1,0 +1,398 @@
+//! Cutting one node's slice out of the policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edgeward_identity::overlay::ipv6_of;
+use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp};
+
+use super::fleet_index::{FleetIndex, IndexedNode};
+use super::{CompiledPolicy, Interface, Rule};
+use crate::check::DEFAULT_MAX_OFFLINE;
+use crate::fleet::Fleet;
+use crate::seconds::Seconds;
+use crate::slice::{
+    Effect, Egress, EgressRow, GroupId, Lifetimes, PeerIndex, Row, SLICE_SCHEMA, Slice, SliceError,
+    SliceInterface, SliceOperator, SlicePeer, Sources, States, Tiers,
+};
+
+/// Names of a policy given small numbers in one slice.
+#[derive(Default)]
+struct Interned {
+    numbers: BTreeMap<Named, u32>,
+    order: Vec<Named>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Group(usize),
+    OperatorGroup(usize),
+}
+
+/// One cut in the making.
+struct Cut<'c> {
+    policy: &'c CompiledPolicy,
+    index: &'c FleetIndex,
+    node: &'c IndexedNode,
+    own: usize,
+    groups: Interned,
+    windows: Vec<usize>,
+    largest_offline: Seconds,
+    max_offline: Option<Seconds>,
+}
+
+impl CompiledPolicy {
+    /// The slice of one node of the fleet. It ends at `expires`. For many nodes use [`Self::index`] and [`Self::slice_of`].
+    pub fn slice(
+        &self,
+        node: &SpiffeId,
+        fleet: &Fleet,
+        expires: Timestamp,
+    ) -> Result<Slice, SliceError> {
+        self.slice_of(&self.index(fleet), node, expires)
+    }
+
+    /// The slice of one node of an indexed fleet.
+    pub fn slice_of(
+        &self,
+        index: &FleetIndex,
+        node: &SpiffeId,
+        expires: Timestamp,
+    ) -> Result<Slice, SliceError> {
+        let unknown = || SliceError::UnknownNode(node.to_string());
+        let own = *index.by_id.get(node).ok_or_else(unknown)?;
+        let slice = self
+            .cut(index, own, expires, &BTreeSet::new())
+            .ok_or_else(unknown)??;
+        slice.validate()?;
+        Ok(slice)
+    }
+
+    /// For the tests in policy files: every node is a peer and every operator is known, so that each denial gets its
+    /// true reason.
+    pub(crate) fn slice_with_everybody(
+        &self,
+        index: &FleetIndex,
+        node: &SpiffeId,
+        expires: Timestamp,
+    ) -> Option<Slice> {
+        let own = *index.by_id.get(node)?;
+        let others = (0..index.nodes.len())
+            .filter(|other| *other != own)
+            .collect();
+        let mut slice = self.cut(index, own, expires, &others)?.ok()?;
+        let known: BTreeSet<SpiffeId> = slice.operators.iter().map(|op| op.id.clone()).collect();
+        for name in self.operator_groups.iter().flat_map(|group| &group.members) {
+            let id = SpiffeId::new(node.trust_domain(), Kind::Operator, name).ok()?;
+            if !known.contains(&id) && !slice.operators.iter().any(|op| op.id == id) {
+                slice.operators.push(SliceOperator {
+                    id,
+                    groups: Vec::new(),
+                });
+            }
+        }
+        Some(slice)
+    }
+
+    fn cut(
+        &self,
+        index: &FleetIndex,
+        own: usize,
+        expires: Timestamp,
+        also: &BTreeSet<usize>,
+    ) -> Option<Result<Slice, SliceError>> {
+        if index.policy != self.hash {
+            return Some(Err(SliceError::OtherPolicy));
+        }
+        let cut = Cut {
+            policy: self,
+            index,
+            node: index.nodes.get(own)?,
+            own,
+            groups: Interned::default(),
+            windows: Vec::new(),
+            largest_offline: Seconds::default(),
+            max_offline: None,
+        };
+        Some(Ok(cut.slice(expires, also)))
+    }
+}
+
+impl<'c> Cut<'c> {
+    fn slice(mut self, expires: Timestamp, also: &BTreeSet<usize>) -> Slice {
+        let mut peers = also.clone();
+        let mut interfaces = Vec::new();
+        let policy = self.policy;
+        for interface in &policy.interfaces {
+            if !self.node.groups.contains(&interface.on) {
+                continue;
+            }
+            let rules = self.rules_of(interface);
+            for rule in rules.iter().filter(|rule| rule.effect == Effect::Allow) {
+                self.add_sources(rule, &mut peers);
+                self.touch(rule);
+            }
+            let rows = rules.iter().map(|rule| self.row(rule)).collect();
+            interfaces.push(SliceInterface {
+                service: interface.service.clone(),
+                name: interface.name.clone(),
+                net: interface.net.clone(),
+                proto: interface.proto,
+                port: interface.port,
+                to: interface.to,
+                rows,
+            });
+        }
+        let egress = self.egress(&mut peers);
+        let order: BTreeMap<usize, u32> = peers.iter().copied().zip(0..).collect();
+        let egress = egress
+            .into_iter()
+            .filter_map(|(peer, egress)| {
+                Some(Egress {
+                    peer: PeerIndex(*order.get(&peer)?),
+                    ..egress
+                })
+            })
+            .collect();
+        let profiles: BTreeSet<usize> = self
+            .node
+            .groups
+            .iter()
+            .filter_map(|group| self.policy.groups.get(*group)?.profile)
+            .collect();
+        Slice {
+            schema: SLICE_SCHEMA.to_owned(),
+            version: self.policy.version,
+            policy_hash: hex::encode(self.policy.hash),
+            node: self.node.id.clone(),
+            expires,
+            groups: self.group_names(),
+            windows: self
+                .windows
+                .iter()
+                .filter_map(|window| self.policy.windows.get(*window).cloned())
+                .collect(),
+            interfaces,
+            peers: peers.iter().filter_map(|peer| self.peer(*peer)).collect(),
+            operators: self.operators(),
+            egress,
+            profiles: profiles
+                .iter()
+                .filter_map(|profile| self.policy.profiles.get(*profile).cloned())
+                .collect(),
+            lifetimes: Lifetimes {
+                largest_offline: self.largest_offline,
+                max_offline: self.max_offline.unwrap_or(DEFAULT_MAX_OFFLINE),
+            },
+        }
+    }
+
+    fn rules_of(&self, interface: &Interface) -> Vec<&'c Rule> {
+        let policy: &'c CompiledPolicy = self.policy;
+        let named = interface.rows.iter().chain(&policy.everywhere).copied();
+        // By id, so that the order of files and rules means nothing.
+        let mut rules: Vec<&Rule> = named.filter_map(|index| policy.rules.get(index)).collect();
+        rules.sort_by(|one, other| one.id.cmp(&other.id));
+        rules
+    }
+
+    /// The nodes that a rule is from, but for this one.
+    fn add_sources(&self, rule: &Rule, peers: &mut BTreeSet<usize>) {
+        if rule.from.any {
+            peers.extend((0..self.index.nodes.len()).filter(|node| *node != self.own));
+        }
+        for group in &rule.from.groups {
+            let members = self.index.members.get(*group).into_iter().flatten();
+            peers.extend(members.filter(|node| **node != self.own));
+        }
+    }
+
+    fn touch(&mut self, rule: &Rule) {
+        let offline = rule.offline.for_profile(self.node.offline);
+        self.largest_offline = self.largest_offline.max(offline);
+        let max = self.max_offline.unwrap_or_default().max(rule.max_offline);
+        self.max_offline = Some(max);
+    }
+
+    fn row(&mut self, rule: &Rule) -> Row {
+        let from = if rule.from.any {
+            Sources::Any
+        } else {
+            let groups = rule.from.groups.iter().map(|group| Named::Group(*group));
+            let operators = rule
+                .from
+                .operator_groups
+                .iter()
+                .map(|group| Named::OperatorGroup(*group));
+            Sources::Groups(
+                groups
+                    .chain(operators)
+                    .map(|named| self.groups.number(named))
+                    .collect(),
+            )
+        };
+        Row {
+            rule: rule.id.clone(),
+            effect: rule.effect,
+            from,
+            actions: rule.actions.clone(),
+            window: rule.window.map(|window| self.window(window)),
+            until: rule.until,
+            tiers: rule.tiers.clone(),
+            states: rule.states.clone(),
+            fresh: rule.fresh,
+            offline: rule.offline,
+        }
+    }
+
+    fn window(&mut self, window: usize) -> u32 {
+        let known = self.windows.iter().position(|known| *known == window);
+        let index = known.unwrap_or_else(|| {
+            self.windows.push(window);
+            self.windows.len() - 1
+        });
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+
+    /// Interfaces of others that an allow opens to this node, unless a deny closes them whatever the time and evidence.
+    fn egress(&mut self, peers: &mut BTreeSet<usize>) -> Vec<(usize, Egress)> {
+        let mut found = Vec::new();
+        let policy = self.policy;
+        for interface in &policy.interfaces {
+            let mut rules = self.rules_of(interface);
+            rules.retain(|rule| self.is_from_here(rule));
+            let closed = rules.iter().any(|rule| {
+                rule.effect == Effect::Deny
+                    && rule.states == States::Every
+                    && rule.window.is_none()
+                    && rule.until.is_none()
+            });
+            if closed {
+                continue;
+            }
+            let allows: Vec<&Rule> = rules
+                .into_iter()
+                .filter(|rule| rule.effect == Effect::Allow)
+                .collect();
+            let targets: Vec<usize> = self
+                .index
+                .members
+                .get(interface.on)
+                .into_iter()
+                .flatten()
+                .copied()
+                .filter(|node| *node != self.own)
+                .collect();
+            if allows.is_empty() || targets.is_empty() {
+                continue;
+            }
+            for rule in &allows {
+                self.touch(rule);
+            }
+            let rows: Vec<EgressRow> = allows.iter().map(|rule| self.egress_row(rule)).collect();
+            for target in targets {
+                peers.insert(target);
+                found.push((
+                    target,
+                    Egress {
+                        peer: PeerIndex(0),
+                        service: interface.service.clone(),
+                        interface: interface.name.clone(),
+                        proto: interface.proto,
+                        port: interface.port,
+                        rows: rows.clone(),
+                    },
+                ));
+            }
+        }
+        found
+    }
+
+    fn egress_row(&mut self, rule: &Rule) -> EgressRow {
+        EgressRow {
+            rule: rule.id.clone(),
+            window: rule.window.map(|window| self.window(window)),
+            until: rule.until,
+            fresh: rule.fresh,
+            offline: rule.offline,
+        }
+    }
+
+    /// Whether a rule is about this node as its source, as far as groups and tier say.
+    fn is_from_here(&self, rule: &Rule) -> bool {
+        let tier_fits = match &rule.tiers {
+            Tiers::Every => true,
+            Tiers::Rooted => self.node.tier != Tier::Software,
+            Tiers::These(tiers) => tiers.contains(&self.node.tier),
+        };
+        tier_fits && (rule.from.any || !rule.from.groups.is_disjoint(&self.node.groups))
+    }
+
+    fn peer(&self, index: usize) -> Option<SlicePeer> {
+        let node = self.index.nodes.get(index)?;
+        let groups = node.groups.iter();
+        let groups = groups.filter_map(|group| self.groups.known(Named::Group(*group)));
+        Some(SlicePeer {
+            id: node.id.clone(),
+            groups: groups.collect(),
+            v6: ipv6_of(&node.id),
+            v4: node.v4,
+            fresh: node.fresh,
+            offline: node.offline,
+            software: node.software,
+        })
+    }
+
+    fn operators(&self) -> Vec<SliceOperator> {
+        let mut members: BTreeMap<&str, Vec<GroupId>> = BTreeMap::new();
+        for (index, group) in self.policy.operator_groups.iter().enumerate() {
+            let Some(number) = self.groups.known(Named::OperatorGroup(index)) else {
+                continue;
+            };
+            for member in &group.members {
+                members.entry(member).or_default().push(number);
+            }
+        }
+        let domain = self.node.id.trust_domain();
+        members
+            .into_iter()
+            .filter_map(|(name, groups)| {
+                let id = SpiffeId::new(domain, Kind::Operator, name).ok()?;
+                Some(SliceOperator { id, groups })
+            })
+            .collect()
+    }
+
+    fn group_names(&self) -> Vec<String> {
+        let name = |named: &Named| match named {
+            Named::Group(index) => self
+                .policy
+                .groups
+                .get(*index)
+                .map(|group| format!("group:{}", group.name)),
+            Named::OperatorGroup(index) => {
+                let group = self.policy.operator_groups.get(*index);
+                group.map(|group| format!("operator-group:{}", group.name))
+            }
+        };
+        self.groups
+            .order
+            .iter()
+            .map(|named| name(named).unwrap_or_default())
+            .collect()
+    }
+}
+
+impl Interned {
+    fn number(&mut self, named: Named) -> GroupId {
+        let next = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
+        let number = *self.numbers.entry(named).or_insert(next);
+        if number == next {
+            self.order.push(named);
+        }
+        GroupId(number)
+    }
+
+    fn known(&self, named: Named) -> Option<GroupId> {
+        self.numbers.get(&named).copied().map(GroupId)
+    }
+}

@@ -1,0 +1,103 @@
+//! The fleet sorted by a policy's groups, once for all slices.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+
+use edgeward_identity::{Kind, SpiffeId, Tier};
+
+use super::{CompiledPolicy, accept_software};
+use crate::fleet::Fleet;
+use crate::labels::matches;
+use crate::seconds::Seconds;
+
+/// Who is in which group, for one policy and one fleet.
+#[derive(Debug)]
+pub struct FleetIndex {
+    pub(super) policy: [u8; 32],
+    pub(super) nodes: Vec<IndexedNode>,
+    pub(super) by_id: HashMap<SpiffeId, usize, foldhash::fast::RandomState>,
+    /// Nodes of each group of the policy.
+    pub(super) members: Vec<Vec<usize>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct IndexedNode {
+    pub(super) id: SpiffeId,
+    pub(super) tier: Tier,
+    pub(super) v4: Option<Ipv4Addr>,
+    pub(super) groups: BTreeSet<usize>,
+    /// The strictest terms of its profiles.
+    pub(super) fresh: Option<Seconds>,
+    pub(super) offline: Option<Seconds>,
+    pub(super) software: bool,
+}
+
+impl CompiledPolicy {
+    /// Sorts the fleet into groups: nodes times groups label comparisons, once for all slices.
+    pub fn index(&self, fleet: &Fleet) -> FleetIndex {
+        let nodes = fleet
+            .nodes
+            .iter()
+            .filter(|node| node.id.kind() == Kind::Node);
+        let nodes = nodes.map(|node| {
+            let groups = self.groups.iter().enumerate();
+            let groups = groups
+                .filter(|(_, group)| matches(&group.matches, &node.labels))
+                .map(|(index, _)| index)
+                .collect();
+            let mut indexed = IndexedNode::new(node.id.clone(), node.tier, groups);
+            indexed.v4 = node.v4;
+            indexed
+        });
+        FleetIndex::of_indexed(self, nodes.collect())
+    }
+}
+
+impl FleetIndex {
+    pub(crate) fn of_indexed(policy: &CompiledPolicy, mut nodes: Vec<IndexedNode>) -> Self {
+        nodes.sort_by(|one, other| one.id.cmp(&other.id));
+        nodes.dedup_by(|one, other| one.id == other.id);
+        let mut by_id = HashMap::default();
+        let mut members = vec![Vec::new(); policy.groups.len()];
+        for (index, node) in nodes.iter_mut().enumerate() {
+            by_id.insert(node.id.clone(), index);
+            let profiles: BTreeSet<usize> = node
+                .groups
+                .iter()
+                .filter_map(|group| policy.groups.get(*group)?.profile)
+                .collect();
+            let profiles: Vec<_> = profiles
+                .iter()
+                .filter_map(|index| policy.profiles.get(*index))
+                .collect();
+            node.fresh = profiles.iter().filter_map(|profile| profile.fresh).min();
+            node.offline = profiles.iter().filter_map(|profile| profile.offline).min();
+            node.software = accept_software(&profiles);
+            for group in &node.groups {
+                if let Some(members) = members.get_mut(*group) {
+                    members.push(index);
+                }
+            }
+        }
+        Self {
+            policy: policy.hash(),
+            nodes,
+            by_id,
+            members,
+        }
+    }
+}
+
+impl IndexedNode {
+    pub(crate) fn new(id: SpiffeId, tier: Tier, groups: BTreeSet<usize>) -> Self {
+        Self {
+            id,
+            tier,
+            v4: None,
+            groups,
+            fresh: None,
+            offline: None,
+            software: false,
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! `[profile.x]`, `[group.x]` and `[operator-group.x]`: who, and what they must measure.
+
+use std::collections::BTreeMap;
+
+use edgeward_identity::{SpiffeId, Tier, TrustDomain};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::fields::{Fields, Keys, Reader};
+use super::read_labels;
+use crate::ast::{GroupDef, Member, OperatorGroupDef, ProfileDef};
+use crate::diagnostic::Code;
+use crate::profile::{MAX_PCR, Mode, PcrBank, Profile, RESETTABLE_PCRS};
+use crate::source::{MAX_LIST, Placed};
+
+const PROFILE: Keys = Keys {
+    accepted: &[
+        "tier",
+        "pcr_bank",
+        "pcr",
+        "firmware_deny",
+        "mode",
+        "fresh",
+        "offline",
+    ],
+    not_enforced: &["secure_boot", "ima", "apps_pcr", "app_control"],
+};
+const GROUP: Keys = Keys {
+    accepted: &["match", "profile"],
+    not_enforced: &["via"],
+};
+const OPERATOR_GROUP: Keys = Keys {
+    accepted: &["members"],
+    not_enforced: &[],
+};
+
+pub(super) const TIERS: [(&str, Tier); 4] = [
+    ("hardware", Tier::Hardware),
+    ("listed", Tier::Listed),
+    ("virtual", Tier::Virtual),
+    ("software", Tier::Software),
+];
+
+pub(super) fn read_profile(
+    reader: &mut Reader<'_, '_>,
+    name: &Placed<String>,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<ProfileDef> {
+    let fields = reader.table(value, &format!("profile `{}`", name.value), &PROFILE)?;
+    fields.required(reader, "tier");
+    let tiers = fields.words(reader, "tier", &TIERS);
+    let bank = read_bank(reader, &fields);
+    let pcrs = bank.map(|bank| read_pcrs(reader, &fields, bank));
+    let firmware_deny = read_firmware(reader, &fields);
+    let mode = fields.words(
+        reader,
+        "mode",
+        &[("enforce", Mode::Enforce), ("monitor", Mode::Monitor)],
+    );
+    let fresh = fields.seconds(reader, "fresh");
+    let offline = fields.seconds(reader, "offline");
+    let (tiers, mode) = (tiers.ok()??, mode.ok()?);
+    let pcrs = pcrs??;
+    if pcrs.is_empty() && tiers.value != [Tier::Software] {
+        reader.found.error_with_help(
+            name.at,
+            Code::ChecksNothing,
+            format!("profile `{}` checks nothing of what was booted", name.value),
+            "name at least one PCR: pcr = { 7 = [\"sha256:…\"] }",
+        );
+        return None;
+    }
+    if mode.as_ref().is_some_and(|mode| mode.value.len() != 1) {
+        reader.bad(
+            name.at,
+            format!("profile `{}` has two modes", name.value),
+            "name one",
+        );
+        return None;
+    }
+    let (fresh, offline) = (fresh.ok()?, offline.ok()?);
+    Some(ProfileDef {
+        at: name.at,
+        offline_at: offline.as_ref().map(|offline| offline.at),
+        mode_at: mode.as_ref().map(|mode| mode.at),
+        profile: Profile {
+            name: name.value.clone(),
+            tiers: tiers.value,
+            bank: bank?,
+            pcrs,
+            firmware_deny: firmware_deny?,
+            mode: mode
+                .and_then(|mode| mode.value.first().copied())
+                .unwrap_or(Mode::Enforce),
+            fresh: fresh.map(|fresh| fresh.value),
+            offline: offline.map(|offline| offline.value),
+        },
+    })
+}
+
+fn read_bank(reader: &mut Reader<'_, '_>, fields: &Fields<'_>) -> Option<PcrBank> {
+    let banks = PcrBank::ALL.map(|bank| (bank.as_str(), bank));
+    match fields.optional_string(reader, "pcr_bank").ok()? {
+        None => Some(PcrBank::Sha256),
+        Some(text) => reader.word(&text, &fields.what("pcr_bank"), &banks),
+    }
+}
+
+fn read_pcrs(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+    bank: PcrBank,
+) -> Option<BTreeMap<u8, Vec<String>>> {
+    let Some(value) = fields.get("pcr") else {
+        return Some(BTreeMap::new());
+    };
+    let DeValue::Table(table) = value.get_ref() else {
+        reader.wrong_type(value, &fields.what("pcr"), "{ 7 = [\"sha256:…\"] }");
+        return None;
+    };
+    let mut pcrs = BTreeMap::new();
+    let mut sound = true;
+    for (key, values) in table {
+        let at = reader.place(key.span().start);
+        let word = key.get_ref().as_ref();
+        let index = word.parse::<u8>().ok().filter(|index| {
+            *index <= MAX_PCR && !RESETTABLE_PCRS.contains(index) && index.to_string() == word
+        });
+        let Some(index) = index else {
+            reader.bad(
+                at,
+                format!("not a PCR to rely on: {word:?}"),
+                format!(
+                    "0 to {MAX_PCR}, but for 16 and 23, which anybody on the machine can reset"
+                ),
+            );
+            sound = false;
+            continue;
+        };
+        let Some(texts) = reader.strings(values, &format!("PCR {index}")) else {
+            sound = false;
+            continue;
+        };
+        let mut digests = Vec::new();
+        for text in &texts {
+            match read_digest(&text.value, bank) {
+                Some(digest) => digests.push(digest),
+                None => {
+                    sound = false;
+                    reader.bad(
+                        text.at,
+                        format!("not a digest of bank {}: {:?}", bank.as_str(), text.value),
+                        format!(
+                            "write \"{}:\" and {} hex digits",
+                            bank.as_str(),
+                            bank.digest_bytes() * 2
+                        ),
+                    );
+                }
+            }
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        pcrs.insert(index, digests);
+    }
+    sound.then_some(pcrs)
+}
+
+fn read_digest(text: &str, bank: PcrBank) -> Option<String> {
+    let digits = text.strip_prefix(bank.as_str())?.strip_prefix(':')?;
+    let bytes = hex::decode(digits).ok()?;
+    (bytes.len() == bank.digest_bytes()).then(|| hex::encode(bytes))
+}
+
+fn read_firmware(reader: &mut Reader<'_, '_>, fields: &Fields<'_>) -> Option<Vec<u64>> {
+    let Some(value) = fields.get("firmware_deny") else {
+        return Some(Vec::new());
+    };
+    let texts = reader.strings(value, &fields.what("firmware_deny"))?;
+    let mut versions = Vec::new();
+    for text in &texts {
+        let version = text
+            .value
+            .strip_prefix("0x")
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let Some(version) = version else {
+            reader.bad(
+                text.at,
+                format!("not a TPM firmware version: {:?}", text.value),
+                "write 0x and up to 16 hex digits",
+            );
+            return None;
+        };
+        versions.push(version);
+    }
+    versions.sort_unstable();
+    versions.dedup();
+    Some(versions)
+}
+
+pub(super) fn read_group(
+    reader: &mut Reader<'_, '_>,
+    name: Placed<String>,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<GroupDef> {
+    let what = format!("group `{}`", name.value);
+    let fields = reader.table(value, &what, &GROUP)?;
+    let matches = fields
+        .required(reader, "match")
+        .and_then(|value| read_labels(reader, value, &fields.what("match")));
+    let profile = fields.optional_string(reader, "profile").ok()?;
+    Some(GroupDef {
+        name,
+        matches: matches?,
+        profile,
+    })
+}
+
+pub(super) fn read_operator_group(
+    reader: &mut Reader<'_, '_>,
+    name: Placed<String>,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<OperatorGroupDef> {
+    let what = format!("operator group `{}`", name.value);
+    let fields = reader.table(value, &what, &OPERATOR_GROUP)?;
+    let value = fields.required(reader, "members")?;
+    let texts = reader.strings(value, &fields.what("members"))?;
+    let count = texts.len().min(MAX_LIST);
+    let members: Vec<_> = texts
+        .into_iter()
+        .filter_map(|text| {
+            let at = text.at;
+            read_member(reader, text).map(|value| Placed { value, at })
+        })
+        .collect();
+    (members.len() == count).then_some(OperatorGroupDef { name, members })
+}
+
+fn read_member(reader: &mut Reader<'_, '_>, text: Placed<String>) -> Option<Member> {
+    if text.value.starts_with("claim:") {
+        reader.found.error_with_help(
+            text.at,
+            Code::NotEnforced,
+            format!(
+                "members by SSO claim are not enforced by this version: {:?}",
+                text.value
+            ),
+            "name them: \"operator/li\"",
+        );
+        return None;
+    }
+    if let Some(group) = text.value.strip_prefix("operator-group:") {
+        return Some(Member::Group(group.to_owned()));
+    }
+    let operator = text.value.strip_prefix("operator/").filter(|name| {
+        let domain = TrustDomain::new("any.example");
+        domain.is_ok_and(|domain| {
+            SpiffeId::new(&domain, edgeward_identity::Kind::Operator, name).is_ok()
+        })
+    });
+    match operator {
+        Some(name) => Some(Member::Operator(name.to_owned())),
+        None => {
+            reader.bad(
+                text.at,
+                format!("not an operator: {:?}", text.value),
+                "write \"operator/<name>\" or \"operator-group:<name>\"",
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `[service.x]` with its interfaces, and `[window.x]`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::fields::{Fields, Keys, Reader};
+use crate::ast::{InterfaceDef, ServiceDef, WindowDef};
+use crate::slice::Proto;
+use crate::source::Placed;
+use crate::window::{Day, MINUTES_PER_DAY, Window, zone_exists};
+
+/// Longest name of a network interface, in bytes (Linux IFNAMSIZ less its final zero).
+const MAX_NET_BYTES: usize = 15;
+
+const SERVICE: Keys = Keys {
+    accepted: &["on", "interface"],
+    not_enforced: &[],
+};
+const INTERFACE: Keys = Keys {
+    accepted: &["net", "l4", "to"],
+    not_enforced: &["l7"],
+};
+const WINDOW: Keys = Keys {
+    accepted: &["tz", "days", "from", "to"],
+    not_enforced: &[],
+};
+
+pub(super) fn read_service(
+    reader: &mut Reader<'_, '_>,
+    name: Placed<String>,
+    value: &Spanned<DeValue<'_>>,
+    unreadable: &mut BTreeSet<(&'static str, String)>,
+) -> Option<ServiceDef> {
+    let fields = reader.table(value, &format!("service `{}`", name.value), &SERVICE)?;
+    let on = fields.required_string(reader, "on");
+    let named = fields
+        .required(reader, "interface")
+        .map(|value| reader.named(value, "interface"))
+        .unwrap_or_default();
+    let mut interfaces = Vec::new();
+    for (interface, value) in named {
+        let full_name = format!("{}/{}", name.value, interface.value);
+        match read_interface(reader, interface, &full_name, value) {
+            Some(interface) => interfaces.push(interface),
+            None => {
+                unreadable.insert(("interface", full_name));
+            }
+        }
+    }
+    Some(ServiceDef {
+        name,
+        on: on?,
+        interfaces,
+    })
+}
+
+fn read_interface(
+    reader: &mut Reader<'_, '_>,
+    name: Placed<String>,
+    full_name: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<InterfaceDef> {
+    let fields = reader.table(value, &format!("interface `{full_name}`"), &INTERFACE)?;
+    let net = fields.required_string(reader, "net").filter(|net| {
+        let fits = !net.value.is_empty()
+            && net.value.len() <= MAX_NET_BYTES
+            && !matches!(net.value.as_str(), "." | "..")
+            && net
+                .value
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
+        if !fits {
+            reader.bad(
+                net.at,
+                format!("not the name of a network interface: {:?}", net.value),
+                format!("`mesh` for the tunnel, or 1 to {MAX_NET_BYTES} of A-Z a-z 0-9 - _ . @"),
+            );
+        }
+        fits
+    });
+    let l4 = fields.required_string(reader, "l4").and_then(|text| {
+        let l4 = read_l4(&text.value);
+        if l4.is_none() {
+            reader.bad(
+                text.at,
+                format!("not a protocol and port: {:?}", text.value),
+                "write tcp/<1-65535> or udp/<1-65535>",
+            );
+        }
+        l4
+    });
+    let to = read_forward(reader, &fields)?;
+    let (proto, port) = l4?;
+    Some(InterfaceDef {
+        name,
+        net: net?.value,
+        proto,
+        port,
+        to,
+    })
+}
+
+fn read_l4(text: &str) -> Option<(Proto, u16)> {
+    let (proto, port) = text.split_once('/')?;
+    let proto = match proto {
+        "tcp" => Proto::Tcp,
+        "udp" => Proto::Udp,
+        _ => return None,
+    };
+    let number = port.parse::<u16>().ok().filter(|number| *number > 0)?;
+    (number.to_string() == port).then_some((proto, number))
+}
+
+/// `Some(None)`: not forwarded.
+fn read_forward(reader: &mut Reader<'_, '_>, fields: &Fields<'_>) -> Option<Option<SocketAddr>> {
+    let Some(text) = fields.optional_string(reader, "to").ok()? else {
+        return Some(None);
+    };
+    let address = text.value.parse::<SocketAddr>().ok().filter(|address| {
+        let ip = address.ip();
+        address.port() > 0 && !ip.is_unspecified() && !ip.is_multicast()
+    });
+    if address.is_none() {
+        reader.bad(
+            text.at,
+            format!("not an address to forward to: {:?}", text.value),
+            "write an address and port: 192.0.2.10:502 or [2001:db8::10]:502",
+        );
+        return None;
+    }
+    Some(address)
+}
+
+pub(super) fn read_window(
+    reader: &mut Reader<'_, '_>,
+    name: &Placed<String>,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<WindowDef> {
+    let fields = reader.table(value, &format!("window `{}`", name.value), &WINDOW)?;
+    let tz = fields.required_string(reader, "tz").filter(|tz| {
+        let known = zone_exists(&tz.value);
+        if !known {
+            reader.bad(
+                tz.at,
+                format!("time zone is unknown: {:?}", tz.value),
+                "write an IANA name such as Asia/Shanghai or UTC",
+            );
+        }
+        known
+    });
+    let days = fields.words(reader, "days", &Day::ALL.map(|day| (day.as_str(), day)));
+    let from = read_minute(reader, &fields, "from", MINUTES_PER_DAY - 1);
+    let to = read_minute(reader, &fields, "to", MINUTES_PER_DAY);
+    let (tz, days, from, to) = (tz?, days.ok()?, from?, to?);
+    if from == to {
+        reader.bad(
+            name.at,
+            format!("window `{}` begins and ends at the same minute", name.value),
+            "write 00:00 to 24:00 for whole days",
+        );
+        return None;
+    }
+    let days = days.map_or_else(|| Day::ALL.to_vec(), |days| days.value);
+    Some(WindowDef {
+        at: name.at,
+        window: Window {
+            name: name.value.clone(),
+            tz: tz.value,
+            days,
+            from,
+            to,
+        },
+    })
+}
+
+fn read_minute(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+    key: &str,
+    largest: u16,
+) -> Option<u16> {
+    let text = fields.required_string(reader, key)?;
+    let minute = text
+        .value
+        .split_once(':')
+        .filter(|(hours, minutes)| hours.len() == 2 && minutes.len() == 2)
+        .filter(|_| {
+            text.value
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b':')
+        })
+        .and_then(|(hours, minutes)| {
+            Some((hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?))
+        })
+        .filter(|(hours, minutes)| *hours <= 24 && *minutes < 60)
+        .map(|(hours, minutes)| hours * 60 + minutes)
+        .filter(|minute| *minute <= largest);
+    if minute.is_none() {
+        let last = if largest == MINUTES_PER_DAY {
+            "24:00"
+        } else {
+            "23:59"
+        };
+        let help = format!("write HH:MM, 00:00 to {last}");
+        reader.bad(
+            text.at,
+            format!("not a time of day: {:?}", text.value),
+            help,
+        );
+    }
+    minute
+}
