@@ -1,0 +1,270 @@
+//! The EK trust store: pinned certificates of TPM makers with a tier each, an allow-list and a deny-list of EKs.
+//!
+//! The files are read by a shell and handed in as bytes; several certificates a file, PEM (text around the blocks is
+//! skipped) or one DER. A self-issued certificate becomes a root; any other one is an intermediate at hand, which
+//! must itself lead to a root here.
+
+use std::collections::BTreeSet;
+
+use edgeward_identity::{Tier, Timestamp};
+use rustls_pki_types::CertificateDer;
+use webpki::{KeyUsage, anchor_from_trusted_cert};
+
+use crate::digest::Digest;
+use crate::ek::certificate::{check_issuer, may_sign_certificates, validity};
+use crate::ek::path::{self, Anchor};
+use crate::ek::refusal::EkRefused;
+use crate::ek::{MAX_CHAIN, der};
+use crate::verify::TpmTier;
+
+/// Most certificates in a trust store.
+pub const MAX_ROOTS: usize = 1024;
+/// Largest file of certificates, in bytes.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+const EKU_EK_CERTIFICATE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
+
+/// One file of the trust store.
+#[derive(Clone, Copy, Debug)]
+pub struct EkFile<'a> {
+    pub tier: Tier,
+    /// As the operator knows it; appears in errors and in [`crate::ek::EkAnchor`].
+    pub name: &'a str,
+    pub bytes: &'a [u8],
+}
+
+/// Pinned roots, intermediates at hand, allow-list and deny-list.
+#[derive(Clone, Debug, Default)]
+pub struct EkRoots {
+    anchors: Vec<Anchor>,
+    roots: Vec<Pinned>,
+    intermediates: Vec<Pinned>,
+    listed: BTreeSet<Digest>,
+    denied: BTreeSet<Digest>,
+}
+
+/// A file, or a certificate in it, that the trust store did not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("ek trust store: {name}: {reason}")]
+pub struct RefusedFile {
+    pub name: String,
+    pub reason: RootRefused,
+}
+
+/// Why. The fault is the operator's, or the TPM maker's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RootRefused {
+    #[error("tier software has no tpm and no roots")]
+    TierSoftware,
+    #[error("no certificate in the file")]
+    Empty,
+    #[error("file is larger than the limit in bytes: {MAX_FILE_BYTES}")]
+    TooLarge,
+    #[error("trust store has more certificates than the limit: {MAX_ROOTS}")]
+    TooMany,
+    #[error("not pem: {0}")]
+    Pem(String),
+    #[error("{0}")]
+    Certificate(#[from] EkRefused),
+    #[error("certificate may not sign certificates")]
+    NotAnAuthority,
+    #[error("same root as in another tier: {0}")]
+    TwoTiers(String),
+}
+
+/// A path to a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RootedPath {
+    pub(crate) tier: TpmTier,
+    pub(crate) root: String,
+}
+
+#[derive(Clone, Debug)]
+struct Pinned {
+    name: String,
+    tier: TpmTier,
+    der: CertificateDer<'static>,
+}
+
+impl EkRoots {
+    /// Takes what can be taken and names what cannot. An EK is never better off for a refused file.
+    pub fn load(
+        files: &[EkFile<'_>],
+        listed: BTreeSet<Digest>,
+        denied: BTreeSet<Digest>,
+    ) -> (Self, Vec<RefusedFile>) {
+        let mut store = Self {
+            listed,
+            denied,
+            ..Self::default()
+        };
+        let mut refused = Vec::new();
+        for file in files {
+            let results = match certificates_of(file) {
+                Ok(certificates) => certificates
+                    .iter()
+                    .map(|der| store.pin(file, der))
+                    .collect(),
+                Err(reason) => vec![Err(reason)],
+            };
+            refused.extend(
+                results
+                    .into_iter()
+                    .filter_map(Result::err)
+                    .map(|reason| RefusedFile {
+                        name: file.name.to_owned(),
+                        reason,
+                    }),
+            );
+        }
+        (store, refused)
+    }
+
+    /// Pinned roots: name and tier.
+    pub fn roots(&self) -> impl Iterator<Item = (&str, Tier)> {
+        self.roots
+            .iter()
+            .map(|root| (root.name.as_str(), root.tier.get()))
+    }
+
+    /// Number of intermediates at hand.
+    pub fn intermediate_count(&self) -> usize {
+        self.intermediates.len()
+    }
+
+    pub fn is_listed(&self, ek: &Digest) -> bool {
+        self.listed.contains(ek)
+    }
+
+    pub(crate) fn refuse_denied(&self, ek: &Digest) -> Result<(), EkRefused> {
+        if self.denied.contains(ek) {
+            return Err(EkRefused::Denied(*ek));
+        }
+        Ok(())
+    }
+
+    /// Verifies a path; its tier is the worst of all pinned certificates on it.
+    pub(crate) fn verify_path(
+        &self,
+        leaf: &[u8],
+        sent: &[&[u8]],
+        now: Timestamp,
+    ) -> Result<RootedPath, EkRefused> {
+        for certificate in sent {
+            check_issuer(certificate)?;
+        }
+        let candidates: Vec<CertificateDer<'_>> = sent
+            .iter()
+            .map(|bytes| CertificateDer::from(*bytes))
+            .chain(self.intermediates.iter().map(|pinned| pinned.der.clone()))
+            .collect();
+        let usage = KeyUsage::required_if_present(EKU_EK_CERTIFICATE);
+        let path = path::verify(leaf, &candidates, &self.anchors, usage, now, MAX_CHAIN)?;
+        let root = self
+            .roots
+            .get(path.anchor)
+            .ok_or(EkRefused::ChainUntrusted)?;
+        let tier = self
+            .intermediates
+            .iter()
+            .filter(|pinned| path.intermediates.contains(&pinned.der))
+            .map(|pinned| pinned.tier)
+            .fold(root.tier, |worst, tier| {
+                if tier.get() > worst.get() {
+                    tier
+                } else {
+                    worst
+                }
+            });
+        Ok(RootedPath {
+            tier,
+            root: root.name.clone(),
+        })
+    }
+
+    fn pin(&mut self, file: &EkFile<'_>, bytes: &[u8]) -> Result<(), RootRefused> {
+        let tier = TpmTier::new(file.tier).ok_or(RootRefused::TierSoftware)?;
+        if self.roots.len() + self.intermediates.len() >= MAX_ROOTS {
+            return Err(RootRefused::TooMany);
+        }
+        let certificate = check_issuer(bytes)?;
+        if !may_sign_certificates(&certificate) {
+            return Err(RootRefused::NotAnAuthority);
+        }
+        let pinned = Pinned {
+            name: file.name.to_owned(),
+            tier,
+            der: CertificateDer::from(bytes.to_vec()),
+        };
+        if certificate.subject().as_raw() != certificate.issuer().as_raw() {
+            if !self
+                .intermediates
+                .iter()
+                .any(|other| other.der == pinned.der)
+            {
+                self.intermediates.push(pinned);
+            }
+            return Ok(());
+        }
+        let trust = anchor_from_trusted_cert(&pinned.der)
+            .map_err(|_| EkRefused::BadDer("not usable as a root"))?
+            .to_owned();
+        let same = self.anchors.iter().position(|anchor| {
+            anchor.trust.subject == trust.subject
+                && anchor.trust.subject_public_key_info == trust.subject_public_key_info
+        });
+        if let Some(other) = same.and_then(|index| self.roots.get(index)) {
+            return match other.tier == tier {
+                true => Ok(()),
+                false => Err(RootRefused::TwoTiers(other.name.clone())),
+            };
+        }
+        let (not_before, not_after) = validity(&certificate);
+        self.anchors.push(Anchor {
+            trust,
+            not_before,
+            not_after,
+        });
+        self.roots.push(pinned);
+        Ok(())
+    }
+}
+
+impl RefusedFile {
+    /// Stable reason code.
+    pub fn code(&self) -> &'static str {
+        match &self.reason {
+            RootRefused::TierSoftware => "ek_roots_tier_software",
+            RootRefused::Empty => "ek_roots_empty",
+            RootRefused::TooLarge => "ek_roots_too_large",
+            RootRefused::TooMany => "ek_roots_too_many",
+            RootRefused::Pem(_) => "ek_roots_pem",
+            RootRefused::Certificate(refused) => refused.code(),
+            RootRefused::NotAnAuthority => "ek_roots_not_an_authority",
+            RootRefused::TwoTiers(_) => "ek_roots_two_tiers",
+        }
+    }
+}
+
+/// The certificates (DER) in a file.
+fn certificates_of(file: &EkFile<'_>) -> Result<Vec<Vec<u8>>, RootRefused> {
+    if file.bytes.len() > MAX_FILE_BYTES {
+        return Err(RootRefused::TooLarge);
+    }
+    // A DER certificate is a sequence of more than 127 bytes.
+    if matches!(file.bytes, [0x30, 0x81..=0x83, ..]) {
+        let certificate = der::trim(file.bytes).map_err(EkRefused::BadDer)?;
+        return Ok(vec![certificate.to_vec()]);
+    }
+    let blocks =
+        pem::parse_many(file.bytes).map_err(|error| RootRefused::Pem(error.to_string()))?;
+    let certificates: Vec<Vec<u8>> = blocks
+        .into_iter()
+        .filter(|block| block.tag() == "CERTIFICATE")
+        .map(pem::Pem::into_contents)
+        .collect();
+    if certificates.is_empty() {
+        return Err(RootRefused::Empty);
+    }
+    Ok(certificates)
+}
