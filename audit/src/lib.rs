@@ -20,6 +20,9 @@ pub mod query;
 pub mod record;
 pub mod tiles;
 
+#[cfg(test)]
+mod vectors;
+
 pub use digest::Digest;
 pub use event::{Actor, Class, Event, EventKind, Subject, Verdict};
 pub use journal::Journal;

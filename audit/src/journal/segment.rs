@@ -155,6 +155,15 @@ pub(super) fn scan(id: SegmentId, bytes: &[u8]) -> Result<Scanned, SegmentFault>
     if (bytes.len() as u64) < HEADER_BYTES {
         return Err(SegmentFault::TornHeader);
     }
+    // A file system may give a file its length before its bytes: zeros, where nothing was ever flushed.
+    if bytes
+        .iter()
+        .take(HEADER_BYTES as usize)
+        .all(|byte| *byte == 0)
+        && !frames(bytes).any(|_| true)
+    {
+        return Err(SegmentFault::TornHeader);
+    }
     let (header, mut rest) = Header::parse(bytes).ok_or(SegmentFault::Header)?;
     if header.id != id {
         return Err(SegmentFault::Header);
@@ -196,10 +205,14 @@ pub(super) fn scan(id: SegmentId, bytes: &[u8]) -> Result<Scanned, SegmentFault>
 
 /// Whether some good frame in `bytes` says that `seq` had been flushed.
 fn promised_later(bytes: &[u8], seq: u64) -> bool {
+    frames(bytes).any(|frame| frame.durable > seq)
+}
+
+/// All good frames in `bytes`, wherever they begin.
+fn frames(bytes: &[u8]) -> impl Iterator<Item = frame::Frame<'_>> {
     bytes
         .windows(MAGIC.len())
         .enumerate()
         .filter(|(_, window)| *window == MAGIC)
         .filter_map(|(at, _)| frame::read(bytes.get(at..)?).ok())
-        .any(|frame| frame.durable > seq)
 }
