@@ -1,0 +1,165 @@
+//! What this node holds at this moment, for those who act on it.
+//!
+//! The session and the state write through [`Publisher`]; the bind, the filter and the status socket read a
+//! [`NodeView`]. Every value is whole and already verified: purpose, audience, number, expiry and signature were
+//! checked before it was published. Values are `watch` channels: the newest is never lost, a slow reader only skips
+//! what is no longer true. Cuts are kept as floors for the same reason: a cut cannot be missed.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use edgeward_identity::tls::Credentials;
+use edgeward_identity::{Clock, KeySet, SpiffeId, Svid, TrustView};
+use edgeward_policy::Slice;
+use tokio::sync::watch;
+
+use crate::boot::Boot;
+
+mod cuts;
+mod directory;
+mod link;
+mod standing;
+
+pub use cuts::{CutFloor, CutFloors, MAX_CUT_FLOORS};
+pub use directory::{BadPeer, Directory, DirectoryPeer, Endpoint, MAX_DIRECTORY_PEERS};
+pub use link::{CloudLink, Heard};
+pub use standing::{Held, Standing};
+
+/// The read side. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeView {
+    pub node: SpiffeId,
+    /// Wall clock that never runs behind the cloud's signed time, and `CLOCK_BOOTTIME`.
+    pub clock: Arc<dyn Clock>,
+    /// The boot's id and its software key.
+    pub boot: Arc<Boot>,
+    /// What TLS and QUIC handshakes present; follows renewals by itself.
+    pub credentials: Arc<Credentials>,
+    /// The SVID behind `credentials`.
+    pub svid: watch::Receiver<Arc<Svid>>,
+    /// Roots and deny-list, as the verifiers of [`edgeward_identity::tls`] take them.
+    pub trust: Arc<ArcSwap<TrustView>>,
+    /// Deny-list number of `trust`: changes whenever `trust` does.
+    pub trust_changed: watch::Receiver<u64>,
+    pub keys: watch::Receiver<Arc<KeySet>>,
+    /// The policy for this node; none before the cloud has sent one.
+    pub slice: watch::Receiver<Option<Arc<HeldSlice>>>,
+    pub peers: watch::Receiver<Arc<Directory>>,
+    /// This node's newest attestation result: the signed object's bytes, as binds send it.
+    pub result: watch::Receiver<Option<Arc<[u8]>>>,
+    /// Made when the agent started without the cloud: what ties the new boot key to the result's AK.
+    pub boot_statement: watch::Receiver<Option<Arc<[u8]>>>,
+    pub overlay: watch::Receiver<Overlay>,
+    pub link: watch::Receiver<CloudLink>,
+    pub standing: watch::Receiver<Standing>,
+    pub cuts: watch::Receiver<Arc<CutFloors>>,
+}
+
+/// The write side of a [`NodeView`].
+pub struct Publisher {
+    pub credentials: Arc<Credentials>,
+    pub svid: watch::Sender<Arc<Svid>>,
+    pub trust: Arc<ArcSwap<TrustView>>,
+    trust_changed: watch::Sender<u64>,
+    pub keys: watch::Sender<Arc<KeySet>>,
+    pub slice: watch::Sender<Option<Arc<HeldSlice>>>,
+    pub peers: watch::Sender<Arc<Directory>>,
+    pub result: watch::Sender<Option<Arc<[u8]>>>,
+    pub boot_statement: watch::Sender<Option<Arc<[u8]>>>,
+    pub overlay: watch::Sender<Overlay>,
+    pub link: watch::Sender<CloudLink>,
+    pub standing: watch::Sender<Standing>,
+    pub cuts: watch::Sender<Arc<CutFloors>>,
+}
+
+/// A verified policy slice with the bytes that were signed.
+#[derive(Clone, Debug)]
+pub struct HeldSlice {
+    /// Number of the signed object; only ever rises.
+    pub number: u64,
+    /// SHA-256 of `bytes`: names the slice in records.
+    pub digest: [u8; 32],
+    pub slice: Slice,
+    /// The signed object.
+    pub bytes: Arc<[u8]>,
+}
+
+/// This node's addresses in the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    pub v6: Ipv6Addr,
+    /// Allotted by the cloud from 100.64.0.0/10.
+    pub v4: Option<Ipv4Addr>,
+}
+
+/// What a view starts with.
+pub struct Initial {
+    pub svid: Arc<Svid>,
+    pub trust: TrustView,
+    pub keys: KeySet,
+    pub slice: Option<Arc<HeldSlice>>,
+    pub peers: Directory,
+    pub result: Option<Arc<[u8]>>,
+    pub overlay: Overlay,
+    pub link: CloudLink,
+    pub standing: Standing,
+    pub cuts: CutFloors,
+}
+
+/// Makes both sides.
+pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Publisher, NodeView) {
+    let credentials = Credentials::new(&initial.svid);
+    let node = initial.svid.id().clone();
+    let deny_number = initial.trust.deny.number();
+    let trust = Arc::new(ArcSwap::from_pointee(initial.trust));
+    let publisher = Publisher {
+        credentials: credentials.clone(),
+        svid: watch::Sender::new(initial.svid),
+        trust: trust.clone(),
+        trust_changed: watch::Sender::new(deny_number),
+        keys: watch::Sender::new(Arc::new(initial.keys)),
+        slice: watch::Sender::new(initial.slice),
+        peers: watch::Sender::new(Arc::new(initial.peers)),
+        result: watch::Sender::new(initial.result),
+        boot_statement: watch::Sender::new(None),
+        overlay: watch::Sender::new(initial.overlay),
+        link: watch::Sender::new(initial.link),
+        standing: watch::Sender::new(initial.standing),
+        cuts: watch::Sender::new(Arc::new(initial.cuts)),
+    };
+    let view = NodeView {
+        node,
+        clock,
+        boot,
+        credentials,
+        svid: publisher.svid.subscribe(),
+        trust,
+        trust_changed: publisher.trust_changed.subscribe(),
+        keys: publisher.keys.subscribe(),
+        slice: publisher.slice.subscribe(),
+        peers: publisher.peers.subscribe(),
+        result: publisher.result.subscribe(),
+        boot_statement: publisher.boot_statement.subscribe(),
+        overlay: publisher.overlay.subscribe(),
+        link: publisher.link.subscribe(),
+        standing: publisher.standing.subscribe(),
+        cuts: publisher.cuts.subscribe(),
+    };
+    (publisher, view)
+}
+
+impl Publisher {
+    /// From now on verifiers use this view.
+    pub fn set_trust(&self, trust: TrustView) {
+        let number = trust.deny.number();
+        self.trust.store(Arc::new(trust));
+        self.trust_changed.send_replace(number);
+    }
+
+    /// From now on handshakes present this SVID.
+    pub fn set_svid(&self, svid: Arc<Svid>) {
+        self.credentials.replace(&svid);
+        self.svid.send_replace(svid);
+    }
+}

@@ -1,0 +1,248 @@
+//! The directory: which peers there are and where. A false directory can only deny service.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use edgeward_identity::{Kind, SpiffeId, SpkiHash, TrustDomain};
+use edgeward_wire::limits::MAX_ENDPOINTS;
+use edgeward_wire::v1;
+use serde::{Deserialize, Serialize};
+
+/// Most peers of one node.
+pub const MAX_DIRECTORY_PEERS: usize = 10_000;
+/// Longest `host:port`, in bytes (RFC 1035 name, colon, port).
+const MAX_ENDPOINT_BYTES: usize = 253 + 1 + 5;
+
+/// Peers by SPIFFE ID.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    peers: BTreeMap<SpiffeId, DirectoryPeer>,
+}
+
+/// How to reach a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryPeer {
+    pub endpoints: Vec<Endpoint>,
+    /// What a first flight must be addressed to; the bind checks the key itself.
+    pub spki_hash: SpkiHash,
+    /// Its newest result as a signed object, not verified; empty if it has none.
+    pub result: Arc<[u8]>,
+}
+
+/// `host:port` of a UDP port; the host is an address or a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Endpoint(String);
+
+/// Why an update of the directory is refused. All are the cloud's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPeer {
+    #[error("not the spiffe id of a node of this trust domain: {0:?}")]
+    Id(String),
+    #[error("not a sha-256")]
+    SpkiHash,
+    #[error("more endpoints than the limit: {MAX_ENDPOINTS}")]
+    TooManyEndpoints,
+    #[error("not host:port: {0:?}")]
+    Endpoint(String),
+    #[error("more peers than the limit: {MAX_DIRECTORY_PEERS}")]
+    TooMany,
+}
+
+impl Directory {
+    pub fn get(&self, peer: &SpiffeId) -> Option<&DirectoryPeer> {
+        self.peers.get(peer)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&SpiffeId, &DirectoryPeer)> {
+        self.peers.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// The directory after an update; as it was where the update is bad.
+    pub fn updated(&self, trust_domain: &TrustDomain, update: &v1::PeerUpdate) -> Result<Self, BadPeer> {
+        let mut peers = if update.full { BTreeMap::new() } else { self.peers.clone() };
+        for gone in &update.gone {
+            peers.remove(&node_id(trust_domain, gone)?);
+        }
+        for peer in &update.peers {
+            let id = node_id(trust_domain, &peer.spiffe_id)?;
+            peers.insert(id, DirectoryPeer::parse(peer)?);
+        }
+        if peers.len() > MAX_DIRECTORY_PEERS {
+            return Err(BadPeer::TooMany);
+        }
+        Ok(Self { peers })
+    }
+
+    /// As a full update, for the stored state.
+    pub fn to_update(&self) -> v1::PeerUpdate {
+        let peers = self
+            .peers
+            .iter()
+            .map(|(id, peer)| v1::Peer {
+                spiffe_id: id.to_string(),
+                endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
+                spki_hash: peer.spki_hash.as_bytes().to_vec(),
+                result: peer.result.to_vec(),
+            })
+            .collect();
+        v1::PeerUpdate {
+            full: true,
+            peers,
+            gone: Vec::new(),
+        }
+    }
+}
+
+impl DirectoryPeer {
+    fn parse(peer: &v1::Peer) -> Result<Self, BadPeer> {
+        if peer.endpoints.len() > MAX_ENDPOINTS {
+            return Err(BadPeer::TooManyEndpoints);
+        }
+        let endpoints = peer
+            .endpoints
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()?;
+        let spki_hash = <[u8; 32]>::try_from(peer.spki_hash.as_slice())
+            .map(SpkiHash::from_bytes)
+            .map_err(|_| BadPeer::SpkiHash)?;
+        Ok(Self {
+            endpoints,
+            spki_hash,
+            result: peer.result.as_slice().into(),
+        })
+    }
+}
+
+impl Endpoint {
+    /// As `host:port`, for a resolver.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = BadPeer;
+
+    fn from_str(text: &str) -> Result<Self, BadPeer> {
+        let bad = || BadPeer::Endpoint(text.chars().take(MAX_ENDPOINT_BYTES).collect());
+        if text.len() > MAX_ENDPOINT_BYTES {
+            return Err(bad());
+        }
+        if text.parse::<std::net::SocketAddr>().is_ok() {
+            return Ok(Self(text.to_owned()));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+        let name = !host.is_empty()
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+        if name && port.parse::<u16>().is_ok_and(|port| port != 0) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = BadPeer;
+
+    fn try_from(text: String) -> Result<Self, BadPeer> {
+        text.parse()
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn node_id(trust_domain: &TrustDomain, text: &str) -> Result<SpiffeId, BadPeer> {
+    text.parse::<SpiffeId>()
+        .ok()
+        .filter(|id| id.kind() == Kind::Node && id.trust_domain() == trust_domain)
+        .ok_or_else(|| BadPeer::Id(text.chars().take(edgeward_identity::spiffe_id::MAX_ID_BYTES).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain() -> TrustDomain {
+        TrustDomain::new("plant.example").unwrap()
+    }
+
+    fn peer(id: &str, endpoint: &str) -> v1::Peer {
+        v1::Peer {
+            spiffe_id: id.to_owned(),
+            endpoints: vec![endpoint.to_owned()],
+            spki_hash: vec![7; 32],
+            result: Vec::new(),
+        }
+    }
+
+    fn update(full: bool, peers: Vec<v1::Peer>, gone: &[&str]) -> v1::PeerUpdate {
+        v1::PeerUpdate {
+            full,
+            peers,
+            gone: gone.iter().map(|id| (*id).to_owned()).collect(),
+        }
+    }
+
+    const B: &str = "spiffe://plant.example/node/b";
+
+    #[test]
+    fn an_update_that_is_bad_anywhere_changes_nothing() {
+        let directory = Directory::default();
+        for (id, endpoint) in [
+            ("spiffe://other.example/node/b", "192.0.2.1:1"),
+            ("spiffe://plant.example/cloud/b", "192.0.2.1:1"),
+            (B, "192.0.2.1"),
+            (B, ":51820"),
+            (B, "host name:51820"),
+            (B, "host:0"),
+            (B, "host:70000"),
+        ] {
+            let update = update(false, vec![peer(B, "192.0.2.9:9"), peer(id, endpoint)], &[]);
+            assert!(directory.updated(&domain(), &update).is_err(), "{id} {endpoint}");
+        }
+    }
+
+    #[test]
+    fn changes_add_and_remove_and_a_full_update_replaces() {
+        let c = "spiffe://plant.example/node/c";
+        let one = Directory::default()
+            .updated(&domain(), &update(true, vec![peer(B, "[2001:db8::1]:51820")], &[]))
+            .unwrap();
+        let two = one
+            .updated(&domain(), &update(false, vec![peer(c, "edge.example:51820")], &[]))
+            .unwrap();
+        assert_eq!(two.len(), 2);
+        let three = two.updated(&domain(), &update(false, Vec::new(), &[B])).unwrap();
+        assert_eq!(three.len(), 1);
+        assert_eq!(
+            Directory::default().updated(&domain(), &three.to_update()),
+            Ok(three)
+        );
+        assert!(two.updated(&domain(), &update(true, Vec::new(), &[])).unwrap().is_empty());
+    }
+}
