@@ -17,9 +17,9 @@ use rustls_pki_types::CertificateDer;
 use crate::keys::certificates::{BACKDATE, CertificateFault, parameters};
 use crate::keys::rcgen_key::{Holder, Issuing};
 
-// mod node;
+mod name;
 
-// pub use node;
+pub use name::{BadPattern, NamePattern};
 
 /// Lifetime of the cloud's own SVID; renewed at half.
 pub const CLOUD_LIFETIME: Duration = Duration::from_secs(24 * 3600);
