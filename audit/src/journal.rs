@@ -44,7 +44,7 @@ pub use space::{
 pub use storage::{SegmentId, SegmentStore, StorageError};
 
 use segment::{HEADER_BYTES, Header, Segment};
-use space::Loss;
+use space::{LOSS_END_MARGIN_BYTES, Loss};
 
 /// Most records that wait for a flush.
 pub const MAX_UNFLUSHED_RECORDS: usize = 256;
@@ -294,7 +294,8 @@ impl<S: SegmentStore> Journal<S> {
 
     fn has_room(&self, kind: EventKind, sealed: &SealedRecord) -> bool {
         let open = self.reserved || kind.effect() == Effect::TakesAway;
-        open && self.bytes() + frame_bytes(sealed) + HEADER_BYTES <= self.limits.ceiling(kind)
+        open && self.bytes() + frame_bytes(sealed) + HEADER_BYTES
+            <= self.limits.ceiling(kind.class(), kind.effect())
     }
 
     /// Writes the first loss record of a loss: what follows may be incomplete, even if we end before the count is known.
@@ -303,11 +304,11 @@ impl<S: SegmentStore> Journal<S> {
         self.record_loss(event, now).map(|_| ())
     }
 
-    /// Writes the last loss record of a loss, with its counts, once there is room for class `should` again.
+    /// Writes the last loss record of a loss, with its counts, once there is room again for all classes that lost.
     fn end_loss(&mut self, time: Timestamp, now: BootTime) -> Result<(), JournalError> {
-        if self.loss.total() == 0 {
+        let Some(lowest) = self.loss.lowest() else {
             return Ok(());
-        }
+        };
         if self
             .reserve_tried
             .is_none_or(|tried| now.since(tried) >= RESERVE_RETRY_EVERY)
@@ -315,10 +316,13 @@ impl<S: SegmentStore> Journal<S> {
             self.reserve_tried = Some(now);
             self.restore_reserve();
         }
-        let event = self.loss.ended(time, self.chain.node());
-        let sealed = self.chain.seal(event.clone())?;
-        if self.has_room(EventKind::FlowDenied, &sealed) && self.record_loss(event, now)? {
-            self.loss = Loss::default();
+        let room =
+            self.bytes() + LOSS_END_MARGIN_BYTES <= self.limits.ceiling(lowest, Effect::Neutral);
+        if self.reserved && room {
+            let event = self.loss.ended(time, self.chain.node());
+            if self.record_loss(event, now)? {
+                self.loss = Loss::default();
+            }
         }
         Ok(())
     }

@@ -48,6 +48,13 @@ impl MemoryStore {
         self.faults.push(fault);
     }
 
+    /// The same disk, well again.
+    #[must_use]
+    pub fn without_faults(mut self) -> Self {
+        self.faults.clear();
+        self
+    }
+
     /// The power fails: of each segment only what was synced survives, and `keep` bytes of the rest.
     pub fn power_cut(&mut self, keep: usize) {
         self.segments.retain(|_, segment| segment.named || keep > 0);

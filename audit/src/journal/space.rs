@@ -20,6 +20,9 @@ pub const TAKE_AWAY_RESERVE_BYTES: u64 = 256 * 1024;
 /// Kept free for class `must`, in bytes.
 pub const MUST_RESERVE_BYTES: u64 = 1024 * 1024;
 
+/// A loss ends when so much is free again, in bytes: not for one record, to begin anew with the next.
+pub(super) const LOSS_END_MARGIN_BYTES: u64 = 32 * 1024;
+
 /// How much a journal may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -58,10 +61,10 @@ impl Limits {
         })
     }
 
-    /// Up to how many bytes an event of this kind may fill the journal.
-    pub(super) fn ceiling(&self, kind: EventKind) -> u64 {
+    /// Up to how many bytes events of this class and effect may fill the journal.
+    pub(super) fn ceiling(&self, class: Class, effect: Effect) -> u64 {
         let must = self.journal_bytes - TAKE_AWAY_RESERVE_BYTES;
-        match (kind.class(), kind.effect()) {
+        match (class, effect) {
             (Class::May, _) => self.journal_bytes / 2,
             (Class::Should, _) => must - MUST_RESERVE_BYTES,
             (Class::Must, Effect::TakesAway) => self.journal_bytes,
@@ -97,6 +100,17 @@ impl Loss {
         self.may
             .saturating_add(self.should)
             .saturating_add(self.must)
+    }
+
+    /// The least important class that lost something.
+    pub(super) fn lowest(&self) -> Option<Class> {
+        [
+            (self.may, Class::May),
+            (self.should, Class::Should),
+            (self.must, Class::Must),
+        ]
+        .into_iter()
+        .find_map(|(count, class)| (count > 0).then_some(class))
     }
 
     pub(super) fn begun(&self, time: Timestamp, node: &SpiffeId) -> Event {

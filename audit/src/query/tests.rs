@@ -170,7 +170,8 @@ fn each_parameter_keeps_what_it_names_and_drops_the_rest() {
         Event::new(time, stranger, EventKind::TokenRefused).denied("token_unknown"),
     );
     let all = [&quarantined, &denied, &refused];
-    let cases: [(&[(&str, &str)], [bool; 3]); 14] = [
+    type Pairs = &'static [(&'static str, &'static str)];
+    let cases: [(Pairs, [bool; 3]); 14] = [
         (&[], [true, true, true]),
         (&[("node", "gw-3")], [true, true, false]),
         (
