@@ -1,6 +1,7 @@
 //! The tunnel: WireGuard sessions that exist only between two bound identities.
 //!
 //! Cores, without I/O and told the time:
+//! - [`bind`]: who may be a peer: the exchange from which a tunnel's keys come (its driver does I/O).
 //! - [`wireguard`]: the one file that names boringtun; sessions, handshakes, nothing else.
 //! - [`node`]: peers, PSK epochs, leases, timers, cuts.
 //! - [`routes`]: longest-prefix tables for both directions.
@@ -9,4 +10,9 @@
 //! The shell, which does the I/O: [`shell`] (TUN device, one UDP port shared with QUIC) and [`uapi`]
 //! (the socket that `wg show` speaks to).
 
+pub mod bind;
+pub mod filter;
+pub mod node;
+pub mod routes;
 pub mod shell;
+pub mod wireguard;

@@ -1,0 +1,241 @@
+//! Exact timers (WireGuard protocol, section 6, with jitter and backoff): a peer is looked at when it is due, and
+//! never otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use edgeward_identity::BootTime;
+use foldhash::HashMap;
+
+use super::peer::{Peer, PeerState};
+use super::{Event, Node, Outgoing, Role};
+
+/// Age at which the initiator replaces a session.
+pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
+/// Age at which a session is of no use any more.
+pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
+/// Time without an answer after which a handshake is repeated.
+pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time of repeating after which the peer counts as lost.
+pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
+/// Time after which received data is answered by a keepalive at least.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest pause between two handshakes to a lost peer, before jitter.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Spread of repeated handshakes.
+const RETRY_JITTER: Duration = Duration::from_millis(333);
+
+/// Who is due when.
+#[derive(Default)]
+pub(super) struct Schedule {
+    queue: BTreeMap<(BootTime, u64), Arc<Peer>>,
+    due: HashMap<u64, BootTime>,
+}
+
+impl Node {
+    /// When [`Self::handle_timeout`] has something to do next. Cheap: one atomic load.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        match self.next_due.load(Ordering::Acquire) {
+            u64::MAX => None,
+            nanos => Some(BootTime::from_duration(Duration::from_nanos(nanos))),
+        }
+    }
+
+    /// Does what is due: handshakes, keepalives, expiry of sessions and leases.
+    pub fn handle_timeout(&self, now: BootTime, out: &mut Vec<Outgoing>) {
+        let due = {
+            let mut schedule = self.schedule.lock();
+            let due = schedule.take_due(now);
+            self.publish(&schedule);
+            due
+        };
+        for peer in due {
+            self.tick(&peer, now, out);
+        }
+    }
+
+    /// Makes sure that the peer is looked at no later than it needs.
+    pub(super) fn reschedule(&self, peer: &Arc<Peer>, state: &mut PeerState) {
+        let due = state.due();
+        if peer.is_cut() || state.registered.is_some_and(|registered| registered <= due) {
+            return;
+        }
+        let mut schedule = self.schedule.lock();
+        schedule.set(peer, due);
+        state.registered = Some(due);
+        self.publish(&schedule);
+    }
+
+    pub(super) fn retry_interval(&self, tries: u32, elapsed: Duration) -> Duration {
+        if elapsed < REKEY_ATTEMPT_TIME {
+            return REKEY_TIMEOUT + self.jitter(RETRY_JITTER);
+        }
+        // After 90 s about 17 tries were made; from then on each pause is twice the last one.
+        let doublings = tries.saturating_sub(17).min(8);
+        let pause = REKEY_TIMEOUT
+            .saturating_mul(1 << doublings)
+            .min(MAX_BACKOFF);
+        pause + self.jitter(pause / 4)
+    }
+
+    fn tick(&self, peer: &Arc<Peer>, now: BootTime, out: &mut Vec<Outgoing>) {
+        let mut state = peer.state.lock();
+        state.registered = None;
+        if peer.is_cut() {
+            return;
+        }
+        if now >= state.valid_until {
+            drop(state);
+            if self.cut_peer(peer).is_some() {
+                self.event(Event::LeaseEnded { peer: peer.id });
+            }
+            return;
+        }
+        self.expire(&mut state, now);
+        self.retry(peer, &mut state, now, out);
+        if state.rekey_at.is_some_and(|at| at <= now) {
+            state.rekey_at = None;
+            let used = state.current.as_ref().is_some_and(|keyed| keyed.used);
+            if peer.role == Role::Initiator || used {
+                self.start_handshake(peer, &mut state, now, out);
+            } else {
+                state.rekey_on_use = true;
+            }
+        }
+        if state.dead_at.is_some_and(|at| at <= now) {
+            state.dead_at = None;
+            self.start_handshake(peer, &mut state, now, out);
+        }
+        self.keep_alive(peer, &mut state, now, out);
+        self.reschedule(peer, &mut state);
+    }
+
+    fn expire(&self, state: &mut PeerState, now: BootTime) {
+        for slot in [&mut state.current, &mut state.previous, &mut state.next] {
+            if slot.as_ref().is_some_and(|keyed| keyed.expires <= now)
+                && let Some(keyed) = slot.take()
+            {
+                self.sessions.write().remove(&keyed.session.index());
+            }
+        }
+    }
+
+    fn retry(
+        &self,
+        peer: &Arc<Peer>,
+        state: &mut PeerState,
+        now: BootTime,
+        out: &mut Vec<Outgoing>,
+    ) {
+        let Some(attempt) = &mut state.attempt else {
+            // An initiator without session tries again for as long as the peer is armed.
+            if peer.role == Role::Initiator && state.current.is_none() {
+                self.start_handshake(peer, state, now, out);
+            }
+            return;
+        };
+        if attempt.retry_at > now {
+            return;
+        }
+        let elapsed = now.since(attempt.started);
+        if elapsed >= REKEY_ATTEMPT_TIME && !attempt.lost {
+            attempt.lost = true;
+            state.queue.clear();
+            state.queued_bytes = 0;
+            self.event(Event::Lost { peer: peer.id });
+            if peer.role == Role::Either {
+                self.drop_attempt(state);
+                return;
+            }
+        }
+        self.repeat_handshake(state, now, elapsed, out);
+    }
+
+    fn keep_alive(
+        &self,
+        peer: &Arc<Peer>,
+        state: &mut PeerState,
+        now: BootTime,
+        out: &mut Vec<Outgoing>,
+    ) {
+        let persistent = state
+            .persistent_keepalive
+            .is_some_and(|interval| state.last_sent.plus(interval) <= now);
+        if !persistent && state.keepalive_at.is_none_or(|at| at > now) {
+            return;
+        }
+        state.keepalive_at = None;
+        match state.seal_single(&[], self.config.mtu, now) {
+            Some(keepalive) => out.push(keepalive),
+            None => {
+                state.last_sent = now;
+                self.start_handshake(peer, state, now, out);
+            }
+        }
+    }
+
+    fn publish(&self, schedule: &Schedule) {
+        let nanos = schedule.first().map_or(u64::MAX, |first| {
+            u64::try_from(first.as_duration().as_nanos()).unwrap_or(u64::MAX - 1)
+        });
+        self.next_due.store(nanos, Ordering::Release);
+    }
+}
+
+impl PeerState {
+    /// When something may have to be done next; the end of the lease at the latest.
+    fn due(&self) -> BootTime {
+        [
+            self.attempt.as_ref().map(|attempt| attempt.retry_at),
+            self.current.as_ref().map(|keyed| keyed.expires),
+            self.previous.as_ref().map(|keyed| keyed.expires),
+            self.next.as_ref().map(|keyed| keyed.expires),
+            self.rekey_at,
+            self.dead_at,
+            self.keepalive_at,
+            self.persistent_keepalive
+                .map(|interval| self.last_sent.plus(interval)),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.valid_until, BootTime::min)
+    }
+}
+
+impl Schedule {
+    pub(super) fn remove(&mut self, peer: &Peer) {
+        if let Some(due) = self.due.remove(&peer.generation) {
+            self.queue.remove(&(due, peer.generation));
+        }
+    }
+
+    fn set(&mut self, peer: &Arc<Peer>, due: BootTime) {
+        self.remove(peer);
+        self.due.insert(peer.generation, due);
+        self.queue.insert((due, peer.generation), Arc::clone(peer));
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.due.is_empty()
+    }
+
+    fn first(&self) -> Option<BootTime> {
+        self.queue.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    fn take_due(&mut self, now: BootTime) -> Vec<Arc<Peer>> {
+        let mut due = Vec::new();
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let ((_, generation), peer) = entry.remove_entry();
+            self.due.remove(&generation);
+            due.push(peer);
+        }
+        due
+    }
+}
