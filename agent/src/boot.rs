@@ -43,7 +43,9 @@ impl Boot {
     /// As [`Boot::begin`], with the kernel's boot id handed in.
     pub fn of_kernel_boot(kernel: &str) -> Result<Self, BootError> {
         let mut random = [0; 32];
-        SystemRandom::new().fill(&mut random).map_err(|_| BootError::Random)?;
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_| BootError::Random)?;
         let mut context = Context::new(&SHA256);
         context.update(LABEL);
         context.update(kernel.as_bytes());

@@ -17,6 +17,7 @@ pub mod actor;
 pub mod code;
 pub mod device;
 pub mod ek;
+pub mod health;
 pub mod keys;
 pub mod nv;
 pub mod quote;
@@ -28,6 +29,7 @@ pub use actor::{Priority, Tpm};
 pub use code::Fault;
 pub use device::{Device, Place};
 pub use ek::{EkChoice, EkKind, Endorsement};
+pub use health::Health;
 pub use keys::SvidSlot;
 pub use quote::{Certified, PcrRequest, Quoted};
 pub use seal::SealedBlob;
@@ -40,7 +42,9 @@ pub enum TpmError {
     #[error("tpm cannot be reached at {place}: {detail}")]
     Unreachable { place: Arc<str>, detail: String },
     /// Too many failed authorizations by somebody: wait or clear, never retry.
-    #[error("tpm is locked out by failed authorizations: wait, or clear with tpm2_dictionarylockout")]
+    #[error(
+        "tpm is locked out by failed authorizations: wait, or clear with tpm2_dictionarylockout"
+    )]
     Lockout,
     #[error("tpm could not {what}: {fault}")]
     Failed {

@@ -8,7 +8,9 @@ use tss_esapi::constants::SessionType;
 use tss_esapi::handles::{AuthHandle, SessionHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
-use tss_esapi::structures::{Digest, DigestList, EncryptedSecret, IdObject, Nonce, SymmetricDefinition};
+use tss_esapi::structures::{
+    Digest, DigestList, EncryptedSecret, IdObject, Nonce, SymmetricDefinition,
+};
 use tss_esapi::{Context, Error, WrapperErrorKind};
 
 use super::code::failed;
@@ -59,7 +61,9 @@ fn with_ek_policy<T>(
     use_it: impl FnOnce(&mut Context, AuthSession) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let (cipher, hash) = match kind {
-        EkKind::Rsa2048 | EkKind::P256 => (SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256),
+        EkKind::Rsa2048 | EkKind::P256 => {
+            (SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256)
+        }
         EkKind::P384 => (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha384),
     };
     let session = context
@@ -67,8 +71,7 @@ fn with_ek_policy<T>(
             context.start_auth_session(None, None, None, SessionType::Policy, cipher, hash)
         })?
         .ok_or(Error::WrapperError(WrapperErrorKind::WrongValueFromTpm))?;
-    let result =
-        satisfy(context, kind, session).and_then(|()| use_it(context, session));
+    let result = satisfy(context, kind, session).and_then(|()| use_it(context, session));
     flush(context, SessionHandle::from(session).into());
     result
 }

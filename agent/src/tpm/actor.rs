@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::device::{Device, Place};
 use super::TpmError;
+use super::device::{Device, Place};
 
 /// Most requests waiting at one priority.
 pub const QUEUE_LIMIT: usize = 64;
@@ -206,7 +206,9 @@ impl Drop for Thread {
 
 impl std::fmt::Debug for Tpm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tpm").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("Tpm")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
     }
 }
 
@@ -252,6 +254,9 @@ mod tests {
     #[test]
     fn no_tpm_is_an_error_and_not_a_hang() {
         let place = Place::parse("swtpm:host=127.0.0.1,port=1", 0x8101_0200, 0x0180_0e01).unwrap();
-        assert!(matches!(Tpm::open(place), Err(TpmError::Unreachable { .. })));
+        assert!(matches!(
+            Tpm::open(place),
+            Err(TpmError::Unreachable { .. })
+        ));
     }
 }

@@ -53,7 +53,8 @@ impl Fault {
     }
 
     pub fn is_transient(&self) -> bool {
-        self.tpm_code().is_some_and(|code| TRANSIENT.contains(&code))
+        self.tpm_code()
+            .is_some_and(|code| TRANSIENT.contains(&code))
     }
 
     pub fn is_lockout(&self) -> bool {

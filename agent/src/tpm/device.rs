@@ -134,7 +134,9 @@ impl Device {
         }
         Err(TpmError::Failed {
             what,
-            fault: Fault::from(Error::WrapperError(tss_esapi::WrapperErrorKind::InternalError)),
+            fault: Fault::from(Error::WrapperError(
+                tss_esapi::WrapperErrorKind::InternalError,
+            )),
         })
     }
 
@@ -152,7 +154,8 @@ impl Device {
             PersistentTpmHandle::new(handle).map_err(failed("name a persistent handle"))?,
         );
         let found = self.run("find a key", |context| {
-            match context.execute_without_session(|context| context.tr_from_tpm_public(tpm_handle)) {
+            match context.execute_without_session(|context| context.tr_from_tpm_public(tpm_handle))
+            {
                 Ok(found) => Ok(Some(KeyHandle::from(found))),
                 Err(error) if Fault::from(error).is_absent() => Ok(None),
                 Err(error) => Err(error),
@@ -166,7 +169,8 @@ impl Device {
 
     /// As [`Device::persistent`], for a key that must be there.
     pub(super) fn required(&mut self, handle: u32) -> Result<KeyHandle, TpmError> {
-        self.persistent(handle)?.ok_or(TpmError::KeyMissing { handle })
+        self.persistent(handle)?
+            .ok_or(TpmError::KeyMissing { handle })
     }
 
     /// The handle holds another key from now on, or none.
@@ -250,7 +254,8 @@ fn connect(place: &Place) -> Result<Context, TpmError> {
         place: place.tcti.clone(),
         detail,
     };
-    let name = TctiNameConf::from_str(&place.tcti).map_err(|error| unreachable(error.to_string()))?;
+    let name =
+        TctiNameConf::from_str(&place.tcti).map_err(|error| unreachable(error.to_string()))?;
     let mut context =
         Context::new(name).map_err(|error| unreachable(Fault::from(error).to_string()))?;
     // A context opens lazily: ask something, so that an unreachable TPM shows now.
@@ -266,7 +271,10 @@ mod tests {
     #[test]
     fn a_place_that_makes_no_sense_is_refused() {
         let (handle, index) = (0x8101_0200, 0x0180_0e01);
-        assert!(matches!(Place::parse("/dev/tpm0", handle, index), Err(BadPlace::Tcti(_))));
+        assert!(matches!(
+            Place::parse("/dev/tpm0", handle, index),
+            Err(BadPlace::Tcti(_))
+        ));
         assert!(matches!(
             Place::parse("device:/dev/tpmrm0", 0x8000_0000, index),
             Err(BadPlace::Handle(_))

@@ -136,7 +136,14 @@ pub(super) fn with_ek<T>(
     let made = device.run("make the ek", |context| {
         context
             .execute_with_session(EMPTY_AUTH, |context| {
-                context.create_primary(Hierarchy::Endorsement, template.clone(), None, None, None, None)
+                context.create_primary(
+                    Hierarchy::Endorsement,
+                    template.clone(),
+                    None,
+                    None,
+                    None,
+                    None,
+                )
             })
             .map(|made| made.key_handle)
     })?;
@@ -193,9 +200,9 @@ fn read_index(device: &mut Device, index: u32) -> Result<Option<Vec<u8>>, TpmErr
     let handle = NvIndexTpmHandle::new(index).map_err(failed("name an nv index"))?;
     // Certificates may be readable by owner or by anybody; owner first, as most are.
     device.run("read an nv index", |context| {
-        match context
-            .execute_with_session(EMPTY_AUTH, |context| nv_read::read_full(context, NvAuth::Owner, handle))
-        {
+        match context.execute_with_session(EMPTY_AUTH, |context| {
+            nv_read::read_full(context, NvAuth::Owner, handle)
+        }) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) => {
                 let fault = Fault::from(error);

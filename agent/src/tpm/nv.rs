@@ -30,9 +30,13 @@ pub fn raise_epoch(device: &mut Device) -> Result<u64, TpmError> {
         None => define(device)?,
     };
     device.run("raise the epoch", |context| {
-        context.execute_with_session(EMPTY_AUTH, |context| context.nv_increment(NvAuth::Owner, index))
+        context.execute_with_session(EMPTY_AUTH, |context| {
+            context.nv_increment(NvAuth::Owner, index)
+        })
     })?;
-    read(device, index)?.ok_or(TpmError::Answer("a counter that was raised and never written"))
+    read(device, index)?.ok_or(TpmError::Answer(
+        "a counter that was raised and never written",
+    ))
 }
 
 fn find(device: &mut Device) -> Result<Option<NvIndexHandle>, TpmError> {

@@ -50,7 +50,8 @@ pub struct Certified {
 pub fn quote(device: &mut Device, request: &PcrRequest) -> Result<Quoted, TpmError> {
     let ak = keys::ak(device)?;
     let selection = selection_list(&request.selection)?;
-    let data = Data::try_from(request.qualifying_data.as_slice()).map_err(failed("write qualifying data"))?;
+    let data = Data::try_from(request.qualifying_data.as_slice())
+        .map_err(failed("write qualifying data"))?;
     for _ in 0..MAX_QUOTES {
         let pcrs = read_pcrs(device, &request.selection)?;
         let (attest, signature) = device.run("quote", |context| {
@@ -61,7 +62,10 @@ pub fn quote(device: &mut Device, request: &PcrRequest) -> Result<Quoted, TpmErr
         let AttestInfo::Quote { info } = attest.attested() else {
             return Err(TpmError::Answer("a quote that is none"));
         };
-        let values: Vec<u8> = pcrs.iter().flat_map(|pcr| pcr.value.iter().copied()).collect();
+        let values: Vec<u8> = pcrs
+            .iter()
+            .flat_map(|pcr| pcr.value.iter().copied())
+            .collect();
         if digest(&SHA256, &values).as_ref() == info.pcr_digest().value() {
             return quoted(&attest, &signature, pcrs);
         }
@@ -71,10 +75,15 @@ pub fn quote(device: &mut Device, request: &PcrRequest) -> Result<Quoted, TpmErr
 }
 
 /// The AK's word for the SVID key in a slot.
-pub fn certify(device: &mut Device, slot: SvidSlot, qualifying_data: &[u8; 32]) -> Result<Certified, TpmError> {
+pub fn certify(
+    device: &mut Device,
+    slot: SvidSlot,
+    qualifying_data: &[u8; 32],
+) -> Result<Certified, TpmError> {
     let ak = keys::ak(device)?;
     let svid = keys::svid(device, slot)?;
-    let data = Data::try_from(qualifying_data.as_slice()).map_err(failed("write qualifying data"))?;
+    let data =
+        Data::try_from(qualifying_data.as_slice()).map_err(failed("write qualifying data"))?;
     let (attest, signature) = device.run("certify", |context| {
         context.execute_with_sessions((EMPTY_AUTH, EMPTY_AUTH, None), |context| {
             context.certify(svid.into(), ak, data.clone(), SignatureScheme::Null)
@@ -116,14 +125,16 @@ fn read_pcrs(device: &mut Device, selection: &PcrSelection) -> Result<Vec<PcrVal
             .copied()
             .filter(|index| {
                 slot(*index).is_ok_and(|slot| {
-                    read.get_selections()
-                        .iter()
-                        .any(|bank_read| bank_read.hashing_algorithm() == bank && bank_read.is_selected(slot))
+                    read.get_selections().iter().any(|bank_read| {
+                        bank_read.hashing_algorithm() == bank && bank_read.is_selected(slot)
+                    })
                 })
             })
             .collect();
         if read.is_empty() || read.len() != digests.len() {
-            return Err(TpmError::PcrSelection("the tpm keeps no such bank or register".to_owned()));
+            return Err(TpmError::PcrSelection(
+                "the tpm keeps no such bank or register".to_owned(),
+            ));
         }
         for (index, digest) in read.iter().zip(digests.value()) {
             values.push(PcrValue {
@@ -143,7 +154,10 @@ fn selection_list(selection: &PcrSelection) -> Result<PcrSelectionList, TpmError
 }
 
 fn list_of(bank: HashingAlgorithm, indexes: &[u8]) -> Result<PcrSelectionList, TpmError> {
-    let slots = indexes.iter().map(|index| slot(*index)).collect::<Result<Vec<_>, _>>()?;
+    let slots = indexes
+        .iter()
+        .map(|index| slot(*index))
+        .collect::<Result<Vec<_>, _>>()?;
     PcrSelectionList::builder()
         .with_selection(bank, &slots)
         .build()

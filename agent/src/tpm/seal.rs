@@ -44,7 +44,10 @@ pub fn seal(device: &mut Device, secret: &[u8]) -> Result<SealedBlob, TpmError> 
         })
     })?;
     Ok(SealedBlob {
-        public: made.out_public.marshall().map_err(failed("write a sealed object"))?,
+        public: made
+            .out_public
+            .marshall()
+            .map_err(failed("write a sealed object"))?,
         private: made.out_private.to_vec(),
     })
 }
@@ -52,7 +55,8 @@ pub fn seal(device: &mut Device, secret: &[u8]) -> Result<SealedBlob, TpmError> 
 /// Gives back what [`seal`] sealed to this TPM; an altered blob, or one of another TPM, is refused.
 pub fn unseal(device: &mut Device, blob: &SealedBlob) -> Result<Secret<Vec<u8>>, TpmError> {
     let public = Public::unmarshall(&blob.public).map_err(failed("read a sealed object"))?;
-    let private = Private::try_from(blob.private.as_slice()).map_err(failed("read a sealed object"))?;
+    let private =
+        Private::try_from(blob.private.as_slice()).map_err(failed("read a sealed object"))?;
     let data = device.run("unseal", |context| {
         with_storage_root(context, |context, root| {
             let object = context.execute_with_session(EMPTY_AUTH, |context| {
@@ -72,7 +76,14 @@ fn with_storage_root<T>(
 ) -> Result<T, Error> {
     let root = context
         .execute_with_session(EMPTY_AUTH, |context| {
-            context.create_primary(Hierarchy::Owner, template::storage_root()?, None, None, None, None)
+            context.create_primary(
+                Hierarchy::Owner,
+                template::storage_root()?,
+                None,
+                None,
+                None,
+                None,
+            )
         })?
         .key_handle;
     with_transient(context, root, use_it)

@@ -59,7 +59,9 @@ impl Signer for TpmSigner {
         digest.copy_from_slice(hash.as_ref());
         let slot = self.slot;
         self.tpm
-            .call_blocking(self.priority, move |device| sign_digest(device, slot, &digest))
+            .call_blocking(self.priority, move |device| {
+                sign_digest(device, slot, &digest)
+            })
             .map_err(|error| SignError::KeyStore(error.to_string()))
     }
 }
@@ -88,7 +90,11 @@ pub fn point_of(public: &[u8]) -> Result<PublicKey, TpmError> {
 }
 
 /// ECDSA over a SHA-256, as ASN.1 DER.
-fn sign_digest(device: &mut Device, slot: SvidSlot, digest: &[u8; 32]) -> Result<Vec<u8>, TpmError> {
+fn sign_digest(
+    device: &mut Device,
+    slot: SvidSlot,
+    digest: &[u8; 32],
+) -> Result<Vec<u8>, TpmError> {
     let key = keys::svid(device, slot)?;
     let digest = Digest::try_from(digest.as_slice()).map_err(failed("write a digest"))?;
     let signature = device.run("sign", |context| {
@@ -100,7 +106,10 @@ fn sign_digest(device: &mut Device, slot: SvidSlot, digest: &[u8; 32]) -> Result
     let Signature::EcDsa(signature) = signature else {
         return Err(TpmError::Answer("a signature that is not ecdsa"));
     };
-    der_of(signature.signature_r().value(), signature.signature_s().value())
+    der_of(
+        signature.signature_r().value(),
+        signature.signature_s().value(),
+    )
 }
 
 /// Says that the digest was not made by the TPM: an unrestricted key signs it, a restricted one refuses.
@@ -119,7 +128,10 @@ fn der_of(r: &[u8], s: &[u8]) -> Result<Vec<u8>, TpmError> {
         if number.len() > COORDINATE_BYTES {
             return Err(TpmError::Answer("a signature longer than its curve"));
         }
-        let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
+        let start = number
+            .iter()
+            .position(|byte| *byte != 0)
+            .unwrap_or(number.len());
         let (_, digits) = number.split_at(start);
         let padded = digits.first().is_none_or(|byte| byte & 0x80 != 0);
         let length = digits.len() + usize::from(padded);

@@ -7,8 +7,9 @@ use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::structures::{
-    Digest, EccParameter, EccPoint, EccScheme, HashScheme, KeyDerivationFunctionScheme, KeyedHashScheme, Public,
-    PublicBuilder, PublicEccParametersBuilder, PublicKeyedHashParameters, SymmetricDefinitionObject,
+    Digest, EccParameter, EccPoint, EccScheme, HashScheme, KeyDerivationFunctionScheme,
+    KeyedHashScheme, Public, PublicBuilder, PublicEccParametersBuilder, PublicKeyedHashParameters,
+    SymmetricDefinitionObject,
 };
 
 use super::EkKind;
@@ -84,8 +85,24 @@ pub(super) fn same_shape(found: &Public, template: &Public) -> bool {
         && found.name_hashing_algorithm() == template.name_hashing_algorithm()
         && found.auth_policy() == template.auth_policy();
     let parameters = match (found, template) {
-        (Public::Rsa { parameters: found, .. }, Public::Rsa { parameters: template, .. }) => found == template,
-        (Public::Ecc { parameters: found, .. }, Public::Ecc { parameters: template, .. }) => found == template,
+        (
+            Public::Rsa {
+                parameters: found, ..
+            },
+            Public::Rsa {
+                parameters: template,
+                ..
+            },
+        ) => found == template,
+        (
+            Public::Ecc {
+                parameters: found, ..
+            },
+            Public::Ecc {
+                parameters: template,
+                ..
+            },
+        ) => found == template,
         _ => false,
     };
     common && parameters
@@ -134,8 +151,14 @@ mod tests {
         let ak = ak().unwrap();
         let svid = svid(&[1; 32]).unwrap();
         assert!(!same_shape(&svid, &ak));
-        assert!(!same_shape(&ek(EkKind::P256).unwrap(), &ek(EkKind::P384).unwrap()));
-        assert!(!same_shape(&ek(EkKind::Rsa2048).unwrap(), &ek(EkKind::P256).unwrap()));
+        assert!(!same_shape(
+            &ek(EkKind::P256).unwrap(),
+            &ek(EkKind::P384).unwrap()
+        ));
+        assert!(!same_shape(
+            &ek(EkKind::Rsa2048).unwrap(),
+            &ek(EkKind::P256).unwrap()
+        ));
         assert!(same_shape(&svid, &super::svid(&[2; 32]).unwrap()));
     }
 

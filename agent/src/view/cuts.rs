@@ -98,7 +98,9 @@ mod tests {
 
     fn cut(node: &str, seconds: u64) -> Cut {
         Cut {
-            node: format!("spiffe://plant.example/node/{node}").parse().unwrap(),
+            node: format!("spiffe://plant.example/node/{node}")
+                .parse()
+                .unwrap(),
             reason: CutReason::Stale,
             time: Timestamp::from_secs(seconds),
         }

@@ -69,8 +69,16 @@ impl Directory {
     }
 
     /// The directory after an update; as it was where the update is bad.
-    pub fn updated(&self, trust_domain: &TrustDomain, update: &v1::PeerUpdate) -> Result<Self, BadPeer> {
-        let mut peers = if update.full { BTreeMap::new() } else { self.peers.clone() };
+    pub fn updated(
+        &self,
+        trust_domain: &TrustDomain,
+        update: &v1::PeerUpdate,
+    ) -> Result<Self, BadPeer> {
+        let mut peers = if update.full {
+            BTreeMap::new()
+        } else {
+            self.peers.clone()
+        };
         for gone in &update.gone {
             peers.remove(&node_id(trust_domain, gone)?);
         }
@@ -180,7 +188,13 @@ fn node_id(trust_domain: &TrustDomain, text: &str) -> Result<SpiffeId, BadPeer> 
     text.parse::<SpiffeId>()
         .ok()
         .filter(|id| id.kind() == Kind::Node && id.trust_domain() == trust_domain)
-        .ok_or_else(|| BadPeer::Id(text.chars().take(edgeward_identity::spiffe_id::MAX_ID_BYTES).collect()))
+        .ok_or_else(|| {
+            BadPeer::Id(
+                text.chars()
+                    .take(edgeward_identity::spiffe_id::MAX_ID_BYTES)
+                    .collect(),
+            )
+        })
 }
 
 #[cfg(test)]
@@ -223,7 +237,10 @@ mod tests {
             (B, "host:70000"),
         ] {
             let update = update(false, vec![peer(B, "192.0.2.9:9"), peer(id, endpoint)], &[]);
-            assert!(directory.updated(&domain(), &update).is_err(), "{id} {endpoint}");
+            assert!(
+                directory.updated(&domain(), &update).is_err(),
+                "{id} {endpoint}"
+            );
         }
     }
 
@@ -231,18 +248,30 @@ mod tests {
     fn changes_add_and_remove_and_a_full_update_replaces() {
         let c = "spiffe://plant.example/node/c";
         let one = Directory::default()
-            .updated(&domain(), &update(true, vec![peer(B, "[2001:db8::1]:51820")], &[]))
+            .updated(
+                &domain(),
+                &update(true, vec![peer(B, "[2001:db8::1]:51820")], &[]),
+            )
             .unwrap();
         let two = one
-            .updated(&domain(), &update(false, vec![peer(c, "edge.example:51820")], &[]))
+            .updated(
+                &domain(),
+                &update(false, vec![peer(c, "edge.example:51820")], &[]),
+            )
             .unwrap();
         assert_eq!(two.len(), 2);
-        let three = two.updated(&domain(), &update(false, Vec::new(), &[B])).unwrap();
+        let three = two
+            .updated(&domain(), &update(false, Vec::new(), &[B]))
+            .unwrap();
         assert_eq!(three.len(), 1);
         assert_eq!(
             Directory::default().updated(&domain(), &three.to_update()),
             Ok(three)
         );
-        assert!(two.updated(&domain(), &update(true, Vec::new(), &[])).unwrap().is_empty());
+        assert!(
+            two.updated(&domain(), &update(true, Vec::new(), &[]))
+                .unwrap()
+                .is_empty()
+        );
     }
 }
