@@ -1,0 +1,460 @@
+//! The bind as a state machine: no I/O, told the time, handed its randomness.
+//!
+//! ```text
+//! initiator                                   responder
+//! AwaitOffer   -- Offer ------------------->  AwaitOffer    (result, boot key, policy, lease judged)
+//! (the same)   <-- Offer, Proof ------------  AwaitProof
+//! AwaitProof   -- Proof ------------------->                arms WireGuard: [`Output::Arm`]
+//! AwaitArmed   <-- Armed(0) ----------------  AwaitConfirm
+//! arms, triggers the WireGuard handshake
+//! AwaitConfirm ~~ handshake under PSK_0 ~~~~                both: [`Output::Open`]
+//! Open         -- Turn(e+1, nonce) -------->  Open          derives PSK_(e+1), arms it
+//!              <-- Turn(e+1, nonce) --------
+//! arms PSK_(e+1), triggers the handshake
+//! ```
+//!
+//! Whoever drives a machine performs its outputs in their order, and when one cannot be performed drops the rest
+//! and tells [`Input::Failed`]. Forwarding opens by [`Output::Open`] only, and that comes only after WireGuard
+//! itself confirmed a handshake under the key of this bind. Every refusal ends the machine; a machine that has
+//! ended answers nothing.
+
+mod facts;
+mod open;
+mod steps;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_identity::{
+    BootTime, KeySet, Secret, SpiffeId, SpkiHash, Timestamp, TrustView, VerifiedPeer,
+};
+use ipnet::IpNet;
+
+use super::Role;
+use super::claims::{Floor, PeerClaims};
+use super::code::Code;
+use super::codec::{self, Message};
+use super::ending::{By, Ending, Fault};
+use super::kem::{KemKey, SEED_BYTES};
+use super::lease::{CloudLink, Now};
+use super::policy::MayBind;
+use super::proof::Proven;
+use super::schedule::{EXPORTER_BYTES, Schedule, Transcript};
+use crate::wireguard::StaticKeys;
+
+pub use facts::{Local, Presented};
+
+/// Version of the bind protocol.
+pub const VERSION: u16 = 1;
+/// Longest time from the TLS handshake to the confirmed WireGuard handshake.
+pub const BIND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a pre-shared key is used before the initiator turns the epoch.
+pub const TURN_INTERVAL: Duration = Duration::from_secs(8 * 60);
+/// Longest time from asking for a turn to the confirmed WireGuard handshake: with [`TURN_INTERVAL`] no epoch is
+/// used for more than ten minutes on a live connection.
+pub const TURN_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long after a turn the responder waits for the next before it gives up the connection.
+pub const TURN_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// A finished handshake, as the machine needs it.
+pub struct Channel {
+    pub role: Role,
+    pub peer: VerifiedPeer,
+    /// The exporter's context ([`super::schedule::exporter_context`]) over this node's and the peer's leaf.
+    pub context: [u8; 32],
+    /// What the exporter gave for it.
+    pub root: Secret<[u8; EXPORTER_BYTES]>,
+}
+
+/// Randomness of one bind, used once.
+pub struct Seeds {
+    pub nonce: [u8; 32],
+    pub kem: Secret<[u8; SEED_BYTES]>,
+}
+
+/// What the machine may look at in one step.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub now: Now,
+    pub link: CloudLink,
+    pub trust: &'a TrustView,
+    /// The cloud's keys: who may sign attestation results.
+    pub keys: &'a KeySet,
+    pub policy: &'a dyn MayBind,
+    pub memory: &'a dyn Memory,
+    /// 32 random bytes, fresh for this step.
+    pub nonce: &'a [u8; 32],
+}
+
+/// What is remembered of peers across binds.
+pub trait Memory {
+    /// Which identity holds a WireGuard key now: one key belongs to one identity.
+    fn holder(&self, wireguard_key: &[u8; 32]) -> Option<&SpiffeId>;
+    /// What the peer with this key must not fall behind.
+    fn floor(&self, peer: &SpkiHash) -> Floor;
+}
+
+/// What happens to a bind.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The body of one frame.
+    Frame(&'a [u8]),
+    /// Time passed: [`Machine::deadline`] was reached.
+    Tick,
+    /// WireGuard completed a handshake under the key of this epoch.
+    WireGuardConfirmed { epoch: u64 },
+    /// This node has a newer attestation result.
+    OwnResult(&'a [u8]),
+    /// The trust view, the policy, the cloud's keys or the link to the cloud changed.
+    Recheck,
+    /// Turn the epoch now. Only the initiator can.
+    Turn,
+    /// Leave, for this reason. `cut` says whether the tunnel goes at once.
+    Leave { code: Code, cut: bool },
+    /// An output could not be performed.
+    Failed(String),
+}
+
+/// What to do, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Put these bytes on the stream: one frame with its length.
+    Send(Vec<u8>),
+    /// Arm WireGuard with the peer. Nothing may be forwarded yet.
+    Arm(Box<Arm>),
+    /// Arm the key of a later epoch; the present one goes on until WireGuard confirms the new one.
+    TurnArmed { epoch: u64, psk: Secret<[u8; 32]> },
+    /// Record the bind, then open forwarding.
+    Open(Box<Opened>),
+    /// The lease or the prefixes changed.
+    Lease {
+        until: BootTime,
+        allowed_ips: Vec<IpNet>,
+    },
+    /// The bind has ended. If [`Ending::cut`], the tunnel must go before anything else is done.
+    End(Ending),
+}
+
+/// What WireGuard needs.
+pub struct Arm {
+    pub role: Role,
+    pub peer: SpiffeId,
+    pub wireguard_key: [u8; 32],
+    pub own_keys: Arc<StaticKeys>,
+    pub epoch: u64,
+    pub psk: Secret<[u8; 32]>,
+    pub allowed_ips: Vec<IpNet>,
+    pub until: BootTime,
+}
+
+/// What the audit log learns of an open bind. No secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub role: Role,
+    pub peer: SpiffeId,
+    pub peer_spki: SpkiHash,
+    pub peer_leaf: [u8; 32],
+    pub wireguard_key: [u8; 32],
+    pub claims: PeerClaims,
+    pub peer_slice_number: u64,
+    pub transcript: Transcript,
+    pub epoch: u64,
+    pub allowed_ips: Vec<IpNet>,
+    pub until: BootTime,
+}
+
+/// One bind, from the TLS handshake to its end.
+pub struct Machine {
+    role: Role,
+    peer: VerifiedPeer,
+    context: [u8; 32],
+    local: Local,
+    root: Option<Secret<[u8; EXPORTER_BYTES]>>,
+    presented: Option<Presented>,
+    state: State,
+    /// When the present state must have been left.
+    patience: Option<BootTime>,
+    /// Our result changed after our offer went out.
+    own_result_is_new: bool,
+}
+
+enum State {
+    AwaitOffer(OwnPart),
+    AwaitProof(Box<Agreed>),
+    /// The initiator has proved itself and waits for the responder to arm.
+    AwaitArmed(Box<Agreed>),
+    AwaitConfirm(Box<Agreed>),
+    Open(Box<open::Live>),
+    Ended,
+}
+
+/// What this side keeps while it waits for the peer's offer.
+enum OwnPart {
+    Initiator { offer: Vec<u8>, key: Box<KemKey> },
+    Responder { seeds: Box<Seeds> },
+}
+
+/// Both offers are known.
+struct Agreed {
+    schedule: Schedule,
+    proven: Proven,
+}
+
+impl Machine {
+    /// Starts after the TLS handshake. An initiator's outputs hold its offer.
+    pub fn start(
+        channel: Channel,
+        local: Local,
+        seeds: Seeds,
+        around: &Surroundings<'_>,
+    ) -> (Self, Vec<Output>) {
+        let mut machine = Self {
+            role: channel.role,
+            peer: channel.peer,
+            context: channel.context,
+            local,
+            root: Some(channel.root),
+            presented: None,
+            state: State::Ended,
+            patience: Some(around.now.boot.plus(BIND_TIMEOUT)),
+            own_result_is_new: false,
+        };
+        let mut out = Vec::new();
+        if let Err(fault) = machine.check_identity(around) {
+            machine.end(fault.ending(false), true, &mut out);
+            return (machine, out);
+        }
+        machine.state = State::AwaitOffer(match channel.role {
+            Role::Initiator => {
+                let key = Box::new(KemKey::from_seed(&seeds.kem));
+                let offer = machine.local.offer_of_initiator(&key, seeds.nonce).body();
+                out.push(Output::Send(codec::frame(&offer)));
+                OwnPart::Initiator { offer, key }
+            }
+            Role::Responder => OwnPart::Responder {
+                seeds: Box::new(seeds),
+            },
+        });
+        (machine, out)
+    }
+
+    /// Takes one input and says what to do.
+    pub fn handle(&mut self, input: Input<'_>, around: &Surroundings<'_>) -> Vec<Output> {
+        let mut out = Vec::new();
+        if matches!(self.state, State::Ended) {
+            return out;
+        }
+        match input {
+            Input::Leave { code, cut } => {
+                let ending = Ending {
+                    code,
+                    reason: format!("left: {code}"),
+                    by: By::Us,
+                    cut,
+                };
+                self.end(ending, true, &mut out);
+            }
+            Input::Failed(reason) => {
+                let ending = Ending {
+                    code: Code::Internal,
+                    reason,
+                    by: By::Us,
+                    cut: true,
+                };
+                self.end(ending, true, &mut out);
+            }
+            Input::Tick => self.tick(around, &mut out),
+            input => {
+                let armed = self.is_armed();
+                if let Err(fault) = self.step(input, around, &mut out) {
+                    self.end(fault.ending(armed), true, &mut out);
+                }
+            }
+        }
+        out
+    }
+
+    /// When [`Input::Tick`] is due next.
+    pub fn deadline(&self) -> Option<BootTime> {
+        let lease = match &self.state {
+            State::AwaitConfirm(_) | State::Open(_) => {
+                self.presented.as_ref().map(|presented| presented.until)
+            }
+            _ => None,
+        };
+        let turn = match &self.state {
+            State::Open(live) => live.turn_due(),
+            _ => None,
+        };
+        [self.patience, lease, turn].into_iter().flatten().min()
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    pub fn peer(&self) -> &VerifiedPeer {
+        &self.peer
+    }
+
+    /// What the peer offered and proved so far; its WireGuard key is known from the first offer on.
+    pub fn presented(&self) -> Option<&Presented> {
+        self.presented.as_ref()
+    }
+
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Whether WireGuard may hold a key of this bind.
+    pub fn is_armed(&self) -> bool {
+        matches!(self.state, State::AwaitConfirm(_) | State::Open(_))
+    }
+
+    fn tick(&mut self, around: &Surroundings<'_>, out: &mut Vec<Output>) {
+        let now = around.now.boot;
+        let lease_over = self.is_armed()
+            && self
+                .presented
+                .as_ref()
+                .is_none_or(|presented| presented.until <= now);
+        if lease_over {
+            let ending = Ending {
+                code: Code::Lease,
+                reason: "lease ended".to_owned(),
+                by: By::Us,
+                cut: true,
+            };
+            return self.end(ending, true, out);
+        }
+        if self.patience.is_some_and(|patience| patience <= now) {
+            // What is open stays open: WireGuard and the lease decide about the tunnel, not a slow connection.
+            let ending = Ending {
+                code: Code::Timeout,
+                reason: format!("peer did not go on in time: {}", self.state.name()),
+                by: By::PeersFault,
+                cut: self.is_armed() && !self.is_open(),
+            };
+            return self.end(ending, true, out);
+        }
+        if let Err(fault) = self.turn_if_due(around, out) {
+            self.end(fault.ending(self.is_armed()), true, out);
+        }
+    }
+
+    fn step(
+        &mut self,
+        input: Input<'_>,
+        around: &Surroundings<'_>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Fault> {
+        match input {
+            Input::Frame(body) => match codec::parse(body)? {
+                Message::Detach(code) => {
+                    self.detached(code, out);
+                    Ok(())
+                }
+                Message::Offer(offer) => self.take_offer(*offer, body, around, out),
+                Message::Proof(proof) => self.take_proof(&proof, around, out),
+                Message::Armed { epoch } => self.take_armed(epoch, around, out),
+                Message::Turn { epoch, nonce } => self.take_turn(epoch, &nonce, around, out),
+                Message::NewResult(result) => self.take_result(&result, around, out),
+            },
+            Input::WireGuardConfirmed { epoch } => {
+                self.confirmed(epoch, around, out);
+                Ok(())
+            }
+            Input::OwnResult(result) => {
+                self.own_result(result, out);
+                Ok(())
+            }
+            Input::Recheck => self.recheck(around, out),
+            Input::Turn => self.ask_turn(around, out),
+            Input::Tick | Input::Leave { .. } | Input::Failed(_) => Ok(()),
+        }
+    }
+
+    /// The peer left. A cut or a shutdown takes the tunnel with it; everything else leaves it to its lease.
+    fn detached(&mut self, code: Code, out: &mut Vec<Output>) {
+        let cut = !matches!(
+            code,
+            Code::Glare | Code::Superseded | Code::Timeout | Code::Lost | Code::Busy
+        );
+        let ending = Ending {
+            code,
+            reason: format!("peer left: {code}"),
+            by: By::Peer,
+            cut: cut && self.is_armed(),
+        };
+        self.end(ending, false, out);
+    }
+
+    fn end(&mut self, ending: Ending, tell: bool, out: &mut Vec<Output>) {
+        self.state = State::Ended;
+        self.root = None;
+        self.patience = None;
+        // What was to be armed or opened in this step no longer is.
+        out.retain(|output| matches!(output, Output::Send(_)));
+        let farewell = (tell && ending.code != Code::Lost)
+            .then(|| Output::Send(codec::frame(&Message::Detach(ending.code).body())));
+        if ending.cut {
+            out.clear();
+            out.push(Output::End(ending));
+            out.extend(farewell);
+        } else {
+            out.extend(farewell);
+            out.push(Output::End(ending));
+        }
+    }
+}
+
+impl State {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::AwaitOffer(_) => "waiting for the offer",
+            Self::AwaitProof(_) => "waiting for the proof",
+            Self::AwaitArmed(_) => "waiting for the peer to arm",
+            Self::AwaitConfirm(_) => "waiting for wireguard",
+            Self::Open(_) => "open",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl std::fmt::Debug for Arm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arm")
+            .field("role", &self.role)
+            .field("peer", &self.peer)
+            .field("epoch", &self.epoch)
+            .field("allowed_ips", &self.allowed_ips)
+            .field("until", &self.until)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine")
+            .field("role", &self.role)
+            .field("peer", self.peer.id())
+            .field("state", &self.state.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The earlier end of two certificates.
+fn earlier(a: Timestamp, b: Timestamp) -> Timestamp {
+    a.min(b)
+}
+
+#[cfg(test)]
+mod tests;
