@@ -1,0 +1,213 @@
+//! Every parser of outside bytes, by name. Replayed and mutated on stable by `tests/fuzz/replay.rs`; driven by libFuzzer
+//! where a nightly toolchain exists (`tests/fuzz/libfuzzer`).
+
+use edgeward_audit::batch::{Batch, JournalKeyStatement};
+use edgeward_audit::checkpoint::Checkpoint;
+use edgeward_audit::merkle::Frontier;
+use edgeward_audit::note::Note;
+use edgeward_audit::{Event, SealedRecord};
+use edgeward_evidence::boot_statement::BootStatement;
+use edgeward_evidence::tpm::{Attest, Name, Public, Signature};
+use edgeward_identity::{SignedObject, SpiffeId, SvidLeaf, TrustBundle, TrustDomain};
+use edgeward_policy::Slice;
+use edgeward_policy::source::SourceFile;
+use edgeward_tunnel::bind::codec;
+use edgeward_tunnel::filter::packet;
+use edgeward_tunnel::wireguard::Message;
+use edgeward_wire::token::BootstrapToken;
+
+/// One parser. `run` must neither panic nor allocate by a size field it has not checked.
+pub struct Target {
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+    /// Well-formed inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them, alphabetically.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "audit_batch",
+        run: |bytes| drop(Batch::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "audit_checkpoint",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                drop(Checkpoint::parse_text(text));
+            }
+        },
+        seeds: checkpoints,
+    },
+    Target {
+        name: "audit_event",
+        run: |bytes| drop(Event::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "audit_frontier",
+        run: |bytes| drop(Frontier::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "audit_journal_key",
+        run: |bytes| drop(JournalKeyStatement::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "audit_note",
+        run: |bytes| drop(Note::parse(bytes)),
+        seeds: checkpoints,
+    },
+    Target {
+        name: "audit_record",
+        run: |bytes| drop(SealedRecord::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "bind_message",
+        run: |bytes| drop(codec::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "boot_statement",
+        run: |bytes| drop(BootStatement::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "bootstrap_token",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                drop(BootstrapToken::parse(text));
+            }
+        },
+        seeds: || vec![b"edgeward1.".to_vec()],
+    },
+    Target {
+        name: "ip_packet",
+        run: |bytes| {
+            let _ = packet::parse(bytes);
+            let _ = packet::parse_quoted(bytes);
+        },
+        seeds: packets,
+    },
+    Target {
+        name: "policy_file",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                drop(edgeward_policy::check(&[SourceFile::new(
+                    "fuzz.toml",
+                    text,
+                )]));
+            }
+        },
+        seeds: policies,
+    },
+    Target {
+        name: "policy_slice",
+        run: |bytes| drop(Slice::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "signed_object",
+        run: |bytes| drop(SignedObject::parse(bytes)),
+        seeds: || vec![b"EWSO\x01\x02".to_vec()],
+    },
+    Target {
+        name: "spiffe_id",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                drop(text.parse::<SpiffeId>());
+            }
+        },
+        seeds: || vec![b"spiffe://plant.example/workload/acme/collector".to_vec()],
+    },
+    Target {
+        name: "svid_leaf",
+        run: |bytes| drop(SvidLeaf::parse(bytes)),
+        seeds: certificates,
+    },
+    Target {
+        name: "tpm_attest",
+        run: |bytes| drop(Attest::parse(bytes)),
+        seeds: || vec![b"\xff\x54\x43\x47\x80\x18".to_vec()],
+    },
+    Target {
+        name: "tpm_name",
+        run: |bytes| drop(Name::parse(bytes)),
+        seeds: || vec![[&[0, 11][..], &[7; 32]].concat()],
+    },
+    Target {
+        name: "tpm_public",
+        run: |bytes| drop(Public::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "tpm_signature",
+        run: |bytes| drop(Signature::parse(bytes)),
+        seeds: none,
+    },
+    Target {
+        name: "trust_bundle",
+        run: |bytes| {
+            if let Ok(domain) = TrustDomain::new("plant.example") {
+                drop(TrustBundle::from_spiffe_json(domain, bytes));
+            }
+        },
+        seeds: bundles,
+    },
+    Target {
+        name: "wireguard_datagram",
+        run: |bytes| {
+            let _ = Message::parse(bytes);
+        },
+        seeds: || vec![[&[4, 0, 0, 0][..], &[1; 60]].concat()],
+    },
+];
+
+fn none() -> Vec<Vec<u8>> {
+    Vec::new()
+}
+
+fn certificates() -> Vec<Vec<u8>> {
+    let authority = edgeward_identity::testing::TestAuthority::new("plant.example");
+    let svid = authority.svid("node/a");
+    svid.chain()
+        .iter()
+        .map(|certificate| certificate.to_vec())
+        .collect()
+}
+
+fn bundles() -> Vec<Vec<u8>> {
+    let authority = edgeward_identity::testing::TestAuthority::new("plant.example");
+    vec![authority.bundle().to_spiffe_json()]
+}
+
+fn checkpoints() -> Vec<Vec<u8>> {
+    vec![b"plant.example/log\n4\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_vec()]
+}
+
+fn packets() -> Vec<Vec<u8>> {
+    let mut ipv4 = vec![
+        0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 100, 64, 0, 1, 100, 64, 0, 2,
+    ];
+    ipv4.extend([
+        0x1f, 0x90, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0,
+    ]);
+    let mut ipv6 = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+    ipv6.extend([0xfd; 32]);
+    ipv6.extend([0x1f, 0x90, 0, 53, 0, 8, 0, 0]);
+    vec![ipv4, ipv6]
+}
+
+fn policies() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/policies/quickstart");
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| std::fs::read(entry.path()).ok())
+        .collect()
+}
