@@ -16,9 +16,9 @@ pub mod swtpm;
 
 use std::path::PathBuf;
 
-/// Where the built commands are: `EDGEWARD_BIN_DIR`, else beside this test's own executable.
+/// Where the built commands are: `EDGEWARD_TEST_BIN_DIR`, else beside this test's own executable.
 pub fn bin_dir() -> anyhow::Result<PathBuf> {
-    if let Some(folder) = std::env::var_os("EDGEWARD_BIN_DIR") {
+    if let Some(folder) = std::env::var_os("EDGEWARD_TEST_BIN_DIR") {
         return Ok(folder.into());
     }
     let own = std::env::current_exe()?;
