@@ -1,8 +1,13 @@
 //! The cloud of Edgeward: certification authority, policy engine and audit log in one process, and the
 //! commands that operate it.
 
-pub mod store;
+mod crowd;
+pub mod access;
+pub mod api;
+pub mod audit;
 pub mod config;
 pub mod issue;
 pub mod keys;
 pub mod serve;
+pub mod store;
+pub mod when;

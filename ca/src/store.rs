@@ -26,10 +26,18 @@ use std::time::{Duration, Instant};
 use edgeward_identity::Timestamp;
 use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Row};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-pub mod follow;
+pub mod apikeys;
+pub mod audit;
+pub mod deny;
+mod follow;
+pub mod nodes;
+pub mod operators;
+pub mod policies;
+pub mod results;
+pub mod tokens;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -239,6 +247,20 @@ impl Tx {
     /// The connection, inside the transaction.
     pub fn connection(&mut self) -> &mut AnyConnection {
         &mut self.inner
+    }
+
+    /// A single value of the installation; written with `value` if it is not there yet.
+    pub async fn fact_or(&mut self, name: &str, value: &str) -> Result<String, StoreError> {
+        sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+            .bind(name)
+            .bind(value)
+            .execute(self.connection())
+            .await?;
+        let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
+            .bind(name)
+            .fetch_one(self.connection())
+            .await?;
+        Ok(row.try_get("value")?)
     }
 
     /// Makes everything since the begin durable (SQLite: `synchronous=FULL`), all of it or nothing.

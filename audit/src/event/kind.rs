@@ -114,6 +114,7 @@ event_kinds! {
     ApiKeyCreated "apikey.created" Must Grants: "an API key was created";
     ApiKeyRevoked "apikey.revoked" Must TakesAway: "an API key was revoked";
     ApiRefused "api.refused" Should Neutral: "a call of the API was refused";
+    AuditRead "audit.read" Must Neutral: "the audit log was read";
     JournalOpened "journal.opened" Must Neutral: "the journal of a boot begins";
     JournalRecovered "journal.recovered" Must Neutral: "a torn end was cut off the journal";
     JournalLost "journal.lost" Must TakesAway: "events were left out for want of space";

@@ -1,0 +1,138 @@
+//! The table itself.
+
+use super::{Class, Role};
+
+/// One row: a method on a path, and its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `POST` for gRPC methods.
+    pub method: &'static str,
+    /// As the router knows it, parameters in braces; `/package.Service/Method` for gRPC.
+    pub path: &'static str,
+    pub callers: &'static [Class],
+}
+
+const NOBODY_KNOWN: &[Class] = &[Class::Anonymous];
+const NODES: &[Class] = &[Class::Node];
+const EVERYBODY: &[Class] = &Class::ALL;
+const ADMINS: &[Class] = &[Class::Operator(Role::Admin), Class::ApiKey(Role::Admin)];
+/// Those who sign what they send, which only a certificate's key can.
+const SIGNING_OPERATORS: &[Class] = &[
+    Class::Operator(Role::Admin),
+    Class::Operator(Role::Operator),
+];
+const OPERATORS: &[Class] = &[
+    Class::Operator(Role::Admin),
+    Class::Operator(Role::Operator),
+    Class::ApiKey(Role::Admin),
+    Class::ApiKey(Role::Operator),
+];
+const READERS: &[Class] = &[
+    Class::Operator(Role::Admin),
+    Class::Operator(Role::Operator),
+    Class::Operator(Role::Auditor),
+    Class::ApiKey(Role::Admin),
+    Class::ApiKey(Role::Operator),
+    Class::ApiKey(Role::Auditor),
+];
+
+/// Every route of port 7443.
+pub const ROUTES: &[Route] = &[
+    // A machine that enrols has no identity yet; one that has must not become another.
+    row("POST", "/edgeward.v1.Enrolment/Enrol", NOBODY_KNOWN),
+    row("POST", "/edgeward.v1.Session/Attach", NODES),
+    row("GET", "/api/openapi.json", EVERYBODY),
+    row("GET", "/api/v1/status", READERS),
+    row("GET", "/api/v1/tokens", READERS),
+    row("POST", "/api/v1/tokens", OPERATORS),
+    row("DELETE", "/api/v1/tokens/{id}", OPERATORS),
+    row("GET", "/api/v1/nodes", READERS),
+    row("GET", "/api/v1/nodes/{name}", READERS),
+    row("POST", "/api/v1/nodes/{name}/approve", OPERATORS),
+    row("POST", "/api/v1/nodes/{name}/quarantine", OPERATORS),
+    row("POST", "/api/v1/nodes/{name}/release", OPERATORS),
+    row("DELETE", "/api/v1/nodes/{name}", OPERATORS),
+    row("POST", "/api/v1/policies/check", READERS),
+    row("POST", "/api/v1/policies", SIGNING_OPERATORS),
+    row("GET", "/api/v1/policies", READERS),
+    row("GET", "/api/v1/policies/current", READERS),
+    row("GET", "/api/v1/policies/{number}", READERS),
+    row("GET", "/api/v1/audit/events", READERS),
+    row("GET", "/api/v1/audit/coverage", READERS),
+    row("GET", "/api/v1/operators", READERS),
+    row("POST", "/api/v1/operators", ADMINS),
+    row("DELETE", "/api/v1/operators/{name}", ADMINS),
+    row("GET", "/api/v1/apikeys", READERS),
+    row("POST", "/api/v1/apikeys", ADMINS),
+    row("DELETE", "/api/v1/apikeys/{name}", ADMINS),
+    row("GET", "/api/v1/ek-roots", READERS),
+];
+
+impl Route {
+    pub fn admits(&self, class: Class) -> bool {
+        self.callers.contains(&class)
+    }
+
+    pub fn is_grpc(&self) -> bool {
+        self.path.starts_with("/edgeward.")
+    }
+}
+
+/// The row of a request. `HEAD` is asked as `GET`.
+pub fn lookup(method: &str, path: &str) -> Option<&'static Route> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    ROUTES
+        .iter()
+        .find(|route| route.method == method && route.path == path)
+}
+
+const fn row(method: &'static str, path: &'static str, callers: &'static [Class]) -> Route {
+    Route {
+        method,
+        path,
+        callers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_that_the_table_does_not_name_is_not_found() {
+        assert!(lookup("PUT", "/api/v1/nodes").is_none());
+        assert!(lookup("GET", "/api/v1/nodes/").is_none());
+        assert!(lookup("OPTIONS", "/api/v1/nodes").is_none());
+    }
+
+    #[test]
+    fn every_row_is_there_once_and_has_callers() {
+        for (index, route) in ROUTES.iter().enumerate() {
+            assert!(!route.callers.is_empty(), "{}", route.path);
+            assert!(
+                !ROUTES
+                    .iter()
+                    .skip(index + 1)
+                    .any(|other| other.method == route.method && other.path == route.path),
+                "{} {}",
+                route.method,
+                route.path
+            );
+        }
+    }
+
+    #[test]
+    fn only_reading_and_the_document_is_for_auditors() {
+        for route in ROUTES.iter().filter(|route| {
+            route.admits(Class::Operator(Role::Auditor))
+                || route.admits(Class::ApiKey(Role::Auditor))
+        }) {
+            assert!(
+                route.method == "GET" || route.path == "/api/v1/policies/check",
+                "{} {}",
+                route.method,
+                route.path
+            );
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The REST API under `/api/`: JSON in and out, problem documents (RFC 9457) for errors, OpenAPI at `/api/openapi.json`.
+//!
+//! Who may call what is in [`crate::access`]; the accept loop puts the caller into every request. Handlers read and
+//! write the store, record events, and ask [`Control`] for whatever reaches nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use edgeward_audit::event::Actor;
+use edgeward_audit::query::CursorKey;
+use edgeward_identity::{Clock, Secret, SpkiHash, Timestamp};
+use edgeward_policy::CompiledPolicy;
+use tokio::sync::Semaphore;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::access::guard::Guard;
+use crate::audit::{AuditLog, RecordFault};
+use crate::keys::CloudKeys;
+use crate::store::{Store, StoreError};
+
+mod apikeys;
+mod audit;
+mod ekroots;
+mod extract;
+mod nodes;
+mod operators;
+mod policies;
+pub mod problem;
+mod status;
+mod tokens;
+pub mod views;
+
+#[cfg(test)]
+mod tests;
+
+/// Largest request body, in bytes.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Largest policy upload, in bytes.
+pub const MAX_POLICY_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// An answer must begin within this time.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Most policies that are compiled at a time.
+const MAX_COMPILING: usize = 2;
+/// Most open answers with `follow=true`.
+const MAX_FOLLOWERS: usize = 64;
+
+/// Everything the handlers work with.
+pub struct Api {
+    pub store: Store,
+    pub audit: Arc<AuditLog>,
+    pub clock: Arc<dyn Clock>,
+    pub keys: Arc<CloudKeys>,
+    pub control: Arc<dyn Control>,
+    pub settings: Settings,
+    cursor_key: CursorKey,
+    compiling: Semaphore,
+    followers: Arc<Semaphore>,
+}
+
+/// What of the configuration shows in answers.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port` at which machines reach this cloud: goes into tokens and contexts.
+    pub advertise: Vec<String>,
+    pub token_ttl: Duration,
+    pub token_uses: u32,
+    /// Whether nodes wait for an operator's approval unless their token says otherwise.
+    pub approval: bool,
+}
+
+/// What the routes ask of the parts of the cloud that give and take rights. Whatever takes away does so before it
+/// returns, on every connected peer's session queue.
+#[async_trait]
+pub trait Control: Send + Sync {
+    /// Puts keys on the deny-list until their certificates end, pushes it, closes their connections.
+    async fn deny(&self, keys: &[(SpkiHash, Timestamp)], reason: &str) -> Result<(), ControlFault>;
+    async fn approve(&self, node: &str, by: &Actor) -> Result<(), ControlFault>;
+    async fn quarantine(&self, node: &str, by: &Actor, reason: &str) -> Result<(), ControlFault>;
+    async fn release(&self, node: &str, by: &Actor) -> Result<(), ControlFault>;
+    async fn remove(&self, node: &str, by: &Actor, reason: &str) -> Result<(), ControlFault>;
+    /// A stored, recorded policy comes into force: slices are cut, signed and pushed.
+    async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault>;
+    /// Names of the nodes whose session is open.
+    fn connected(&self) -> Vec<String>;
+    fn ek_roots(&self) -> Vec<views::EkRootView>;
+}
+
+/// Why [`Control`] did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlFault {
+    /// The caller's.
+    #[error("no such node: {0}")]
+    NoSuchNode(String),
+    /// The caller's: the node's status does not allow it.
+    #[error("node is {status}, so it cannot be {wanted}")]
+    Status {
+        status: &'static str,
+        wanted: &'static str,
+    },
+    /// Ours.
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Failed(String),
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Edgeward",
+        description = "Nodes, tokens, policies and the audit log of one trust domain. Callers present an operator \
+                       certificate or `Authorization: Bearer ewk1_…`. Errors are problem documents (RFC 9457) with a \
+                       stable `code`. Times are RFC 3339."
+    ),
+    tags(
+        (name = "tokens", description = "Bootstrap tokens: what a new machine enrols with"),
+        (name = "nodes", description = "Machines with an agent"),
+        (name = "policies", description = "Who may reach what"),
+        (name = "audit", description = "What happened, and whether the record is complete"),
+        (name = "operators", description = "People and scripts with a certificate"),
+        (name = "apikeys", description = "Keys for scripts"),
+        (name = "cloud", description = "The cloud itself")
+    )
+)]
+struct Document;
+
+impl Api {
+    /// Reads or makes the key of cursors, which all clouds of one store share.
+    pub async fn new(
+        store: Store,
+        audit: Arc<AuditLog>,
+        clock: Arc<dyn Clock>,
+        keys: Arc<CloudKeys>,
+        control: Arc<dyn Control>,
+        settings: Settings,
+    ) -> Result<Arc<Self>, StoreError> {
+        let cursor_key = CursorKey::new(&cursor_secret(&store).await?);
+        Ok(Arc::new(Self {
+            store,
+            audit,
+            clock,
+            keys,
+            control,
+            settings,
+            cursor_key,
+            compiling: Semaphore::new(MAX_COMPILING),
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+        }))
+    }
+
+    /// All routes, behind the table of callers.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let (router, document) = routes_and_document();
+        let json: Arc<str> = document
+            .to_json()
+            .expect("the document is made of strings and lists")
+            .into();
+        let router = router.with_state(self.clone()).route(
+            "/api/openapi.json",
+            axum::routing::get(async move || openapi(&json)),
+        );
+        let router = router
+            .fallback(no_route)
+            .layer(axum::middleware::from_fn(deadline))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+        self.guard().protect(router)
+    }
+
+    /// The table of callers in force, for routers other than this one (gRPC).
+    pub fn guard(&self) -> Guard {
+        Guard {
+            store: self.store.clone(),
+            audit: self.audit.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// The handlers' state.
+type Cloud = State<Arc<Api>>;
+
+fn routes_and_document() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+    let policies = OpenApiRouter::new()
+        .routes(routes!(policies::check))
+        .routes(routes!(policies::apply, policies::history))
+        .routes(routes!(policies::current))
+        .routes(routes!(policies::show))
+        .layer(DefaultBodyLimit::max(MAX_POLICY_BODY_BYTES));
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(status::status))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::show, nodes::remove))
+        .routes(routes!(nodes::approve))
+        .routes(routes!(nodes::quarantine))
+        .routes(routes!(nodes::release))
+        .routes(routes!(audit::events))
+        .routes(routes!(audit::coverage))
+        .routes(routes!(operators::list, operators::add))
+        .routes(routes!(operators::revoke))
+        .routes(routes!(apikeys::list, apikeys::create))
+        .routes(routes!(apikeys::revoke))
+        .routes(routes!(ekroots::list))
+        .merge(policies)
+        .split_for_parts()
+}
+
+fn openapi(json: &str) -> Response {
+    (
+        [(axum::http::header::CONTENT_TYPE, "application/json")],
+        json.to_owned(),
+    )
+        .into_response()
+}
+
+async fn no_route() -> problem::Problem {
+    problem::Problem::new(StatusCode::NOT_FOUND, "no_such_route", "no such route")
+}
+
+async fn deadline(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => problem::Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "deadline",
+            "the answer took too long",
+        )
+        .into_response(),
+    }
+}
+
+async fn cursor_secret(store: &Store) -> Result<Secret<[u8; 32]>, StoreError> {
+    let mut fresh = [0; 32];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut fresh)
+        .map_err(|_| StoreError::Unavailable("the random source failed".to_owned()))?;
+    let mut tx = store.begin("api.cursor_key").await?;
+    let text = tx.fact_or("audit_cursor_key", &hex::encode(fresh)).await?;
+    tx.commit().await?;
+    let mut key = [0; 32];
+    hex::decode_to_slice(&text, &mut key).map_err(|_| StoreError::Unreadable {
+        what: "cursor key",
+        value: "not shown".to_owned(),
+    })?;
+    Ok(Secret::new(key))
+}
+
+/// Lists are objects, so that fields may be added.
+#[derive(Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct Items<T> {
+    pub items: Vec<T>,
+}
+
+fn items<T>(items: Vec<T>) -> Json<Items<T>> {
+    Json(Items { items })
+}
+
+impl From<ControlFault> for problem::Problem {
+    fn from(fault: ControlFault) -> Self {
+        match fault {
+            ControlFault::NoSuchNode(_) => Self::not_found(fault.to_string()),
+            ControlFault::Status { .. } => Self::conflict("node_status", fault.to_string()),
+            ControlFault::Record(fault) => fault.into(),
+            ControlFault::Store(fault) => fault.into(),
+            ControlFault::Failed(_) => Self::internal(&fault),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Nodes: what is known of them, and an operator's word about them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use edgeward_identity::{AttestationState, Kind, SpiffeId, overlay};
+
+use super::extract::{Body, Named};
+use super::problem::Problem;
+use super::views::{NodeView, ReasonRequest};
+use super::{Api, Cloud, Items, items};
+use crate::access::Principal;
+use crate::store::nodes::{NodeRow, NodeStatus};
+use crate::store::results::AttestationRow;
+
+/// Longest reason, in bytes: fits a detail of an event.
+const MAX_REASON_BYTES: usize = 400;
+
+/// List all nodes by name, removed ones left out.
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", operation_id = "node_list",
+    responses((status = 200, body = Items<NodeView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<NodeView>>, Problem> {
+    let rows = api.store.nodes().await?;
+    let standing: BTreeMap<String, AttestationRow> = api
+        .store
+        .attestations()
+        .await?
+        .into_iter()
+        .map(|row| (row.node.clone(), row))
+        .collect();
+    let connected: BTreeSet<String> = api.control.connected().into_iter().collect();
+    let views = rows
+        .into_iter()
+        .filter(|row| row.status != NodeStatus::Removed)
+        .map(|row| {
+            let attestation = standing.get(&row.name);
+            let connected = connected.contains(&row.name);
+            view(&api, row, attestation, connected)
+        })
+        .collect::<Result<_, Problem>>()?;
+    Ok(items(views))
+}
+
+/// Show one node, also a removed one.
+#[utoipa::path(get, path = "/api/v1/nodes/{name}", tag = "nodes", operation_id = "node_show", params(("name" = String, Path)),
+    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn show(
+    State(api): Cloud,
+    Named(name): Named<String>,
+) -> Result<Json<NodeView>, Problem> {
+    one(&api, &name).await.map(Json)
+}
+
+/// Approve a node that waits for it. Its next enrolment attempt is answered with a certificate.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/approve", tag = "nodes", operation_id = "node_approve", params(("name" = String, Path)),
+    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn approve(
+    State(api): Cloud,
+    caller: Principal,
+    Named(name): Named<String>,
+) -> Result<Json<NodeView>, Problem> {
+    api.control.approve(&name, caller.actor()).await?;
+    one(&api, &name).await.map(Json)
+}
+
+/// Quarantine a node: every connected peer cuts it off at once, its keys go on the deny-list.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/quarantine", tag = "nodes", operation_id = "node_quarantine", params(("name" = String, Path)), request_body = ReasonRequest,
+    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn quarantine(
+    State(api): Cloud,
+    caller: Principal,
+    Named(name): Named<String>,
+    Body(request): Body<ReasonRequest>,
+) -> Result<Json<NodeView>, Problem> {
+    let reason = reason_of(request)?;
+    api.control
+        .quarantine(&name, caller.actor(), &reason)
+        .await?;
+    one(&api, &name).await.map(Json)
+}
+
+/// Release a node from quarantine. It has rights again after it passes fresh evidence.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/release", tag = "nodes", operation_id = "node_release", params(("name" = String, Path)),
+    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn release(
+    State(api): Cloud,
+    caller: Principal,
+    Named(name): Named<String>,
+) -> Result<Json<NodeView>, Problem> {
+    api.control.release(&name, caller.actor()).await?;
+    one(&api, &name).await.map(Json)
+}
+
+/// Remove a node for good: cut off at once; its machine may enrol again with a new token.
+#[utoipa::path(delete, path = "/api/v1/nodes/{name}", tag = "nodes", operation_id = "node_remove", params(("name" = String, Path)),
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn remove(
+    State(api): Cloud,
+    caller: Principal,
+    Named(name): Named<String>,
+) -> Result<StatusCode, Problem> {
+    api.control
+        .remove(&name, caller.actor(), "removed by an operator")
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn one(api: &Api, name: &str) -> Result<NodeView, Problem> {
+    let row = api
+        .store
+        .node(name)
+        .await?
+        .ok_or_else(|| Problem::not_found("no such node"))?;
+    let attestation = api.store.attestation(name).await?;
+    let connected = api.control.connected().iter().any(|node| node == name);
+    let mut view = view(api, row, attestation.as_ref(), connected)?;
+    view.expires = api
+        .store
+        .newest_svid(name, api.now())
+        .await?
+        .map(|svid| svid.not_after.into());
+    Ok(view)
+}
+
+fn view(
+    api: &Api,
+    row: NodeRow,
+    attestation: Option<&AttestationRow>,
+    connected: bool,
+) -> Result<NodeView, Problem> {
+    let id = SpiffeId::new(api.keys.trust_domain(), Kind::Node, &row.name)
+        .map_err(|error| Problem::internal(&error))?;
+    Ok(NodeView {
+        spiffe_id: id.to_string(),
+        status: row.status.as_str().to_owned(),
+        state: attestation
+            .map_or(AttestationState::None, |row| row.state)
+            .to_string(),
+        tier: row.tier.to_string(),
+        connected,
+        labels: row.labels,
+        root: row.root.as_str().to_owned(),
+        ipv4: Some(row.v4.to_string()),
+        ipv6: overlay::ipv6_of(&id).to_string(),
+        enrolled: row.enrolled.into(),
+        attested: attestation.and_then(|row| row.passed).map(Into::into),
+        reason: attestation.and_then(|row| row.code.clone()),
+        expires: None,
+        name: row.name,
+    })
+}
+
+fn reason_of(request: ReasonRequest) -> Result<String, Problem> {
+    let reason = request.reason.unwrap_or_default();
+    match reason.len() <= MAX_REASON_BYTES {
+        true => Ok(reason),
+        false => Err(Problem::bad_request(
+            "reason",
+            format!("reason is longer than {MAX_REASON_BYTES} bytes"),
+        )),
+    }
+}

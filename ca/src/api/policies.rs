@@ -1,0 +1,267 @@
+//! Policies: check, apply, look back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use edgeward_audit::event::{Event, EventKind};
+use edgeward_identity::{PublicKey, TrustDomain};
+use edgeward_policy::{CompiledPolicy, Report, SourceFile};
+
+use super::extract::{Body, Named};
+use super::problem::Problem;
+use super::views::{PolicyApply, PolicyCheck, PolicyFile, PolicyReport, PolicyView};
+use super::{Api, Cloud, Items, items};
+use crate::access::Principal;
+use crate::store::StoreError;
+use crate::store::policies::PolicyRow;
+
+/// Most findings in one answer.
+const MAX_FINDINGS: usize = 200;
+
+/// What an operator's key signs to apply a policy: names trust domain and number, so that the signature applies nothing
+/// anywhere else, nor the same sources again later.
+pub fn apply_message(trust_domain: &TrustDomain, number: u64, hash: &str) -> Vec<u8> {
+    format!("edgeward-policy-apply-v1\n{trust_domain}\n{number}\n{hash}").into_bytes()
+}
+
+/// Check policy files and run the tests in them. Nothing is stored.
+#[utoipa::path(post, path = "/api/v1/policies/check", tag = "policies", operation_id = "policy_check", request_body = PolicyCheck,
+    responses((status = 200, body = PolicyReport), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn check(
+    State(api): Cloud,
+    Body(request): Body<PolicyCheck>,
+) -> Result<Json<PolicyReport>, Problem> {
+    let (_, result) = compile(&api, sources(request.files), 0).await?;
+    Ok(Json(match result {
+        Ok(policy) => report_of(policy.report()),
+        Err(report) => report_of(&report),
+    }))
+}
+
+/// Apply a policy: checked again, its tests run, stored, recorded, cut into slices, signed and pushed to every node.
+#[utoipa::path(post, path = "/api/v1/policies", tag = "policies", operation_id = "policy_apply", request_body = PolicyApply,
+    responses((status = 201, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn apply(
+    State(api): Cloud,
+    caller: Principal,
+    Body(request): Body<PolicyApply>,
+) -> Result<(StatusCode, Json<PolicyView>), Problem> {
+    let key = *caller.key().ok_or_else(|| {
+        Problem::bad_request("policy_signature", "a policy is applied with a certificate")
+    })?;
+    let (files, compiled) = compile(&api, sources(request.files), request.number).await?;
+    let policy = match compiled {
+        Ok(policy) => policy,
+        Err(report) => {
+            refused(&api, &caller, "policy_refused", &report.hash);
+            return Err(invalid(&report));
+        }
+    };
+    let hash = policy.report().hash.clone();
+    if let Err(problem) = signed(&api, &key, request.number, &hash, &request.signature) {
+        refused(&api, &caller, "policy_signature", &hash);
+        return Err(problem);
+    }
+    let row = PolicyRow {
+        number: request.number,
+        hash,
+        applied: api.now(),
+        applied_by: caller.actor().to_string(),
+        key: hex::encode(key.point()),
+        signature: request.signature,
+        summary: summary_of(policy.report()),
+    };
+    store(&api, &caller, &row, &files).await?;
+    api.control.activate(Arc::new(policy)).await?;
+    Ok((StatusCode::CREATED, Json(view(row, None))))
+}
+
+/// List applied policies, newest first.
+#[utoipa::path(get, path = "/api/v1/policies", tag = "policies", operation_id = "policy_history",
+    responses((status = 200, body = Items<PolicyView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn history(State(api): Cloud) -> Result<Json<Items<PolicyView>>, Problem> {
+    let rows = api.store.policies().await?;
+    Ok(items(rows.into_iter().map(|row| view(row, None)).collect()))
+}
+
+/// Show the policy in force with its sources.
+#[utoipa::path(get, path = "/api/v1/policies/current", tag = "policies", operation_id = "policy_current",
+    responses((status = 200, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn current(State(api): Cloud) -> Result<Json<PolicyView>, Problem> {
+    let number = api.store.policy_number().await?;
+    one(&api, number).await
+}
+
+/// Show one applied policy with its sources.
+#[utoipa::path(get, path = "/api/v1/policies/{number}", tag = "policies", operation_id = "policy_show", params(("number" = u64, Path)),
+    responses((status = 200, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn show(
+    State(api): Cloud,
+    Named(number): Named<u64>,
+) -> Result<Json<PolicyView>, Problem> {
+    one(&api, number).await
+}
+
+async fn one(api: &Api, number: u64) -> Result<Json<PolicyView>, Problem> {
+    match api.store.policy(number).await? {
+        Some((row, files)) => Ok(Json(view(row, Some(files)))),
+        None if number == 0 => Err(Problem::not_found("no policy was applied yet")),
+        None => Err(Problem::not_found("no such policy")),
+    }
+}
+
+/// Compiles on a thread that may block, few at a time.
+async fn compile(
+    api: &Api,
+    files: Vec<SourceFile>,
+    number: u64,
+) -> Result<(Vec<SourceFile>, Result<CompiledPolicy, Box<Report>>), Problem> {
+    let _turn = api
+        .compiling
+        .acquire()
+        .await
+        .map_err(|error| Problem::internal(&error))?;
+    tokio::task::spawn_blocking(move || {
+        let compiled = CompiledPolicy::compile(&files, number);
+        (files, compiled)
+    })
+    .await
+    .map_err(|error| Problem::internal(&error))
+}
+
+fn signed(
+    api: &Api,
+    key: &PublicKey,
+    number: u64,
+    hash: &str,
+    signature: &str,
+) -> Result<(), Problem> {
+    let message = apply_message(api.keys.trust_domain(), number, hash);
+    hex::decode(signature)
+        .ok()
+        .filter(|signature| key.verify(&message, signature).is_ok())
+        .map(|_| ())
+        .ok_or_else(|| {
+            Problem::bad_request(
+                "policy_signature",
+                "the signature is not by the caller's key over this policy and number",
+            )
+        })
+}
+
+async fn store(
+    api: &Api,
+    caller: &Principal,
+    row: &PolicyRow,
+    files: &[SourceFile],
+) -> Result<(), Problem> {
+    let mut tx = api.store.begin("policy.apply").await?;
+    let expected = tx.policy_number().await?.saturating_add(1);
+    if row.number != expected {
+        return Err(Problem::conflict(
+            "policy_number",
+            format!(
+                "the next policy is number {expected}: somebody else applied one, look at it first"
+            ),
+        ));
+    }
+    tx.add_policy(row, files)
+        .await
+        .map_err(|error| match error {
+            StoreError::Exists => Problem::conflict("policy_number", "somebody else was faster"),
+            other => other.into(),
+        })?;
+    let event = Event::new(
+        row.applied,
+        caller.actor().clone(),
+        EventKind::PolicyApplied,
+    )
+    .subject(format!("policy:{}", row.number).as_str())
+    .allowed()
+    .detail("hash", &row.hash)
+    .detail("signature", &row.signature)
+    .detail("rules", row.summary.get("rules").copied().unwrap_or(0));
+    api.audit.record_in(&mut tx, event).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn refused(api: &Api, caller: &Principal, code: &str, hash: &str) {
+    api.audit.later(
+        Event::new(api.now(), caller.actor().clone(), EventKind::PolicyRefused)
+            .subject("policy")
+            .denied(code)
+            .detail("hash", hash),
+    );
+}
+
+fn invalid(report: &Report) -> Problem {
+    let count = report.diagnostics.len();
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "policy_invalid",
+        format!("the policy has {count} errors and was not applied"),
+    )
+    .with_findings(errors_of(report))
+}
+
+fn sources(files: Vec<PolicyFile>) -> Vec<SourceFile> {
+    files
+        .into_iter()
+        .map(|file| SourceFile::new(file.path, file.text))
+        .collect()
+}
+
+fn errors_of(report: &Report) -> Vec<String> {
+    report
+        .diagnostics
+        .iter()
+        .take(MAX_FINDINGS)
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// How a report goes over the wire; also what `edgeward policy check` shows.
+pub fn report_of(report: &Report) -> PolicyReport {
+    PolicyReport {
+        ok: report.is_ok(),
+        hash: report.hash.clone(),
+        errors: errors_of(report),
+        openings: report
+            .openings
+            .iter()
+            .take(MAX_FINDINGS)
+            .map(ToString::to_string)
+            .collect(),
+        summary: summary_of(report),
+    }
+}
+
+fn summary_of(report: &Report) -> BTreeMap<String, u64> {
+    let value = serde_json::to_value(report.summary).unwrap_or_default();
+    serde_json::from_value(value).unwrap_or_default()
+}
+
+fn view(row: PolicyRow, files: Option<Vec<SourceFile>>) -> PolicyView {
+    PolicyView {
+        number: row.number,
+        hash: row.hash,
+        applied: row.applied.into(),
+        applied_by: row.applied_by,
+        key: row.key,
+        signature: row.signature,
+        summary: row.summary,
+        files: files.map(|files| {
+            files
+                .into_iter()
+                .map(|file| PolicyFile {
+                    path: file.path,
+                    text: file.text,
+                })
+                .collect()
+        }),
+    }
+}

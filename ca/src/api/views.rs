@@ -1,0 +1,359 @@
+//! What goes over the wire: requests and answers, the same types for the server and for `edgeward`'s commands.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::access::Role;
+use crate::when::When;
+
+/// `POST /api/v1/tokens`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenRequest {
+    /// How long it may be used (`24h`); the cloud's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// How many machines may use it; the cloud's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// Labels of the nodes that enrol with it; policies select by them.
+    pub labels: BTreeMap<String, String>,
+    /// The node's name, or a pattern with one `*`; absent: the machine's choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// SHA-256 of the only EK public key that may use it, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ek: Option<String>,
+    /// Whether nodes wait for an operator's approval; the cloud's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<bool>,
+}
+
+/// A token just made. The string is shown once.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenCreated {
+    pub id: String,
+    /// What to hand to the machine. A secret.
+    pub token: String,
+    pub expires: When,
+    pub uses: u32,
+}
+
+/// A token without its secret.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    pub id: String,
+    pub status: TokenStatus,
+    pub uses: u32,
+    pub used: u32,
+    pub labels: BTreeMap<String, String>,
+    pub name: Option<String>,
+    pub ek: Option<String>,
+    pub approval: bool,
+    pub created: When,
+    pub created_by: String,
+    pub expires: When,
+    pub revoked: Option<When>,
+    pub revoked_by: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenStatus {
+    Usable,
+    Used,
+    Expired,
+    Revoked,
+}
+
+/// A node and what the cloud knows about it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    pub name: String,
+    pub spiffe_id: String,
+    /// An operator's word: pending, active, quarantined, removed.
+    pub status: String,
+    /// What its evidence says: trusted, stale, failed, none.
+    pub state: String,
+    /// How its identity is rooted: hardware, listed, virtual, software.
+    pub tier: String,
+    /// Whether its session is open at the cloud that answers.
+    pub connected: bool,
+    pub labels: BTreeMap<String, String>,
+    /// SHA-256 of its EK public key (of its SVID key for tier software), hex.
+    pub root: String,
+    pub ipv4: Option<String>,
+    pub ipv6: String,
+    pub enrolled: When,
+    /// Its last evidence that passed.
+    pub attested: Option<When>,
+    /// Why the last evidence was refused.
+    pub reason: Option<String>,
+    /// When its certificate ends.
+    pub expires: Option<When>,
+}
+
+/// Why a node is quarantined or removed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReasonRequest {
+    /// For the audit log; at most 400 bytes.
+    pub reason: Option<String>,
+}
+
+/// `POST /api/v1/operators`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorRequest {
+    pub name: String,
+    pub role: Role,
+    /// Uncompressed P-256 point, hex. The private key stays where it was made.
+    pub public_key: String,
+    /// ECDSA signature (DER, hex) by that key over `edgeward-operator-key-v1\n<trust domain>\n<name>`: whoever adds a
+    /// key holds it.
+    pub proof: String,
+    /// Lifetime of the certificate (`90d`); at most a year.
+    pub ttl: Option<String>,
+    /// Replace the key of an operator that exists; the older certificate is refused from then on.
+    #[serde(default)]
+    pub renew: bool,
+}
+
+/// An operator's certificate, with what a context needs.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OperatorIssued {
+    pub name: String,
+    pub spiffe_id: String,
+    pub role: Role,
+    pub expires: When,
+    /// PEM, leaf first.
+    pub certificates: String,
+    /// SPIFFE trust bundle.
+    #[schema(value_type = Object)]
+    pub bundle: serde_json::Value,
+    pub trust_domain: String,
+    /// Where the cloud is reached.
+    pub addresses: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OperatorView {
+    pub name: String,
+    pub spiffe_id: String,
+    pub role: Role,
+    pub status: CredentialStatus,
+    /// SHA-256 of its key's SPKI, hex.
+    pub key: String,
+    pub added: When,
+    pub added_by: String,
+    pub expires: When,
+    pub revoked: Option<When>,
+    pub revoked_by: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CredentialStatus {
+    Active,
+    Expired,
+    Revoked,
+}
+
+/// `POST /api/v1/apikeys`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyRequest {
+    pub name: String,
+    pub role: Role,
+    /// How long it holds (`90d`); at most a year.
+    pub ttl: Option<String>,
+}
+
+/// An API key just made. The string is shown once.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ApiKeyCreated {
+    pub name: String,
+    pub role: Role,
+    /// For `Authorization: Bearer`. A secret.
+    pub key: String,
+    pub expires: When,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ApiKeyView {
+    pub name: String,
+    pub role: Role,
+    pub status: CredentialStatus,
+    pub created: When,
+    pub created_by: String,
+    pub expires: When,
+    pub revoked: Option<When>,
+    pub revoked_by: Option<String>,
+}
+
+/// One policy file.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// Relative to the policy's directory.
+    pub path: String,
+    pub text: String,
+}
+
+/// `POST /api/v1/policies/check`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyCheck {
+    pub files: Vec<PolicyFile>,
+}
+
+/// `POST /api/v1/policies`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyApply {
+    pub files: Vec<PolicyFile>,
+    /// The number this policy gets: one more than the current one, or somebody was faster.
+    pub number: u64,
+    /// ECDSA signature (DER, hex) by the key of the caller's certificate over
+    /// `edgeward-policy-apply-v1\n<trust domain>\n<number>\n<sha-256 of the sources>`.
+    pub signature: String,
+}
+
+/// What checking a policy found.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PolicyReport {
+    pub ok: bool,
+    /// SHA-256 of the sources, hex.
+    pub hash: String,
+    /// `file:line:column: error[code]: message`.
+    pub errors: Vec<String>,
+    /// What lets in more than named and proven parties.
+    pub openings: Vec<String>,
+    /// How much of what there is, by name.
+    pub summary: BTreeMap<String, u64>,
+}
+
+/// A policy that was applied.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PolicyView {
+    pub number: u64,
+    pub hash: String,
+    pub applied: When,
+    pub applied_by: String,
+    /// The operator's key (P-256 point, hex) and signature (DER, hex) over this policy.
+    pub key: String,
+    pub signature: String,
+    pub summary: BTreeMap<String, u64>,
+    /// Only where one policy is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<PolicyFile>>,
+}
+
+/// An event in its place in the log.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// Its place in the one global order.
+    pub index: u64,
+    pub time: When,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub actor: String,
+    pub subject: Option<String>,
+    /// allow, deny or none.
+    pub verdict: String,
+    pub rule: Option<String>,
+    pub code: Option<String>,
+    pub detail: BTreeMap<String, String>,
+    /// Who recorded it.
+    pub node: String,
+    pub boot: String,
+    pub seq: u64,
+    /// Of the record, hex.
+    pub hash: String,
+    pub received: When,
+}
+
+/// A page of events.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EventPage {
+    pub items: Vec<EventView>,
+    /// Where to go on, also later when there is more. Absent while nothing ever matched.
+    pub cursor: Option<String>,
+    /// Whether more matches exist now.
+    pub more: bool,
+}
+
+/// How complete the record of one boot is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CoverageView {
+    pub node: String,
+    pub boot: String,
+    /// Records 0 to this one are stored without a gap.
+    pub last_seq: u64,
+    /// Hash of the last one.
+    pub head: String,
+    pub opened: When,
+    pub updated: When,
+    pub faults: Vec<FaultView>,
+}
+
+/// What is wrong with the record of one boot.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FaultView {
+    pub boot: String,
+    /// missing, forked, rolled_back or restarted.
+    pub kind: String,
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub noticed: When,
+    /// When missing records arrived after all.
+    pub resolved: Option<When>,
+}
+
+/// All of `GET /api/v1/audit/coverage`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CoverageReport {
+    /// True: no journal has an open fault.
+    pub complete: bool,
+    pub items: Vec<CoverageView>,
+    /// Faults of boots of which nothing is stored.
+    pub unknown_boots: Vec<FaultView>,
+}
+
+/// A vendor root for EK certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EkRootView {
+    pub name: String,
+    /// What an EK under it proves: hardware or virtual.
+    pub tier: String,
+    /// SHA-256 of the certificate, hex.
+    pub fingerprint: String,
+    pub expires: When,
+}
+
+/// The cloud at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StatusView {
+    pub trust_domain: String,
+    pub cloud: String,
+    pub version: String,
+    pub time: When,
+    /// SHA-256 of the root's SPKI, hex: what tokens pin.
+    pub root_pin: String,
+    /// When the issuing certificate ends.
+    pub issuing_expires: When,
+    /// Nodes by status.
+    pub nodes: BTreeMap<String, u64>,
+    /// Nodes by attestation state, active ones only.
+    pub states: BTreeMap<String, u64>,
+    /// Open sessions at this cloud.
+    pub sessions: u64,
+    /// Number of the policy in force; 0: none.
+    pub policy: u64,
+    /// Number of the deny-list.
+    pub deny_list: u64,
+    /// Records in the audit log.
+    pub audit_records: u64,
+}

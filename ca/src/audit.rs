@@ -1,0 +1,291 @@
+//! The cloud's audit log: its own journal, and the one place where nodes' batches are taken in.
+//!
+//! A record precedes whatever grants: [`AuditLog::record_in`] writes it in the transaction of the grant, so that both are
+//! there or neither. What strangers can cause at will goes through [`AuditLog::later`]: a bounded queue, written in
+//! groups, so that nobody outside orders disk flushes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use edgeward_audit::batch::{DedupError, VerifiedBatch, accept};
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_audit::record::{BootId, BootOpened, Chain, PreviousBoot, RecordError};
+use edgeward_identity::{SpiffeId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::audit::{FaultKind, JournalFault};
+use crate::store::{Store, StoreError, Tx};
+
+mod continuity;
+mod later;
+#[cfg(test)]
+mod tests;
+
+pub use later::{LaterWriter, MAX_QUEUED};
+
+/// The journal of this cloud process, and the way into the log for those of the nodes.
+#[derive(Debug)]
+pub struct AuditLog {
+    store: Store,
+    keeper: SpiffeId,
+    boot: BootId,
+    queue: mpsc::Sender<later::Entry>,
+    dropped: AtomicU64,
+}
+
+/// Everything of `boot` below `next_seq` is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    pub boot: BootId,
+    pub next_seq: u64,
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The node's. A gap is repaired by sending from `next_seq`.
+    #[error("batch is refused: {refused}")]
+    Refused {
+        #[source]
+        refused: DedupError,
+        acknowledged: Acknowledged,
+    },
+    /// Ours: the node keeps its records and tries again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+}
+
+/// An event could not be recorded; what it would have preceded must not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordFault {
+    #[error("event cannot be recorded: {0}")]
+    Seal(#[from] RecordError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl IngestError {
+    /// Stable reason code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { refused, .. } => refused.code(),
+            Self::Store(_) | Self::Record(_) => "audit_unavailable",
+        }
+    }
+}
+
+impl AuditLog {
+    /// Begins the journal of a cloud process: `keeper` is its own identity, `boot` 16 fresh random bytes. The second
+    /// part must run as a task for [`AuditLog::later`] to be written.
+    pub async fn open(
+        store: Store,
+        keeper: SpiffeId,
+        boot: BootId,
+        now: Timestamp,
+    ) -> Result<(Self, LaterWriter), RecordFault> {
+        let mut tx = store.begin("audit.open").await?;
+        let previous = tx.newest_journal(&keeper).await?;
+        let opened = BootOpened {
+            previous: previous.map(|(boot, head)| PreviousBoot {
+                boot,
+                last_seq: head.seq,
+                head: head.hash,
+            }),
+            reset_count: None,
+            restart_count: None,
+        };
+        let event = Event::new(now, Actor::Cloud, EventKind::JournalOpened);
+        let record = Chain::new(keeper.clone(), boot).seal_opening(opened, event)?;
+        tx.append_records(&[record], now).await?;
+        tx.commit().await?;
+        let (queue, receiver) = mpsc::channel(MAX_QUEUED);
+        let log = Self {
+            store: store.clone(),
+            keeper: keeper.clone(),
+            boot,
+            queue,
+            dropped: AtomicU64::new(0),
+        };
+        Ok((log, LaterWriter::new(store, keeper, boot, receiver)))
+    }
+
+    /// Records an event in a transaction: it becomes durable with what it stands for.
+    pub async fn record_in(&self, tx: &mut Tx, event: Event) -> Result<(), RecordFault> {
+        append(tx, &self.keeper, self.boot, vec![event]).await
+    }
+
+    /// Records an event now, by itself. Returns when it is durable.
+    pub async fn record(&self, event: Event) -> Result<(), RecordFault> {
+        let mut tx = self.store.begin("audit.record").await?;
+        self.record_in(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Queues an event that nothing waits for. When the queue is full it is counted instead, and the count recorded.
+    pub fn later(&self, event: Event) {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        let entry = later::Entry::Event {
+            event: Box::new(event),
+            dropped,
+        };
+        match self.queue.try_send(entry) {
+            // What was counted so far travels with this event.
+            Ok(()) => {
+                self.dropped.fetch_sub(dropped, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                metrics::counter!("edgeward_audit_events_dropped_total").increment(1);
+            }
+        }
+    }
+
+    /// Waits until everything queued so far is written.
+    pub async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.queue.send(later::Entry::Flush(done)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// Takes in a batch whose signature was checked: stores what is new of it, and acknowledges after the commit.
+    pub async fn ingest(
+        &self,
+        batch: &VerifiedBatch,
+        now: Timestamp,
+    ) -> Result<Acknowledged, IngestError> {
+        let (node, boot) = (batch.node(), batch.boot());
+        let mut tx = self.store.begin("audit.ingest").await?;
+        let head = tx.journal_head(node, boot).await?;
+        let last = batch.head().seq;
+        let known = match head {
+            Some(head) if last < head.seq => tx.record_hash(node, boot, last).await?,
+            Some(_) | None => None,
+        };
+        match accept(batch, head, |_| known) {
+            Ok(accepted) => {
+                tx.append_records(accepted.new, now).await?;
+                if !accepted.new.is_empty() {
+                    tx.resolve_missing(node, boot, accepted.head.seq, now)
+                        .await?;
+                }
+                if let Some(first) = accepted.new.first() {
+                    self.check_continuity(&mut tx, first, now).await?;
+                }
+                let (stored, duplicates) = (accepted.new.len(), accepted.duplicates);
+                let next_seq = accepted.head.seq.saturating_add(1);
+                tx.commit().await?;
+                count("stored", stored);
+                count("duplicate", duplicates);
+                Ok(Acknowledged { boot, next_seq })
+            }
+            Err(refused) => {
+                let acknowledged = Acknowledged {
+                    boot,
+                    next_seq: head.map_or(0, |head| head.seq.saturating_add(1)),
+                };
+                self.note_refusal(&mut tx, batch, &refused, now).await?;
+                tx.commit().await?;
+                count("refused", batch.records().len());
+                Err(IngestError::Refused {
+                    refused,
+                    acknowledged,
+                })
+            }
+        }
+    }
+
+    /// The identity under which this process keeps its journal.
+    pub fn keeper(&self) -> &SpiffeId {
+        &self.keeper
+    }
+
+    async fn note_refusal(
+        &self,
+        tx: &mut Tx,
+        batch: &VerifiedBatch,
+        refused: &DedupError,
+        now: Timestamp,
+    ) -> Result<(), RecordFault> {
+        let (first_seq, last_seq, kind) = match refused {
+            DedupError::Gap { expected, first } => {
+                (*expected, first.saturating_sub(1), FaultKind::Missing)
+            }
+            DedupError::Equivocation { seq, .. } => (*seq, *seq, FaultKind::Forked),
+            DedupError::Chain(_) => (batch.first_seq(), batch.head().seq, FaultKind::Forked),
+        };
+        let fault = JournalFault {
+            node: batch.node().clone(),
+            boot: batch.boot(),
+            first_seq,
+            last_seq,
+            kind,
+            noticed: now,
+            resolved: None,
+        };
+        self.note_fault(tx, &fault, refused.code()).await
+    }
+
+    /// A fault is an event the first time it is seen.
+    async fn note_fault(
+        &self,
+        tx: &mut Tx,
+        fault: &JournalFault,
+        code: &str,
+    ) -> Result<(), RecordFault> {
+        if !tx.note_fault(fault).await? {
+            return Ok(());
+        }
+        let kind = match fault.kind {
+            FaultKind::Missing | FaultKind::Restarted => EventKind::JournalGap,
+            FaultKind::Forked | FaultKind::RolledBack => EventKind::JournalForked,
+        };
+        tracing::warn!(node = %fault.node, boot = %fault.boot, first_seq = fault.first_seq,
+            last_seq = fault.last_seq, code, "journal fault");
+        let event = Event::new(fault.noticed, Actor::Cloud, kind)
+            .subject(fault.node.clone())
+            .code(code)
+            .detail("boot", fault.boot)
+            .detail("first_seq", fault.first_seq)
+            .detail("last_seq", fault.last_seq)
+            .detail("fault", fault.kind.as_str());
+        self.record_in(tx, event).await
+    }
+}
+
+/// Seals events as the next records of a keeper's journal and appends them.
+async fn append(
+    tx: &mut Tx,
+    keeper: &SpiffeId,
+    boot: BootId,
+    events: Vec<Event>,
+) -> Result<(), RecordFault> {
+    let mut chain = match tx.journal_head(keeper, boot).await? {
+        Some(head) => Chain::resume(keeper.clone(), boot, head),
+        None => {
+            return Err(RecordFault::Store(StoreError::Unreadable {
+                what: "journal",
+                value: boot.to_string(),
+            }));
+        }
+    };
+    let mut records = Vec::with_capacity(events.len());
+    let mut received = Timestamp::default();
+    for event in events {
+        received = received.max(event.time);
+        let record = chain.seal(event)?;
+        chain
+            .advance(&record)
+            .expect("a record that the chain itself sealed continues it");
+        records.push(record);
+    }
+    tx.append_records(&records, received).await?;
+    Ok(())
+}
+
+fn count(outcome: &'static str, records: usize) {
+    metrics::counter!("edgeward_audit_records_total", "outcome" => outcome)
+        .increment(u64::try_from(records).unwrap_or(u64::MAX));
+}
