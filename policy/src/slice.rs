@@ -130,7 +130,7 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sources {
-    /// Everybody the slice knows.
+    /// Every node of the fleet, and every operator that some operator group names.
     Any,
     /// Members of one of these, never empty.
     Groups(Vec<GroupId>),

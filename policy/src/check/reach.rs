@@ -9,8 +9,13 @@ use crate::seconds::Seconds;
 use crate::slice::{Effect, States, Term, Tiers};
 use crate::source::Place;
 
-pub(super) fn check(policy: &CompiledPolicy, places: &[Place], found: &mut Diagnostics<'_>) {
+pub(super) fn check(
+    policy: &CompiledPolicy,
+    places: &[Option<Place>],
+    found: &mut Diagnostics<'_>,
+) {
     for (index, (rule, at)) in policy.rules.iter().zip(places).enumerate() {
+        let Some(at) = at else { continue };
         if let Some(why) = matches_nobody(policy, rule) {
             found.error_with_help(
                 *at,
@@ -19,10 +24,8 @@ pub(super) fn check(policy: &CompiledPolicy, places: &[Place], found: &mut Diagn
                 why,
             );
         } else if let Some(other) = shadowed_by(policy, places, index) {
-            let shown = places
-                .get(other)
-                .map(|at| found.show(*at))
-                .unwrap_or_default();
+            let place = places.get(other).copied().flatten();
+            let shown = place.map(|at| found.show(at)).unwrap_or_default();
             let id = policy
                 .rules
                 .get(other)
@@ -93,10 +96,11 @@ fn can_be(tier: Tier, state: AttestationState) -> bool {
 }
 
 /// Another rule that leaves nothing to this one at each of its targets.
-fn shadowed_by(policy: &CompiledPolicy, places: &[Place], index: usize) -> Option<usize> {
+fn shadowed_by(policy: &CompiledPolicy, places: &[Option<Place>], index: usize) -> Option<usize> {
     let rule = policy.rules.get(index)?;
     let covers = |other: &&usize| {
         **other != index
+            && places.get(**other).is_some_and(Option::is_some)
             && policy.rules.get(**other).is_some_and(|candidate| {
                 leaves_nothing(policy, candidate, rule)
                     // Of two that cover each other the later one goes.

@@ -27,7 +27,8 @@ struct Resolver<'r, 's> {
     service_names: Names,
     interface_names: Names,
     window_names: Names,
-    rule_places: Vec<Place>,
+    /// `None` for a rule that names something unknown: nothing further is said about it.
+    rule_places: Vec<Option<Place>>,
 }
 
 pub(super) fn resolve(
@@ -321,9 +322,9 @@ impl Resolver<'_, '_> {
                 let last = interface
                     .rows
                     .last()
-                    .and_then(|row| self.rule_places.get(*row));
+                    .and_then(|row| self.rule_places.get(*row).copied().flatten());
                 self.found.error(
-                    last.copied().unwrap_or(Place {
+                    last.unwrap_or(Place {
                         file: 0,
                         line: 0,
                         column: 0,
@@ -367,7 +368,11 @@ impl Resolver<'_, '_> {
         if everywhere {
             self.policy.everywhere.push(index);
         }
-        self.rule_places.push(def.id.at);
+        let named = usize::from(from.any) + from.groups.len() + from.operator_groups.len();
+        let complete = named >= distinct(&def.from)
+            && (everywhere || targets.len() >= distinct(&def.to))
+            && window.is_none_or(|window| window.is_some());
+        self.rule_places.push(complete.then_some(def.id.at));
         self.policy.rules.push(Rule {
             id: Arc::from(def.id.value.as_str()),
             effect: def.effect,
@@ -529,6 +534,14 @@ impl Resolver<'_, '_> {
             format!("its labels must be within {}", missing.join(", ")),
         );
     }
+}
+
+fn distinct<T: Ord>(items: &[crate::source::Placed<T>]) -> usize {
+    items
+        .iter()
+        .map(|item| &item.value)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 /// An unstated tier narrows an allow (by the directory's default, or to everything but `software`) and never a deny:

@@ -38,6 +38,8 @@ struct Cut<'c> {
     windows: Vec<usize>,
     largest_offline: Seconds,
     max_offline: Option<Seconds>,
+    /// Whether `any` may reach something here: then every node and every operator that the policy names is known.
+    everybody: bool,
 }
 
 impl CompiledPolicy {
@@ -60,9 +62,7 @@ impl CompiledPolicy {
     ) -> Result<Slice, SliceError> {
         let unknown = || SliceError::UnknownNode(node.to_string());
         let own = *index.by_id.get(node).ok_or_else(unknown)?;
-        let slice = self
-            .cut(index, own, expires, &BTreeSet::new())
-            .ok_or_else(unknown)??;
+        let slice = self.cut(index, own, expires, false).ok_or_else(unknown)??;
         slice.validate()?;
         Ok(slice)
     }
@@ -76,21 +76,7 @@ impl CompiledPolicy {
         expires: Timestamp,
     ) -> Option<Slice> {
         let own = *index.by_id.get(node)?;
-        let others = (0..index.nodes.len())
-            .filter(|other| *other != own)
-            .collect();
-        let mut slice = self.cut(index, own, expires, &others)?.ok()?;
-        let known: BTreeSet<SpiffeId> = slice.operators.iter().map(|op| op.id.clone()).collect();
-        for name in self.operator_groups.iter().flat_map(|group| &group.members) {
-            let id = SpiffeId::new(node.trust_domain(), Kind::Operator, name).ok()?;
-            if !known.contains(&id) && !slice.operators.iter().any(|op| op.id == id) {
-                slice.operators.push(SliceOperator {
-                    id,
-                    groups: Vec::new(),
-                });
-            }
-        }
-        Some(slice)
+        self.cut(index, own, expires, true)?.ok()
     }
 
     fn cut(
@@ -98,7 +84,7 @@ impl CompiledPolicy {
         index: &FleetIndex,
         own: usize,
         expires: Timestamp,
-        also: &BTreeSet<usize>,
+        everybody: bool,
     ) -> Option<Result<Slice, SliceError>> {
         if index.policy != self.hash {
             return Some(Err(SliceError::OtherPolicy));
@@ -112,14 +98,15 @@ impl CompiledPolicy {
             windows: Vec::new(),
             largest_offline: Seconds::default(),
             max_offline: None,
+            everybody,
         };
-        Some(Ok(cut.slice(expires, also)))
+        Some(Ok(cut.slice(expires)))
     }
 }
 
 impl<'c> Cut<'c> {
-    fn slice(mut self, expires: Timestamp, also: &BTreeSet<usize>) -> Slice {
-        let mut peers = also.clone();
+    fn slice(mut self, expires: Timestamp) -> Slice {
+        let mut peers = BTreeSet::new();
         let mut interfaces = Vec::new();
         let policy = self.policy;
         for interface in &policy.interfaces {
@@ -141,6 +128,9 @@ impl<'c> Cut<'c> {
                 to: interface.to,
                 rows,
             });
+        }
+        if self.everybody {
+            peers.extend((0..self.index.nodes.len()).filter(|node| *node != self.own));
         }
         let egress = self.egress(&mut peers);
         let order: BTreeMap<usize, u32> = peers.iter().copied().zip(0..).collect();
@@ -196,10 +186,8 @@ impl<'c> Cut<'c> {
     }
 
     /// The nodes that a rule is from, but for this one.
-    fn add_sources(&self, rule: &Rule, peers: &mut BTreeSet<usize>) {
-        if rule.from.any {
-            peers.extend((0..self.index.nodes.len()).filter(|node| *node != self.own));
-        }
+    fn add_sources(&mut self, rule: &Rule, peers: &mut BTreeSet<usize>) {
+        self.everybody |= rule.from.any;
         for group in &rule.from.groups {
             let members = self.index.members.get(*group).into_iter().flatten();
             peers.extend(members.filter(|node| **node != self.own));
@@ -345,11 +333,12 @@ impl<'c> Cut<'c> {
     fn operators(&self) -> Vec<SliceOperator> {
         let mut members: BTreeMap<&str, Vec<GroupId>> = BTreeMap::new();
         for (index, group) in self.policy.operator_groups.iter().enumerate() {
-            let Some(number) = self.groups.known(Named::OperatorGroup(index)) else {
+            let number = self.groups.known(Named::OperatorGroup(index));
+            if number.is_none() && !self.everybody {
                 continue;
-            };
+            }
             for member in &group.members {
-                members.entry(member).or_default().push(number);
+                members.entry(member).or_default().extend(number);
             }
         }
         let domain = self.node.id.trust_domain();

@@ -1,1 +1,132 @@
+use std::sync::Arc;
+use std::time::Duration;
 
+use edgeward_identity::{AttestationState, SpiffeId, Tier};
+
+use super::*;
+use crate::fleet::{Fleet, FleetNode};
+use crate::{CompiledPolicy, SourceFile};
+
+const POLICY: &str = r#"schema = "edgeward-policy/1"
+owner = "o"
+scope = "any"
+[group.a]
+match = { role = ["a"] }
+[group.b]
+match = { role = ["b"] }
+[service.s]
+on = "b"
+[service.s.interface.web]
+net = "mesh"
+l4 = "tcp/443"
+[service.s.interface.plc]
+net = "lan0"
+l4 = "udp/502"
+[[rule]]
+id = "a-to-web"
+effect = "allow"
+from = ["group:a"]
+to = ["s/web"]
+do = ["connect"]
+"#;
+const NOW: Timestamp = Timestamp::from_secs(1_795_197_600);
+
+#[test]
+fn a_peer_whose_standing_is_not_given_is_let_in_nowhere() {
+    let engine = engine();
+    let rows = rows(&engine, &[], Link::Online, NOW);
+    assert_eq!(rows.interfaces.len(), 2);
+    assert!(
+        rows.interfaces
+            .iter()
+            .all(|interface| interface.allowed.is_empty())
+    );
+}
+
+#[test]
+fn a_peer_that_is_not_in_the_slice_or_has_not_proved_itself_is_let_in_nowhere() {
+    let engine = engine();
+    let peer = engine.peer(&node("a1")).unwrap();
+    let stale = Standing {
+        state: AttestationState::Stale,
+        ..trusted()
+    };
+    for (peer, standing, now) in [
+        (PeerIndex(7), trusted(), NOW),
+        (peer, stale, NOW),
+        (peer, trusted(), NOW.plus(Duration::from_secs(600))),
+        (peer, trusted(), engine.slice().expires),
+    ] {
+        let rows = rows(&engine, &[(peer, standing)], Link::Online, now);
+        assert!(
+            rows.interfaces
+                .iter()
+                .all(|interface| interface.allowed.is_empty())
+        );
+    }
+}
+
+#[test]
+fn a_proven_peer_is_let_in_where_a_rule_says_so_and_until_when_it_says_so() {
+    let engine = engine();
+    let peer = engine.peer(&node("a1")).unwrap();
+    let rows = rows(
+        &engine,
+        &[(peer, trusted()), (peer, trusted())],
+        Link::Online,
+        NOW,
+    );
+    let web = engine.interface_at("mesh", Proto::Tcp, 443).unwrap();
+    for interface in &rows.interfaces {
+        if interface.interface != web {
+            assert_eq!(interface.allowed, []);
+            continue;
+        }
+        let entry = FilterEntry {
+            peer,
+            rule: "a-to-web".into(),
+            valid_until: NOW.plus(Duration::from_secs(600)),
+        };
+        assert_eq!(interface.allowed, [entry]);
+        assert_eq!(
+            (interface.net.as_str(), interface.proto, interface.port),
+            ("mesh", Proto::Tcp, 443)
+        );
+    }
+    assert_eq!(rows.valid_until, NOW.plus(Duration::from_secs(600)));
+}
+
+fn engine() -> Engine {
+    let policy = CompiledPolicy::compile(&[SourceFile::new("p.toml", POLICY)], 1).unwrap();
+    let nodes = [("a1", "a"), ("b1", "b")].map(|(name, role)| FleetNode {
+        id: node(name),
+        labels: [("role".to_owned(), role.to_owned())].into(),
+        tier: Tier::Virtual,
+        v4: None,
+    });
+    let end = NOW.plus(Duration::from_secs(86_400));
+    let slice = policy
+        .slice(
+            &node("b1"),
+            &Fleet {
+                nodes: nodes.into(),
+            },
+            end,
+        )
+        .unwrap();
+    Engine::new(Arc::new(slice)).unwrap()
+}
+
+fn trusted() -> Standing {
+    Standing {
+        state: AttestationState::Trusted,
+        tier: Some(Tier::Virtual),
+        last_pass: Some(NOW),
+    }
+}
+
+fn node(name: &str) -> SpiffeId {
+    format!("spiffe://plant.example/node/{name}")
+        .parse()
+        .unwrap()
+}
