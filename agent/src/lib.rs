@@ -3,5 +3,6 @@
 //! [`view::NodeView`] is what the node holds at this moment, verified; the session writes it, enforcement reads it.
 
 pub mod boot;
+pub mod enforce;
 pub mod tpm;
 pub mod view;
