@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::FromDer;
 
-use crate::keys::SpkiHash;
+use crate::keys::{PublicKey, SpkiHash};
 use crate::spiffe_id::TrustDomain;
 
 /// Largest bundle document accepted, in bytes.
@@ -140,6 +140,18 @@ impl TrustBundle {
 
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// The roots' keys, as key sets are verified with; a root of another key type has none here.
+    pub fn root_keys(&self) -> Vec<PublicKey> {
+        self.roots
+            .iter()
+            .filter_map(|root| {
+                let (_, parsed) =
+                    x509_parser::certificate::X509Certificate::from_der(root).ok()?;
+                PublicKey::from_spki_der(parsed.public_key().raw).ok()
+            })
+            .collect()
     }
 
     /// The root whose key has this pin, if the bundle has one.
