@@ -15,7 +15,7 @@ use super::extract::{Body, Named};
 use super::operators::status_of;
 use super::problem::Problem;
 use super::tokens::{fill, ttl_of};
-use super::views::{ApiKeyCreated, ApiKeyRequest, ApiKeyView};
+use super::views::{ApiKeyCreated, ApiKeyRequest, ApiKeyView, ProblemView};
 use super::{Cloud, Items, items};
 use crate::access::Principal;
 use crate::access::guard::API_KEY_PREFIX;
@@ -30,7 +30,7 @@ const SECRET_BYTES: usize = 32;
 
 /// List API keys by name, revoked ones too. Secrets are not stored and cannot be shown.
 #[utoipa::path(get, path = "/api/v1/apikeys", tag = "apikeys", operation_id = "apikey_list",
-    responses((status = 200, body = Items<ApiKeyView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Items<ApiKeyView>), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<ApiKeyView>>, Problem> {
     let now = api.now();
     let keys = api.store.api_keys().await?;
@@ -39,7 +39,7 @@ pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<ApiKeyView>>, P
 
 /// Create an API key. The string in the answer is shown once.
 #[utoipa::path(post, path = "/api/v1/apikeys", tag = "apikeys", operation_id = "apikey_create", request_body = ApiKeyRequest,
-    responses((status = 201, body = ApiKeyCreated), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = ApiKeyCreated), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn create(
     State(api): Cloud,
     caller: Principal,
@@ -88,7 +88,7 @@ pub(super) async fn create(
 
 /// Revoke an API key: refused from the next request on.
 #[utoipa::path(delete, path = "/api/v1/apikeys/{name}", tag = "apikeys", operation_id = "apikey_revoke", params(("name" = String, Path)),
-    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn revoke(
     State(api): Cloud,
     caller: Principal,

@@ -17,7 +17,7 @@ use futures::Stream;
 
 use super::extract::Pairs;
 use super::problem::Problem;
-use super::views::{CoverageReport, CoverageView, EventPage, EventView, FaultView};
+use super::views::{CoverageReport, CoverageView, EventPage, EventView, FaultView, ProblemView};
 use super::{Api, Cloud};
 use crate::access::Principal;
 use crate::store::audit::{JournalFault, StoredEvent, StoredJournal};
@@ -46,7 +46,7 @@ const POLL: Duration = Duration::from_secs(1);
     ),
     responses(
         (status = 200, content((EventPage = "application/json"), (String = "text/event-stream"))),
-        (status = "default", body = Problem, content_type = "application/problem+json")))]
+        (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn events(
     State(api): Cloud,
     caller: Principal,
@@ -88,7 +88,7 @@ pub(super) async fn events(
 /// Ask how complete the record is: for each boot of each node the range without gaps, and what is wrong.
 #[utoipa::path(get, path = "/api/v1/audit/coverage", tag = "audit", operation_id = "audit_coverage",
     params(("node" = Option<String>, Query, description = "Name or SPIFFE ID")),
-    responses((status = 200, body = CoverageReport), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = CoverageReport), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn coverage(
     State(api): Cloud,
     Pairs(pairs): Pairs,

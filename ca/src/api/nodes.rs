@@ -9,7 +9,7 @@ use edgeward_identity::{AttestationState, Kind, SpiffeId, overlay};
 
 use super::extract::{Body, Named};
 use super::problem::Problem;
-use super::views::{NodeView, ReasonRequest};
+use super::views::{NodeView, ProblemView, ReasonRequest};
 use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
 use crate::store::nodes::{NodeRow, NodeStatus};
@@ -20,7 +20,7 @@ const MAX_REASON_BYTES: usize = 400;
 
 /// List all nodes by name, removed ones left out.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", operation_id = "node_list",
-    responses((status = 200, body = Items<NodeView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Items<NodeView>), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<NodeView>>, Problem> {
     let rows = api.store.nodes().await?;
     let standing: BTreeMap<String, AttestationRow> = api
@@ -45,7 +45,7 @@ pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<NodeView>>, Pro
 
 /// Show one node, also a removed one.
 #[utoipa::path(get, path = "/api/v1/nodes/{name}", tag = "nodes", operation_id = "node_show", params(("name" = String, Path)),
-    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = NodeView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn show(
     State(api): Cloud,
     Named(name): Named<String>,
@@ -55,7 +55,7 @@ pub(super) async fn show(
 
 /// Approve a node that waits for it. Its next enrolment attempt is answered with a certificate.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/approve", tag = "nodes", operation_id = "node_approve", params(("name" = String, Path)),
-    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = NodeView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn approve(
     State(api): Cloud,
     caller: Principal,
@@ -67,7 +67,7 @@ pub(super) async fn approve(
 
 /// Quarantine a node: every connected peer cuts it off at once, its keys go on the deny-list.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/quarantine", tag = "nodes", operation_id = "node_quarantine", params(("name" = String, Path)), request_body = ReasonRequest,
-    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = NodeView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn quarantine(
     State(api): Cloud,
     caller: Principal,
@@ -83,7 +83,7 @@ pub(super) async fn quarantine(
 
 /// Release a node from quarantine. It has rights again after it passes fresh evidence.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/release", tag = "nodes", operation_id = "node_release", params(("name" = String, Path)),
-    responses((status = 200, body = NodeView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = NodeView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn release(
     State(api): Cloud,
     caller: Principal,
@@ -95,7 +95,7 @@ pub(super) async fn release(
 
 /// Remove a node for good: cut off at once; its machine may enrol again with a new token.
 #[utoipa::path(delete, path = "/api/v1/nodes/{name}", tag = "nodes", operation_id = "node_remove", params(("name" = String, Path)),
-    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn remove(
     State(api): Cloud,
     caller: Principal,

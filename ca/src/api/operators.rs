@@ -11,7 +11,7 @@ use edgeward_identity::{Kind, PublicKey, SpiffeId, Timestamp, TrustDomain};
 use super::extract::{Body, Named};
 use super::problem::Problem;
 use super::tokens::ttl_of;
-use super::views::{CredentialStatus, OperatorIssued, OperatorRequest, OperatorView};
+use super::views::{CredentialStatus, OperatorIssued, OperatorRequest, OperatorView, ProblemView};
 use super::{Api, Cloud, Items, items};
 use crate::access::{Principal, Role};
 use crate::issue::{Issued, MAX_OPERATOR_LIFETIME};
@@ -21,14 +21,9 @@ use crate::store::operators::Operator;
 /// Lifetime of an operator's certificate unless asked otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(90 * 86_400);
 
-/// What the key of an operator signs to show that whoever adds it holds it.
-pub fn proof_message(trust_domain: &TrustDomain, name: &str) -> Vec<u8> {
-    format!("edgeward-operator-key-v1\n{trust_domain}\n{name}").into_bytes()
-}
-
 /// List operators by name, revoked ones too.
 #[utoipa::path(get, path = "/api/v1/operators", tag = "operators", operation_id = "operator_list",
-    responses((status = 200, body = Items<OperatorView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Items<OperatorView>), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<OperatorView>>, Problem> {
     let now = api.now();
     let operators = api.store.operators().await?;
@@ -41,7 +36,7 @@ pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<OperatorView>>,
 
 /// Add an operator, or give one a new certificate. Only the public key comes up; the private one stays where it was made.
 #[utoipa::path(post, path = "/api/v1/operators", tag = "operators", operation_id = "operator_add", request_body = OperatorRequest,
-    responses((status = 201, body = OperatorIssued), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = OperatorIssued), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn add(
     State(api): Cloud,
     caller: Principal,
@@ -82,7 +77,7 @@ pub(super) async fn add(
 
 /// Revoke an operator: refused from the next request on, and by every node that hears the deny-list.
 #[utoipa::path(delete, path = "/api/v1/operators/{name}", tag = "operators", operation_id = "operator_revoke", params(("name" = String, Path)),
-    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn revoke(
     State(api): Cloud,
     caller: Principal,
@@ -182,7 +177,7 @@ fn proven_key(request: &OperatorRequest, trust_domain: &TrustDomain) -> Result<P
         )
     };
     let proof = hex::decode(&request.proof).map_err(|_| refused())?;
-    key.verify(&proof_message(trust_domain, &request.name), &proof)
+    key.verify(&OperatorRequest::message(trust_domain, &request.name), &proof)
         .map_err(|_| refused())?;
     Ok(key)
 }

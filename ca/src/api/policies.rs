@@ -1,49 +1,39 @@
 //! Policies: check, apply, look back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use edgeward_audit::event::{Event, EventKind};
-use edgeward_identity::{PublicKey, TrustDomain};
+use edgeward_identity::PublicKey;
 use edgeward_policy::{CompiledPolicy, Report, SourceFile};
 
 use super::extract::{Body, Named};
 use super::problem::Problem;
-use super::views::{PolicyApply, PolicyCheck, PolicyFile, PolicyReport, PolicyView};
+use super::views::{PolicyApply, PolicyCheck, PolicyFile, PolicyReport, PolicyView, ProblemView};
 use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
 use crate::store::StoreError;
 use crate::store::policies::PolicyRow;
 
-/// Most findings in one answer.
-const MAX_FINDINGS: usize = 200;
-
-/// What an operator's key signs to apply a policy: names trust domain and number, so that the signature applies nothing
-/// anywhere else, nor the same sources again later.
-pub fn apply_message(trust_domain: &TrustDomain, number: u64, hash: &str) -> Vec<u8> {
-    format!("edgeward-policy-apply-v1\n{trust_domain}\n{number}\n{hash}").into_bytes()
-}
-
 /// Check policy files and run the tests in them. Nothing is stored.
 #[utoipa::path(post, path = "/api/v1/policies/check", tag = "policies", operation_id = "policy_check", request_body = PolicyCheck,
-    responses((status = 200, body = PolicyReport), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PolicyReport), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn check(
     State(api): Cloud,
     Body(request): Body<PolicyCheck>,
 ) -> Result<Json<PolicyReport>, Problem> {
     let (_, result) = compile(&api, sources(request.files), 0).await?;
     Ok(Json(match result {
-        Ok(policy) => report_of(policy.report()),
-        Err(report) => report_of(&report),
+        Ok(policy) => PolicyReport::of(policy.report()),
+        Err(report) => PolicyReport::of(&report),
     }))
 }
 
 /// Apply a policy: checked again, its tests run, stored, recorded, cut into slices, signed and pushed to every node.
 #[utoipa::path(post, path = "/api/v1/policies", tag = "policies", operation_id = "policy_apply", request_body = PolicyApply,
-    responses((status = 201, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = PolicyView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn apply(
     State(api): Cloud,
     caller: Principal,
@@ -72,7 +62,7 @@ pub(super) async fn apply(
         applied_by: caller.actor().to_string(),
         key: hex::encode(key.point()),
         signature: request.signature,
-        summary: summary_of(policy.report()),
+        summary: PolicyReport::of(policy.report()).summary,
     };
     store(&api, &caller, &row, &files).await?;
     api.control.activate(Arc::new(policy)).await?;
@@ -81,7 +71,7 @@ pub(super) async fn apply(
 
 /// List applied policies, newest first.
 #[utoipa::path(get, path = "/api/v1/policies", tag = "policies", operation_id = "policy_history",
-    responses((status = 200, body = Items<PolicyView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Items<PolicyView>), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn history(State(api): Cloud) -> Result<Json<Items<PolicyView>>, Problem> {
     let rows = api.store.policies().await?;
     Ok(items(rows.into_iter().map(|row| view(row, None)).collect()))
@@ -89,7 +79,7 @@ pub(super) async fn history(State(api): Cloud) -> Result<Json<Items<PolicyView>>
 
 /// Show the policy in force with its sources.
 #[utoipa::path(get, path = "/api/v1/policies/current", tag = "policies", operation_id = "policy_current",
-    responses((status = 200, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PolicyView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn current(State(api): Cloud) -> Result<Json<PolicyView>, Problem> {
     let number = api.store.policy_number().await?;
     one(&api, number).await
@@ -97,7 +87,7 @@ pub(super) async fn current(State(api): Cloud) -> Result<Json<PolicyView>, Probl
 
 /// Show one applied policy with its sources.
 #[utoipa::path(get, path = "/api/v1/policies/{number}", tag = "policies", operation_id = "policy_show", params(("number" = u64, Path)),
-    responses((status = 200, body = PolicyView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PolicyView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn show(
     State(api): Cloud,
     Named(number): Named<u64>,
@@ -139,7 +129,7 @@ fn signed(
     hash: &str,
     signature: &str,
 ) -> Result<(), Problem> {
-    let message = apply_message(api.keys.trust_domain(), number, hash);
+    let message = PolicyApply::message(api.keys.trust_domain(), number, hash);
     hex::decode(signature)
         .ok()
         .filter(|signature| key.verify(&message, signature).is_ok())
@@ -205,7 +195,7 @@ fn invalid(report: &Report) -> Problem {
         "policy_invalid",
         format!("the policy has {count} errors and was not applied"),
     )
-    .with_findings(errors_of(report))
+    .with_findings(PolicyReport::of(report).errors)
 }
 
 fn sources(files: Vec<PolicyFile>) -> Vec<SourceFile> {
@@ -213,36 +203,6 @@ fn sources(files: Vec<PolicyFile>) -> Vec<SourceFile> {
         .into_iter()
         .map(|file| SourceFile::new(file.path, file.text))
         .collect()
-}
-
-fn errors_of(report: &Report) -> Vec<String> {
-    report
-        .diagnostics
-        .iter()
-        .take(MAX_FINDINGS)
-        .map(ToString::to_string)
-        .collect()
-}
-
-/// How a report goes over the wire; also what `edgeward policy check` shows.
-pub fn report_of(report: &Report) -> PolicyReport {
-    PolicyReport {
-        ok: report.is_ok(),
-        hash: report.hash.clone(),
-        errors: errors_of(report),
-        openings: report
-            .openings
-            .iter()
-            .take(MAX_FINDINGS)
-            .map(ToString::to_string)
-            .collect(),
-        summary: summary_of(report),
-    }
-}
-
-fn summary_of(report: &Report) -> BTreeMap<String, u64> {
-    let value = serde_json::to_value(report.summary).unwrap_or_default();
-    serde_json::from_value(value).unwrap_or_default()
 }
 
 fn view(row: PolicyRow, files: Option<Vec<SourceFile>>) -> PolicyView {

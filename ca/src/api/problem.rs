@@ -4,45 +4,34 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
 
+use super::views::ProblemView;
 use crate::audit::RecordFault;
 use crate::store::StoreError;
 
 /// The media type of a problem document.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// Why a request was not done.
-#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+/// Why a request was not done. Goes out as a [`ProblemView`].
+#[derive(Clone, Debug)]
 pub struct Problem {
-    /// `urn:edgeward:problem:<code>`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The HTTP status in words.
-    pub title: String,
-    pub status: u16,
-    /// Stable: scripts may rely on it.
-    pub code: String,
-    /// For people.
-    pub detail: String,
-    /// What is wrong in the files of a policy, one line each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub findings: Vec<String>,
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    findings: Vec<String>,
 }
 
 impl Problem {
-    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:edgeward:problem:{code}"),
-            title: status.canonical_reason().unwrap_or("Problem").to_owned(),
-            status: status.as_u16(),
-            code: code.to_owned(),
+            status,
+            code,
             detail: detail.into(),
             findings: Vec::new(),
         }
     }
 
-    pub fn bad_request(code: &str, detail: impl Into<String>) -> Self {
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
@@ -50,7 +39,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
-    pub fn conflict(code: &str, detail: impl Into<String>) -> Self {
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
@@ -73,8 +62,16 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(&self)).into_response();
+        let status = self.status;
+        let document = ProblemView {
+            kind: format!("urn:edgeward:problem:{}", self.code),
+            title: status.canonical_reason().unwrap_or("Problem").to_owned(),
+            status: status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail,
+            findings: self.findings,
+        };
+        let mut response = (status, Json(document)).into_response();
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));

@@ -8,12 +8,12 @@ use edgeward_identity::AttestationState;
 
 use super::Cloud;
 use super::problem::Problem;
-use super::views::StatusView;
+use super::views::{ProblemView, StatusView};
 use crate::store::nodes::NodeStatus;
 
 /// Show what runs, how many nodes stand how, and which policy is in force.
 #[utoipa::path(get, path = "/api/v1/status", tag = "cloud", operation_id = "status",
-    responses((status = 200, body = StatusView), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = StatusView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn status(State(api): Cloud) -> Result<Json<StatusView>, Problem> {
     let now = api.now();
     let mut nodes: BTreeMap<String, u64> = NodeStatus::ALL

@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::extract::{Body, Named};
 use super::problem::Problem;
-use super::views::{TokenCreated, TokenRequest, TokenStatus, TokenView};
+use super::views::{ProblemView, TokenCreated, TokenRequest, TokenStatus, TokenView};
 use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
 use crate::issue::NamePattern;
@@ -32,7 +32,7 @@ const ID_BYTES: usize = 6;
 
 /// List bootstrap tokens, newest first. Secrets are not stored and cannot be shown.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", operation_id = "token_list",
-    responses((status = 200, body = Items<TokenView>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Items<TokenView>), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<TokenView>>, Problem> {
     let now = api.now();
     let rows = api.store.tokens().await?;
@@ -41,7 +41,7 @@ pub(super) async fn list(State(api): Cloud) -> Result<Json<Items<TokenView>>, Pr
 
 /// Create a bootstrap token. The string in the answer is shown once.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", operation_id = "token_create", request_body = TokenRequest,
-    responses((status = 201, body = TokenCreated), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, body = TokenCreated), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn create(
     State(api): Cloud,
     caller: Principal,
@@ -94,7 +94,7 @@ pub(super) async fn create(
 
 /// Revoke a bootstrap token. Nodes that enrolled with it stay.
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "token_revoke", params(("id" = String, Path)),
-    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn revoke(
     State(api): Cloud,
     caller: Principal,

@@ -2,11 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use edgeward_identity::TrustDomain;
+use edgeward_policy::Report;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::access::Role;
 use crate::when::When;
+
+/// A problem document (RFC 9457).
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProblemView {
+    /// `urn:edgeward:problem:<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The HTTP status in words.
+    pub title: String,
+    pub status: u16,
+    /// Stable: scripts may rely on it.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+    /// What is wrong in the files of a policy, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
 
 /// `POST /api/v1/tokens`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -121,6 +141,13 @@ pub struct OperatorRequest {
     pub renew: bool,
 }
 
+impl OperatorRequest {
+    /// What `proof` is over.
+    pub fn message(trust_domain: &TrustDomain, name: &str) -> Vec<u8> {
+        format!("edgeward-operator-key-v1\n{trust_domain}\n{name}").into_bytes()
+    }
+}
+
 /// An operator's certificate, with what a context needs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OperatorIssued {
@@ -221,6 +248,14 @@ pub struct PolicyApply {
     pub signature: String,
 }
 
+impl PolicyApply {
+    /// What `signature` is over: names trust domain and number, so that it applies nothing anywhere else, nor the same
+    /// sources again later.
+    pub fn message(trust_domain: &TrustDomain, number: u64, hash: &str) -> Vec<u8> {
+        format!("edgeward-policy-apply-v1\n{trust_domain}\n{number}\n{hash}").into_bytes()
+    }
+}
+
 /// What checking a policy found.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PolicyReport {
@@ -233,6 +268,30 @@ pub struct PolicyReport {
     pub openings: Vec<String>,
     /// How much of what there is, by name.
     pub summary: BTreeMap<String, u64>,
+}
+
+impl PolicyReport {
+    /// Most errors and openings in one report.
+    pub const MAX_LINES: usize = 200;
+
+    pub fn of(report: &Report) -> Self {
+        let summary = serde_json::to_value(report.summary).unwrap_or_default();
+        Self {
+            ok: report.is_ok(),
+            hash: report.hash.clone(),
+            errors: lines(&report.diagnostics),
+            openings: lines(&report.openings),
+            summary: serde_json::from_value(summary).unwrap_or_default(),
+        }
+    }
+}
+
+fn lines<T: ToString>(items: &[T]) -> Vec<String> {
+    items
+        .iter()
+        .take(PolicyReport::MAX_LINES)
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// A policy that was applied.

@@ -1,1 +1,299 @@
+use edgeward_audit::Digest;
+use edgeward_audit::batch::{Batch, JournalKeyStatement};
+use edgeward_audit::query::Filter;
+use edgeward_audit::record::SealedRecord;
+use edgeward_identity::{Kind, Signer, SoftwareKey, TrustDomain};
+use tokio_util::sync::CancellationToken;
 
+use super::*;
+use crate::store_tests;
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+fn id(kind: Kind, name: &str) -> SpiffeId {
+    SpiffeId::new(&TrustDomain::new("plant.example").unwrap(), kind, name).unwrap()
+}
+
+async fn open(store: &Store, boot: u8) -> AuditLog {
+    let boot = BootId::from_bytes([boot; 16]);
+    let (log, writer) = AuditLog::open(store.clone(), id(Kind::Cloud, "c"), boot, NOW)
+        .await
+        .unwrap();
+    tokio::spawn(writer.run(CancellationToken::new()));
+    log
+}
+
+fn event(kind: EventKind) -> Event {
+    Event::new(NOW, id(Kind::Node, "gw"), kind)
+}
+
+/// A node's journal, without files.
+struct Journal {
+    chain: Chain,
+    records: Vec<SealedRecord>,
+}
+
+impl Journal {
+    fn open(boot: u8, previous: Option<PreviousBoot>) -> Self {
+        let chain = Chain::new(id(Kind::Node, "gw"), BootId::from_bytes([boot; 16]));
+        let opened = BootOpened {
+            previous,
+            reset_count: Some(1),
+            restart_count: Some(0),
+        };
+        let record = chain
+            .seal_opening(opened, event(EventKind::JournalOpened))
+            .unwrap();
+        let mut journal = Self {
+            chain,
+            records: Vec::new(),
+        };
+        journal.push(record);
+        journal
+    }
+
+    fn write(&mut self, count: usize) {
+        for _ in 0..count {
+            let record = self.chain.seal(event(EventKind::FlowAllowed)).unwrap();
+            self.push(record);
+        }
+    }
+
+    fn push(&mut self, record: SealedRecord) {
+        self.chain.advance(&record).unwrap();
+        self.records.push(record);
+    }
+
+    fn batch(&self, from: usize, to: usize) -> VerifiedBatch {
+        let (svid, key) = (SoftwareKey::generate().unwrap(), SoftwareKey::generate().unwrap());
+        let node = self.chain.node().clone();
+        let statement =
+            JournalKeyStatement::sign(&svid, &node, self.chain.boot(), key.public_key(), NOW).unwrap();
+        let journal_key = statement.verify(&node, svid.public_key(), NOW).unwrap();
+        let records = self.records[from..to]
+            .iter()
+            .map(|record| record.bytes().to_vec())
+            .collect();
+        Batch::sign(&statement, &key, records)
+            .unwrap()
+            .verify(&journal_key)
+            .unwrap()
+    }
+
+    fn end(&self) -> PreviousBoot {
+        let head = self.chain.head().unwrap();
+        PreviousBoot {
+            boot: self.chain.boot(),
+            last_seq: head.seq,
+            head: head.hash,
+        }
+    }
+}
+
+async fn kinds(store: &Store) -> Vec<EventKind> {
+    let (events, _) = store.events(&Filter::default(), None, 1000).await.unwrap();
+    events.into_iter().map(|stored| stored.event.kind).collect()
+}
+
+async fn faults(store: &Store) -> Vec<(FaultKind, u64, u64, bool)> {
+    store
+        .journal_faults(None, 100)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|fault| (fault.kind, fault.first_seq, fault.last_seq, fault.resolved.is_some()))
+        .collect()
+}
+
+store_tests! {
+    async fn a_batch_with_a_gap_is_refused_noted_once_and_repaired_later(store) {
+        let log = open(&store, 1).await;
+        let mut journal = Journal::open(9, None);
+        journal.write(9);
+        log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
+        for _ in 0..2 {
+            let refused = log.ingest(&journal.batch(5, 10), NOW).await.unwrap_err();
+            assert_eq!(refused.code(), "audit_gap");
+            assert!(matches!(refused, IngestError::Refused { acknowledged, .. } if acknowledged.next_seq == 3));
+        }
+        assert_eq!(faults(&store).await, [(FaultKind::Missing, 3, 4, false)]);
+        let gaps = kinds(&store).await.into_iter().filter(|kind| *kind == EventKind::JournalGap);
+        assert_eq!(gaps.count(), 1);
+        log.ingest(&journal.batch(3, 10), NOW).await.unwrap();
+        assert_eq!(faults(&store).await, [(FaultKind::Missing, 3, 4, true)]);
+    }
+
+    async fn a_second_record_for_one_number_is_an_alarm_and_changes_nothing(store) {
+        let log = open(&store, 1).await;
+        let mut journal = Journal::open(9, None);
+        journal.write(2);
+        log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
+        let mut clone = Journal::open(9, None);
+        let forged = clone.chain.seal(event(EventKind::FlowDenied)).unwrap();
+        clone.push(forged);
+        clone.write(3);
+        let refused = log.ingest(&clone.batch(0, 5), NOW).await.unwrap_err();
+        assert_eq!(refused.code(), "audit_equivocation");
+        assert!(kinds(&store).await.contains(&EventKind::JournalForked));
+        assert!(!kinds(&store).await.contains(&EventKind::FlowDenied));
+        let node = id(Kind::Node, "gw");
+        assert_eq!(store.next_record(&node, BootId::from_bytes([9; 16])).await.unwrap(), 3);
+    }
+
+    async fn a_batch_sent_twice_or_overlapping_is_stored_once(store) {
+        let log = open(&store, 1).await;
+        let mut journal = Journal::open(9, None);
+        journal.write(99);
+        for (from, to, next) in [(0, 50, 50), (0, 50, 50), (10, 20, 50), (40, 100, 100), (0, 100, 100)] {
+            let acknowledged = log.ingest(&journal.batch(from, to), NOW).await.unwrap();
+            assert_eq!(acknowledged.next_seq, next);
+        }
+        let flows = kinds(&store).await.into_iter().filter(|kind| *kind == EventKind::FlowAllowed);
+        assert_eq!(flows.count(), 99);
+        assert!(faults(&store).await.is_empty());
+    }
+
+    async fn a_boot_that_denies_what_is_stored_of_the_one_before_is_a_fault(store) {
+        let log = open(&store, 1).await;
+        let mut first = Journal::open(9, None);
+        first.write(5);
+        log.ingest(&first.batch(0, 4), NOW).await.unwrap();
+        // Two records of the first boot are still to come.
+        let second = Journal::open(10, Some(first.end()));
+        log.ingest(&second.batch(0, 1), NOW).await.unwrap();
+        assert_eq!(faults(&store).await, [(FaultKind::Missing, 4, 5, false)]);
+        log.ingest(&first.batch(4, 6), NOW).await.unwrap();
+        assert_eq!(faults(&store).await, [(FaultKind::Missing, 4, 5, true)]);
+        // The same boot, said to have ended earlier.
+        let rolled_back = PreviousBoot { last_seq: 2, head: first.records[2].hash(), ..first.end() };
+        let third = Journal::open(11, Some(rolled_back));
+        log.ingest(&third.batch(0, 1), NOW).await.unwrap();
+        // And with another end.
+        let forked = PreviousBoot { head: Digest::ZERO, ..first.end() };
+        let fourth = Journal::open(12, Some(forked));
+        log.ingest(&fourth.batch(0, 1), NOW).await.unwrap();
+        // And as if there had never been one.
+        log.ingest(&Journal::open(13, None).batch(0, 1), NOW).await.unwrap();
+        let found: Vec<_> = faults(&store).await.into_iter().map(|fault| fault.0).collect();
+        for kind in FaultKind::ALL {
+            assert!(found.contains(&kind), "{kind:?} in {found:?}");
+        }
+    }
+
+    async fn a_record_in_a_dropped_transaction_never_was(store) {
+        let log = open(&store, 1).await;
+        let mut tx = store.begin("test").await.unwrap();
+        log.record_in(&mut tx, event(EventKind::TokenCreated)).await.unwrap();
+        drop(tx);
+        log.record(event(EventKind::TokenRevoked)).await.unwrap();
+        assert_eq!(
+            kinds(&store).await,
+            [EventKind::JournalOpened, EventKind::TokenRevoked]
+        );
+    }
+
+    async fn two_clouds_share_one_order_and_each_start_names_the_one_before(store) {
+        let other = store.another().await;
+        let (one, two) = (open(&store, 1).await, AuditLog::open(
+            other.clone(), id(Kind::Cloud, "d"), BootId::from_bytes([2; 16]), NOW,
+        ).await.unwrap().0);
+        for _ in 0..5 {
+            one.record(event(EventKind::TokenCreated)).await.unwrap();
+            two.record(event(EventKind::TokenRevoked)).await.unwrap();
+        }
+        let again = open(&store, 3).await;
+        again.record(event(EventKind::NodeApproved)).await.unwrap();
+        let (events, more) = store.events(&Filter::default(), None, 1000).await.unwrap();
+        assert!(!more);
+        let indexes: Vec<u64> = events.iter().map(|event| event.index).collect();
+        assert_eq!(indexes, (0..14).collect::<Vec<u64>>());
+        assert!(faults(&store).await.is_empty());
+    }
+
+    async fn a_flood_becomes_a_count_and_flush_waits_for_it(store) {
+        let log = open(&store, 1).await;
+        for _ in 0..100 {
+            log.later(event(EventKind::ApiRefused).denied("forbidden"));
+        }
+        log.flush().await;
+        let (events, _) = store.events(&Filter::default(), None, 1000).await.unwrap();
+        let refused: Vec<_> = events
+            .iter()
+            .filter(|stored| stored.event.kind == EventKind::ApiRefused)
+            .collect();
+        let counted: u64 = refused
+            .iter()
+            .map(|stored| stored.event.detail.get("count").map_or(1, |count| count.parse().unwrap()))
+            .sum();
+        assert_eq!(counted, 100);
+        assert!(refused.len() < 100);
+    }
+
+    async fn filters_agree_with_what_the_filter_itself_says(store) {
+        let log = open(&store, 1).await;
+        let mut journal = Journal::open(9, None);
+        journal.write(3);
+        log.ingest(&journal.batch(0, 4), NOW).await.unwrap();
+        let late = NOW.plus(std::time::Duration::from_secs(5));
+        for event in [
+            Event::new(late, Actor::Cloud, EventKind::NodeQuarantined).subject(id(Kind::Node, "gw")),
+            Event::new(late, Actor::api_key("k"), EventKind::TokenCreated).allowed(),
+            Event::new(late, Actor::Anonymous(None), EventKind::ApiRefused).denied("x").rule("r-1"),
+            Event::new(late, std::net::IpAddr::from([192, 0, 2, 1]), EventKind::ApiRefused).denied("x"),
+        ] {
+            log.record(event).await.unwrap();
+        }
+        let (all, _) = store.events(&Filter::default(), None, 1000).await.unwrap();
+        use edgeward_audit::event::{Text, Verdict};
+        use edgeward_audit::query::{ActorFilter, KindFilter};
+        let filters = [
+            Filter { from: Some(late), ..Filter::default() },
+            Filter { to: Some(late), ..Filter::default() },
+            Filter { node: Some(id(Kind::Node, "gw")), ..Filter::default() },
+            Filter { actor: Some(ActorFilter::AnyAnonymous), ..Filter::default() },
+            Filter { actor: Some(ActorFilter::Exactly(Actor::api_key("k"))), ..Filter::default() },
+            Filter { kind: Some(KindFilter::Family("journal")), ..Filter::default() },
+            Filter { kind: Some(KindFilter::Exactly(EventKind::FlowAllowed)), ..Filter::default() },
+            Filter { verdict: Some(Verdict::Deny), ..Filter::default() },
+            Filter { rule: Some(Text::lossy("r-1")), verdict: Some(Verdict::Deny), ..Filter::default() },
+        ];
+        for filter in filters {
+            let (found, _) = store.events(&filter, None, 1000).await.unwrap();
+            let found: Vec<u64> = found.iter().map(|event| event.index).collect();
+            let expected: Vec<u64> = all
+                .iter()
+                .filter(|stored| {
+                    let record = edgeward_audit::Record {
+                        node: stored.node.clone(),
+                        boot: stored.boot,
+                        seq: stored.seq,
+                        prev: Digest::ZERO,
+                        opened: None,
+                        event: stored.event.clone(),
+                    };
+                    filter.matches(&record)
+                })
+                .map(|stored| stored.index)
+                .collect();
+            assert!(!expected.is_empty(), "{filter:?}");
+            assert_eq!(found, expected, "{filter:?}");
+        }
+    }
+
+    async fn pages_follow_one_another_without_a_hole(store) {
+        let log = open(&store, 1).await;
+        let mut journal = Journal::open(9, None);
+        journal.write(24);
+        log.ingest(&journal.batch(0, 25), NOW).await.unwrap();
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let (page, more) = store.events(&Filter::default(), after, 7).await.unwrap();
+            after = page.last().map(|event| event.index);
+            seen.extend(page.into_iter().map(|event| event.index));
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(seen, (0..26).collect::<Vec<u64>>());
+    }
+}
