@@ -111,6 +111,11 @@ impl<'s> Diagnostics<'s> {
         self.push(at, code, message.into(), Some(help.into()));
     }
 
+    /// Whether further errors are only counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() >= MAX_DIAGNOSTICS
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
@@ -145,7 +150,7 @@ impl<'s> Diagnostics<'s> {
     }
 
     fn push(&mut self, at: Place, code: Code, message: String, help: Option<String>) {
-        if self.found.len() >= MAX_DIAGNOSTICS {
+        if self.is_full() {
             self.dropped += 1;
             return;
         }
@@ -167,12 +172,15 @@ impl<'s> Diagnostics<'s> {
 pub(crate) fn suggest<'w>(word: &str, accepted: impl IntoIterator<Item = &'w str>) -> String {
     /// Most words listed; a longer list helps nobody.
     const MAX_LISTED: usize = 16;
+    /// Most words compared.
+    const MAX_COMPARED: usize = 2_000;
     let mut accepted: Vec<&str> = accepted.into_iter().collect();
     accepted.sort_unstable();
     accepted.dedup();
     let limit = (word.chars().count() / 3).max(1);
     let nearest = accepted
         .iter()
+        .filter(|_| accepted.len() <= MAX_COMPARED)
         .map(|other| (edits(word, other), *other))
         .filter(|(edits, _)| *edits <= limit)
         .min();

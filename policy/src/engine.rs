@@ -41,9 +41,8 @@ pub struct Engine {
 /// A peer or operator of the slice.
 pub(crate) struct KnownSubject {
     pub(crate) kind: Kind,
-    pub(crate) groups: BitSet,
-    /// The same groups, for reading rows straight.
-    pub(crate) members: Vec<u32>,
+    /// Numbers of its groups, sorted.
+    pub(crate) groups: Vec<u32>,
     pub(crate) profile: ProfileTerms,
 }
 
@@ -69,17 +68,12 @@ impl Engine {
                 fresh: peer.fresh,
                 offline: peer.offline,
             };
-            subjects.push(KnownSubject::new(Kind::Node, &peer.groups, groups, profile));
+            subjects.push(KnownSubject::new(Kind::Node, &peer.groups, profile));
         }
         for operator in &slice.operators {
             by_id.insert(operator.id.clone(), subjects.len());
             let profile = ProfileTerms::default();
-            subjects.push(KnownSubject::new(
-                Kind::Operator,
-                &operator.groups,
-                groups,
-                profile,
-            ));
+            subjects.push(KnownSubject::new(Kind::Operator, &operator.groups, profile));
         }
         let mut interfaces = Vec::new();
         let mut buckets = Vec::new();
@@ -258,7 +252,7 @@ impl Engine {
     ) -> Option<explain::Explained> {
         let rows = &self.slice.interfaces.get(interface.0 as usize)?.rows;
         let index = self.interfaces.get(interface.0 as usize)?;
-        let members = &self.subjects.get(subject)?.members;
+        let members = &self.subjects.get(subject)?.groups;
         Some(index.explain(
             rows,
             members,
@@ -281,7 +275,9 @@ impl Engine {
         let active = BitSet::new(explained.active.iter().copied(), rows);
         let subject = self.subjects.get(key.subject)?;
         let bucket = self.buckets.get(key.interface.0 as usize)?;
-        let allowed = bucket.allows(&subject.groups, key.action, &active).ok()?;
+        let allowed = bucket
+            .allows(&subject.bits(self.slice.groups.len()), key.action, &active)
+            .ok()?;
         (allowed == explained.decision.is_allow()).then_some(explained.decision)
     }
 
@@ -350,21 +346,20 @@ impl Decision {
 }
 
 impl KnownSubject {
-    fn new(
-        kind: Kind,
-        ids: &[crate::slice::GroupId],
-        groups: usize,
-        profile: ProfileTerms,
-    ) -> Self {
-        let bits = ids.iter().map(|id| id.0 as usize + 1);
-        let mut members: Vec<u32> = ids.iter().map(|id| id.0).collect();
-        members.sort_unstable();
+    fn new(kind: Kind, ids: &[crate::slice::GroupId], profile: ProfileTerms) -> Self {
+        let mut groups: Vec<u32> = ids.iter().map(|id| id.0).collect();
+        groups.sort_unstable();
         Self {
             kind,
-            groups: BitSet::new(std::iter::once(EVERYBODY_BIT).chain(bits), groups + 1),
-            members,
+            groups,
             profile,
         }
+    }
+
+    /// Its groups as the matcher takes them.
+    fn bits(&self, limit: usize) -> BitSet {
+        let bits = self.groups.iter().map(|group| *group as usize + 1);
+        BitSet::new(std::iter::once(EVERYBODY_BIT).chain(bits), limit + 1)
     }
 }
 

@@ -8,7 +8,8 @@ use toml::de::{DeTable, DeValue};
 use crate::ast::{LabelSets, PolicyFile, Scope};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::source::{
-    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, Place, SourceFile,
+    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, MAX_TESTS, Place,
+    SourceFile,
 };
 
 mod fields;
@@ -59,7 +60,7 @@ pub(crate) fn parse<'s>(files: &'s [SourceFile], found: &mut Diagnostics<'s>) ->
     }
     let mut seen = HashMap::new();
     let mut parsed = Vec::new();
-    let mut rules = 0;
+    let (mut rules, mut tests) = (0, 0);
     for (index, file) in files.iter().enumerate() {
         if seen.insert(file.path.as_str(), index).is_some() {
             found.error(whole(index), Code::DuplicateName, "two files of this path");
@@ -84,13 +85,13 @@ pub(crate) fn parse<'s>(files: &'s [SourceFile], found: &mut Diagnostics<'s>) ->
         }
         let policy = parse_file(index, file, found);
         rules += policy.rules.len();
-        if rules > MAX_RULES {
-            found.error(
-                whole(index),
-                Code::TooMuch,
-                format!("more rules than the limit: {MAX_RULES}"),
-            );
-            return parsed;
+        tests += policy.tests.len();
+        for (count, limit, what) in [(rules, MAX_RULES, "rules"), (tests, MAX_TESTS, "tests")] {
+            if count > limit {
+                let message = format!("more {what} than the limit: {limit}");
+                found.error(whole(index), Code::TooMuch, message);
+                return parsed;
+            }
         }
         parsed.push(policy);
     }
@@ -295,7 +296,7 @@ fn read_labels(
             value: key.get_ref().to_string(),
             at,
         };
-        let key_fits = reader.is_name(&name, "label key");
+        let key_fits = reader.is_label(&name, "label key");
         let values = reader.strings(values, &format!("label `{}` in {what}", name.value));
         let Some(values) = values.filter(|_| key_fits) else {
             sound = false;
@@ -303,7 +304,7 @@ fn read_labels(
         };
         sound &= values
             .iter()
-            .all(|value| reader.is_name(value, "label value"));
+            .all(|value| reader.is_label(value, "label value"));
         sets.insert(
             name.value,
             values.into_iter().map(|value| value.value).collect(),

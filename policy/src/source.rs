@@ -10,6 +10,8 @@ pub const MAX_FILES: usize = 1_000;
 pub const MAX_PATH_BYTES: usize = 512;
 /// Most rules in one policy.
 pub const MAX_RULES: usize = 100_000;
+/// Most tests in one policy: each builds an engine of its own.
+pub const MAX_TESTS: usize = 2_000;
 /// Most entries of one list in a policy file.
 pub const MAX_LIST: usize = 1_000;
 

@@ -61,12 +61,14 @@ impl Names {
     ) -> Option<usize> {
         let index = self.find(name);
         if index.is_none() && !self.unreadable.contains(name) {
-            found.error_with_help(
-                at,
-                Code::UnknownName,
-                format!("{} `{name}` is not defined", self.kind),
-                suggest(name, self.known.keys().map(String::as_str)),
-            );
+            let known = self.known.keys().map(String::as_str);
+            let help = if found.is_full() {
+                String::new()
+            } else {
+                suggest(name, known)
+            };
+            let message = format!("{} `{name}` is not defined", self.kind);
+            found.error_with_help(at, Code::UnknownName, message, help);
         }
         index
     }

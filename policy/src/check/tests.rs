@@ -8,6 +8,7 @@ use crate::source::{MAX_FILE_BYTES, MAX_FILES, MAX_LIST};
 
 mod accepted;
 mod refused;
+mod samples;
 mod trials;
 
 /// A sound policy that the cases change or add to.
@@ -62,8 +63,7 @@ pub(super) fn one(text: &str) -> Vec<SourceFile> {
 /// The one error of a text, at its mark.
 #[track_caller]
 pub(super) fn assert_refused(marked: &str, code: Code) -> Diagnostic {
-    let offset = marked.find('§').expect("the case marks its place");
-    let before = &marked[..offset];
+    let (before, _) = marked.split_once('§').expect("the case marks its place");
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
     let report = check(&one(&marked.replacen('§', "", 1)));

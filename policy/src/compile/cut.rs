@@ -9,6 +9,7 @@ use super::fleet_index::{FleetIndex, IndexedNode};
 use super::{CompiledPolicy, Interface, Rule};
 use crate::check::DEFAULT_MAX_OFFLINE;
 use crate::fleet::Fleet;
+use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{
     Effect, Egress, EgressRow, GroupId, Lifetimes, PeerIndex, Row, SLICE_SCHEMA, Slice, SliceError,
@@ -109,10 +110,9 @@ impl<'c> Cut<'c> {
         let mut peers = BTreeSet::new();
         let mut interfaces = Vec::new();
         let policy = self.policy;
-        for interface in &policy.interfaces {
-            if !self.node.groups.contains(&interface.on) {
-                continue;
-            }
+        let offered = self.node.groups.iter();
+        let offered = offered.filter_map(|group| self.index.offered.get(*group));
+        for interface in in_order(policy, offered.flatten().copied()) {
             let rules = self.rules_of(interface);
             for rule in rules.iter().filter(|rule| rule.effect == Effect::Allow) {
                 self.add_sources(rule, &mut peers);
@@ -143,12 +143,6 @@ impl<'c> Cut<'c> {
                 })
             })
             .collect();
-        let profiles: BTreeSet<usize> = self
-            .node
-            .groups
-            .iter()
-            .filter_map(|group| self.policy.groups.get(*group)?.profile)
-            .collect();
         Slice {
             schema: SLICE_SCHEMA.to_owned(),
             version: self.policy.version,
@@ -165,15 +159,22 @@ impl<'c> Cut<'c> {
             peers: peers.iter().filter_map(|peer| self.peer(*peer)).collect(),
             operators: self.operators(),
             egress,
-            profiles: profiles
-                .iter()
-                .filter_map(|profile| self.policy.profiles.get(*profile).cloned())
-                .collect(),
+            profiles: self.profiles(),
             lifetimes: Lifetimes {
                 largest_offline: self.largest_offline,
                 max_offline: self.max_offline.unwrap_or(DEFAULT_MAX_OFFLINE),
             },
         }
+    }
+
+    fn profiles(&self) -> Vec<Profile> {
+        let groups = self.node.groups.iter();
+        let named = groups.filter_map(|group| self.policy.groups.get(*group)?.profile);
+        let profiles: BTreeMap<&str, &Profile> = named
+            .filter_map(|index| self.policy.profiles.get(index))
+            .map(|profile| (profile.name.as_str(), profile))
+            .collect();
+        profiles.into_values().cloned().collect()
     }
 
     fn rules_of(&self, interface: &Interface) -> Vec<&'c Rule> {
@@ -245,7 +246,10 @@ impl<'c> Cut<'c> {
     fn egress(&mut self, peers: &mut BTreeSet<usize>) -> Vec<(usize, Egress)> {
         let mut found = Vec::new();
         let policy = self.policy;
-        for interface in &policy.interfaces {
+        let opened = self.node.groups.iter();
+        let opened = opened.filter_map(|group| self.index.opened.get(*group));
+        let opened = opened.flatten().chain(&self.index.opened_to_any);
+        for interface in in_order(policy, opened.copied()) {
             let mut rules = self.rules_of(interface);
             rules.retain(|rule| self.is_from_here(rule));
             let closed = rules.iter().any(|rule| {
@@ -369,6 +373,18 @@ impl<'c> Cut<'c> {
             .map(|named| name(named).unwrap_or_default())
             .collect()
     }
+}
+
+/// Interfaces by their names: the order of files means nothing.
+fn in_order(
+    policy: &CompiledPolicy,
+    interfaces: impl Iterator<Item = usize>,
+) -> impl Iterator<Item = &Interface> {
+    let named = interfaces.filter_map(|index| {
+        let interface = policy.interfaces.get(index)?;
+        Some(((&interface.service, &interface.name), interface))
+    });
+    named.collect::<BTreeMap<_, _>>().into_values()
 }
 
 impl Interned {

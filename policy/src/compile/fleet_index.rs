@@ -9,6 +9,7 @@ use super::{CompiledPolicy, accept_software};
 use crate::fleet::Fleet;
 use crate::labels::matches;
 use crate::seconds::Seconds;
+use crate::slice::Effect;
 
 /// Who is in which group, for one policy and one fleet.
 #[derive(Debug)]
@@ -18,6 +19,12 @@ pub struct FleetIndex {
     pub(super) by_id: HashMap<SpiffeId, usize, foldhash::fast::RandomState>,
     /// Nodes of each group of the policy.
     pub(super) members: Vec<Vec<usize>>,
+    /// Interfaces that each group offers.
+    pub(super) offered: Vec<BTreeSet<usize>>,
+    /// Interfaces that an allow opens to each group by its name.
+    pub(super) opened: Vec<BTreeSet<usize>>,
+    /// Interfaces that an allow opens to `any`.
+    pub(super) opened_to_any: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -79,11 +86,38 @@ impl FleetIndex {
                 }
             }
         }
-        Self {
+        let mut index = Self {
             policy: policy.hash(),
             nodes,
             by_id,
             members,
+            offered: vec![BTreeSet::new(); policy.groups.len()],
+            opened: vec![BTreeSet::new(); policy.groups.len()],
+            opened_to_any: BTreeSet::new(),
+        };
+        index.sort_interfaces(policy);
+        index
+    }
+
+    fn sort_interfaces(&mut self, policy: &CompiledPolicy) {
+        for (number, interface) in policy.interfaces.iter().enumerate() {
+            if let Some(offered) = self.offered.get_mut(interface.on) {
+                offered.insert(number);
+            }
+            let rules = interface.rows.iter().chain(&policy.everywhere);
+            let allows = rules
+                .filter_map(|rule| policy.rules.get(*rule))
+                .filter(|rule| rule.effect == Effect::Allow);
+            for rule in allows {
+                if rule.from.any {
+                    self.opened_to_any.insert(number);
+                }
+                for group in &rule.from.groups {
+                    if let Some(opened) = self.opened.get_mut(*group) {
+                        opened.insert(number);
+                    }
+                }
+            }
         }
     }
 }

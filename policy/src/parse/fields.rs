@@ -131,17 +131,27 @@ impl Reader<'_, '_> {
     }
 
     pub(crate) fn is_name(&mut self, name: &Placed<String>, what: &str) -> bool {
-        let fits = !name.value.is_empty()
-            && name.value.len() <= MAX_NAME_BYTES
-            && name
+        self.is_word(name, what, "-_.")
+    }
+
+    /// A key or value of a label.
+    pub(crate) fn is_label(&mut self, word: &Placed<String>, what: &str) -> bool {
+        self.is_word(word, what, "-_./")
+    }
+
+    fn is_word(&mut self, word: &Placed<String>, what: &str, marks: &str) -> bool {
+        let fits = !word.value.is_empty()
+            && word.value.len() <= MAX_NAME_BYTES
+            && word
                 .value
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || marks.contains(c));
         if !fits {
+            let marks: Vec<String> = marks.chars().map(String::from).collect();
             self.bad(
-                name.at,
-                format!("{what} does not fit: {:?}", name.value),
-                format!("1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 - _ ."),
+                word.at,
+                format!("{what} does not fit: {:?}", word.value),
+                format!("1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 {}", marks.join(" ")),
             );
         }
         fits

@@ -445,7 +445,7 @@ impl World {
             .iter()
             .position(|(service, name, _)| (*service, *name) == interface)
             .unwrap();
-        let service: usize = interface.0[1..].parse().unwrap();
+        let service: usize = interface.0.trim_start_matches('s').parse().unwrap();
         if !self.is_in(target, self.service_groups[service]) {
             return false;
         }

@@ -1,0 +1,146 @@
+//! Profiles, groups of nodes, and groups of operators with those nested in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{MAX_NESTING, Resolver};
+use crate::ast::{Member, OperatorGroupDef, PolicyFile};
+use crate::check::lookup::Names;
+use crate::check::terms::{Directories, offline_within};
+use crate::compile::{Group, OperatorGroup};
+use crate::diagnostic::Code;
+
+impl Resolver<'_, '_> {
+    pub(super) fn groups(
+        &mut self,
+        files: &[PolicyFile],
+        directories: &Directories,
+        unreadable_profiles: BTreeSet<String>,
+    ) {
+        let mut profile_names = Names::new("profile", unreadable_profiles);
+        for (file, def) in files
+            .iter()
+            .flat_map(|file| file.profiles.iter().map(move |def| (file, def)))
+        {
+            let terms = directories.terms(&file.directory);
+            if let (Some(offline), Some(at)) = (def.profile.offline, def.offline_at) {
+                offline_within(offline, terms.max_offline, at, self.found);
+            }
+            let index = self.policy.profiles.len();
+            if profile_names.define(&def.profile.name, def.at, index, self.found) {
+                self.policy.profiles.push(def.profile.clone());
+            }
+        }
+        for (file, def) in files
+            .iter()
+            .flat_map(|file| file.groups.iter().map(move |def| (file, def)))
+        {
+            self.require_in_scope(
+                file,
+                &def.matches,
+                def.name.at,
+                &format!("group `{}`", def.name.value),
+            );
+            let profile = def
+                .profile
+                .as_ref()
+                .and_then(|profile| profile_names.require_placed(profile, self.found));
+            let index = self.policy.groups.len();
+            if self
+                .group_names
+                .define(&def.name.value, def.name.at, index, self.found)
+            {
+                self.policy.groups.push(Group {
+                    name: def.name.value.clone(),
+                    matches: def.matches.clone(),
+                    profile,
+                });
+            }
+        }
+    }
+
+    pub(super) fn operator_groups(&mut self, files: &[PolicyFile]) {
+        let mut defs: Vec<&OperatorGroupDef> = Vec::new();
+        for def in files.iter().flat_map(|file| &file.operator_groups) {
+            let index = defs.len();
+            if self
+                .operator_group_names
+                .define(&def.name.value, def.name.at, index, self.found)
+            {
+                defs.push(def);
+            }
+        }
+        for def in &defs {
+            for member in &def.members {
+                if let Member::Group(name) = &member.value {
+                    self.operator_group_names
+                        .require(name, member.at, self.found);
+                }
+            }
+        }
+        let mut flat: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+        let mut depths: BTreeMap<usize, usize> = BTreeMap::new();
+        for (index, def) in defs.iter().enumerate() {
+            let mut path = Vec::new();
+            let depth = self.flatten(index, &defs, &mut path, &mut flat, &mut depths);
+            if depth.is_none_or(|depth| depth > MAX_NESTING) {
+                self.found.error(
+                    def.name.at,
+                    Code::Nesting,
+                    format!(
+                        "operator group `{}` is nested in itself, or deeper than {MAX_NESTING}",
+                        def.name.value
+                    ),
+                );
+            }
+        }
+        for (index, def) in defs.iter().enumerate() {
+            self.policy.operator_groups.push(OperatorGroup {
+                name: def.name.value.clone(),
+                members: flat.get(&index).cloned().unwrap_or_default(),
+            });
+        }
+    }
+
+    /// The depth of a group, `None` for a cycle or beyond the limit.
+    fn flatten(
+        &self,
+        index: usize,
+        defs: &[&OperatorGroupDef],
+        path: &mut Vec<usize>,
+        flat: &mut BTreeMap<usize, BTreeSet<String>>,
+        depths: &mut BTreeMap<usize, usize>,
+    ) -> Option<usize> {
+        if let Some(depth) = depths.get(&index) {
+            return Some(*depth);
+        }
+        if path.contains(&index) || path.len() > MAX_NESTING {
+            return None;
+        }
+        path.push(index);
+        let mut members = BTreeSet::new();
+        let mut depth = Some(0);
+        for member in &defs.get(index)?.members {
+            match &member.value {
+                Member::Operator(name) => {
+                    members.insert(name.clone());
+                }
+                Member::Group(name) => {
+                    let Some(inner) = self.operator_group_names.find(name) else {
+                        continue;
+                    };
+                    let inner_depth = self.flatten(inner, defs, path, flat, depths);
+                    depth = match (depth, inner_depth) {
+                        (Some(depth), Some(inner)) => Some(depth.max(inner + 1)),
+                        _ => None,
+                    };
+                    members.extend(flat.get(&inner).into_iter().flatten().cloned());
+                }
+            }
+        }
+        path.pop();
+        let depth = depth?;
+        flat.insert(index, members);
+        depths.insert(index, depth);
+        Some(depth)
+    }
+}

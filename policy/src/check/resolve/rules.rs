@@ -1,0 +1,251 @@
+//! Rules: sources, targets within the scope, and conditions where they belong.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Resolver;
+use crate::ast::{PolicyFile, RuleDef, Scope, Source, TargetName};
+use crate::check::lookup::Names;
+use crate::check::terms::{Directories, DirectoryTerms, offline_within};
+use crate::compile::{From, Rule};
+use crate::diagnostic::Code;
+use crate::slice::{Action, Effect, MAX_SLICE_ROWS, States, Term, Tiers};
+use crate::source::Place;
+
+impl Resolver<'_, '_> {
+    pub(super) fn rules(&mut self, files: &[PolicyFile], directories: &Directories) {
+        let mut names = Names::new("rule", BTreeSet::new());
+        for file in files {
+            let terms = directories.terms(&file.directory);
+            for def in &file.rules {
+                let index = self.policy.rules.len();
+                if names.define(&def.id.value, def.id.at, index, self.found) {
+                    self.rule(file, def, &terms, index);
+                }
+            }
+        }
+        let everywhere = self.policy.everywhere.len();
+        for interface in &self.policy.interfaces {
+            let rows = interface.rows.len() + everywhere;
+            if rows > MAX_SLICE_ROWS {
+                let last = interface
+                    .rows
+                    .last()
+                    .and_then(|row| self.rule_places.get(*row).copied().flatten());
+                self.found.error(
+                    last.unwrap_or(Place {
+                        file: 0,
+                        line: 0,
+                        column: 0,
+                    }),
+                    Code::TooMuch,
+                    format!(
+                        "more rules for {}/{} than the limit: {rows} above {MAX_SLICE_ROWS}",
+                        interface.service, interface.name
+                    ),
+                );
+            }
+        }
+    }
+
+    fn rule(&mut self, file: &PolicyFile, def: &RuleDef, terms: &DirectoryTerms, index: usize) {
+        let from = self.sources(def);
+        let (everywhere, targets) = self.targets(file, def);
+        let window = def
+            .window
+            .as_ref()
+            .map(|name| self.window_names.require_placed(name, self.found));
+        self.misplaced(def);
+        if let Some(offline) = &def.offline {
+            offline_within(offline.value, terms.max_offline, offline.at, self.found);
+        }
+        for action in &def.actions {
+            if action.value != Action::Connect.as_str() {
+                self.found.error_with_help(
+                    action.at,
+                    Code::UnknownAction,
+                    format!("unknown action `{}`", action.value),
+                    "an interface without l7 has one action: connect",
+                );
+            }
+        }
+        for target in &targets {
+            if let Some(interface) = self.policy.interfaces.get_mut(*target) {
+                interface.rows.push(index);
+            }
+        }
+        if everywhere {
+            self.policy.everywhere.push(index);
+        }
+        let named = usize::from(from.any) + from.groups.len() + from.operator_groups.len();
+        let complete = named >= distinct(&def.from)
+            && (everywhere || targets.len() >= distinct(&def.to))
+            && window.is_none_or(|window| window.is_some());
+        self.rule_places.push(complete.then_some(def.id.at));
+        self.policy.rules.push(Rule {
+            id: Arc::from(def.id.value.as_str()),
+            effect: def.effect,
+            from,
+            everywhere,
+            targets,
+            actions: vec![Action::Connect],
+            window: window.flatten(),
+            until: def.until,
+            tiers: tiers_of(def, terms),
+            states: states_of(def),
+            fresh: Term {
+                own: def.fresh.as_ref().map(|fresh| fresh.value),
+                default: terms.fresh,
+                most: None,
+            },
+            offline: Term {
+                own: def.offline.as_ref().map(|offline| offline.value),
+                default: terms.offline,
+                most: Some(terms.max_offline),
+            },
+            max_offline: terms.max_offline,
+        });
+    }
+
+    fn sources(&mut self, def: &RuleDef) -> From {
+        let mut from = From::default();
+        for source in &def.from {
+            match &source.value {
+                Source::Any if def.from.len() > 1 => {
+                    self.found.error(
+                        source.at,
+                        Code::BadValue,
+                        "`any` stands beside other sources, which it covers",
+                    );
+                    from.any = true;
+                }
+                Source::Any => from.any = true,
+                Source::Group(name) => {
+                    from.groups
+                        .extend(self.group_names.require(name, source.at, self.found));
+                }
+                Source::OperatorGroup(name) => {
+                    let group = self
+                        .operator_group_names
+                        .require(name, source.at, self.found);
+                    from.operator_groups.extend(group);
+                }
+            }
+        }
+        from
+    }
+
+    fn targets(&mut self, file: &PolicyFile, def: &RuleDef) -> (bool, BTreeSet<usize>) {
+        let mut everywhere = false;
+        let mut targets = BTreeSet::new();
+        for target in &def.to {
+            let TargetName::Interface { service, interface } = &target.value else {
+                everywhere = true;
+                if let Scope::Labels(_) = file.scope {
+                    self.found.error_with_help(
+                        target.at,
+                        Code::OutsideScope,
+                        format!(
+                            "rule `{}` targets `any`, which is outside the file's scope",
+                            def.id.value
+                        ),
+                        "name the interfaces, or move the rule to a file with scope = \"any\"",
+                    );
+                }
+                if def.to.len() > 1 {
+                    self.found.error(
+                        target.at,
+                        Code::BadValue,
+                        "`any` stands beside other targets, which it covers",
+                    );
+                }
+                continue;
+            };
+            let full_name = format!("{service}/{interface}");
+            let Some(index) = self
+                .interface_names
+                .require(&full_name, target.at, self.found)
+            else {
+                continue;
+            };
+            let on = self
+                .policy
+                .interfaces
+                .get(index)
+                .and_then(|i| self.policy.groups.get(i.on));
+            if let Some(matches) = on.map(|group| group.matches.clone()) {
+                let what = format!("target `{full_name}` of rule `{}`", def.id.value);
+                self.require_in_scope(file, &matches, target.at, &what);
+            }
+            targets.insert(index);
+        }
+        if everywhere {
+            targets.clear();
+        }
+        (everywhere, targets)
+    }
+
+    fn misplaced(&mut self, def: &RuleDef) {
+        let mut refuse = |at: Option<Place>, key: &str, help: &str| {
+            if let Some(at) = at {
+                let effect = match def.effect {
+                    Effect::Allow => "an allow",
+                    Effect::Deny => "a deny",
+                };
+                let message = format!(
+                    "`{key}` does not belong on {effect}: rule `{}`",
+                    def.id.value
+                );
+                self.found
+                    .error_with_help(at, Code::MisplacedCondition, message, help);
+            }
+        };
+        match def.effect {
+            Effect::Allow => {
+                refuse(
+                    def.unless_state.as_ref().map(|s| s.at),
+                    "unless_state",
+                    "an allow names the states it needs: state",
+                );
+            }
+            Effect::Deny => {
+                refuse(
+                    def.state.as_ref().map(|s| s.at),
+                    "state",
+                    "a deny matches every state but those of unless_state",
+                );
+                let help = "a deny holds however old the evidence is";
+                refuse(def.fresh.as_ref().map(|s| s.at), "fresh", help);
+                refuse(def.offline.as_ref().map(|s| s.at), "offline", help);
+            }
+        }
+    }
+}
+
+fn distinct<T: Ord>(items: &[crate::source::Placed<T>]) -> usize {
+    items
+        .iter()
+        .map(|item| &item.value)
+        .collect::<BTreeSet<_>>()
+        .len()
+}
+
+/// An unstated tier narrows an allow (by the directory's default, or to everything but `software`) and never a deny:
+/// what is denied to any is denied to software too.
+fn tiers_of(def: &RuleDef, terms: &DirectoryTerms) -> Tiers {
+    match (&def.tier, def.effect, &terms.tier) {
+        (Some(tier), ..) => Tiers::These(tier.value.clone()),
+        (None, Effect::Deny, _) => Tiers::Every,
+        (None, Effect::Allow, Some(default)) => Tiers::These(default.clone()),
+        (None, Effect::Allow, None) => Tiers::Rooted,
+    }
+}
+
+fn states_of(def: &RuleDef) -> States {
+    match (def.effect, &def.state, &def.unless_state) {
+        (Effect::Allow, Some(state), _) => States::These(state.value.clone()),
+        (Effect::Allow, None, _) => States::Proven,
+        (Effect::Deny, _, Some(unless)) => States::Unless(unless.value.clone()),
+        (Effect::Deny, _, None) => States::Every,
+    }
+}
