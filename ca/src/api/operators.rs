@@ -177,8 +177,11 @@ fn proven_key(request: &OperatorRequest, trust_domain: &TrustDomain) -> Result<P
         )
     };
     let proof = hex::decode(&request.proof).map_err(|_| refused())?;
-    key.verify(&OperatorRequest::message(trust_domain, &request.name), &proof)
-        .map_err(|_| refused())?;
+    key.verify(
+        &OperatorRequest::message(trust_domain, &request.name),
+        &proof,
+    )
+    .map_err(|_| refused())?;
     Ok(key)
 }
 

@@ -1,1 +1,282 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_audit::query::Filter;
+use edgeward_audit::record::BootId;
+use edgeward_identity::{
+    Clock, Kind, Signer, SoftwareKey, SpiffeId, SpkiHash, SystemClock, Timestamp, TrustDomain,
+    VerifiedPeer,
+};
+use edgeward_policy::CompiledPolicy;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{Api, Control, ControlFault, Settings, views};
+use crate::access::{Class, Role};
+use crate::audit::AuditLog;
+use crate::keys::CloudKeys;
+use crate::serve::Caller;
+use crate::store::operators::Operator;
+use crate::store::testing::TestStore;
+
+mod flows;
+mod matrix;
+mod peers;
+
+use peers::Pki;
+
+/// The API over a fresh store, and one caller of each class.
+struct Bench {
+    api: Arc<Api>,
+    router: Router,
+    control: Arc<Recorder>,
+    pki: Pki,
+    store: TestStore,
+    _folder: tempfile::TempDir,
+}
+
+/// What the routes asked of the rest of the cloud.
+#[derive(Default)]
+struct Recorder {
+    asked: Mutex<Vec<String>>,
+}
+
+/// Somebody who calls.
+#[derive(Clone)]
+struct Someone {
+    peer: Option<Arc<VerifiedPeer>>,
+    key: Option<Arc<SoftwareKey>>,
+    bearer: Option<String>,
+}
+
+#[async_trait]
+impl Control for Recorder {
+    async fn deny(&self, keys: &[(SpkiHash, Timestamp)], reason: &str) -> Result<(), ControlFault> {
+        for (key, _) in keys {
+            self.note(format!("deny {key} {reason}"));
+        }
+        Ok(())
+    }
+
+    async fn approve(&self, node: &str, _by: &Actor) -> Result<(), ControlFault> {
+        Err(ControlFault::NoSuchNode(node.to_owned()))
+    }
+
+    async fn quarantine(&self, node: &str, by: &Actor, why: &str) -> Result<(), ControlFault> {
+        self.note(format!("quarantine {node} {by} {why}"));
+        Err(ControlFault::NoSuchNode(node.to_owned()))
+    }
+
+    async fn release(&self, _node: &str, _by: &Actor) -> Result<(), ControlFault> {
+        Err(ControlFault::Status {
+            status: "active",
+            wanted: "released",
+        })
+    }
+
+    async fn remove(&self, node: &str, _by: &Actor, _why: &str) -> Result<(), ControlFault> {
+        Err(ControlFault::NoSuchNode(node.to_owned()))
+    }
+
+    async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault> {
+        self.note(format!("activate {}", policy.version()));
+        Ok(())
+    }
+
+    fn connected(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn ek_roots(&self) -> Vec<views::EkRootView> {
+        Vec::new()
+    }
+}
+
+impl Recorder {
+    fn note(&self, what: String) {
+        self.asked.lock().push(what);
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().clone()
+    }
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let store = TestStore::sqlite().await;
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemClock.now();
+        let keys = CloudKeys::create(folder.path(), &domain(), now, |_| Ok(())).unwrap();
+        let keeper = SpiffeId::new(&domain(), Kind::Cloud, "c").unwrap();
+        let (audit, writer) =
+            AuditLog::open((*store).clone(), keeper, BootId::from_bytes([1; 16]), now)
+                .await
+                .unwrap();
+        tokio::spawn(writer.run(CancellationToken::new()));
+        let control = Arc::new(Recorder::default());
+        let settings = Settings {
+            advertise: vec!["cloud.plant.example:7443".to_owned()],
+            token_ttl: std::time::Duration::from_secs(3600),
+            token_uses: 1,
+            approval: false,
+        };
+        let api = Api::new(
+            (*store).clone(),
+            Arc::new(audit),
+            Arc::new(SystemClock),
+            Arc::new(keys),
+            control.clone(),
+            settings,
+        )
+        .await
+        .unwrap();
+        Self {
+            router: api.router(),
+            api,
+            control,
+            pki: Pki::new(),
+            store,
+            _folder: folder,
+        }
+    }
+
+    /// Somebody of this class; operators and API keys are put into the store.
+    async fn someone(&self, class: Class) -> Someone {
+        let nobody = Someone {
+            peer: None,
+            key: None,
+            bearer: None,
+        };
+        match class {
+            Class::Anonymous => nobody,
+            Class::Node => self.pki.someone(Kind::Node, "n"),
+            Class::Device => self.pki.someone(Kind::Device, "d"),
+            Class::Workload => self.pki.someone(Kind::Workload, "w/x"),
+            Class::Cloud => self.pki.someone(Kind::Cloud, "other"),
+            Class::Operator(role) => self.operator(role).await,
+            Class::ApiKey(role) => {
+                let admin = self
+                    .operator_named(&format!("maker-of-{role}"), Role::Admin)
+                    .await;
+                let request = json!({"name": format!("key-{role}"), "role": role});
+                let (status, created) = self.post(&admin, "/api/v1/apikeys", request).await;
+                assert_eq!(status, StatusCode::CREATED, "{created}");
+                Someone {
+                    bearer: Some(created["key"].as_str().unwrap().to_owned()),
+                    ..nobody
+                }
+            }
+        }
+    }
+
+    async fn operator(&self, role: Role) -> Someone {
+        self.operator_named(role.as_str(), role).await
+    }
+
+    async fn operator_named(&self, name: &str, role: Role) -> Someone {
+        let someone = self.pki.someone(Kind::Operator, name);
+        let now = SystemClock.now();
+        let operator = Operator {
+            name: name.to_owned(),
+            role,
+            key: *someone.key.as_ref().unwrap().public_key(),
+            expires: now.plus(std::time::Duration::from_secs(600)),
+            added: now,
+            added_by: "cloud".to_owned(),
+            revoked: None,
+            revoked_by: None,
+        };
+        let mut tx = self.store.begin("test").await.unwrap();
+        tx.add_operator(&operator).await.unwrap();
+        tx.commit().await.unwrap();
+        someone
+    }
+
+    async fn send(&self, who: &Someone, request: Request<Body>) -> axum::response::Response {
+        let mut request = request;
+        request.extensions_mut().insert(who.caller());
+        if let Some(bearer) = &who.bearer {
+            let value = format!("Bearer {bearer}").parse().unwrap();
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn call(
+        &self,
+        who: &Someone,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path);
+        let request = match body {
+            Some(body) => request
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        read(self.send(who, request.unwrap()).await).await
+    }
+
+    async fn get(&self, who: &Someone, path: &str) -> (StatusCode, Value) {
+        self.call(who, Method::GET, path, None).await
+    }
+
+    async fn post(&self, who: &Someone, path: &str, body: Value) -> (StatusCode, Value) {
+        self.call(who, Method::POST, path, Some(body)).await
+    }
+
+    async fn delete(&self, who: &Someone, path: &str) -> (StatusCode, Value) {
+        self.call(who, Method::DELETE, path, None).await
+    }
+
+    /// All events of a kind, after everything queued was written.
+    async fn recorded(&self, kind: EventKind) -> Vec<Event> {
+        self.api.audit.flush().await;
+        let (events, _) = self
+            .store
+            .events(&Filter::default(), None, 1000)
+            .await
+            .unwrap();
+        events
+            .into_iter()
+            .map(|stored| stored.event)
+            .filter(|event| event.kind == kind)
+            .collect()
+    }
+}
+
+impl Someone {
+    fn caller(&self) -> Caller {
+        Caller {
+            peer: self.peer.clone(),
+            exporter: [0; 32],
+            remote: SocketAddr::from(([192, 0, 2, 9], 40_000)),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    fn sign(&self, message: &[u8]) -> String {
+        hex::encode(self.key.as_ref().unwrap().sign(message).unwrap())
+    }
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::new("plant.example").unwrap()
+}
+
+async fn read(response: axum::response::Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}

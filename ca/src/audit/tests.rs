@@ -65,10 +65,14 @@ impl Journal {
     }
 
     fn batch(&self, from: usize, to: usize) -> VerifiedBatch {
-        let (svid, key) = (SoftwareKey::generate().unwrap(), SoftwareKey::generate().unwrap());
+        let (svid, key) = (
+            SoftwareKey::generate().unwrap(),
+            SoftwareKey::generate().unwrap(),
+        );
         let node = self.chain.node().clone();
         let statement =
-            JournalKeyStatement::sign(&svid, &node, self.chain.boot(), key.public_key(), NOW).unwrap();
+            JournalKeyStatement::sign(&svid, &node, self.chain.boot(), key.public_key(), NOW)
+                .unwrap();
         let journal_key = statement.verify(&node, svid.public_key(), NOW).unwrap();
         let records = self.records[from..to]
             .iter()
@@ -101,7 +105,14 @@ async fn faults(store: &Store) -> Vec<(FaultKind, u64, u64, bool)> {
         .await
         .unwrap()
         .into_iter()
-        .map(|fault| (fault.kind, fault.first_seq, fault.last_seq, fault.resolved.is_some()))
+        .map(|fault| {
+            (
+                fault.kind,
+                fault.first_seq,
+                fault.last_seq,
+                fault.resolved.is_some(),
+            )
+        })
         .collect()
 }
 
