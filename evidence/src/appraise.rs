@@ -317,4 +317,4 @@ fn hash_of(fields: &ProfileFields, pcr: &BTreeMap<u8, BTreeSet<Vec<u8>>>) -> Dig
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

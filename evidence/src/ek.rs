@@ -6,9 +6,11 @@
 
 pub mod certificate;
 pub mod der;
+mod issuer;
 mod path;
 pub mod refusal;
 pub mod roots;
+mod signed;
 pub mod template;
 pub mod weak;
 

@@ -102,13 +102,17 @@ fn encapsulate(
             }?;
             Ok((seed, encrypted))
         }
-        Key::Ecc { curve, .. } => encapsulate_ecc(ek, *curve, label, random),
+        Key::Ecc { curve, .. } => {
+            let point = ek.ecc_point().ok_or(CannotChallenge::InvalidKey)?;
+            encapsulate_ecc(ek.name_alg, *curve, &point, label, random)
+        }
     }
 }
 
 fn encapsulate_ecc(
-    ek: &Public,
+    hash: HashAlg,
     curve: Curve,
+    ek_point: &[u8],
     label: &[u8],
     random: &dyn SecureRandom,
 ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), CannotChallenge> {
@@ -122,14 +126,12 @@ fn encapsulate_ecc(
         .compute_public_key()
         .map_err(|_| CannotChallenge::Random)?;
     let (x, y) = split_point(public.as_ref(), curve).ok_or(CannotChallenge::InvalidKey)?;
-    let point = ek.ecc_point().ok_or(CannotChallenge::InvalidKey)?;
-    let (ek_x, _) = split_point(&point, curve).ok_or(CannotChallenge::InvalidKey)?;
-    let bits = bits_of(ek.name_alg.digest_len());
+    let (ek_x, _) = split_point(ek_point, curve).ok_or(CannotChallenge::InvalidKey)?;
+    let bits = bits_of(hash.digest_len());
     // ring checks that the EK's point lies on the curve.
-    let seed = agree_ephemeral(ephemeral, &UnparsedPublicKey::new(algorithm, &point), |z| {
-        kdfe(ek.name_alg, z, label, x, ek_x, bits)
-    })
-    .map_err(|_| CannotChallenge::InvalidKey)?;
+    let peer = UnparsedPublicKey::new(algorithm, ek_point);
+    let seed = agree_ephemeral(ephemeral, &peer, |z| kdfe(hash, z, label, x, ek_x, bits))
+        .map_err(|_| CannotChallenge::InvalidKey)?;
     let mut encrypted = Vec::new();
     put_sized(&mut encrypted, x);
     put_sized(&mut encrypted, y);

@@ -342,4 +342,4 @@ fn check_tpm(tpm: &TpmResult) -> Result<CheckedTpm, ResultRefused> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,20 +13,28 @@ use crate::ek::{MAX_CERTIFICATE_BYTES, der, weak};
 use crate::tpm::public::Curve;
 
 /// `tcg-kp-EKCertificate`.
-const EKU_EK_CERTIFICATE: &str = "2.23.133.8.1";
+pub(crate) const EKU_EK_CERTIFICATE: &str = "2.23.133.8.1";
 const TPM_MANUFACTURER: &str = "2.23.133.2.1";
 const TPM_MODEL: &str = "2.23.133.2.2";
 const TPM_VERSION: &str = "2.23.133.2.3";
 const SUBJECT_ALTERNATIVE_NAME: &str = "2.5.29.17";
 /// Critical extensions that these checks and the path verification understand: key usage, subject alternative name,
-/// basic constraints, extended key usage, and on issuers name constraints.
-const LEAF_CRITICAL: [&str; 4] = [
+/// basic constraints, certificate policies (any will do), extended key usage; on issuers name constraints (refused later).
+const LEAF_CRITICAL: [&str; 5] = [
     "2.5.29.15",
     SUBJECT_ALTERNATIVE_NAME,
     "2.5.29.19",
+    "2.5.29.32",
     "2.5.29.37",
 ];
-const ISSUER_CRITICAL: [&str; 4] = ["2.5.29.15", "2.5.29.19", "2.5.29.30", "2.5.29.37"];
+const ISSUER_CRITICAL: [&str; 5] = [
+    "2.5.29.15",
+    "2.5.29.19",
+    "2.5.29.30",
+    "2.5.29.32",
+    "2.5.29.37",
+];
+const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 const RSA_OAEP: &str = "1.2.840.113549.1.1.7";
 const P256: &str = "1.2.840.10045.3.1.7";
 const P384: &str = "1.3.132.0.34";
@@ -57,11 +65,7 @@ pub(crate) struct EkLeaf {
 }
 
 pub(crate) fn check_leaf(bytes: &[u8]) -> Result<EkLeaf, EkRefused> {
-    let certificate = parse_strict(bytes)?;
-    check_critical(&certificate, &LEAF_CRITICAL)?;
-    if certificate.is_ca() {
-        return Err(EkRefused::IsAuthority);
-    }
+    let certificate = parse_end_entity(bytes)?;
     let key = certified_key(&certificate)?;
     check_key_usage(&certificate, &key)?;
     check_extended_key_usage(&certificate)?;
@@ -93,18 +97,24 @@ pub(crate) fn check_issuer(bytes: &[u8]) -> Result<X509Certificate<'_>, EkRefuse
     Ok(certificate)
 }
 
-/// Whether the certificate is an authority that may sign certificates: basic constraints and key usage both say so.
-pub(crate) fn may_sign_certificates(certificate: &X509Certificate<'_>) -> bool {
-    let usage = certificate.key_usage().ok().flatten();
-    certificate.is_ca() && usage.is_some_and(|usage| usage.value.key_cert_sign())
-}
-
 pub(crate) fn validity(certificate: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
     let validity = certificate.validity();
     (
         timestamp(validity.not_before),
         timestamp(validity.not_after),
     )
+}
+
+/// What holds for the last certificate of any path.
+pub(crate) fn parse_end_entity(bytes: &[u8]) -> Result<X509Certificate<'_>, EkRefused> {
+    let certificate = parse_strict(bytes)?;
+    check_critical(&certificate, &LEAF_CRITICAL)?;
+    // Name constraints, too, are for authorities only.
+    let constrains = !matches!(certificate.name_constraints(), Ok(None));
+    if certificate.is_ca() || constrains {
+        return Err(EkRefused::IsAuthority);
+    }
+    Ok(certificate)
 }
 
 /// Strict DER, X.509, one instance of each extension, and a key within the bounds that keep verification cheap.
@@ -121,7 +131,7 @@ fn parse_strict(bytes: &[u8]) -> Result<X509Certificate<'_>, EkRefused> {
     if certificate.extensions_map().is_err() {
         return Err(EkRefused::BadDer("an extension occurs twice"));
     }
-    if let Some(rsa) = rsa_key(&certificate) {
+    if let Some(rsa) = rsa_key(&certificate)? {
         let bits = rsa_bits(rsa.modulus);
         if bits > MAX_RSA_BITS {
             return Err(EkRefused::RsaTooLarge(bits));
@@ -150,7 +160,7 @@ fn check_critical(certificate: &X509Certificate<'_>, known: &[&str]) -> Result<(
 }
 
 fn certified_key(certificate: &X509Certificate<'_>) -> Result<CertifiedKey, EkRefused> {
-    if let Some(rsa) = rsa_key(certificate) {
+    if let Some(rsa) = rsa_key(certificate)? {
         let modulus = strip_zeros(rsa.modulus);
         if strip_zeros(rsa.exponent) != RSA_EXPONENT {
             return Err(EkRefused::RsaExponent);
@@ -190,17 +200,18 @@ fn certified_key(certificate: &X509Certificate<'_>) -> Result<CertifiedKey, EkRe
     }
 }
 
-/// The RSA key, under `rsaEncryption` or, as some makers have it, under `id-RSAES-OAEP`.
-fn rsa_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<RSAPublicKey<'a>> {
+/// The RSA key, under `rsaEncryption` or, as some makers have it, under `id-RSAES-OAEP`. `None` for other kinds.
+fn rsa_key<'a>(
+    certificate: &'a X509Certificate<'_>,
+) -> Result<Option<RSAPublicKey<'a>>, EkRefused> {
     let info = certificate.public_key();
-    if info.algorithm.algorithm.to_id_string() == RSA_OAEP {
-        return RSAPublicKey::from_der(&info.subject_public_key.data)
-            .ok()
-            .map(|(_, key)| key);
+    let algorithm = info.algorithm.algorithm.to_id_string();
+    if algorithm != RSA_ENCRYPTION && algorithm != RSA_OAEP {
+        return Ok(None);
     }
-    match info.parsed() {
-        Ok(PublicKey::RSA(key)) => Some(key),
-        _ => None,
+    match RSAPublicKey::from_der(&info.subject_public_key.data) {
+        Ok(([], key)) => Ok(Some(key)),
+        _ => Err(EkRefused::BadDer("not an rsa key")),
     }
 }
 

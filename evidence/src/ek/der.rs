@@ -27,6 +27,27 @@ pub fn trim(bytes: &[u8]) -> Result<&[u8], &'static str> {
     bytes.get(..header + length).ok_or("value is cut off")
 }
 
+/// The content of the one value in strict DER.
+pub(crate) fn content(bytes: &[u8]) -> Result<&[u8], &'static str> {
+    let (header, length) = header(bytes)?;
+    bytes.get(header..header + length).ok_or("value is cut off")
+}
+
+/// The values in a constructed one of strict DER: tag, and value whole.
+pub(crate) fn children(bytes: &[u8]) -> Result<Vec<(u8, &[u8])>, &'static str> {
+    let mut rest = content(bytes)?;
+    let mut children = Vec::new();
+    while let Some(tag) = rest.first() {
+        let (header, length) = header(rest)?;
+        let (child, after) = rest
+            .split_at_checked(header + length)
+            .ok_or("value is cut off")?;
+        children.push((*tag, child));
+        rest = after;
+    }
+    Ok(children)
+}
+
 /// Checks one value; returns it whole, and what follows.
 fn check_value(bytes: &[u8], depth: usize) -> Result<(&[u8], &[u8]), &'static str> {
     if depth > MAX_DEPTH {

@@ -1,13 +1,19 @@
-//! Certificate paths (RFC 5280, 6): built and verified by webpki, with the checks that it leaves to its caller.
-
-use std::time::Duration;
+//! Certificate paths (RFC 5280, section 6) from an EK certificate to a pinned root.
+//!
+//! Written out here because webpki refuses critical certificate policies, which the issuing certificates of Infineon,
+//! STMicroelectronics and Intel all have. Signatures are webpki's. Policies are not constrained (any policy will do);
+//! what would have to be processed and is not (name constraints, policy constraints) is refused.
 
 use edgeward_identity::Timestamp;
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, VerifiedPath, ring};
+use rustls_pki_types::SignatureVerificationAlgorithm;
+use webpki::ring;
 
-use crate::ek::certificate::{check_issuer, may_sign_certificates};
+use crate::ek::issuer::Issuer;
 use crate::ek::refusal::EkRefused;
+use crate::ek::signed::Signed;
+
+/// Most signatures verified for one path, whatever certificates are sent: each costs some 0.1 ms.
+pub(crate) const MAX_SIGNATURES: usize = 32;
 
 /// SHA-1 is not among them.
 const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
@@ -23,110 +29,132 @@ const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     ring::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
 ];
 
-/// A trust anchor with what webpki does not keep of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Anchor {
-    pub(crate) trust: TrustAnchor<'static>,
-    pub(crate) not_before: Timestamp,
-    pub(crate) not_after: Timestamp,
-}
-
-/// A verified path: where it ends, and over which intermediates it goes.
-#[derive(Clone, Debug)]
+/// A verified path: where it ends, and over which of the candidates it goes, leaf's issuer first.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
     /// Index of the anchor.
     pub(crate) anchor: usize,
-    pub(crate) intermediates: Vec<CertificateDer<'static>>,
+    /// Indexes of candidates.
+    pub(crate) intermediates: Vec<usize>,
 }
 
-/// Verifies `leaf` up to one of `anchors`, over at most `max_chain` certificates, leaf and anchor included.
-pub(crate) fn verify(
-    leaf: &[u8],
-    candidates: &[CertificateDer<'_>],
-    anchors: &[Anchor],
-    usage: impl ExtendedKeyUsageValidator,
-    now: Timestamp,
-    max_chain: usize,
-) -> Result<Path, EkRefused> {
-    let der = CertificateDer::from(leaf);
-    let leaf = EndEntityCert::try_from(&der).map_err(|error| refused(&error))?;
-    let trust: Vec<TrustAnchor<'_>> = anchors.iter().map(|anchor| anchor.trust.clone()).collect();
-    let extra = |path: &VerifiedPath<'_>| check_path(path, anchors, now, max_chain);
-    let path = leaf
-        .verify_for_usage(
-            ALGORITHMS,
-            &trust,
-            candidates,
-            now.into(),
-            usage,
-            None,
-            Some(&extra),
-        )
-        .map_err(|error| refused(&error))?;
-    let anchor = anchors
-        .iter()
-        .position(|anchor| anchor.trust == *path.anchor())
-        .ok_or(EkRefused::ChainUntrusted)?;
-    let intermediates = path
-        .intermediate_certificates()
-        .map(|certificate| certificate.der().into_owned())
-        .collect();
-    Ok(Path {
-        anchor,
-        intermediates,
-    })
+/// What a path may use and must satisfy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) candidates: &'a [&'a Issuer],
+    pub(crate) anchors: &'a [&'a Issuer],
+    /// A purpose that every issuer which states purposes must state (dotted OID).
+    pub(crate) usage: &'a str,
+    pub(crate) now: Timestamp,
+    /// Most certificates, leaf and anchor included.
+    pub(crate) max_chain: usize,
 }
 
-/// What webpki does not check: the anchor's validity, key usage of issuers, our own limit of length.
-fn check_path(
-    path: &VerifiedPath<'_>,
-    anchors: &[Anchor],
-    now: Timestamp,
-    max_chain: usize,
-) -> Result<(), webpki::Error> {
-    let anchor = anchors
+struct Search<'a> {
+    rules: Rules<'a>,
+    signatures_left: usize,
+    /// The failure that got nearest to a root, for the report.
+    nearest: Option<(usize, EkRefused)>,
+    intermediates: Vec<usize>,
+}
+
+/// Finds a path for `leaf`, or says why the most promising one fails.
+pub(crate) fn verify(leaf: &Signed<'_>, rules: Rules<'_>) -> Result<Path, EkRefused> {
+    let mut search = Search {
+        rules,
+        signatures_left: MAX_SIGNATURES,
+        nearest: None,
+        intermediates: Vec::new(),
+    };
+    match search.climb(leaf) {
+        Some(anchor) => Ok(Path {
+            anchor,
+            intermediates: search.intermediates,
+        }),
+        None => Err(search
+            .nearest
+            .map_or(EkRefused::ChainUntrusted, |(_, refused)| refused)),
+    }
+}
+
+impl Search<'_> {
+    /// Depth first: anchors before intermediates. Leaves the intermediates of the path found in place.
+    fn climb(&mut self, subject: &Signed<'_>) -> Option<usize> {
+        for (index, anchor) in self.rules.anchors.iter().enumerate() {
+            if anchor.subject() != subject.issuer {
+                continue;
+            }
+            match self.step(subject, anchor) {
+                Ok(()) => return Some(index),
+                Err(refused) => self.note(refused),
+            }
+        }
+        for (index, candidate) in self.rules.candidates.iter().enumerate() {
+            if candidate.subject() != subject.issuer || self.intermediates.contains(&index) {
+                continue;
+            }
+            // Leaf, those so far, this one, and an anchor.
+            if self.intermediates.len() + 3 > self.rules.max_chain {
+                self.note(EkRefused::ChainTooLong);
+                continue;
+            }
+            if let Err(refused) = self.step(subject, candidate) {
+                self.note(refused);
+                continue;
+            }
+            self.intermediates.push(index);
+            if let Some(anchor) = self.climb(&candidate.signed()) {
+                return Some(anchor);
+            }
+            self.intermediates.pop();
+        }
+        None
+    }
+
+    /// Whether `issuer` may have issued `subject`, and did.
+    fn step(&mut self, subject: &Signed<'_>, issuer: &Issuer) -> Result<(), EkRefused> {
+        issuer.check_may_sign()?;
+        issuer.check_validity(self.rules.now)?;
+        issuer.check_usage(self.rules.usage)?;
+        let below = self
+            .intermediates
+            .iter()
+            .filter_map(|index| self.rules.candidates.get(*index));
+        issuer.check_path_length(below.filter(|issuer| !issuer.is_self_issued()).count())?;
+        self.signatures_left = self
+            .signatures_left
+            .checked_sub(1)
+            .ok_or_else(|| EkRefused::ChainConstraint("too many signatures to check".into()))?;
+        verify_signature(subject, issuer)
+    }
+
+    fn note(&mut self, refused: EkRefused) {
+        let depth = self.intermediates.len();
+        if self
+            .nearest
+            .as_ref()
+            .is_none_or(|(nearest, _)| *nearest < depth)
+        {
+            self.nearest = Some((depth, refused));
+        }
+    }
+}
+
+fn verify_signature(subject: &Signed<'_>, issuer: &Issuer) -> Result<(), EkRefused> {
+    let (key_algorithm, key) = issuer.key().ok_or(EkRefused::ChainSignature)?;
+    let verified = ALGORITHMS
         .iter()
-        .find(|anchor| anchor.trust == *path.anchor())
-        .ok_or(webpki::Error::UnknownIssuer)?;
-    if now < anchor.not_before || now > anchor.not_after {
-        return Err(webpki::Error::CertExpired {
-            time: now.into(),
-            not_after: rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_millis(
-                anchor.not_after.millis(),
-            )),
+        .filter(|algorithm| {
+            algorithm.signature_alg_id().as_ref() == subject.algorithm
+                && algorithm.public_key_alg_id().as_ref() == key_algorithm
+        })
+        .any(|algorithm| {
+            algorithm
+                .verify_signature(key, subject.tbs, subject.signature)
+                .is_ok()
         });
-    }
-    if path.intermediate_certificates().count() + 2 > max_chain {
-        return Err(webpki::Error::MaximumPathDepthExceeded);
-    }
-    for issuer in path.intermediate_certificates() {
-        let der = issuer.der();
-        let may_sign = check_issuer(&der).is_ok_and(|issuer| may_sign_certificates(&issuer));
-        if !may_sign {
-            return Err(webpki::Error::EndEntityUsedAsCa);
-        }
-    }
-    Ok(())
+    verified.then_some(()).ok_or(EkRefused::ChainSignature)
 }
 
-fn refused(error: &webpki::Error) -> EkRefused {
-    use webpki::Error as E;
-    match error {
-        E::UnknownIssuer => EkRefused::ChainUntrusted,
-        E::CertExpired { .. } | E::CertNotValidYet { .. } | E::InvalidCertValidity => {
-            EkRefused::ChainExpired
-        }
-        E::EndEntityUsedAsCa => EkRefused::IssuerMayNotSign("an intermediate certificate".into()),
-        E::CaUsedAsEndEntity => EkRefused::IsAuthority,
-        E::MaximumPathDepthExceeded => EkRefused::ChainTooLong,
-        E::InvalidSignatureForPublicKey
-        | E::UnsupportedSignatureAlgorithmContext(_)
-        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
-        | E::SignatureAlgorithmMismatch => EkRefused::ChainSignature,
-        E::BadDer | E::BadDerTime | E::TrailingData(_) | E::MalformedExtensions => {
-            EkRefused::BadDer("refused by the path verification")
-        }
-        E::UnsupportedCriticalExtension => EkRefused::CriticalExtension("in the path".into()),
-        other => EkRefused::ChainConstraint(format!("{other:?}").chars().take(200).collect()),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,7 @@ pub enum EkRefused {
     #[error("an issuer's certificate has expired or is not valid yet")]
     ChainExpired,
     #[error("an issuer may not sign certificates: {0}")]
-    IssuerMayNotSign(String),
+    IssuerMayNotSign(&'static str),
     #[error("a signature in the certificate path does not verify or is of a refused algorithm")]
     ChainSignature,
     #[error("certificate path breaks a constraint: {0}")]

@@ -7,13 +7,13 @@
 use std::collections::BTreeSet;
 
 use edgeward_identity::{Tier, Timestamp};
-use rustls_pki_types::CertificateDer;
-use webpki::{KeyUsage, anchor_from_trusted_cert};
 
 use crate::digest::Digest;
-use crate::ek::certificate::{check_issuer, may_sign_certificates, validity};
-use crate::ek::path::{self, Anchor};
+use crate::ek::certificate::EKU_EK_CERTIFICATE;
+use crate::ek::issuer::Issuer;
+use crate::ek::path::{self, Rules};
 use crate::ek::refusal::EkRefused;
+use crate::ek::signed::Signed;
 use crate::ek::{MAX_CHAIN, der};
 use crate::verify::TpmTier;
 
@@ -21,8 +21,6 @@ use crate::verify::TpmTier;
 pub const MAX_ROOTS: usize = 1024;
 /// Largest file of certificates, in bytes.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
-
-const EKU_EK_CERTIFICATE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
 
 /// One file of the trust store.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +34,6 @@ pub struct EkFile<'a> {
 /// Pinned roots, intermediates at hand, allow-list and deny-list.
 #[derive(Clone, Debug, Default)]
 pub struct EkRoots {
-    anchors: Vec<Anchor>,
     roots: Vec<Pinned>,
     intermediates: Vec<Pinned>,
     listed: BTreeSet<Digest>,
@@ -66,8 +63,6 @@ pub enum RootRefused {
     Pem(String),
     #[error("{0}")]
     Certificate(#[from] EkRefused),
-    #[error("certificate may not sign certificates")]
-    NotAnAuthority,
     #[error("same root as in another tier: {0}")]
     TwoTiers(String),
 }
@@ -83,7 +78,7 @@ pub(crate) struct RootedPath {
 struct Pinned {
     name: String,
     tier: TpmTier,
-    der: CertificateDer<'static>,
+    certificate: Issuer,
 }
 
 impl EkRoots {
@@ -150,24 +145,34 @@ impl EkRoots {
         sent: &[&[u8]],
         now: Timestamp,
     ) -> Result<RootedPath, EkRefused> {
-        for certificate in sent {
-            check_issuer(certificate)?;
-        }
-        let candidates: Vec<CertificateDer<'_>> = sent
+        let sent: Vec<Issuer> = sent
             .iter()
-            .map(|bytes| CertificateDer::from(*bytes))
-            .chain(self.intermediates.iter().map(|pinned| pinned.der.clone()))
-            .collect();
-        let usage = KeyUsage::required_if_present(EKU_EK_CERTIFICATE);
-        let path = path::verify(leaf, &candidates, &self.anchors, usage, now, MAX_CHAIN)?;
+            .map(|bytes| Issuer::parse(bytes))
+            .collect::<Result<_, _>>()?;
+        let at_hand = self.intermediates.iter().map(|pinned| &pinned.certificate);
+        let candidates: Vec<&Issuer> = sent.iter().chain(at_hand).collect();
+        let anchors: Vec<&Issuer> = self.roots.iter().map(|root| &root.certificate).collect();
+        let rules = Rules {
+            candidates: &candidates,
+            anchors: &anchors,
+            usage: EKU_EK_CERTIFICATE,
+            now,
+            max_chain: MAX_CHAIN,
+        };
+        let path = path::verify(&Signed::parse(leaf)?, rules)?;
         let root = self
             .roots
             .get(path.anchor)
             .ok_or(EkRefused::ChainUntrusted)?;
+        let used = || {
+            path.intermediates
+                .iter()
+                .filter_map(|index| candidates.get(*index))
+        };
         let tier = self
             .intermediates
             .iter()
-            .filter(|pinned| path.intermediates.contains(&pinned.der))
+            .filter(|pinned| used().any(|used| used.is_same_authority(&pinned.certificate)))
             .map(|pinned| pinned.tier)
             .fold(root.tier, |worst, tier| {
                 if tier.get() > worst.get() {
@@ -187,46 +192,30 @@ impl EkRoots {
         if self.roots.len() + self.intermediates.len() >= MAX_ROOTS {
             return Err(RootRefused::TooMany);
         }
-        let certificate = check_issuer(bytes)?;
-        if !may_sign_certificates(&certificate) {
-            return Err(RootRefused::NotAnAuthority);
-        }
-        let pinned = Pinned {
-            name: file.name.to_owned(),
-            tier,
-            der: CertificateDer::from(bytes.to_vec()),
+        let certificate = Issuer::parse(bytes)?;
+        certificate.check_may_sign()?;
+        let is_root = certificate.is_self_issued();
+        let pinned = if is_root {
+            &mut self.roots
+        } else {
+            &mut self.intermediates
         };
-        if certificate.subject().as_raw() != certificate.issuer().as_raw() {
-            if !self
-                .intermediates
-                .iter()
-                .any(|other| other.der == pinned.der)
-            {
-                self.intermediates.push(pinned);
+        let known = pinned.iter().find(|other| match is_root {
+            true => other.certificate.is_same_authority(&certificate),
+            false => other.certificate.der() == certificate.der(),
+        });
+        match known {
+            Some(other) if other.tier != tier => Err(RootRefused::TwoTiers(other.name.clone())),
+            Some(_) => Ok(()),
+            None => {
+                pinned.push(Pinned {
+                    name: file.name.to_owned(),
+                    tier,
+                    certificate,
+                });
+                Ok(())
             }
-            return Ok(());
         }
-        let trust = anchor_from_trusted_cert(&pinned.der)
-            .map_err(|_| EkRefused::BadDer("not usable as a root"))?
-            .to_owned();
-        let same = self.anchors.iter().position(|anchor| {
-            anchor.trust.subject == trust.subject
-                && anchor.trust.subject_public_key_info == trust.subject_public_key_info
-        });
-        if let Some(other) = same.and_then(|index| self.roots.get(index)) {
-            return match other.tier == tier {
-                true => Ok(()),
-                false => Err(RootRefused::TwoTiers(other.name.clone())),
-            };
-        }
-        let (not_before, not_after) = validity(&certificate);
-        self.anchors.push(Anchor {
-            trust,
-            not_before,
-            not_after,
-        });
-        self.roots.push(pinned);
-        Ok(())
     }
 }
 
@@ -240,7 +229,6 @@ impl RefusedFile {
             RootRefused::TooMany => "ek_roots_too_many",
             RootRefused::Pem(_) => "ek_roots_pem",
             RootRefused::Certificate(refused) => refused.code(),
-            RootRefused::NotAnAuthority => "ek_roots_not_an_authority",
             RootRefused::TwoTiers(_) => "ek_roots_two_tiers",
         }
     }

@@ -30,6 +30,9 @@ fn is_power_of_generator(value: u32, prime: u32) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) use tests::flawed_modulus;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use rsa::BigUint;
