@@ -18,8 +18,10 @@ use crate::keys::certificates::{BACKDATE, CertificateFault, parameters};
 use crate::keys::rcgen_key::{Holder, Issuing};
 
 mod name;
+mod node;
 
 pub use name::{BadPattern, NamePattern};
+pub use node::{NodeGrant, NodeIssued, NodeNotIssued, lifetime};
 
 /// Lifetime of the cloud's own SVID; renewed at half.
 pub const CLOUD_LIFETIME: Duration = Duration::from_secs(24 * 3600);

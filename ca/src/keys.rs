@@ -303,6 +303,11 @@ impl CloudKeys {
         &self.log
     }
 
+    /// The key that signs attestation results.
+    pub(crate) fn results_signer(&self) -> &dyn Signer {
+        self.results.as_ref()
+    }
+
     /// Signs a value for members, with the key of its purpose.
     pub fn sign<T: Serialize>(&self, label: Label, value: &T) -> Result<Vec<u8>, SignError> {
         let signer = match label.purpose {

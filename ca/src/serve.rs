@@ -29,20 +29,19 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 mod connections;
-mod crowd;
 
 pub use connections::{Caller, Connections};
-use crowd::{Crowd, Place};
+use crate::crowd::{Crowd, Place, source_of};
 
 /// A TLS handshake must end within this time.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Most connections in their handshake; the oldest makes room.
 pub const MAX_HALF_OPEN: usize = 1024;
-/// Most of these from one address.
+/// Most of these from one address (IPv6: from one /64).
 pub const MAX_HALF_OPEN_PER_SOURCE: usize = 256;
 /// Most connections without a client certificate (enrolments, API keys); the oldest makes room.
 pub const MAX_ANONYMOUS: usize = 4096;
-/// Most of these from one address.
+/// Most of these from one address (IPv6: from one /64).
 pub const MAX_ANONYMOUS_PER_SOURCE: usize = 512;
 /// Most requests at a time on one connection.
 const MAX_STREAMS: u32 = 64;
@@ -77,8 +76,8 @@ pub struct Server {
 struct Shared {
     acceptor: TlsAcceptor,
     server: Server,
-    half_open: Crowd,
-    anonymous: Crowd,
+    half_open: Crowd<IpAddr>,
+    anonymous: Crowd<IpAddr>,
     stop: CancellationToken,
 }
 
@@ -115,7 +114,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, remote)) => {
-                    let place = shared.half_open.enter(remote.ip());
+                    let place = shared.half_open.enter(source_of(remote.ip()));
                     tasks.spawn(connection(shared.clone(), stream, remote, place));
                 }
                 Err(error) => {
@@ -133,7 +132,7 @@ impl Server {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, place: Place) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, place: Place<IpAddr>) {
     // A small answer should not wait for the next one; failing to say so costs time only.
     let _ = stream.set_nodelay(true);
     let (stream, caller) = match handshake(&shared, stream, remote, &place).await {
@@ -167,7 +166,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, 
             }
         }
         None => {
-            let place = shared.anonymous.enter(remote.ip());
+            let place = shared.anonymous.enter(source_of(remote.ip()));
             tokio::select! {
                 () = http(&shared, stream, caller) => {}
                 () = place.evicted() => {}
@@ -180,7 +179,7 @@ async fn handshake(
     shared: &Shared,
     stream: TcpStream,
     remote: SocketAddr,
-    place: &Place,
+    place: &Place<IpAddr>,
 ) -> Result<(TlsStream<TcpStream>, Caller), Rejected> {
     let accepted = tokio::select! {
         accepted = tokio::time::timeout(HANDSHAKE_DEADLINE, shared.acceptor.accept(stream)) => accepted,

@@ -153,6 +153,28 @@ impl Store {
             .transpose()
     }
 
+    /// Keys of a node's certificates that have not ended, with the last end of each, newest first.
+    pub async fn live_keys(
+        &self,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Vec<(SpkiHash, Timestamp)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT key_hash, MAX(not_after) AS not_after, MAX(issued) AS issued FROM svids \
+             WHERE node = $1 AND not_after > $2 GROUP BY key_hash ORDER BY MAX(issued) DESC",
+        )
+        .bind(name)
+        .bind(to_column(now))
+        .fetch_all(&mut *self.read().await?)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let key = parse_column("key hash", row.try_get("key_hash")?)?;
+                Ok((key, time_from_column(row.try_get("not_after")?)))
+            })
+            .collect()
+    }
+
     /// A certificate of this node with this key that has not ended.
     pub async fn svid_with_key(
         &self,

@@ -1,0 +1,380 @@
+//! How a machine becomes a node: token, evidence, certificate. The server of the contract's `Enrolment`.
+//!
+//! One stream, one attempt: begin, challenge, proof, issued, acknowledge. Nothing is written before the proof; an
+//! attempt is memory within bounds, and so holds back nobody else, whichever token and EK it names.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use edgeward_audit::Event;
+use edgeward_audit::event::EventKind;
+use edgeward_evidence::make_credential::{ActivationSecret, draw_secret};
+use edgeward_evidence::verify::{
+    EnrolEvidence, EnrolExpected, SignedAttest, SoftwareEnrolExpected, VerifiedEvidence,
+    verify_enrolment, verify_software_enrolment,
+};
+use edgeward_evidence::{EkRoots, Exporter, Nonce, make_credential};
+use edgeward_identity::{SpiffeId, SpkiHash};
+use edgeward_wire::limits::{ENROL_DEADLINE, MAX_ENROL_MESSAGE_BYTES};
+use edgeward_wire::v1::enrolment_server::{Enrolment, EnrolmentServer};
+use edgeward_wire::v1::{self, enrol_request, enrol_response};
+use futures::Stream;
+use ring::rand::SystemRandom;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::access::guard::actor_of;
+use crate::attest::judge::{appraised, quote_from_wire, selection_to_wire};
+use crate::attest::{Measured, measured};
+use crate::crowd::{Crowd, Place, source_of};
+use crate::hub::Hub;
+use crate::serve::Caller;
+
+mod admit;
+mod claims;
+mod refusal;
+pub mod roots;
+mod token;
+
+
+pub(crate) use admit::overlay_of;
+pub use refusal::EnrolRefused;
+pub use token::RETRY_FOR;
+
+use admit::{Admitted, Proven, admit};
+use claims::{Candidate, Rooted};
+
+/// Most attempts at a time; the oldest makes room.
+pub const MAX_ATTEMPTS: usize = 1024;
+/// Most of these from one address (IPv6: from one /64).
+pub const MAX_ATTEMPTS_PER_SOURCE: usize = 256;
+/// Most of these with one token and one EK: whoever merely names somebody else's EK keeps nobody out.
+pub const MAX_RESERVATIONS: usize = 8;
+
+/// The service.
+#[derive(Clone)]
+pub struct EnrolService {
+    hub: Arc<Hub>,
+    roots: Arc<EkRoots>,
+    sources: Crowd<IpAddr>,
+    /// By token and root: the two-minute reservation.
+    reservations: Crowd<(String, String)>,
+}
+
+type Incoming = Streaming<v1::EnrolRequest>;
+type Answers = mpsc::Sender<Result<v1::EnrolResponse, Status>>;
+
+/// What one attempt is bound to.
+struct Challenge {
+    nonce: Nonce,
+    secret: ActivationSecret,
+    exporter: Exporter,
+    measured: Measured,
+}
+
+impl EnrolService {
+    pub fn new(hub: Arc<Hub>, roots: EkRoots) -> Self {
+        Self {
+            hub,
+            roots: Arc::new(roots),
+            sources: Crowd::new(MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE),
+            reservations: Crowd::new(MAX_ATTEMPTS, MAX_RESERVATIONS),
+        }
+    }
+
+    pub fn into_server(self) -> EnrolmentServer<Self> {
+        EnrolmentServer::new(self).max_decoding_message_size(MAX_ENROL_MESSAGE_BYTES)
+    }
+
+    /// The whole attempt. The machine is told whatever comes of it.
+    async fn attempt(&self, caller: Caller, mut incoming: Incoming, answers: Answers) {
+        let place = self.sources.enter(source_of(caller.remote.ip()));
+        let mut about = About::default();
+        let outcome = tokio::select! {
+            done = tokio::time::timeout(
+                ENROL_DEADLINE,
+                self.converse(&caller, &mut incoming, &answers, &mut about),
+            ) => done.unwrap_or(Err(EnrolRefused::Deadline)),
+            () = place.evicted() => Err(EnrolRefused::Evicted),
+        };
+        if let Err(refused) = outcome {
+            self.note(&caller, &about, &refused);
+            let refused = v1::Refused {
+                code: refused.code().to_owned(),
+                retry_seconds: refused.retry_seconds(),
+            };
+            answer(&answers, enrol_response::Step::Refused(refused)).await;
+        }
+    }
+
+    async fn converse(
+        &self,
+        caller: &Caller,
+        incoming: &mut Incoming,
+        answers: &Answers,
+        about: &mut About,
+    ) -> Result<(), EnrolRefused> {
+        let hub = &self.hub;
+        let enrol_request::Step::Begin(begin) = next(incoming).await? else {
+            return Err(EnrolRefused::Order);
+        };
+        about.token.clone_from(&begin.token_id);
+        about.name.clone_from(&begin.wanted_name);
+        let token = hub
+            .store
+            .token(&begin.token_id)
+            .await?
+            .ok_or_else(|| EnrolRefused::TokenUnknown(begin.token_id.chars().take(64).collect()))?;
+        token::check_secret(&token, &begin.token_secret)?;
+        let candidate = Candidate::parse(begin, &self.roots, hub.clock.now())?;
+        let root = candidate.root_id();
+        root.as_str().clone_into(&mut about.root);
+        self.precheck(&token, &candidate).await?;
+        let reservation = self
+            .reservations
+            .enter((token.id.clone(), root.as_str().to_owned()));
+        let policy = hub.policy();
+        let measured = measured(policy.as_deref(), &token.labels)
+            .map_err(crate::attest::Refusal::from)?;
+        if matches!(candidate.rooted, Rooted::Software { .. }) && !measured.software {
+            return Err(EnrolRefused::SoftwareTier);
+        }
+        let challenge = Challenge::draw(caller, measured)?;
+        let message = challenge.message(&candidate)?;
+        answer(answers, enrol_response::Step::Challenge(message)).await;
+        let proof = proof(incoming, &reservation).await?;
+        // From here on the challenge is spent: this attempt has no second proof.
+        let evidence = verify(hub, &token.id, &candidate, &challenge, proof)?;
+        let appraisal = appraised(&evidence, &challenge.measured)?;
+        let proven = Proven {
+            token_id: &token.id,
+            root: &root,
+            wanted_name: &candidate.wanted_name,
+            evidence: &evidence,
+            appraisal: &appraisal,
+            actor: actor_of(caller),
+        };
+        match admit(hub, proven).await? {
+            Admitted::Pending(pending) => {
+                answer(answers, enrol_response::Step::Pending(pending)).await;
+                Ok(())
+            }
+            Admitted::Issued { answer: issued, node, key } => {
+                metrics::counter!("edgeward_enrolments_total").increment(1);
+                tracing::info!(%node, "enrolled");
+                answer(answers, enrol_response::Step::Issued(*issued)).await;
+                self.acknowledged(incoming, &node, &key).await
+            }
+        }
+    }
+
+    /// Refuses before any work what would be refused after the proof anyway. The transaction decides.
+    async fn precheck(
+        &self,
+        token: &crate::store::tokens::TokenRow,
+        candidate: &Candidate,
+    ) -> Result<(), EnrolRefused> {
+        let root = candidate.root_id();
+        let mut tx = self.hub.store.begin("enrol.precheck").await?;
+        let used = tx.token_use(&token.id, root.as_str()).await?;
+        drop(tx);
+        let open = used.is_some();
+        token::check_use(token, &root, used.as_ref(), open, self.hub.clock.now())?;
+        if used.is_none() {
+            let domain = &self.hub.config.trust_domain;
+            token::choose_name(token, &candidate.wanted_name, domain)?;
+        }
+        Ok(())
+    }
+
+    async fn acknowledged(
+        &self,
+        incoming: &mut Incoming,
+        node: &SpiffeId,
+        key: &SpkiHash,
+    ) -> Result<(), EnrolRefused> {
+        // Silence is no refusal: the certificate is out, and a session acknowledges it as well.
+        let Ok(enrol_request::Step::Acknowledge(_)) = next(incoming).await else {
+            return Ok(());
+        };
+        let hub = &self.hub;
+        let mut tx = hub.store.begin("enrol.acknowledge").await?;
+        tx.acknowledge_svid(node.name(), key).await?;
+        let event = Event::new(hub.clock.now(), node.clone(), EventKind::EnrolmentAcknowledged)
+            .subject(node.clone());
+        hub.audit.record_in(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The full reason goes to the log and the audit log; nothing else has changed.
+    fn note(&self, caller: &Caller, about: &About, refused: &EnrolRefused) {
+        let code = refused.code();
+        metrics::counter!("edgeward_enrolments_refused_total", "code" => code).increment(1);
+        match refused.alerts() {
+            true => tracing::error!(remote = %caller.remote, code, reason = %refused, "somebody takes over a name or a machine"),
+            false => tracing::info!(remote = %caller.remote, code, reason = %refused, "enrolment refused"),
+        }
+        let kind = match refused.is_about_token() {
+            true => EventKind::TokenRefused,
+            false => EventKind::EnrolmentRefused,
+        };
+        let mut event = Event::new(self.hub.clock.now(), actor_of(caller), kind)
+            .denied(code)
+            .detail("reason", refused)
+            .detail("token", about.token.chars().take(64).collect::<String>());
+        if !about.name.is_empty() {
+            event = event.detail("name", about.name.chars().take(128).collect::<String>());
+        }
+        if !about.root.is_empty() {
+            event = event.detail("root", &about.root);
+        }
+        if refused.alerts() {
+            event = event.detail("alert", "takeover");
+        }
+        self.hub.audit.later(event);
+    }
+}
+
+/// What an attempt is known by while nothing is proven.
+#[derive(Default)]
+struct About {
+    token: String,
+    name: String,
+    root: String,
+}
+
+impl Challenge {
+    fn draw(caller: &Caller, measured: Measured) -> Result<Self, EnrolRefused> {
+        let random = SystemRandom::new();
+        Ok(Self {
+            nonce: Nonce::draw(&random)?,
+            secret: draw_secret(&random)?,
+            exporter: Exporter::from_bytes(caller.exporter),
+            measured,
+        })
+    }
+
+    fn message(&self, candidate: &Candidate) -> Result<v1::EnrolChallenge, EnrolRefused> {
+        let (credential_blob, encrypted_secret) = match &candidate.rooted {
+            Rooted::Tpm(claims) => {
+                let credential = make_credential(
+                    claims.ek.public(),
+                    claims.ak.name(),
+                    &self.secret,
+                    &SystemRandom::new(),
+                )?;
+                (credential.id_object, credential.encrypted_secret)
+            }
+            Rooted::Software { .. } => (Vec::new(), Vec::new()),
+        };
+        Ok(v1::EnrolChallenge {
+            nonce: self.nonce.as_bytes().to_vec(),
+            credential_blob,
+            encrypted_secret,
+            pcr_selection: Some(selection_to_wire(&self.measured.selection)),
+        })
+    }
+}
+
+fn verify(
+    hub: &Hub,
+    token_id: &str,
+    candidate: &Candidate,
+    challenge: &Challenge,
+    proof: v1::enrol_proof::Proof,
+) -> Result<VerifiedEvidence, EnrolRefused> {
+    use v1::enrol_proof::Proof;
+    let trust_domain = &hub.config.trust_domain;
+    match (&candidate.rooted, proof) {
+        (Rooted::Tpm(claims), Proof::Tpm(proof)) => {
+            let quote = proof.quote.ok_or(EnrolRefused::Incomplete("quote"))?;
+            let evidence = EnrolEvidence {
+                certify: SignedAttest {
+                    attest: proof.certify_attest,
+                    signature: proof.certify_signature,
+                },
+                quote: quote_from_wire(quote)?,
+            };
+            let expected = EnrolExpected {
+                trust_domain,
+                token_id,
+                nonce: &challenge.nonce,
+                exporter: &challenge.exporter,
+                boot_key: &candidate.boot_key,
+                ek: &claims.ek,
+                ak: &claims.ak,
+                svid: &claims.svid,
+                secret: &challenge.secret,
+                selection: &challenge.measured.selection,
+            };
+            Ok(verify_enrolment(&evidence, &expected)?)
+        }
+        (Rooted::Software { svid_key }, Proof::Software(proof)) => {
+            let expected = SoftwareEnrolExpected {
+                trust_domain,
+                token_id,
+                nonce: &challenge.nonce,
+                exporter: &challenge.exporter,
+                boot_key: &candidate.boot_key,
+                svid_key,
+            };
+            Ok(verify_software_enrolment(&proof.signature, &expected)?)
+        }
+        _ => Err(EnrolRefused::Order),
+    }
+}
+
+async fn proof(
+    incoming: &mut Incoming,
+    reservation: &Place<(String, String)>,
+) -> Result<v1::enrol_proof::Proof, EnrolRefused> {
+    let step = tokio::select! {
+        step = next(incoming) => step?,
+        () = reservation.evicted() => return Err(EnrolRefused::Evicted),
+    };
+    match step {
+        enrol_request::Step::Proof(proof) => {
+            proof.proof.ok_or(EnrolRefused::Incomplete("proof"))
+        }
+        _ => Err(EnrolRefused::Order),
+    }
+}
+
+async fn next(incoming: &mut Incoming) -> Result<enrol_request::Step, EnrolRefused> {
+    match incoming.message().await {
+        Ok(Some(message)) => message.step.ok_or(EnrolRefused::Order),
+        Ok(None) | Err(_) => Err(EnrolRefused::Order),
+    }
+}
+
+async fn answer(answers: &Answers, step: enrol_response::Step) {
+    // A machine that went away learns nothing; the audit log does.
+    let _ = answers
+        .send(Ok(v1::EnrolResponse { step: Some(step) }))
+        .await;
+}
+
+#[tonic::async_trait]
+impl Enrolment for EnrolService {
+    type EnrolStream = Pin<Box<dyn Stream<Item = Result<v1::EnrolResponse, Status>> + Send>>;
+
+    async fn enrol(
+        &self,
+        request: Request<Streaming<v1::EnrolRequest>>,
+    ) -> Result<Response<Self::EnrolStream>, Status> {
+        let caller = request
+            .extensions()
+            .get::<Caller>()
+            .cloned()
+            .ok_or_else(|| Status::internal("caller_unknown"))?;
+        let (answers, receiver) = mpsc::channel(2);
+        let service = self.clone();
+        tokio::spawn(async move {
+            service.attempt(caller, request.into_inner(), answers).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}

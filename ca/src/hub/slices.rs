@@ -1,0 +1,219 @@
+//! Slices and directories: what each session is told of the policy and of its peers, and when that has changed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_evidence::Digest;
+use edgeward_identity::{Purpose, SpiffeId, Timestamp};
+use edgeward_policy::{CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Slice, SliceError};
+use edgeward_wire::v1::{self, cloud_message::Body};
+
+use super::{Hub, HubFault};
+use crate::keys::Label;
+use crate::store::nodes::NodeRow;
+
+/// How long before its end a slice is replaced at the latest.
+const RENEW_BEFORE: Duration = Duration::from_secs(24 * 3600);
+/// The fact that numbers slices.
+const NUMBER: &str = "slice.number";
+
+/// Policy and fleet, sorted for cutting, at one moment.
+#[derive(Debug)]
+pub(super) struct Fleeted {
+    policy: Arc<CompiledPolicy>,
+    index: FleetIndex,
+    number: u64,
+}
+
+/// What a session was last sent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    content: Option<Digest>,
+    renew_at: Timestamp,
+    /// Names of the nodes it may meet.
+    pub(super) peers: BTreeSet<String>,
+}
+
+/// A slice ready to be sent.
+#[derive(Clone, Debug)]
+pub struct SignedSlice {
+    pub bytes: Vec<u8>,
+    pub peers: BTreeSet<String>,
+    pub lifetimes: Lifetimes,
+    content: Digest,
+    renew_at: Timestamp,
+}
+
+impl Hub {
+    /// Says that policy, nodes or their labels have changed.
+    pub(crate) fn fleet_changed(&self) {
+        self.stale_fleet
+            .store(true, std::sync::atomic::Ordering::Release);
+        self.fleet_notify.notify_one();
+    }
+
+    /// The slice of a node as of now; `None` without a policy, or for a node that is not active.
+    pub async fn slice(&self, id: &SpiffeId) -> Result<Option<SignedSlice>, HubFault> {
+        let Some(fleeted) = self.fleeted().await? else {
+            return Ok(None);
+        };
+        match self.cut_slice(&fleeted, id) {
+            Ok(slice) => Ok(Some(slice)),
+            Err(HubFault::Slice(SliceError::UnknownNode(_))) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// What the lifetime of a node's certificate follows from.
+    pub async fn lifetimes(&self, id: &SpiffeId) -> Option<Lifetimes> {
+        match self.slice(id).await {
+            Ok(slice) => slice.map(|slice| slice.lifetimes),
+            Err(fault) => {
+                tracing::error!(node = %id, %fault, "slice cannot be made");
+                None
+            }
+        }
+    }
+
+    /// As [`Hub::lifetimes`], for a node that joins the fleet now.
+    pub(crate) fn lifetimes_with(&self, id: &SpiffeId, row: &NodeRow) -> Option<Lifetimes> {
+        let policy = self.policy.load_full()?;
+        let mut fleet = Fleet::clone(&self.directory.lock().fleet());
+        fleet.nodes.retain(|node| node.id != *id);
+        fleet.nodes.push(FleetNode {
+            id: id.clone(),
+            labels: row.labels.clone(),
+            tier: row.tier,
+            v4: Some(row.v4),
+        });
+        match policy.slice(id, &fleet, Timestamp::default()) {
+            Ok(slice) => Some(slice.lifetimes),
+            Err(fault) => {
+                tracing::error!(node = %id, %fault, "slice cannot be made");
+                None
+            }
+        }
+    }
+
+    /// The whole directory of a node, for a session that begins or a slice that changed.
+    pub(crate) fn directory_of(&self, peers: &BTreeSet<String>) -> v1::PeerUpdate {
+        let directory = self.directory.lock();
+        v1::PeerUpdate {
+            full: true,
+            peers: peers
+                .iter()
+                .filter_map(|name| directory.get(name))
+                .filter(|member| member.is_active())
+                .map(super::Member::to_wire)
+                .collect(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// Sends every session whose slice has changed, or ends soon, its new one. The task behind [`Hub::fleet_changed`].
+    pub(super) async fn distribute(&self) -> Result<(), HubFault> {
+        let Some(fleeted) = self.fleeted().await? else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        for (name, number) in self.attached() {
+            let Some(id) = self.member(&name).map(|member| member.id) else {
+                continue;
+            };
+            let slice = match self.cut_slice(&fleeted, &id) {
+                Ok(slice) => slice,
+                Err(fault) => {
+                    tracing::warn!(node = %id, %fault, "no slice for this node");
+                    continue;
+                }
+            };
+            let sent = slice.sent();
+            let due = self.with_session(&name, number, |session| {
+                let due = session.sent.content != sent.content || now >= session.sent.renew_at;
+                if due {
+                    session.sent = sent.clone();
+                }
+                due
+            });
+            if due == Some(true) {
+                let peers = self.directory_of(&slice.peers);
+                self.send_to(&name, number, Body::Slice(slice.bytes));
+                self.send_to(&name, number, Body::Peers(peers));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorts the fleet anew if something has changed since.
+    async fn fleeted(&self) -> Result<Option<Arc<Fleeted>>, HubFault> {
+        use std::sync::atomic::Ordering;
+        let mut current = self.fleeted.lock().await;
+        let Some(policy) = self.policy.load_full() else {
+            return Ok(None);
+        };
+        let changed = self.stale_fleet.swap(false, Ordering::AcqRel);
+        if let (Some(current), false) = (current.as_ref(), changed) {
+            return Ok(Some(current.clone()));
+        }
+        let number = match self.next_number(NUMBER).await {
+            Ok(number) => number,
+            Err(fault) => {
+                self.stale_fleet.store(true, Ordering::Release);
+                return Err(fault);
+            }
+        };
+        let fleet = self.directory.lock().fleet();
+        let index = policy.index(&fleet);
+        let fleeted = Arc::new(Fleeted {
+            policy,
+            index,
+            number,
+        });
+        *current = Some(fleeted.clone());
+        Ok(Some(fleeted))
+    }
+
+    fn cut_slice(&self, fleeted: &Fleeted, id: &SpiffeId) -> Result<SignedSlice, HubFault> {
+        let now = self.clock.now();
+        let mut slice = fleeted
+            .policy
+            .slice_of(&fleeted.index, id, Timestamp::default())?;
+        let content = Digest::of(&serde_json::to_vec(&slice).map_err(HubFault::json)?);
+        // A node that is cut off must be able to use up the longest `offline` that it has.
+        let lifetime = slice.lifetimes.max_offline.as_duration() + 2 * RENEW_BEFORE;
+        slice.expires = now.plus(lifetime);
+        let label = Label {
+            purpose: Purpose::Policy,
+            audience: id.to_string(),
+            number: fleeted.number,
+            issued: now,
+            lifetime,
+        };
+        Ok(SignedSlice {
+            bytes: self.keys.sign(label, &slice)?,
+            peers: peers_of(&slice),
+            lifetimes: slice.lifetimes,
+            content,
+            renew_at: now.plus(RENEW_BEFORE),
+        })
+    }
+}
+
+impl SignedSlice {
+    pub(super) fn sent(&self) -> Sent {
+        Sent {
+            content: Some(self.content),
+            renew_at: self.renew_at,
+            peers: self.peers.clone(),
+        }
+    }
+}
+
+fn peers_of(slice: &Slice) -> BTreeSet<String> {
+    slice
+        .peers
+        .iter()
+        .map(|peer| peer.id.name().to_owned())
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! The cloud process, in order: keys, store, log, fleet, port; then it waits for the end.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use edgeward_audit::Event;
+use edgeward_audit::event::{Actor, EventKind};
+use edgeward_audit::record::BootId;
+use edgeward_identity::tls::Credentials;
+use edgeward_identity::{
+    Clock, DenyList, SystemClock, TrustView,
+};
+use edgeward_runtime::readiness::Readiness;
+use edgeward_runtime::shutdown::Tasks;
+use edgeward_runtime::{monitor, shutdown};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Api, Control, Settings};
+use crate::audit::AuditLog;
+use crate::config::Config;
+use crate::cut::NodeControl;
+use crate::enrol::{EnrolService, roots};
+use crate::hub::{Hub, Parts};
+use crate::serve::{Connections, Server};
+use crate::session::SessionService;
+use crate::store::Store;
+
+pub mod first_start;
+mod upkeep;
+
+/// Runs the cloud until a signal ends it.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let token = shutdown::on_signals().context("signals cannot be watched")?;
+    let metrics = monitor::install()?;
+    let monitor = monitor::bind(config.metrics).await?;
+    let readiness = Readiness::new();
+    let mut tasks = Tasks::new(token.clone());
+    tasks.spawn(
+        "monitor",
+        monitor::serve(monitor, metrics, readiness.clone(), token.clone()),
+    );
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    start(Arc::new(config), listener, Arc::new(SystemClock), &readiness, &mut tasks).await?;
+    tasks.run().await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Builds the cloud and spawns its tasks. Apart from signals and metrics this is the whole process: tests start here.
+pub async fn start(
+    config: Arc<Config>,
+    listener: TcpListener,
+    clock: Arc<dyn Clock>,
+    readiness: &Readiness,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<Hub>> {
+    let (store_gate, port_gate) = (readiness.gate("store"), readiness.gate("port"));
+    let (keys, admin) = first_start::keys(&config, clock.now())?;
+    let keys = Arc::new(keys);
+    if !keys.root_is_here() {
+        tracing::warn!("root key is offline: issuing certificate and key set cannot be renewed");
+    }
+    let store = Store::open(&config.database).await?;
+    store_gate.open();
+    let token = tasks.token().clone();
+    // Outlives the others: their last events are still to be written.
+    let log_stop = CancellationToken::new();
+    let (audit, writer) =
+        AuditLog::open(store.clone(), config.id.clone(), boot_id()?, clock.now()).await?;
+    let audit = Arc::new(audit);
+    first_start::operators(&store, &audit, admin.as_ref(), clock.now()).await?;
+    audit
+        .record(Event::new(clock.now(), Actor::Cloud, EventKind::CloudStarted))
+        .await?;
+    let trust = Arc::new(ArcSwap::from_pointee(TrustView {
+        bundle: keys.bundle(),
+        deny: DenyList::default(),
+    }));
+    let connections = Connections::new();
+    let hub = Hub::load(Parts {
+        config: config.clone(),
+        keys: keys.clone(),
+        store: store.clone(),
+        audit: audit.clone(),
+        clock: clock.clone(),
+        trust: trust.clone(),
+        connections: connections.clone(),
+    })
+    .await?;
+    if let Some(policy) = first_start::policy(&store).await? {
+        hub.set_policy(Arc::new(policy));
+    }
+    let (ek_roots, refused) = roots::load(&config.ek_roots)?;
+    for refused in refused {
+        tracing::warn!(%refused, "left out of the ek trust store");
+    }
+    let control: Arc<dyn Control> =
+        Arc::new(NodeControl::new(hub.clone(), roots::views(&config.ek_roots)?));
+    let api = Api::new(
+        store.clone(),
+        audit.clone(),
+        clock.clone(),
+        keys.clone(),
+        control,
+        settings(&config),
+    )
+    .await?;
+    let svid = upkeep::own_svid(&keys, &config.id, clock.now())?;
+    let credentials = Credentials::new(&svid);
+    let refused = audit.clone();
+    let refused_clock = clock.clone();
+    let grpc = tonic::service::Routes::new(
+        EnrolService::new(hub.clone(), ek_roots).into_server(),
+    )
+    .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
+    .into_axum_router();
+    let server = Server {
+        credentials: credentials.clone(),
+        trust,
+        clock: clock.clone(),
+        connections,
+        grpc: api.guard().protect(grpc),
+        rest: api.router(),
+        on_refused: Arc::new(move |address, reason| {
+            let event = Event::new(refused_clock.now(), address, EventKind::SessionRefused)
+                .denied("tls_certificate")
+                .detail("reason", reason);
+            refused.later(event);
+        }),
+    };
+    tasks.spawn("hub", hub.clone().run(token.clone()));
+    tasks.spawn(
+        "upkeep",
+        upkeep::run(keys, credentials, config.id.clone(), store.clone(), clock.clone(), token.clone()),
+    );
+    let writing = tokio::spawn(writer.run(log_stop.clone()));
+    port_gate.open();
+    tracing::info!(id = %config.id, listen = %config.listen, "serving");
+    let stopped = audit.clone();
+    tasks.spawn("serve", async move {
+        // Gates close when dropped: not ready from the moment the port stops accepting.
+        let _gates = (store_gate, port_gate);
+        let result = server.run(listener, token).await;
+        let event = Event::new(clock.now(), Actor::Cloud, EventKind::CloudStopped);
+        stopped.record(event).await?;
+        log_stop.cancel();
+        writing.await?;
+        store.close().await;
+        result
+    });
+    Ok(hub)
+}
+
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        advertise: config.advertise.clone(),
+        token_ttl: config.token.ttl,
+        token_uses: config.token.uses,
+        approval: config.approval,
+    }
+}
+
+fn boot_id() -> anyhow::Result<BootId> {
+    let mut bytes = [0; 16];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| anyhow::anyhow!("the random source failed"))?;
+    Ok(BootId::from_bytes(bytes))
+}

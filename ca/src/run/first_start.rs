@@ -1,0 +1,130 @@
+//! What the first start makes: the trust domain and its first operator. Later starts find both, and the policy in force.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use edgeward_audit::Event;
+use edgeward_audit::event::{Actor, EventKind};
+use edgeward_identity::{Kind, PublicKey, Signer, SoftwareKey, SpiffeId, SvidLeaf, Timestamp};
+use edgeward_policy::CompiledPolicy;
+
+use crate::access::Role;
+use crate::audit::AuditLog;
+use crate::config::Config;
+use crate::issue::MAX_OPERATOR_LIFETIME;
+use crate::keys::{CloudKeys, KeysFault, files};
+use crate::store::Store;
+use crate::store::operators::Operator;
+
+/// Name of the first operator.
+pub const ADMIN: &str = "admin";
+
+/// The first operator as its certificate says.
+pub(super) struct Admin {
+    key: PublicKey,
+    expires: Timestamp,
+}
+
+/// Opens the trust domain, or makes it together with the first operator's key and certificate.
+pub(super) fn keys(
+    config: &Config,
+    now: Timestamp,
+) -> anyhow::Result<(CloudKeys, Option<Admin>)> {
+    let keys = match CloudKeys::exist(&config.data)? {
+        true => CloudKeys::open(&config.data, &config.trust_domain, now),
+        false => {
+            tracing::info!(trust_domain = %config.trust_domain, "first start: making the trust domain");
+            CloudKeys::create(&config.data, &config.trust_domain, now, |keys| {
+                make_admin(&config.data, keys, now)
+            })
+        }
+    }
+    .with_context(|| format!("keys in {}", config.data.display()))?;
+    let admin = read_admin(&config.data)?;
+    Ok((keys, admin))
+}
+
+/// Where the first operator's `admin.key`, `admin.crt` and `bundle.json` are: to be taken to the operator's machine.
+pub fn admin_folder(data: &Path) -> PathBuf {
+    data.join(ADMIN)
+}
+
+/// Enters the first operator where there is none yet, with the record of the trust domain.
+pub(super) async fn operators(
+    store: &Store,
+    audit: &AuditLog,
+    admin: Option<&Admin>,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let Some(admin) = admin else {
+        return Ok(());
+    };
+    if !store.operators().await?.is_empty() {
+        return Ok(());
+    }
+    let operator = Operator {
+        name: ADMIN.to_owned(),
+        role: Role::Admin,
+        key: admin.key,
+        expires: admin.expires,
+        added: now,
+        added_by: Actor::Cloud.to_string(),
+        revoked: None,
+        revoked_by: None,
+    };
+    let mut tx = store.begin("operator.first").await?;
+    tx.add_operator(&operator).await?;
+    let subject = SpiffeId::new(audit.keeper().trust_domain(), Kind::Operator, ADMIN)?;
+    for kind in [EventKind::CloudInitialised, EventKind::OperatorAdded] {
+        let event = Event::new(now, Actor::Cloud, kind).subject(subject.clone());
+        audit.record_in(&mut tx, event).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The policy that was last applied. One that this version no longer compiles stops the start: nothing would be
+/// enforced as its owner meant it.
+pub(super) async fn policy(store: &Store) -> anyhow::Result<Option<CompiledPolicy>> {
+    let number = store.policy_number().await?;
+    let Some((_, files)) = store.policy(number).await? else {
+        return Ok(None);
+    };
+    let compiled = CompiledPolicy::compile(&files, number).map_err(|report| {
+        let first = report.diagnostics.first().map(ToString::to_string);
+        anyhow::anyhow!("policy {number} no longer compiles: {}", first.unwrap_or_default())
+    })?;
+    Ok(Some(compiled))
+}
+
+fn make_admin(data: &Path, keys: &CloudKeys, now: Timestamp) -> Result<(), KeysFault> {
+    let folder = admin_folder(data);
+    files::private_directory(&folder)?;
+    let key = SoftwareKey::generate()?;
+    let id = SpiffeId::new(keys.trust_domain(), Kind::Operator, ADMIN)
+        .expect("a short name of plain letters");
+    let issued = keys
+        .issuer()
+        .issue_operator(&id, key.public_key(), MAX_OPERATOR_LIFETIME, now)
+        .map_err(|_| KeysFault::Mismatch("admin.crt"))?;
+    files::write_key(&folder.join("admin.key"), &key)?;
+    files::write_certificates(&folder.join("admin.crt"), &issued.chain)?;
+    files::write_public(&folder.join("bundle.json"), &keys.bundle().to_spiffe_json())?;
+    Ok(())
+}
+
+/// `None` once the operator has taken the files away.
+fn read_admin(data: &Path) -> anyhow::Result<Option<Admin>> {
+    let path = admin_folder(data).join("admin.crt");
+    if !files::exists(&path)? {
+        return Ok(None);
+    }
+    let chain = files::read_certificates(&path)?;
+    let leaf = chain.first().context("admin.crt holds no certificate")?;
+    let leaf = SvidLeaf::parse(leaf).context("admin.crt")?;
+    Ok(Some(Admin {
+        key: leaf.key,
+        expires: leaf.not_after,
+    }))
+}
+

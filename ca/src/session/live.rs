@@ -1,0 +1,389 @@
+//! A session in force: one input at a time (a message, a moment, an end), its outputs, and again.
+
+use std::sync::Arc;
+
+use edgeward_audit::Event;
+use edgeward_audit::batch::{Batch, JournalKey, JournalKeyStatement};
+use edgeward_audit::event::EventKind;
+use edgeward_audit::record::BootId;
+use edgeward_evidence::Nonce;
+use edgeward_identity::{AttestationState, Purpose, VerifiedPeer};
+use edgeward_wire::control::Heartbeat;
+use edgeward_wire::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER};
+use edgeward_wire::v1::{self, cloud_message::Body, node_message};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use super::{Opened, SessionEnded, endpoints_of, opening};
+use crate::attest::judge::selection_to_wire;
+use crate::attest::{Draw, Schedule, Step, measured};
+use crate::hub::{Attachment, Hub, HubFault, Outgoing, SignedSlice};
+use crate::keys::Label;
+use crate::serve::Caller;
+
+/// One agent's session.
+pub(super) struct Live {
+    pub(super) hub: Arc<Hub>,
+    pub(super) opened: Opened,
+    pub(super) name: String,
+    boot: BootId,
+    out: mpsc::Sender<Outgoing>,
+    pub(super) schedule: Schedule,
+    hasten: Arc<Notify>,
+    displaced: CancellationToken,
+    /// `None`: another session of the node is in force until this one passes.
+    number: Option<u64>,
+    journal_key: Option<JournalKey>,
+    /// Nonces of this session that may be answered, for the transcript.
+    pub(super) asked: Vec<Nonce>,
+}
+
+impl Live {
+    pub(super) async fn open(
+        hub: &Arc<Hub>,
+        caller: Caller,
+        peer: Arc<VerifiedPeer>,
+        hello: v1::Hello,
+        out: mpsc::Sender<Outgoing>,
+    ) -> Result<Self, SessionEnded> {
+        let version = hello.agent_version.chars().take(64).collect::<String>();
+        let (opened, member, boot) = opening::open(hub, caller, peer, hello).await?;
+        let mut live = Self {
+            name: opened.peer.id().name().to_owned(),
+            schedule: Schedule::new(hub.config.attest, hub.clock.boottime()),
+            hub: hub.clone(),
+            opened,
+            boot,
+            out,
+            hasten: Arc::default(),
+            displaced: CancellationToken::new(),
+            number: None,
+            journal_key: None,
+            asked: Vec::new(),
+        };
+        let slice = live.slice().await?;
+        let contested = hub.is_attached(&live.name);
+        if !contested {
+            live.attach(slice.as_ref());
+        }
+        let heartbeat = live.heartbeat()?;
+        let welcome =
+            opening::welcome(hub, &member, boot, heartbeat, slice.as_ref()).await?;
+        live.send(Body::Welcome(welcome))?;
+        let event = Event::new(hub.clock.now(), live.id(), EventKind::SessionOpened)
+            .subject(live.id())
+            .allowed()
+            .detail("agent", version)
+            .detail("boot", boot)
+            .detail("remote", live.opened.caller.remote.ip().to_canonical())
+            .detail("contested", contested);
+        hub.audit.later(event);
+        tracing::info!(node = %live.id(), remote = %live.opened.caller.remote, contested, "session opened");
+        hub.announce(&live.name);
+        Ok(live)
+    }
+
+    /// Runs until something ends it.
+    pub(super) async fn run(
+        mut self,
+        incoming: &mut Streaming<v1::NodeMessage>,
+        stop: &CancellationToken,
+    ) -> SessionEnded {
+        let ended = self.turn(incoming, stop).await;
+        if let Some(number) = self.number {
+            self.hub.detach(&self.name, number);
+        }
+        ended
+    }
+
+    async fn turn(
+        &mut self,
+        incoming: &mut Streaming<v1::NodeMessage>,
+        stop: &CancellationToken,
+    ) -> SessionEnded {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_EVERY);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heartbeat.reset();
+        let (displaced, hasten) = (self.displaced.clone(), self.hasten.clone());
+        let ended = self.opened.caller.ended.clone();
+        loop {
+            let wait = match self.poll().await {
+                Ok(wait) => wait,
+                Err(ended) => return ended,
+            };
+            let done = tokio::select! {
+                biased;
+                () = stop.cancelled() => return SessionEnded::Shutdown,
+                () = ended.cancelled() => return SessionEnded::Cancelled,
+                () = displaced.cancelled() => return SessionEnded::Displaced,
+                () = hasten.notified() => {
+                    self.schedule.hasten(self.hub.clock.boottime());
+                    Ok(())
+                }
+                () = tokio::time::sleep(wait) => Ok(()),
+                _ = heartbeat.tick() => self.heartbeat().and_then(|beat| self.send(Body::Heartbeat(beat))),
+                message = incoming.message() => match message {
+                    Ok(Some(message)) => self.receive(message).await,
+                    Ok(None) | Err(_) => return SessionEnded::Closed,
+                },
+            };
+            if let Err(ended) = done {
+                return ended;
+            }
+        }
+    }
+
+    /// Does what the schedule says; returns how long there is nothing more to do.
+    async fn poll(&mut self) -> Result<std::time::Duration, SessionEnded> {
+        loop {
+            let now = self.hub.clock.boottime();
+            let draw = draw()?;
+            match self.schedule.poll(now, self.renewal_is_due(), draw) {
+                Step::Wait(until) => return Ok(until.since(now)),
+                Step::Challenge { nonce, renew } => self.challenge(nonce, renew)?,
+                Step::Stale => self.went_silent().await?,
+            }
+        }
+    }
+
+    fn challenge(&mut self, nonce: Nonce, renew: bool) -> Result<(), SessionEnded> {
+        let policy = self.hub.policy();
+        let labels = self.member_labels();
+        let selection = match measured(policy.as_deref(), &labels) {
+            Ok(measured) => measured.selection,
+            Err(fault) => {
+                // Judged with the answer: the node then fails with this reason.
+                tracing::error!(node = %self.id(), %fault, "profiles of this node contradict each other");
+                measured(None, &labels)
+                    .expect("nothing to measure cannot contradict itself")
+                    .selection
+            }
+        };
+        if self.asked.len() > 1 {
+            self.asked.clear();
+        }
+        self.asked.push(nonce);
+        self.send(Body::Challenge(v1::AttestChallenge {
+            nonce: nonce.as_bytes().to_vec(),
+            pcr_selection: Some(selection_to_wire(&selection)),
+            renew,
+        }))
+    }
+
+    async fn went_silent(&mut self) -> Result<(), SessionEnded> {
+        self.asked.clear();
+        if self.number.is_none() {
+            return Err(SessionEnded::NotPassed);
+        }
+        if let Some(member) = self.hub.member(&self.name)
+            && member.standing.state != AttestationState::Stale
+        {
+            tracing::warn!(node = %self.id(), "no evidence in time");
+            let reason = "no answer to a challenge and its repetition".to_owned();
+            self.hub
+                .fell(&member, AttestationState::Stale, "challenge_unanswered", reason)
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self, message: v1::NodeMessage) -> Result<(), SessionEnded> {
+        match message.body {
+            Some(node_message::Body::Evidence(evidence)) => self.evidence(evidence).await,
+            Some(node_message::Body::Audit(batch)) => self.audit(&batch.batch).await,
+            Some(node_message::Body::Status(status)) => {
+                let endpoints = endpoints_of(status.endpoints)?;
+                let known = self.hub.member(&self.name);
+                if known.is_some_and(|member| member.endpoints != endpoints) {
+                    self.hub
+                        .update_member(&self.name, |member| member.endpoints = endpoints);
+                    self.hub.announce(&self.name);
+                }
+                Ok(())
+            }
+            Some(node_message::Body::SvidStored(stored)) => self.stored(&stored.spki_hash).await,
+            Some(node_message::Body::Hello(_)) | None => {
+                Err(SessionEnded::Hello("message out of order"))
+            }
+        }
+    }
+
+    /// Evidence passed: if another session was in force until now, this one is from now on.
+    pub(super) async fn passed(&mut self) -> Result<(), SessionEnded> {
+        if self.number.is_some() {
+            return Ok(());
+        }
+        let displaces = self.hub.is_attached(&self.name);
+        if displaces {
+            tracing::warn!(node = %self.id(), remote = %self.opened.caller.remote,
+                "two sessions of one node: the one that passed stays");
+            let event = Event::new(self.hub.clock.now(), self.id(), EventKind::SessionDisplaced)
+                .subject(self.id())
+                .code("session_displaced")
+                .detail("alert", "two sessions")
+                .detail("remote", self.opened.caller.remote.ip().to_canonical());
+            self.hub.audit.later(event);
+        }
+        let slice = self.slice().await?;
+        self.attach(slice.as_ref());
+        // What was pushed while this session waited went to the other one.
+        self.send(Body::Trust(self.hub.trust_update()))?;
+        if let Some(slice) = slice {
+            let peers = self.hub.directory_of(&slice.peers);
+            self.send(Body::Slice(slice.bytes))?;
+            self.send(Body::Peers(peers))?;
+        }
+        Ok(())
+    }
+
+    async fn audit(&mut self, bytes: &[u8]) -> Result<(), SessionEnded> {
+        let now = self.hub.clock.now();
+        let refusal = |code: &str| v1::AuditAcknowledge {
+            boot_id: self.boot.as_bytes().to_vec(),
+            next_seq: 0,
+            refused_code: code.to_owned(),
+        };
+        let batch = match Batch::parse(bytes) {
+            Ok(batch) => batch,
+            Err(refused) => return self.audit_refused(refusal(refused.code())),
+        };
+        let known = self
+            .journal_key
+            .as_ref()
+            .filter(|key| key.came_from(batch.statement_bytes(), now));
+        let key = match known {
+            Some(key) => key.clone(),
+            None => {
+                let verified = JournalKeyStatement::parse(batch.statement_bytes())
+                    .and_then(|statement| {
+                        statement.verify(&self.id(), self.opened.peer.key(), now)
+                    });
+                match verified {
+                    Ok(key) => key,
+                    Err(refused) => return self.audit_refused(refusal(refused.code())),
+                }
+            }
+        };
+        let verified = match batch.verify(&key) {
+            Ok(verified) => verified,
+            Err(refused) => return self.audit_refused(refusal(refused.code())),
+        };
+        self.journal_key = Some(key);
+        let answer = match self.hub.audit.ingest(&verified, now).await {
+            Ok(done) => v1::AuditAcknowledge {
+                boot_id: done.boot.as_bytes().to_vec(),
+                next_seq: done.next_seq,
+                refused_code: String::new(),
+            },
+            Err(error) => {
+                use crate::audit::IngestError;
+                let (boot, next_seq) = match &error {
+                    IngestError::Refused { acknowledged, .. } => {
+                        (acknowledged.boot, acknowledged.next_seq)
+                    }
+                    IngestError::Store(_) | IngestError::Record(_) => (verified.boot(), 0),
+                };
+                tracing::warn!(node = %self.id(), %error, "audit batch not stored");
+                v1::AuditAcknowledge {
+                    boot_id: boot.as_bytes().to_vec(),
+                    next_seq,
+                    refused_code: error.code().to_owned(),
+                }
+            }
+        };
+        self.send(Body::Audit(answer))
+    }
+
+    fn audit_refused(&self, answer: v1::AuditAcknowledge) -> Result<(), SessionEnded> {
+        let event = Event::new(self.hub.clock.now(), self.id(), EventKind::JournalRefused)
+            .subject(self.id())
+            .denied(&answer.refused_code);
+        self.hub.audit.later(event);
+        self.send(Body::Audit(answer))
+    }
+
+    fn attach(&mut self, slice: Option<&SignedSlice>) {
+        let attachment = Attachment {
+            out: self.out.clone(),
+            hasten: self.hasten.clone(),
+            displaced: self.displaced.clone(),
+            ended: self.opened.caller.ended.clone(),
+        };
+        self.number = Some(self.hub.attach(&self.name, attachment, slice));
+    }
+
+    pub(super) async fn slice(&self) -> Result<Option<SignedSlice>, HubFault> {
+        match self.hub.slice(self.opened.peer.id()).await {
+            // A slice that cannot be made is no reason to lose sight of the node: without one it may do nothing.
+            Err(HubFault::Slice(fault)) => {
+                tracing::error!(node = %self.id(), %fault, "no slice for this node");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    pub(super) fn send(&self, body: Body) -> Result<(), SessionEnded> {
+        let message = v1::CloudMessage { body: Some(body) };
+        self.out
+            .try_send(Ok(message))
+            .map_err(|_| SessionEnded::Cancelled)
+    }
+
+    pub(super) fn id(&self) -> edgeward_identity::SpiffeId {
+        self.opened.peer.id().clone()
+    }
+
+    pub(super) fn member_labels(&self) -> edgeward_policy::Labels {
+        self.hub
+            .member(&self.name)
+            .map(|member| member.row.labels)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn is_in_force(&self) -> bool {
+        self.number.is_some()
+    }
+
+    /// A random number for the schedule; where the random source fails the next challenge comes early, not late.
+    pub(super) fn jitter(&self) -> u64 {
+        draw().map_or(0, |draw| draw.random)
+    }
+
+    fn renewal_is_due(&self) -> bool {
+        let svid = &self.opened.svid;
+        let half = svid.issued.plus(svid.not_after.since(svid.issued) / 2);
+        self.hub.clock.now() >= half
+    }
+
+    fn heartbeat(&self) -> Result<Vec<u8>, SessionEnded> {
+        let now = self.hub.clock.now();
+        let label = Label {
+            purpose: Purpose::Control,
+            audience: self.id().to_string(),
+            number: self.hub.keys.rising_number(now),
+            issued: now,
+            lifetime: HEARTBEAT_LOST_AFTER,
+        };
+        let beat = Heartbeat {
+            time: now,
+            deny_number: self.hub.deny_number(),
+        };
+        Ok(self.hub.keys.sign(label, &beat).map_err(HubFault::from)?)
+    }
+}
+
+fn draw() -> Result<Draw, SessionEnded> {
+    let random = SystemRandom::new();
+    let mut bytes = [0; 8];
+    let failed = || SessionEnded::Store(crate::store::StoreError::Unavailable("random source".to_owned()));
+    random.fill(&mut bytes).map_err(|_| failed())?;
+    Ok(Draw {
+        nonce: Nonce::draw(&random).map_err(|_| failed())?,
+        random: u64::from_be_bytes(bytes),
+    })
+}
+

@@ -1,0 +1,87 @@
+//! From Hello to Welcome: who attaches, with which certificate and boot key, and what it must know at once.
+
+use std::sync::Arc;
+
+use edgeward_audit::record::BootId;
+use edgeward_identity::{PublicKey, VerifiedPeer};
+use edgeward_wire::v1;
+
+use super::{Opened, SessionEnded, endpoints_of};
+use crate::enrol::overlay_of;
+use crate::hub::{Hub, Member, SignedSlice};
+use crate::serve::Caller;
+use crate::store::nodes::NodeStatus;
+
+/// Checks a Hello against what the cloud knows about the node.
+pub(super) async fn open(
+    hub: &Hub,
+    caller: Caller,
+    peer: Arc<VerifiedPeer>,
+    hello: v1::Hello,
+) -> Result<(Opened, Member, BootId), SessionEnded> {
+    let boot_key = PublicKey::from_point(&hello.boot_key)
+        .map_err(|_| SessionEnded::Hello("boot key"))?;
+    let boot: [u8; 16] = hello
+        .boot_id
+        .as_slice()
+        .try_into()
+        .map_err(|_| SessionEnded::Hello("boot id"))?;
+    let boot = BootId::from_bytes(boot);
+    let endpoints = endpoints_of(hello.endpoints)?;
+    let name = peer.id().name();
+    let member = hub.member(name).ok_or(SessionEnded::Unknown)?;
+    if member.row.status != NodeStatus::Active {
+        return Err(SessionEnded::Status(member.row.status));
+    }
+    let key = peer.spki_hash();
+    let svid = hub
+        .store
+        .svid_with_key(name, &key, hub.clock.now())
+        .await?
+        .ok_or(SessionEnded::Certificate)?;
+    if !svid.acknowledged {
+        // Whoever opens a session with it holds it.
+        let mut tx = hub.store.begin("svid.acknowledge").await?;
+        tx.acknowledge_svid(name, &key).await?;
+        tx.commit().await?;
+    }
+    hub.update_member(name, |known| {
+        known.endpoints.clone_from(&endpoints);
+        known.key = Some(key);
+    });
+    let opened = Opened {
+        peer,
+        caller,
+        boot_key,
+        svid,
+    };
+    Ok((opened, member, boot))
+}
+
+/// Everything a node needs to know, in one message.
+pub(super) async fn welcome(
+    hub: &Hub,
+    member: &Member,
+    boot: BootId,
+    heartbeat: Vec<u8>,
+    slice: Option<&SignedSlice>,
+) -> Result<v1::Welcome, SessionEnded> {
+    let mut tx = hub.store.begin("session.audit_next").await?;
+    let head = tx.journal_head(&member.id, boot).await?;
+    drop(tx);
+    let peers = match slice {
+        Some(slice) => hub.directory_of(&slice.peers),
+        None => v1::PeerUpdate {
+            full: true,
+            ..v1::PeerUpdate::default()
+        },
+    };
+    Ok(v1::Welcome {
+        trust: Some(hub.trust_update()),
+        slice: slice.map(|slice| slice.bytes.clone()).unwrap_or_default(),
+        peers: Some(peers),
+        overlay: Some(overlay_of(member)),
+        audit_next: head.map_or(0, |head| head.seq.saturating_add(1)),
+        heartbeat,
+    })
+}
