@@ -15,4 +15,5 @@ pub mod filter;
 pub mod node;
 pub mod routes;
 pub mod shell;
+pub mod uapi;
 pub mod wireguard;

@@ -1,4 +1,263 @@
-//! The I/O around the cores: a TUN device and one UDP port, each with one thread per direction.
+//! The I/O around the cores: a TUN device and one UDP port, with one thread per direction and one for timers.
+//!
+//! Everything happens in batches, and no lock is held across a system call. The threads work in the network
+//! namespace they were started in.
 
 pub mod demux;
+pub mod quic_socket;
+mod egress;
+mod ingress;
+pub mod offload;
+mod random;
+mod sending;
+pub(crate) mod stop;
+mod timer;
+pub mod tun;
 pub mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use edgeward_identity::Clock;
+use parking_lot::Mutex;
+
+pub use random::SystemRandom;
+
+use crate::filter::Filter;
+use crate::node::{ArmRefused, CutReport, Node, Outgoing, PeerConfig, PeerId, TurnRefused};
+use crate::wireguard::Psk;
+use demux::{DatagramSink, UdpSender};
+use stop::{Stop, Watch};
+use timer::Alarm;
+use tun::{TunConfig, TunDevice};
+use udp::{UdpOffload, UdpPort};
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct ShellConfig {
+    pub tun: TunConfig,
+    /// Where to listen; the unspecified IPv6 address serves both families.
+    pub listen: SocketAddr,
+    pub udp: UdpOffload,
+}
+
+/// Why the shell did not start. The operator's fault, or the system's.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("tun device {name}")]
+    Tun {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("udp port {address}")]
+    Udp {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("mtu of the device and of the node differ: {device} and {node}")]
+    Mtu { device: u16, node: usize },
+    #[error("thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A running tunnel. Stops, and takes the device away, when dropped.
+pub struct Tunnel {
+    shared: Arc<Shared>,
+    watch: Watch,
+    stop: Mutex<Option<Stop>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Counters of the shell itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShellCounters {
+    /// Datagrams for QUIC that found its queue full.
+    pub quic_dropped: u64,
+    /// Packets that the device did not take.
+    pub device_errors: u64,
+    /// Datagrams that the kernel did not take.
+    pub send_failures: u64,
+}
+
+struct Shared {
+    node: Arc<Node>,
+    filter: Arc<Filter>,
+    device: TunDevice,
+    port: Arc<UdpPort>,
+    clock: Arc<dyn Clock>,
+    alarm: Alarm,
+    quic_dropped: AtomicU64,
+    device_errors: AtomicU64,
+}
+
+impl Tunnel {
+    /// Opens device and port and starts the threads. What is not WireGuard goes to `quic`.
+    pub fn start(
+        config: &ShellConfig,
+        node: Arc<Node>,
+        filter: Arc<Filter>,
+        quic: DatagramSink,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        if usize::from(config.tun.mtu) != node.config().mtu {
+            return Err(StartError::Mtu {
+                device: config.tun.mtu,
+                node: node.config().mtu,
+            });
+        }
+        let port = UdpPort::bind(config.listen, config.udp).map_err(|source| StartError::Udp {
+            address: config.listen,
+            source,
+        })?;
+        let device = TunDevice::create(&config.tun).map_err(|source| StartError::Tun {
+            name: config.tun.name.clone(),
+            source,
+        })?;
+        let shared = Arc::new(Shared {
+            node,
+            filter,
+            device,
+            port: Arc::new(port),
+            clock,
+            alarm: Alarm::default(),
+            quic_dropped: AtomicU64::new(0),
+            device_errors: AtomicU64::new(0),
+        });
+        let (stop, watch) = stop::pair().map_err(StartError::Thread)?;
+        let tunnel = Self {
+            shared,
+            watch,
+            stop: Mutex::new(Some(stop)),
+            threads: Mutex::default(),
+        };
+        tunnel.spawn(quic).map_err(StartError::Thread)?;
+        Ok(tunnel)
+    }
+
+    pub fn node(&self) -> &Arc<Node> {
+        &self.shared.node
+    }
+
+    pub fn filter(&self) -> &Arc<Filter> {
+        &self.shared.filter
+    }
+
+    pub fn device(&self) -> &TunDevice {
+        &self.shared.device
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.shared.port.local_addr()
+    }
+
+    /// Sends on the port that WireGuard uses.
+    pub fn udp_sender(&self) -> UdpSender {
+        UdpSender::new(Arc::clone(&self.shared.port))
+    }
+
+    /// [`Node::arm`], with its first message sent.
+    pub fn arm(&self, config: PeerConfig) -> Result<(), ArmRefused> {
+        self.with_outgoing(|now, out| self.shared.node.arm(config, now, out))
+    }
+
+    /// [`Node::turn_epoch`], with its first message sent.
+    pub fn turn_epoch(&self, peer: PeerId, psk: Psk, epoch: u64) -> Result<(), TurnRefused> {
+        self.with_outgoing(|now, out| self.shared.node.turn_epoch(peer, psk, epoch, now, out))
+    }
+
+    /// Takes a peer away: the data path first, then its flows. `None` if it was not armed.
+    pub fn cut(&self, peer: PeerId) -> Option<(CutReport, usize)> {
+        let report = self.shared.node.cut(peer);
+        let flows = self.shared.filter.cut(peer);
+        report.map(|report| (report, flows))
+    }
+
+    /// Call after any other change to the node (a lease, say): timers may be due earlier.
+    pub fn wake_timer(&self) {
+        self.shared.wake_timer();
+    }
+
+    pub fn counters(&self) -> ShellCounters {
+        ShellCounters {
+            quic_dropped: self.shared.quic_dropped.load(Ordering::Relaxed),
+            device_errors: self.shared.device_errors.load(Ordering::Relaxed),
+            send_failures: self.shared.port.send_failures(),
+        }
+    }
+
+    /// Whether all threads still run: one that ends early means that the device or the port is gone.
+    pub fn is_running(&self) -> bool {
+        self.threads
+            .lock()
+            .iter()
+            .all(|thread| !thread.is_finished())
+    }
+
+    /// Ends the threads and waits for them.
+    pub fn stop(&self) {
+        drop(self.stop.lock().take());
+        self.shared.alarm.stop();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the tunnel panicked");
+            }
+        }
+    }
+
+    fn with_outgoing<T>(
+        &self,
+        act: impl FnOnce(edgeward_identity::BootTime, &mut Vec<Outgoing>) -> T,
+    ) -> T {
+        let mut outgoing = Vec::new();
+        let result = act(self.shared.clock.boottime(), &mut outgoing);
+        sending::send_all(&self.shared.port, &self.watch, &mut outgoing);
+        self.shared.wake_timer();
+        result
+    }
+
+    fn spawn(&self, quic: DatagramSink) -> io::Result<()> {
+        let mut threads = self.threads.lock();
+        let (shared, watch) = (Arc::clone(&self.shared), self.watch.try_clone()?);
+        threads.push(named("tunnel-egress", move || {
+            report(egress::run(shared, watch), "from the device")
+        })?);
+        let (shared, watch) = (Arc::clone(&self.shared), self.watch.try_clone()?);
+        threads.push(named("tunnel-ingress", move || {
+            report(ingress::run(shared, watch, quic), "from the network")
+        })?);
+        let (shared, watch) = (Arc::clone(&self.shared), self.watch.try_clone()?);
+        threads.push(named("tunnel-timer", move || timer::run(&shared, &watch))?);
+        Ok(())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn mtu(&self) -> usize {
+        usize::from(self.device.mtu())
+    }
+
+    fn wake_timer(&self) {
+        self.alarm.ring_for(self.node.poll_timeout());
+    }
+}
+
+fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn report(result: io::Result<()>, direction: &str) {
+    if let Err(error) = result {
+        tracing::error!(%error, direction, "the tunnel stops");
+    }
+}

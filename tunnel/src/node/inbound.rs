@@ -64,6 +64,17 @@ impl Inbound {
             .filter_map(|range| self.arena.get(range.clone()))
     }
 
+    /// Where the packets of a run are in [`Self::bytes`]; empty where one was dropped.
+    pub fn ranges(&self, run: &InboundRun) -> impl Iterator<Item = Range<usize>> {
+        let ranges = self.packets.get(run.packets.clone()).unwrap_or_default();
+        ranges.iter().cloned()
+    }
+
+    /// All packets of the batch.
+    pub fn bytes(&self) -> &[u8] {
+        self.arena.get(..self.used).unwrap_or_default()
+    }
+
     fn push(&mut self, peer: &Arc<Peer>, length: usize) {
         let start = self.used;
         self.used = start.saturating_add(length);
