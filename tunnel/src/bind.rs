@@ -5,7 +5,9 @@
 pub mod claims;
 pub mod code;
 pub mod codec;
+pub mod driver;
 pub mod ending;
+pub mod endpoint;
 pub mod gate;
 pub mod kem;
 pub mod lease;
@@ -13,6 +15,7 @@ pub mod machine;
 pub mod policy;
 pub mod proof;
 pub mod schedule;
+pub mod table;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -43,6 +43,7 @@ use super::schedule::{EXPORTER_BYTES, Schedule, Transcript};
 use crate::wireguard::StaticKeys;
 
 pub use facts::{Local, Presented};
+pub(super) use steps::parties_of;
 
 /// Version of the bind protocol.
 pub const VERSION: u16 = 1;
@@ -109,8 +110,11 @@ pub enum Input<'a> {
     Recheck,
     /// Turn the epoch now. Only the initiator can.
     Turn,
-    /// Leave, for this reason. `cut` says whether the tunnel goes at once.
+    /// Leave, for this reason. `cut` says whether an open tunnel goes at once; one that is armed but not open
+    /// always does.
     Leave { code: Code, cut: bool },
+    /// The connection was lost.
+    Disconnected,
     /// An output could not be performed.
     Failed(String),
 }
@@ -131,6 +135,9 @@ pub enum Output {
         until: BootTime,
         allowed_ips: Vec<IpNet>,
     },
+    /// The connection is of no more use, but the tunnel lives on. The machine watches it until its lease ends,
+    /// policy or trust takes it away, or another bind with this peer arms WireGuard: then drop the machine.
+    Adrift(Ending),
     /// The bind has ended. If [`Ending::cut`], the tunnel must go before anything else is done.
     End(Ending),
 }
@@ -185,6 +192,8 @@ enum State {
     AwaitArmed(Box<Agreed>),
     AwaitConfirm(Box<Agreed>),
     Open(Box<open::Live>),
+    /// Open, without a connection.
+    Adrift,
     Ended,
 }
 
@@ -254,6 +263,16 @@ impl Machine {
                 };
                 self.end(ending, true, &mut out);
             }
+            Input::Disconnected if self.is_adrift() => {}
+            Input::Disconnected => {
+                let ending = Ending {
+                    code: Code::Lost,
+                    reason: "connection lost".to_owned(),
+                    by: By::Peer,
+                    cut: false,
+                };
+                self.end(ending, false, &mut out);
+            }
             Input::Failed(reason) => {
                 let ending = Ending {
                     code: Code::Internal,
@@ -277,7 +296,7 @@ impl Machine {
     /// When [`Input::Tick`] is due next.
     pub fn deadline(&self) -> Option<BootTime> {
         let lease = match &self.state {
-            State::AwaitConfirm(_) | State::Open(_) => {
+            State::AwaitConfirm(_) | State::Open(_) | State::Adrift => {
                 self.presented.as_ref().map(|presented| presented.until)
             }
             _ => None,
@@ -310,13 +329,21 @@ impl Machine {
         matches!(self.state, State::Open(_))
     }
 
+    /// Whether it watches a tunnel without a connection.
+    pub fn is_adrift(&self) -> bool {
+        matches!(self.state, State::Adrift)
+    }
+
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
     /// Whether WireGuard may hold a key of this bind.
     pub fn is_armed(&self) -> bool {
-        matches!(self.state, State::AwaitConfirm(_) | State::Open(_))
+        matches!(
+            self.state,
+            State::AwaitConfirm(_) | State::Open(_) | State::Adrift
+        )
     }
 
     fn tick(&mut self, around: &Surroundings<'_>, out: &mut Vec<Output>) {
@@ -336,12 +363,11 @@ impl Machine {
             return self.end(ending, true, out);
         }
         if self.patience.is_some_and(|patience| patience <= now) {
-            // What is open stays open: WireGuard and the lease decide about the tunnel, not a slow connection.
             let ending = Ending {
                 code: Code::Timeout,
                 reason: format!("peer did not go on in time: {}", self.state.name()),
                 by: By::PeersFault,
-                cut: self.is_armed() && !self.is_open(),
+                cut: false,
             };
             return self.end(ending, true, out);
         }
@@ -378,11 +404,11 @@ impl Machine {
             }
             Input::Recheck => self.recheck(around, out),
             Input::Turn => self.ask_turn(around, out),
-            Input::Tick | Input::Leave { .. } | Input::Failed(_) => Ok(()),
+            Input::Tick | Input::Leave { .. } | Input::Disconnected | Input::Failed(_) => Ok(()),
         }
     }
 
-    /// The peer left. A cut or a shutdown takes the tunnel with it; everything else leaves it to its lease.
+    /// The peer left. Only where it goes on without this connection does the tunnel live on.
     fn detached(&mut self, code: Code, out: &mut Vec<Output>) {
         let cut = !matches!(
             code,
@@ -392,19 +418,34 @@ impl Machine {
             code,
             reason: format!("peer left: {code}"),
             by: By::Peer,
-            cut: cut && self.is_armed(),
+            cut,
         };
         self.end(ending, false, out);
     }
 
-    fn end(&mut self, ending: Ending, tell: bool, out: &mut Vec<Output>) {
-        self.state = State::Ended;
-        self.root = None;
-        self.patience = None;
+    /// An open tunnel outlives its connection unless the ending cuts it. One that is armed but was never opened
+    /// does not; and before anything is armed there is nothing of this bind's to cut.
+    fn end(&mut self, mut ending: Ending, tell: bool, out: &mut Vec<Output>) {
         // What was to be armed or opened in this step no longer is.
         out.retain(|output| matches!(output, Output::Send(_)));
-        let farewell = (tell && ending.code != Code::Lost)
+        self.root = None;
+        self.patience = None;
+        let farewell = (tell && !self.is_adrift())
             .then(|| Output::Send(codec::frame(&Message::Detach(ending.code).body())));
+        if self.is_open() && !ending.cut {
+            self.state = State::Adrift;
+            out.extend(farewell);
+            out.push(Output::Adrift(ending));
+            return;
+        }
+        ending.cut = match self.state {
+            State::AwaitConfirm(_) => true,
+            State::Open(_) | State::Adrift => ending.cut,
+            // A step that failed has already left its state; its fault says whether anything was armed.
+            State::Ended => ending.cut,
+            State::AwaitOffer(_) | State::AwaitProof(_) | State::AwaitArmed(_) => false,
+        };
+        self.state = State::Ended;
         if ending.cut {
             out.clear();
             out.push(Output::End(ending));
@@ -424,6 +465,7 @@ impl State {
             Self::AwaitArmed(_) => "waiting for the peer to arm",
             Self::AwaitConfirm(_) => "waiting for wireguard",
             Self::Open(_) => "open",
+            Self::Adrift => "open without a connection",
             Self::Ended => "ended",
         }
     }

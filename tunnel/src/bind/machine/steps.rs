@@ -297,7 +297,7 @@ impl Machine {
 }
 
 /// Both sides by role.
-pub(crate) fn parties_of(role: Role, own: Party, peer: Party) -> Parties {
+pub(in crate::bind) fn parties_of(role: Role, own: Party, peer: Party) -> Parties {
     match role {
         Role::Initiator => Parties {
             initiator: own,

@@ -28,6 +28,7 @@ struct End {
     turned: Vec<(u64, Secret<[u8; 32]>)>,
     opened: Vec<Opened>,
     leases: Vec<BootTime>,
+    adrift: Option<Ending>,
     ending: Option<Ending>,
 }
 
@@ -149,6 +150,7 @@ impl End {
             turned: Vec::new(),
             opened: Vec::new(),
             leases: Vec::new(),
+            adrift: None,
             ending: None,
         };
         end.perform(outputs);
@@ -186,6 +188,7 @@ impl End {
                 Output::TurnArmed { epoch, psk } => self.turned.push((epoch, psk)),
                 Output::Open(opened) => self.opened.push(*opened),
                 Output::Lease { until, .. } => self.leases.push(until),
+                Output::Adrift(ending) => self.adrift = Some(ending),
                 Output::End(ending) => self.ending = Some(ending),
             }
         }
@@ -345,9 +348,62 @@ fn a_turn_that_wireguard_never_confirms_ends_the_connection_but_not_the_tunnel()
     pair.initiator.input(Input::Tick);
     pair.settle();
     for end in [&pair.initiator, &pair.responder] {
-        assert_eq!(end.code(), Some(Code::Timeout));
-        assert!(!end.was_cut());
+        assert_eq!(end.adrift.as_ref().unwrap().code, Code::Timeout);
+        assert!(end.ending.is_none() && end.machine.is_adrift());
     }
+}
+
+#[test]
+fn a_tunnel_adrift_is_still_watched() {
+    let (fleet, a, b) = fleet_of_two();
+    let adrift = || {
+        let mut pair = Setup::new(&fleet, &a, &b).start();
+        pair.open();
+        pair.initiator.input(Input::Disconnected);
+        assert!(pair.initiator.machine.is_adrift());
+        pair.initiator
+    };
+    let mut end = adrift();
+    assert_eq!(end.machine.deadline().unwrap().since(end.boot), MINUTE * 10);
+    end.turn_clock(MINUTE * 10);
+    end.input(Input::Tick);
+    assert_eq!(end.code(), Some(Code::Lease));
+    assert!(end.was_cut() && end.sent.is_empty());
+
+    let mut end = adrift();
+    end.policy.refuse = true;
+    end.input(Input::Recheck);
+    assert!(end.was_cut() && end.sent.is_empty());
+
+    let mut end = adrift();
+    end.input(Input::Leave {
+        code: Code::Superseded,
+        cut: false,
+    });
+    assert!(end.ending.is_some() && !end.was_cut());
+}
+
+#[test]
+fn a_bind_that_is_armed_but_not_open_is_cut_however_it_ends() {
+    let (fleet, a, b) = fleet_of_two();
+    for input in [
+        Input::Disconnected,
+        Input::Leave {
+            code: Code::Glare,
+            cut: false,
+        },
+    ] {
+        let mut pair = Setup::new(&fleet, &a, &b).start();
+        pair.settle();
+        pair.initiator.input(input);
+        assert!(pair.initiator.was_cut());
+    }
+    let mut pair = Setup::new(&fleet, &a, &b).start();
+    pair.initiator.input(Input::Leave {
+        code: Code::Cut,
+        cut: true,
+    });
+    assert!(!pair.initiator.was_cut(), "nothing of this bind to cut");
 }
 
 #[test]
@@ -502,12 +558,9 @@ fn a_cut_ends_both_ends_and_a_lost_connection_neither_tunnel() {
 
     let mut pair = Setup::new(&fleet, &a, &b).start();
     pair.open();
-    pair.initiator.input(Input::Leave {
-        code: Code::Lost,
-        cut: false,
-    });
+    pair.initiator.input(Input::Disconnected);
     assert!(pair.initiator.sent.is_empty());
-    assert!(!pair.initiator.was_cut());
+    assert!(pair.initiator.ending.is_none());
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! What the agent tells the driver.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use edgeward_identity::{SpiffeId, SpkiHash, Svid};
+
+use super::super::MAX_WANTED;
+use super::{Command, Hub, Identity, Input, RENEW_SPREAD, Wanted, bind_epoch};
+use crate::bind::code::Code;
+use crate::bind::ending::{By, Ending};
+use crate::bind::table::BindId;
+
+impl Hub {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Want(target) => self.want(target),
+            Command::Forget(peer) => {
+                self.wanted.remove(&peer);
+            }
+            Command::Directory(peers) => self.set_directory(peers),
+            Command::Cut(peer, code) => self.cut(&peer, code),
+            Command::Turn(peer) => {
+                if let Some(bind) = self.table.current(&peer) {
+                    self.feed(bind, Input::Turn);
+                }
+            }
+            Command::Confirmed(peer, node_epoch) => {
+                let (bind, epoch) = bind_epoch(node_epoch);
+                let of_this_peer = self
+                    .binds
+                    .get(&bind)
+                    .is_some_and(|bound| *bound.machine.peer().id() == peer);
+                if of_this_peer {
+                    self.feed(bind, Input::WireGuardConfirmed { epoch });
+                }
+            }
+            Command::OwnResult(result) => {
+                self.own.evidence.result.clone_from(&result);
+                self.own.evidence.boot_statement = None;
+                self.ready.store(self.own.is_ready(), Ordering::Relaxed);
+                self.feed_all(|| Input::OwnResult(&result));
+            }
+            Command::OwnEvidence(evidence) => {
+                self.own.evidence = evidence;
+                self.ready.store(self.own.is_ready(), Ordering::Relaxed);
+            }
+            Command::Svid(svid) => self.replace_svid(&svid),
+            Command::WireGuard(keys) => {
+                self.own.wireguard = keys;
+                self.renew_all();
+            }
+            Command::Slice(number) => {
+                self.own.slice_number = number;
+                self.feed_all(|| Input::Recheck);
+            }
+            Command::Link(link) => {
+                self.link = link;
+                self.feed_all(|| Input::Recheck);
+            }
+            Command::Recheck => self.feed_all(|| Input::Recheck),
+            // The loop ends before it gets here.
+            Command::Shutdown => {}
+        }
+    }
+
+    fn want(&mut self, target: super::super::PeerTarget) {
+        let now = self.clock.boottime();
+        if let Some(wanted) = self.wanted.get_mut(&target.id) {
+            wanted.target = target;
+            wanted.succeeded();
+            return;
+        }
+        if self.wanted.len() >= MAX_WANTED {
+            tracing::warn!(peer = %target.id, "too many peers: not dialled");
+            return;
+        }
+        let wanted = Wanted::new(target.clone(), &self.own.identity.party().spki, now);
+        self.wanted.insert(target.id, wanted);
+    }
+
+    fn set_directory(&mut self, peers: Vec<SpkiHash>) {
+        let now = self.clock.boottime();
+        self.table
+            .keep_only(&peers.iter().copied().collect::<HashSet<_>>());
+        self.gate.lock().set_directory(peers, now);
+    }
+
+    /// The tunnel first, whether a bind still knows of it or not.
+    fn cut(&mut self, peer: &SpiffeId, code: Code) {
+        let ending = Ending {
+            code,
+            reason: "cut by this node".to_owned(),
+            by: By::Us,
+            cut: true,
+        };
+        self.control.cut(peer, &ending);
+        self.table.release(peer);
+        let binds: Vec<BindId> = self
+            .binds
+            .iter()
+            .filter(|(_, bound)| bound.machine.peer().id() == peer)
+            .map(|(id, _)| *id)
+            .collect();
+        for bind in binds {
+            self.feed(bind, Input::Leave { code, cut: true });
+        }
+    }
+
+    fn replace_svid(&mut self, svid: &Svid) {
+        let identity = match Identity::new(svid, &self.trust, &self.clock) {
+            Ok(identity) => Arc::new(identity),
+            Err(error) => {
+                tracing::error!(%error, "svid not replaced");
+                return;
+            }
+        };
+        let former = self.own.identity.party().spki;
+        let present = identity.party().spki;
+        if former != present {
+            self.former_spki = Some(former);
+        }
+        let keys: Vec<SpkiHash> = [Some(present), self.former_spki]
+            .into_iter()
+            .flatten()
+            .collect();
+        self.gate.lock().set_own_keys(&self.trust_domain, &keys);
+        self.endpoint
+            .set_server_config(Some(identity.server_config().as_ref().clone()));
+        self.door_identity.store(Arc::clone(&identity));
+        self.own.identity = identity;
+        self.renew_all();
+    }
+
+    /// Binds that are open go on until the new ones have armed WireGuard.
+    fn renew_all(&mut self) {
+        let now = self.clock.boottime();
+        for wanted in self.wanted.values_mut() {
+            wanted.renew_within(RENEW_SPREAD, now);
+        }
+    }
+
+    fn feed_all<'a>(&mut self, input: impl Fn() -> Input<'a>) {
+        for bind in self.all_binds() {
+            self.feed(bind, input());
+        }
+    }
+}
