@@ -24,7 +24,6 @@ pub use table::{ROUTES, Route, lookup};
     Serialize,
     Deserialize,
     utoipa::ToSchema,
-    clap::ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

@@ -22,6 +22,8 @@ const TWINS: Twins = Twins {
         "EDGEWARD_AGENT_",
         "EDGEWARD_VECTORS",
         "EDGEWARD_CONTEXT",
+        "EDGEWARD_CLOUD",
+        "EDGEWARD_OUTPUT",
         "EDGEWARD_API_KEY",
         "EDGEWARD_TOKEN",
         "EDGEWARD_TEST",

@@ -5,6 +5,7 @@ mod crowd;
 pub mod access;
 pub mod api;
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod issue;
 pub mod keys;

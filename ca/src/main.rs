@@ -1,61 +1,53 @@
-//! `edgeward`: the cloud.
+//! `edgeward`: the cloud, and the commands that operate it.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use edgeward_ca::cli::{self, Cli, Command, ServeArgs};
 use edgeward_ca::config::Config;
-use edgeward_runtime::exit;
-use edgeward_runtime::telemetry::{self, LogFormat};
+use edgeward_ca::run;
+use edgeward_runtime::{exit, telemetry};
+use tokio::runtime::Builder;
 
-/// Edgeward: certification authority, policy engine and audit log of one trust domain.
-#[derive(Parser)]
-#[command(name = "edgeward", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    ExitCode::from(match cli.command {
+        Command::Serve(ref arguments) => serve(arguments),
+        _ => operate(cli),
+    })
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Run the cloud
-    Serve {
-        /// Configuration file
-        #[arg(long, env = "EDGEWARD_CONFIG", default_value = "/etc/edgeward/edgeward.toml")]
-        config: PathBuf,
-        /// Check the configuration and exit
-        #[arg(long)]
-        check: bool,
-        /// What to log
-        #[arg(long, env = "EDGEWARD_LOG", default_value = "info")]
-        log: String,
-        #[arg(long, env = "EDGEWARD_LOG_FORMAT", value_enum, default_value = "text")]
-        log_format: LogFormat,
-    },
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Command::Serve { config, check, log, log_format } = Arguments::parse().command;
-    if let Err(error) = telemetry::init(&log, log_format) {
-        tracing::error!(%error, "cannot log");
-        return ExitCode::from(exit::USAGE);
-    }
-    let config = match Config::load(&config) {
+fn serve(arguments: &ServeArgs) -> u8 {
+    let config = match Config::load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => {
-            tracing::error!("{error}");
-            return ExitCode::from(exit::BAD_CONFIG);
-        }
+        Err(error) => return fail(exit::BAD_CONFIG, &error),
     };
-    if check {
-        return ExitCode::from(exit::OK);
+    if let Err(error) = telemetry::init(&arguments.log, arguments.log_format) {
+        return fail(exit::BAD_CONFIG, &error);
     }
-    match edgeward_ca::run::run(config).await {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(exit::FAILED)
-        }
+    if arguments.check {
+        return exit::OK;
     }
+    match Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => match runtime.block_on(run::run(config)) {
+            Ok(()) => exit::OK,
+            Err(error) => fail(exit::FAILED, &format!("{error:#}")),
+        },
+        Err(error) => fail(exit::FAILED, &error),
+    }
+}
+
+fn operate(cli: Cli) -> u8 {
+    match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Err(error) => fail(exit::FAILED, &error),
+    }
+}
+
+fn fail(code: u8, error: &dyn Display) -> u8 {
+    // Where nobody listens there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    code
 }

@@ -8,7 +8,9 @@ pub mod credentials;
 pub mod peer;
 pub mod verifier;
 
-pub use config::{EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES, anonymous_client, client, server};
+pub use config::{
+    EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES, anonymous_client, client, keyless_client, server,
+};
 pub use credentials::Credentials;
 pub use verifier::{PeerVerifier, PinnedVerifier};
 

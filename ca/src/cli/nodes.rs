@@ -1,0 +1,189 @@
+//! `edgeward node`.
+
+use clap::Subcommand;
+
+use super::client::{Client, encode};
+use super::progress::watch;
+use super::screen::{Table, or_dash, pairs};
+use super::{Failure, Session};
+use crate::api::Items;
+use crate::api::views::{NodeView, ReasonRequest};
+
+const PATH: &str = "/api/v1/nodes";
+
+/// `edgeward node`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List nodes: an operator's word (status) beside what their evidence says (state)
+    #[command(after_help = "\
+Examples:
+  edgeward node list
+  edgeward node list --state stale --label site=suzhou
+  edgeward node list -o json")]
+    List {
+        /// Only nodes of this status: pending, active, quarantined
+        #[arg(long)]
+        status: Option<String>,
+        /// Only nodes in this attestation state: trusted, stale, failed, none
+        #[arg(long)]
+        state: Option<String>,
+        /// Only nodes with this label. May be repeated
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+    },
+    /// Show one node
+    Show { name: String },
+    /// Let nodes in that wait for approval
+    Approve {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Cut nodes off at once: every connected peer drops them, their keys go on the deny-list
+    #[command(after_help = "\
+Examples:
+  edgeward node quarantine gw-3 --reason 'port scan from line 3'
+  edgeward node release gw-3                                     back after fresh evidence")]
+    Quarantine {
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// For the audit log
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Release nodes from quarantine; they have rights again after fresh evidence
+    Release {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove nodes for good; their machines may enrol again with a new token
+    Remove {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
+    let client = session.client()?;
+    match command {
+        Command::List {
+            status,
+            state,
+            labels,
+        } => {
+            let mut list: Items<NodeView> =
+                watch(&session.screen, "listing nodes", client.get(PATH)).await?;
+            list.items.retain(|node| {
+                status.as_ref().is_none_or(|wanted| node.status == *wanted)
+                    && state.as_ref().is_none_or(|wanted| node.state == *wanted)
+                    && labels.iter().all(|label| has_label(node, label))
+            });
+            session.screen.answer(&list.items, |nodes| table(nodes));
+            Ok(())
+        }
+        Command::Show { name } => {
+            let path = format!("{PATH}/{}", encode(&name));
+            let node: NodeView = watch(&session.screen, "asking for the node", client.get(&path)).await?;
+            session.screen.answer(&node, details);
+            Ok(())
+        }
+        Command::Approve { names } => each(session, &client, &names, "approve", None).await,
+        Command::Quarantine { names, reason } => {
+            each(session, &client, &names, "quarantine", reason).await
+        }
+        Command::Release { names } => each(session, &client, &names, "release", None).await,
+        Command::Remove { names } => remove(session, &client, &names).await,
+    }
+}
+
+/// Acts on every node, also after one was refused; fails if one was.
+async fn each(
+    session: &Session,
+    client: &Client,
+    names: &[String],
+    act: &str,
+    reason: Option<String>,
+) -> Result<(), Failure> {
+    let request = ReasonRequest { reason };
+    let mut done = Vec::new();
+    let mut failed = false;
+    for name in names {
+        let path = format!("{PATH}/{}/{act}", encode(name));
+        match watch(&session.screen, act, client.post::<NodeView>(&path, &request)).await {
+            Ok(node) => done.push(node),
+            Err(failure) => {
+                failed = true;
+                session.screen.note(&format!("{name}: {failure}"));
+            }
+        }
+    }
+    session.screen.answer(&done, |nodes| table(nodes));
+    if failed { Err(Failure::Quiet) } else { Ok(()) }
+}
+
+async fn remove(session: &Session, client: &Client, names: &[String]) -> Result<(), Failure> {
+    let mut failed = false;
+    for name in names {
+        let path = format!("{PATH}/{}", encode(name));
+        match watch(&session.screen, "remove", client.delete(&path)).await {
+            Ok(()) => session.screen.note(&format!("{name} is removed")),
+            Err(failure) => {
+                failed = true;
+                session.screen.note(&format!("{name}: {failure}"));
+            }
+        }
+    }
+    if failed { Err(Failure::Quiet) } else { Ok(()) }
+}
+
+fn has_label(node: &NodeView, label: &str) -> bool {
+    match label.split_once('=') {
+        Some((key, value)) => node.labels.get(key).is_some_and(|found| found == value),
+        None => node.labels.contains_key(label),
+    }
+}
+
+fn table(nodes: &[NodeView]) -> Table {
+    let mut table = Table::new(&[
+        "NAME", "STATUS", "STATE", "TIER", "SESSION", "IPV4", "LAST PASS", "LABELS",
+    ]);
+    for node in nodes {
+        table.row([
+            node.name.clone(),
+            node.status.clone(),
+            node.state.clone(),
+            node.tier.clone(),
+            session_of(node).to_owned(),
+            or_dash(node.ipv4.clone()),
+            or_dash(node.attested),
+            pairs(&node.labels),
+        ]);
+    }
+    table
+}
+
+fn details(node: &NodeView) -> Table {
+    let mut table = Table::new(&["FIELD", "VALUE"]);
+    for (field, value) in [
+        ("name", node.name.clone()),
+        ("identity", node.spiffe_id.clone()),
+        ("status", node.status.clone()),
+        ("state", node.state.clone()),
+        ("refused for", or_dash(node.reason.clone())),
+        ("last pass", or_dash(node.attested)),
+        ("tier", node.tier.clone()),
+        ("root", node.root.clone()),
+        ("session", session_of(node).to_owned()),
+        ("labels", pairs(&node.labels)),
+        ("ipv4", or_dash(node.ipv4.clone())),
+        ("ipv6", node.ipv6.clone()),
+        ("enrolled", node.enrolled.to_string()),
+        ("certificate ends", or_dash(node.expires)),
+    ] {
+        table.row([field.to_owned(), value]);
+    }
+    table
+}
+
+fn session_of(node: &NodeView) -> &'static str {
+    if node.connected { "open" } else { "-" }
+}

@@ -1,0 +1,173 @@
+//! `edgeward policy`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use edgeward_policy::SourceFile;
+
+use super::client::Client;
+use super::progress::watch;
+use super::screen::{Screen, Table};
+use super::{Failure, Session, sources};
+use crate::api::Items;
+use crate::api::views::{PolicyApply, PolicyFile, PolicyReport, PolicyView};
+
+const PATH: &str = "/api/v1/policies";
+
+/// `edgeward policy`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check policy files and run the tests in them; needs no cloud
+    #[command(after_help = "\
+Examples:
+  edgeward policy check policies/
+  edgeward policy check policies/ -o json
+
+Errors name file, line and column. Openings are not errors: they show a reader where more than named and proven
+parties get in.")]
+    Check {
+        /// The directory; every *.toml below it is part of the policy
+        dir: PathBuf,
+    },
+    /// Check, sign with your key, and put into force everywhere
+    #[command(after_help = "\
+Examples:
+  edgeward policy apply policies/
+
+The cloud checks again and runs the tests; one that fails refuses the whole. Connected nodes have their new slice within
+a second; flows that the new policy does not allow end there and then.")]
+    Apply {
+        /// The directory; every *.toml below it is part of the policy
+        dir: PathBuf,
+    },
+    /// List applied policies: when, by whom, with which hash
+    History,
+    /// Print the sources of an applied policy
+    Show {
+        /// Its number; the one in force if absent
+        number: Option<u64>,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Check { dir } => {
+            let (_, report) = check(&dir)?;
+            show_report(session, &report);
+            if report.ok { Ok(()) } else { Err(Failure::Quiet) }
+        }
+        Command::Apply { dir } => apply(session, &dir).await,
+        Command::History => {
+            let list: Items<PolicyView> =
+                watch(&session.screen, "listing policies", session.client()?.get(PATH)).await?;
+            session.screen.answer(&list.items, |policies| table(policies));
+            Ok(())
+        }
+        Command::Show { number } => show(session, number).await,
+    }
+}
+
+fn check(dir: &Path) -> Result<(Vec<SourceFile>, PolicyReport), Failure> {
+    let files = sources::read(dir)?;
+    let report = PolicyReport::of(&edgeward_policy::check(&files));
+    Ok((files, report))
+}
+
+async fn apply(session: &Session, dir: &Path) -> Result<(), Failure> {
+    let (files, report) = check(dir)?;
+    if !report.ok {
+        show_report(session, &report);
+        return Err(Failure::Quiet);
+    }
+    for opening in &report.openings {
+        session.screen.note(opening);
+    }
+    let client = session.client()?;
+    let applied = watch(
+        &session.screen,
+        "applying the policy",
+        send(&client, files, &report.hash),
+    )
+    .await?;
+    session.screen.answer(&vec![applied], |policies| table(policies));
+    Ok(())
+}
+
+async fn send(client: &Client, files: Vec<SourceFile>, hash: &str) -> Result<PolicyView, Failure> {
+    let list: Items<PolicyView> = client.get(PATH).await?;
+    let number = list.items.first().map_or(0, |newest| newest.number) + 1;
+    let signature = client.sign(&PolicyApply::message(client.trust_domain(), number, hash))?;
+    let request = PolicyApply {
+        files: files
+            .into_iter()
+            .map(|file| PolicyFile {
+                path: file.path,
+                text: file.text,
+            })
+            .collect(),
+        number,
+        signature: hex::encode(signature),
+    };
+    client.post(PATH, &request).await
+}
+
+async fn show(session: &Session, number: Option<u64>) -> Result<(), Failure> {
+    let path = match number {
+        Some(number) => format!("{PATH}/{number}"),
+        None => format!("{PATH}/current"),
+    };
+    let policy: PolicyView =
+        watch(&session.screen, "asking for the policy", session.client()?.get(&path)).await?;
+    if session.wants_json() {
+        session.screen.json(&policy);
+        return Ok(());
+    }
+    session.screen.line(&format!(
+        "# policy {} applied {} by {}",
+        policy.number, policy.applied, policy.applied_by
+    ));
+    for file in policy.files.unwrap_or_default() {
+        session.screen.line(&format!("\n# --- {}", file.path));
+        file.text.lines().for_each(|line| session.screen.line(line));
+    }
+    Ok(())
+}
+
+fn show_report(session: &Session, report: &PolicyReport) {
+    if session.wants_json() {
+        session.screen.json(report);
+        return;
+    }
+    show_lines(&session.screen, &report.errors);
+    show_lines(&session.screen, &report.openings);
+    let summary: Vec<String> = report
+        .summary
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    let verdict = match report.ok {
+        true => "ok".to_owned(),
+        false => format!("{} errors", report.errors.len()),
+    };
+    session.screen.line(&format!("{verdict}: {}", summary.join(", ")));
+}
+
+fn show_lines(screen: &Screen, lines: &[String]) {
+    for line in lines.iter().flat_map(|text| text.lines()) {
+        screen.line(line);
+    }
+}
+
+fn table(policies: &[PolicyView]) -> Table {
+    let mut table = Table::new(&["NUMBER", "APPLIED", "BY", "RULES", "HASH"]);
+    for policy in policies {
+        table.row([
+            policy.number.to_string(),
+            policy.applied.to_string(),
+            policy.applied_by.clone(),
+            policy.summary.get("rules").copied().unwrap_or(0).to_string(),
+            policy.hash.clone(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,48 @@
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn wrong_usage_has_its_exit_code() {
+    for line in [
+        "edgeward nodes",
+        "edgeward token create --label role",
+        "edgeward token create --approval --no-approval",
+        "edgeward operator add li",
+        "edgeward operator add li --role god",
+        "edgeward node quarantine",
+        "edgeward policy apply",
+        "edgeward -o yaml status",
+    ] {
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(exit::USAGE), "{line}");
+    }
+}
+
+#[test]
+fn every_command_says_what_it_does() {
+    fn walk(command: &clap::Command, path: &str) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            assert!(sub.get_about().is_some(), "{path}");
+            for argument in sub.get_arguments().filter(|argument| !argument.is_positional()) {
+                assert!(argument.get_help().is_some(), "{path} --{}", argument.get_id());
+            }
+            walk(sub, &path);
+        }
+    }
+    walk(&Cli::command(), "edgeward");
+}
+
+#[test]
+fn options_of_all_commands_may_stand_after_them() {
+    let cli = Cli::try_parse_from(["edgeward", "audit", "query", "--from", "-1h", "-o", "json"]).unwrap();
+    assert_eq!(cli.global.output, Format::Json);
+    let cli = Cli::try_parse_from(["edgeward", "node", "list", "--cloud", "h:1", "--context", "./x"]).unwrap();
+    assert_eq!(cli.global.context.as_deref(), Some("./x"));
+}
