@@ -1,5 +1,7 @@
 //! Sets of labels: conjunctions of `key in {values}`, one value per key on every node.
 
+use std::collections::{BTreeSet, HashMap};
+
 use crate::ast::LabelSets;
 use crate::fleet::Labels;
 
@@ -41,6 +43,59 @@ pub(crate) fn may_meet(one: &LabelSets, other: &LabelSets) -> bool {
         other
             .get(key)
             .is_none_or(|others| !values.is_disjoint(others))
+    })
+}
+
+/// Finds the sets that match a node without trying all of them: each stands under the values of one of its keys.
+pub(crate) struct Lookup {
+    by_pair: HashMap<(String, String), Vec<usize>, foldhash::fast::RandomState>,
+}
+
+impl Lookup {
+    pub(crate) fn new<'s>(sets: impl Iterator<Item = &'s LabelSets> + Clone) -> Self {
+        let mut frequency: HashMap<(&str, &str), usize, foldhash::fast::RandomState> =
+            HashMap::default();
+        for (key, value) in sets.clone().flat_map(pairs) {
+            *frequency.entry((key, value)).or_default() += 1;
+        }
+        let mut by_pair: HashMap<_, Vec<usize>, _> = HashMap::default();
+        for (index, set) in sets.enumerate() {
+            let cost = |key: &str, values: &BTreeSet<String>| -> usize {
+                let frequencies = values
+                    .iter()
+                    .filter_map(|value| frequency.get(&(key, value.as_str())));
+                frequencies.sum()
+            };
+            let rarest = set.iter().min_by_key(|(key, values)| cost(key, values));
+            for (key, value) in rarest
+                .into_iter()
+                .flat_map(|(key, values)| values.iter().map(move |value| (key, value)))
+            {
+                let pair = (key.clone(), value.clone());
+                by_pair.entry(pair).or_default().push(index);
+            }
+        }
+        Self { by_pair }
+    }
+
+    /// Every set that might match, each once; [`matches`] has the last word.
+    pub(crate) fn candidates(&self, labels: &Labels) -> BTreeSet<usize> {
+        let pairs = labels
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        pairs
+            .filter_map(|pair| self.by_pair.get(&pair))
+            .flatten()
+            .copied()
+            .collect()
+    }
+}
+
+fn pairs(sets: &LabelSets) -> impl Iterator<Item = (&str, &str)> {
+    sets.iter().flat_map(|(key, values)| {
+        values
+            .iter()
+            .map(move |value| (key.as_str(), value.as_str()))
     })
 }
 

@@ -7,7 +7,7 @@ use edgeward_identity::{Kind, SpiffeId, Tier};
 
 use super::{CompiledPolicy, accept_software};
 use crate::fleet::Fleet;
-use crate::labels::matches;
+use crate::labels::{Lookup, matches};
 use crate::seconds::Seconds;
 use crate::slice::Effect;
 
@@ -40,18 +40,19 @@ pub(crate) struct IndexedNode {
 }
 
 impl CompiledPolicy {
-    /// Sorts the fleet into groups: nodes times groups label comparisons, once for all slices.
+    /// Sorts the fleet into groups, once for all slices.
     pub fn index(&self, fleet: &Fleet) -> FleetIndex {
         let nodes = fleet
             .nodes
             .iter()
             .filter(|node| node.id.kind() == Kind::Node);
+        let lookup = Lookup::new(self.groups.iter().map(|group| &group.matches));
         let nodes = nodes.map(|node| {
-            let groups = self.groups.iter().enumerate();
-            let groups = groups
-                .filter(|(_, group)| matches(&group.matches, &node.labels))
-                .map(|(index, _)| index)
-                .collect();
+            let mut groups = lookup.candidates(&node.labels);
+            groups.retain(|index| {
+                let group = self.groups.get(*index);
+                group.is_some_and(|group| matches(&group.matches, &node.labels))
+            });
             let mut indexed = IndexedNode::new(node.id.clone(), node.tier, groups);
             indexed.v4 = node.v4;
             indexed

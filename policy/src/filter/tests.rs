@@ -55,7 +55,14 @@ fn a_peer_that_is_not_in_the_slice_or_has_not_proved_itself_is_let_in_nowhere() 
         (PeerIndex(7), trusted(), NOW),
         (peer, stale, NOW),
         (peer, trusted(), NOW.plus(Duration::from_secs(600))),
-        (peer, trusted(), engine.slice().expires),
+        (
+            peer,
+            Standing {
+                last_pass: Some(end()),
+                ..trusted()
+            },
+            end(),
+        ),
     ] {
         let rows = rows(&engine, &[(peer, standing)], Link::Online, now);
         assert!(
@@ -104,17 +111,20 @@ fn engine() -> Engine {
         tier: Tier::Virtual,
         v4: None,
     });
-    let end = NOW.plus(Duration::from_secs(86_400));
     let slice = policy
         .slice(
             &node("b1"),
             &Fleet {
                 nodes: nodes.into(),
             },
-            end,
+            end(),
         )
         .unwrap();
     Engine::new(Arc::new(slice)).unwrap()
+}
+
+fn end() -> Timestamp {
+    NOW.plus(Duration::from_secs(86_400))
 }
 
 fn trusted() -> Standing {

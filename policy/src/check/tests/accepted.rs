@@ -163,6 +163,12 @@ fn nearer_defaults_speak_and_a_sibling_directory_hears_nothing() {
     let sibling = SourceFile::new("sit/x.toml", format!("{head}[defaults]\nfresh = \"1m\"\n"));
     let near = SourceFile::new("site/x.toml", format!("{head}[defaults]\nfresh = \"3m\"\n"));
     let policy = CompiledPolicy::compile(&[top, sibling, near, one(BASE)[0].clone()], 1).unwrap();
+    let built_in = SourceFile::new(
+        "top.toml",
+        format!("{head}[defaults]\nmax_offline = \"8h\"\n"),
+    );
+    let capped = CompiledPolicy::compile(&[built_in, one(BASE)[0].clone()], 1).unwrap();
+    assert_eq!(capped.rules[0].offline.default, Seconds::from_hours(8));
     let rule = &policy.rules[0];
     assert_eq!(rule.fresh.default, Seconds::new(180));
     assert_eq!(rule.offline.default, Seconds::from_hours(6));

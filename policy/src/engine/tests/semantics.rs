@@ -539,3 +539,50 @@ fn an_unsound_slice_makes_no_engine() {
     });
     assert!(Engine::new(Arc::new(sound)).is_ok());
 }
+
+#[test]
+fn where_casbin_and_the_rows_disagree_the_answer_is_a_denial() {
+    let mut engine = engine(&[rule("r", "allow", "any", "line/plc", "")], "gw-1");
+    let interface = engine.interface("line", "plc").unwrap();
+    let closed = Bucket::new(&[], &[]).unwrap();
+    engine.buckets[interface.0 as usize] = closed;
+    let decision = ask(&engine, &node("st-1"), trusted(), Link::Online, NOW);
+    assert_eq!(decision.reason, Reason::Internal);
+    assert!(!decision.is_allow());
+}
+
+#[test]
+fn no_term_exceeds_the_largest_of_the_directory_whatever_a_profile_says() {
+    // Profile gateway says offline = 24h in a directory of its own.
+    let head = "schema = \"edgeward-policy/1\"\nowner = \"x\"\nscope = \"any\"\n";
+    let rules = [
+        rule("r", "allow", "group:stations", "line/plc", ""),
+        rule("any", "allow", "any", "line/admin", ""),
+    ]
+    .concat();
+    let files = [
+        SourceFile::new("all/p.toml", HEAD),
+        SourceFile::new(
+            "strict/r.toml",
+            format!("{head}[defaults]\nmax_offline = \"6h\"\n{rules}"),
+        ),
+    ];
+    let policy = CompiledPolicy::compile(&files, 1).unwrap();
+    let slice = policy.slice(&node("gw-1"), &fleet(), END).unwrap();
+    assert_eq!(slice.lifetimes.max_offline, Seconds::from_hours(6));
+    let engine = Engine::new(Arc::new(slice)).unwrap();
+    let decision = ask(&engine, &node("st-1"), trusted(), Link::Online, NOW);
+    assert_eq!(decision.offline, Seconds::from_hours(6));
+    let admin = Request {
+        subject: Subject::Id(&node("other")),
+        standing: trusted(),
+        target: Target::Named {
+            service: "line",
+            interface: "admin",
+        },
+        action: Action::Connect,
+        link: Link::Online,
+        now: NOW,
+    };
+    assert_eq!(engine.decide(&admin).offline, Seconds::from_hours(6));
+}
