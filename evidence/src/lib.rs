@@ -3,7 +3,7 @@
 //! The verifier's side only, in pure Rust: no I/O, no TSS, no clock of its own. The way of a node's evidence:
 //!
 //! 1. [`ek`] roots the TPM: its endorsement key (EK) certificate leads to a vendor root, or its digest is listed.
-//! 2. [`make_credential`] makes the challenge that only the TPM with that EK and that attestation key (AK) can answer.
+//! 2. [`mod@make_credential`] makes the challenge that only the TPM with that EK and that attestation key (AK) can answer.
 //! 3. [`transcript`] makes the qualifying data which binds every signature to this conversation.
 //! 4. [`verify`] judges Certify and Quote; it is the only maker of [`VerifiedEvidence`].
 //! 5. [`appraise`] compares it with a [`Profile`]; [`result`] is what the cloud signs and every peer checks.

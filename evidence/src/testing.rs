@@ -1,24 +1,35 @@
 //! A software TPM that makes real attested structures and signatures, valid or deliberately wrong. For tests and
 //! benches only (feature `testing`): its keys promise what they do not keep.
 
-use std::collections::BTreeSet;
+pub mod ek;
 
-use edgeward_identity::{PublicKey, Signer, SoftwareKey};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ek::template::{self, CertifiedKey};
+use edgeward_identity::{PublicKey, Signer, SoftwareKey, SpiffeId, Tier};
+
+use crate::Digest;
+use crate::appraise::{Mode, Profile, ProfileFields};
 use crate::ek::{EkRoots, VerifiedEk, verify_listed_ek};
+use crate::make_credential::Credential;
 use crate::tpm::public::{Curve, Key, Scheme};
 use crate::tpm::{
-    Attest, AttestBody, Attributes, ClockInfo, HashAlg, PcrBank, PcrSelection, PcrValue, Public,
-    Signature,
+    Attest, AttestBody, Attributes, ClockInfo, HashAlg, Name, PcrBank, PcrSelection, PcrValue,
+    Public, Signature,
 };
+use crate::transcript::{Exporter, Moment, Nonce, Transcript};
 use crate::verify::quote::ENDORSEMENT_HIERARCHY;
-use crate::verify::{AttestationKey, QuoteEvidence, SignedAttest, SvidKey};
+use crate::verify::{
+    AttestEvidence, AttestExpected, AttestationKey, QuoteEvidence, SignedAttest,
+    SoftwareAttestExpected, SvidKey, SvidProof, TpmTier, VerifiedEvidence, verify_attestation,
+    verify_software_attestation,
+};
+
+pub use ek::SoftwareEk;
 
 /// A TPM with software keys. Clock and counters turn only by hand, but for one millisecond a signature.
 #[derive(Debug)]
 pub struct SoftwareTpm {
-    pub ek: SoftwareKey,
+    pub ek: SoftwareEk,
     pub ak: SoftwareKey,
     pub svid: SoftwareKey,
     pub clock: ClockInfo,
@@ -34,7 +45,7 @@ impl SoftwareTpm {
     )]
     pub fn new() -> Self {
         Self {
-            ek: key(),
+            ek: SoftwareEk::generate(Curve::P256),
             ak: key(),
             svid: key(),
             clock: ClockInfo {
@@ -50,9 +61,12 @@ impl SoftwareTpm {
 
     /// The EK's public area: template L-2.
     pub fn ek_public(&self) -> Public {
-        let (x, y) = coordinates(self.ek.public_key());
-        let curve = Curve::P256;
-        template::rebuild(&CertifiedKey::Ecc { curve, x, y }).expect("P-256 has a template")
+        self.ek.public().clone()
+    }
+
+    /// The secret in a challenge for this EK and the object of this name; `None` for any other challenge.
+    pub fn activate(&self, object: &Name, credential: &Credential) -> Option<Vec<u8>> {
+        self.ek.activate(object, credential).map(Vec::from)
     }
 
     /// The EK as if an operator had listed it.
@@ -150,6 +164,71 @@ impl SoftwareTpm {
         }
     }
 
+    /// Verified evidence of `node` over `selection`, as after a challenge.
+    pub fn evidence(
+        &mut self,
+        node: &SpiffeId,
+        boot_key: &PublicKey,
+        tier: Tier,
+        selection: &PcrSelection,
+    ) -> VerifiedEvidence {
+        let (nonce, exporter) = (Nonce::from_bytes([1; 32]), Exporter::from_bytes([2; 32]));
+        let (ak, svid) = (self.attestation_key(), self.svid_key());
+        let ek_digest: Digest = self.ek_public().digest();
+        let moment = Moment::AttestTpm {
+            node,
+            nonce: &nonce,
+            exporter: &exporter,
+            ek_digest: &ek_digest,
+            ak_name: ak.name(),
+            svid_public: svid.public_bytes(),
+        };
+        let trust_domain = node.trust_domain();
+        let data = Transcript {
+            trust_domain,
+            boot_key,
+            moment,
+        }
+        .qualifying_data();
+        let last = self.clock;
+        let evidence = AttestEvidence {
+            svid: SvidProof::Current,
+            quote: self.quote(data.as_bytes(), selection),
+        };
+        let expected = AttestExpected {
+            trust_domain,
+            node,
+            nonce: &nonce,
+            exporter: &exporter,
+            boot_key,
+            ek_digest: &ek_digest,
+            tier: TpmTier::new(tier).expect("a tier with a TPM"),
+            ak: &ak,
+            svid: &svid,
+            selection,
+            last,
+        };
+        verify_attestation(&evidence, &expected).expect("good evidence")
+    }
+
+    /// A profile that this TPM passes now, in tiers hardware and virtual.
+    pub fn profile(&self, name: &str, selection: &PcrSelection) -> Profile {
+        let pcr: BTreeMap<u8, BTreeSet<String>> = self
+            .pcr_values(selection)
+            .into_iter()
+            .map(|pcr| (pcr.index, BTreeSet::from([hex::encode(pcr.value)])))
+            .collect();
+        Profile::new(ProfileFields {
+            name: name.to_owned(),
+            tiers: BTreeSet::from([Tier::Hardware, Tier::Virtual]),
+            bank: PcrBank::Sha256,
+            pcr,
+            firmware_deny: BTreeSet::new(),
+            mode: Mode::Enforce,
+        })
+        .expect("it compares something")
+    }
+
     fn attest(&mut self, qualifying_data: &[u8], body: AttestBody) -> Attest {
         self.clock.clock_ms += 1;
         Attest {
@@ -164,6 +243,38 @@ impl SoftwareTpm {
             body,
         }
     }
+}
+
+/// Verified evidence of a node without a TPM.
+pub fn software_evidence(
+    node: &SpiffeId,
+    boot_key: &PublicKey,
+    svid: &SoftwareKey,
+) -> VerifiedEvidence {
+    let (nonce, exporter) = (Nonce::from_bytes([1; 32]), Exporter::from_bytes([2; 32]));
+    let trust_domain = node.trust_domain();
+    let moment = Moment::AttestSoftware {
+        node,
+        nonce: &nonce,
+        exporter: &exporter,
+        svid_key: svid.public_key(),
+    };
+    let data = Transcript {
+        trust_domain,
+        boot_key,
+        moment,
+    }
+    .qualifying_data();
+    let expected = SoftwareAttestExpected {
+        trust_domain,
+        node,
+        nonce: &nonce,
+        exporter: &exporter,
+        boot_key,
+        svid_key: svid.public_key(),
+    };
+    let signature = svid.sign(data.as_bytes()).expect("a software key signs");
+    verify_software_attestation(&signature, &expected).expect("good evidence")
 }
 
 /// PCRs of the SHA-256 bank.
@@ -184,7 +295,7 @@ pub fn sign(key: &SoftwareKey, message: &[u8]) -> Signature {
 
 /// The public area of a signing key that could not be better, with `more` attributes.
 pub fn signing_public(key: &PublicKey, more: Attributes) -> Public {
-    let (x, y) = coordinates(key);
+    let (x, y) = key.coordinates();
     Public {
         name_alg: HashAlg::Sha256,
         attributes: Attributes::FIXED_TPM
@@ -199,20 +310,14 @@ pub fn signing_public(key: &PublicKey, more: Attributes) -> Public {
         scheme: Scheme::Ecdsa(HashAlg::Sha256),
         key: Key::Ecc {
             curve: Curve::P256,
-            x,
-            y,
+            x: x.to_vec(),
+            y: y.to_vec(),
         },
     }
 }
 
 fn key() -> SoftwareKey {
     SoftwareKey::generate().expect("the random source works")
-}
-
-fn coordinates(key: &PublicKey) -> (Vec<u8>, Vec<u8>) {
-    let point = key.point().strip_prefix(&[4]).unwrap_or_default();
-    let (x, y) = point.split_at(point.len() / 2);
-    (x.to_vec(), y.to_vec())
 }
 
 /// r and s of a DER `SEQUENCE { INTEGER, INTEGER }` of a P-256 signature.

@@ -1,79 +1,21 @@
 use super::*;
-use crate::testing::{SoftwareTpm, sha256_selection};
-use crate::transcript::{Exporter, Nonce};
-use crate::verify::{
-    AttestEvidence, AttestExpected, SoftwareAttestExpected, SvidProof, TpmTier, verify_attestation,
-    verify_software_attestation,
-};
-use crate::{Transcript, transcript::Moment};
+use crate::testing::{self, SoftwareTpm, sha256_selection};
 use edgeward_identity::{Kind, Signer, SoftwareKey, SpiffeId, TrustDomain};
 
 /// Verified evidence of a TPM, over PCRs 0 and 7.
 pub(crate) fn tpm_evidence(tpm: &mut SoftwareTpm, tier: Tier) -> VerifiedEvidence {
-    let trust_domain = TrustDomain::new("plant.example").unwrap();
-    let node = SpiffeId::new(&trust_domain, Kind::Node, "gw-1").unwrap();
-    let (nonce, exporter) = (Nonce::from_bytes([1; 32]), Exporter::from_bytes([2; 32]));
     let boot_key = *SoftwareKey::generate().unwrap().public_key();
-    let selection = sha256_selection(&[0, 7]);
-    let expected = AttestExpected {
-        trust_domain: &trust_domain,
-        node: &node,
-        nonce: &nonce,
-        exporter: &exporter,
-        boot_key: &boot_key,
-        ek_digest: &tpm.ek_public().digest(),
-        tier: TpmTier::new(tier).unwrap(),
-        ak: &tpm.attestation_key(),
-        svid: &tpm.svid_key(),
-        selection: &selection,
-        last: tpm.clock,
-    };
-    let data = Transcript {
-        trust_domain: &trust_domain,
-        boot_key: &boot_key,
-        moment: Moment::AttestTpm {
-            node: &node,
-            nonce: &nonce,
-            exporter: &exporter,
-            ek_digest: expected.ek_digest,
-            ak_name: expected.ak.name(),
-            svid_public: expected.svid.public_bytes(),
-        },
-    }
-    .qualifying_data();
-    let evidence = AttestEvidence {
-        svid: SvidProof::Current,
-        quote: tpm.quote(data.as_bytes(), &selection),
-    };
-    verify_attestation(&evidence, &expected).unwrap()
+    tpm.evidence(&node(), &boot_key, tier, &sha256_selection(&[0, 7]))
 }
 
 pub(crate) fn software_evidence() -> VerifiedEvidence {
+    let [svid, boot] = [(); 2].map(|()| SoftwareKey::generate().unwrap());
+    testing::software_evidence(&node(), boot.public_key(), &svid)
+}
+
+fn node() -> SpiffeId {
     let trust_domain = TrustDomain::new("plant.example").unwrap();
-    let node = SpiffeId::new(&trust_domain, Kind::Node, "gw-1").unwrap();
-    let (nonce, exporter) = (Nonce::from_bytes([1; 32]), Exporter::from_bytes([2; 32]));
-    let svid = SoftwareKey::generate().unwrap();
-    let boot_key = *SoftwareKey::generate().unwrap().public_key();
-    let data = Transcript {
-        trust_domain: &trust_domain,
-        boot_key: &boot_key,
-        moment: Moment::AttestSoftware {
-            node: &node,
-            nonce: &nonce,
-            exporter: &exporter,
-            svid_key: svid.public_key(),
-        },
-    }
-    .qualifying_data();
-    let expected = SoftwareAttestExpected {
-        trust_domain: &trust_domain,
-        node: &node,
-        nonce: &nonce,
-        exporter: &exporter,
-        boot_key: &boot_key,
-        svid_key: svid.public_key(),
-    };
-    verify_software_attestation(&svid.sign(data.as_bytes()).unwrap(), &expected).unwrap()
+    SpiffeId::new(&trust_domain, Kind::Node, "gw-1").unwrap()
 }
 
 /// What a [`SoftwareTpm`] passes.

@@ -5,14 +5,9 @@ use serde::Deserialize;
 
 use super::*;
 use crate::ek::template::{self, CertifiedKey};
-use crate::testing::SoftwareTpm;
+use crate::testing::ek::FixedRandom;
+use crate::testing::{SoftwareEk, SoftwareTpm};
 use crate::vectors;
-
-#[expect(
-    deprecated,
-    reason = "the only way to give ring a known ephemeral key, in tests"
-)]
-type FixedRandom<'a> = ring::test::rand::FixedSliceRandom<'a>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -42,68 +37,6 @@ struct EccCase {
     secret: Vec<u8>,
     #[serde(deserialize_with = "crate::vectors::hex_bytes")]
     ciphertext: Vec<u8>,
-}
-
-/// An EK on a NIST curve with a known private key.
-struct KnownEk {
-    private: Vec<u8>,
-    public: Public,
-}
-
-fn known_ek(curve: Curve) -> KnownEk {
-    let private = vec![0x5a; curve.coordinate_len()];
-    let key = ephemeral(curve, &private);
-    let point = key.compute_public_key().unwrap();
-    let (x, y) = split_point(point.as_ref(), curve).unwrap();
-    let key = CertifiedKey::Ecc {
-        curve,
-        x: x.to_vec(),
-        y: y.to_vec(),
-    };
-    KnownEk {
-        private,
-        public: template::rebuild(&key).unwrap(),
-    }
-}
-
-fn agreement_of(curve: Curve) -> &'static agreement::Algorithm {
-    match curve {
-        Curve::P256 => &agreement::ECDH_P256,
-        Curve::P384 => &agreement::ECDH_P384,
-    }
-}
-
-fn ephemeral(curve: Curve, private: &[u8]) -> EphemeralPrivateKey {
-    EphemeralPrivateKey::generate(agreement_of(curve), &FixedRandom { bytes: private }).unwrap()
-}
-
-/// What `TPM2_ActivateCredential` does in the TPM (part 1, 24.5).
-fn activate(ek: &KnownEk, object: &Name, credential: &Credential) -> Result<Vec<u8>, &'static str> {
-    let Key::Ecc { curve, .. } = ek.public.key else {
-        return Err("not ecc");
-    };
-    let half = credential.encrypted_secret.len() / 2;
-    let (x, y) = credential.encrypted_secret.split_at(half);
-    let peer = [&[4], &x[2..], &y[2..]].concat();
-    let own = ek.public.ecc_point().unwrap();
-    let (own_x, _) = split_point(&own, curve).unwrap();
-    let hash = ek.public.name_alg;
-    let seed = agree_ephemeral(
-        ephemeral(curve, &ek.private),
-        &UnparsedPublicKey::new(agreement_of(curve), &peer),
-        |z| {
-            kdfe(
-                hash,
-                z,
-                IDENTITY,
-                &x[2..],
-                own_x,
-                bits_of(hash.digest_len()),
-            )
-        },
-    )
-    .map_err(|_| "point")?;
-    open(&ek.public, object, &seed, &credential.id_object)
 }
 
 fn open(
@@ -140,34 +73,33 @@ fn secret() -> ActivationSecret {
 
 #[test]
 fn a_credential_for_another_name_or_with_any_byte_altered_does_not_open() {
-    let ek = known_ek(Curve::P256);
+    let ek = SoftwareEk::generate(Curve::P256);
     let tpm = SoftwareTpm::new();
     let name = tpm.ak_public().name();
-    let credential = make_credential(&ek.public, &name, &secret(), &SystemRandom::new()).unwrap();
-    let other = tpm.svid_public().name();
-    assert_eq!(activate(&ek, &other, &credential), Err("integrity"));
-    for index in 2..credential.id_object.len() {
+    let credential = make_credential(ek.public(), &name, &secret(), &SystemRandom::new()).unwrap();
+    assert_eq!(ek.activate(&tpm.svid_public().name(), &credential), None);
+    assert_eq!(tpm.ek.activate(&name, &credential), None);
+    for index in 0..credential.id_object.len() {
         let mut altered = credential.clone();
         altered.id_object[index] ^= 1;
-        assert_eq!(
-            activate(&ek, &name, &altered),
-            Err("integrity"),
-            "byte {index}"
-        );
+        assert_eq!(ek.activate(&name, &altered), None, "byte {index}");
     }
-    let mut altered = credential.clone();
-    altered.encrypted_secret[5] ^= 1;
-    assert!(activate(&ek, &name, &altered).is_err());
+    for index in 0..credential.encrypted_secret.len() {
+        let mut altered = credential.clone();
+        altered.encrypted_secret[index] ^= 1;
+        assert_eq!(ek.activate(&name, &altered), None, "byte {index}");
+    }
 }
 
 #[test]
 fn a_credential_opens_for_its_ek_and_name() {
     for curve in [Curve::P256, Curve::P384] {
-        let ek = known_ek(curve);
+        let ek = SoftwareEk::generate(curve);
         let name = SoftwareTpm::new().ak_public().name();
         let secret = secret();
-        let credential = make_credential(&ek.public, &name, &secret, &SystemRandom::new()).unwrap();
-        let opened = activate(&ek, &name, &credential).unwrap();
+        let credential =
+            make_credential(ek.public(), &name, &secret, &SystemRandom::new()).unwrap();
+        let opened = ek.activate(&name, &credential).unwrap();
         assert!(secret.matches(&opened), "{curve:?}");
     }
 }
@@ -184,7 +116,7 @@ fn a_point_off_the_curve_and_a_key_that_stores_nothing_get_no_challenge() {
     let refused =
         |ek: &Public| make_credential(ek, &name, &secret(), &SystemRandom::new()).unwrap_err();
     assert_eq!(refused(&off_curve), CannotChallenge::InvalidKey);
-    let mut no_storage = known_ek(Curve::P256).public;
+    let mut no_storage = SoftwareTpm::new().ek_public();
     no_storage.symmetric = None;
     assert_eq!(refused(&no_storage), CannotChallenge::Unsupported);
 }
