@@ -116,6 +116,11 @@ impl<'s> Diagnostics<'s> {
         self.found.len() >= MAX_DIAGNOSTICS
     }
 
+    /// How many errors, shown or not.
+    pub(crate) fn count(&self) -> usize {
+        self.found.len() + self.dropped
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -1,7 +1,7 @@
 //! One engine for one slice: an immutable snapshot that decides. A new slice makes a new engine.
 //!
-//! A decision is made twice: casbin says whether the rows in force allow ([`bucket`]), and the rows are read straight
-//! to say which one, why and for how long ([`explain`]). Where the two disagree the answer is a denial.
+//! A decision is made twice: casbin says whether the rows in force allow (in `bucket`), and the rows are read straight
+//! to say which one, why and for how long (in `explain`). Where the two disagree the answer is a denial.
 
 use std::collections::HashMap;
 use std::sync::Arc;

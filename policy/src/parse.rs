@@ -9,7 +9,7 @@ use crate::ast::{LabelSets, PolicyFile, Scope};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::source::{
     Lines, MAX_FILE_BYTES, MAX_FILES, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, MAX_TESTS, Place,
-    SourceFile,
+    Placed, SourceFile,
 };
 
 mod fields;
@@ -17,7 +17,7 @@ mod parties;
 mod rules;
 mod services;
 
-use fields::{Keys, Reader};
+use fields::{Fields, Keys, Reader};
 
 /// The one `schema` accepted.
 pub const SCHEMA: &str = "edgeward-policy/1";
@@ -120,24 +120,55 @@ fn parse_file<'s>(index: usize, file: &'s SourceFile, found: &mut Diagnostics<'s
         unreadable: BTreeSet::new(),
     };
     // What a parser makes of a broken document is a guess: no further errors from it.
-    if errors.is_empty() {
-        let mut reader = Reader {
-            file: index,
-            lines: &lines,
-            found,
-        };
-        read_document(&mut reader, document.get_ref(), &mut policy);
+    if !errors.is_empty() {
+        return policy;
+    }
+    let before = found.count();
+    let mut reader = Reader {
+        file: index,
+        lines: &lines,
+        found,
+    };
+    let whole_file = read_document(&mut reader, document.get_ref(), &mut policy);
+    // Whatever the reason, what is left out never goes without an error.
+    if !whole_file && found.count() == before {
+        found.error(
+            whole(index),
+            Code::Syntax,
+            "part of the file could not be read",
+        );
     }
     policy
 }
 
-fn read_document(reader: &mut Reader<'_, '_>, table: &DeTable<'_>, policy: &mut PolicyFile) {
+/// Whether everything in it was read.
+fn read_document(
+    reader: &mut Reader<'_, '_>,
+    table: &DeTable<'_>,
+    policy: &mut PolicyFile,
+) -> bool {
     let at = Place {
         file: policy.file,
         line: 1,
         column: 1,
     };
     let top = reader.fields(table, at, "the file", &TOP);
+    read_head(reader, &top, policy);
+    read_definitions(reader, &top, policy);
+    let rules = tables(reader, top.get("rule"), "rule");
+    for value in &rules {
+        policy.rules.extend(rules::read_rule(reader, value));
+    }
+    let tests = tables(reader, top.get("test"), "test");
+    for value in &tests {
+        policy.tests.extend(rules::read_test(reader, value));
+    }
+    policy.unreadable.is_empty()
+        && policy.rules.len() == rules.len()
+        && policy.tests.len() == tests.len()
+}
+
+fn read_head(reader: &mut Reader<'_, '_>, top: &Fields<'_>, policy: &mut PolicyFile) {
     if let Some(schema) = top.required_string(reader, "schema")
         && schema.value != SCHEMA
     {
@@ -156,82 +187,49 @@ fn read_document(reader: &mut Reader<'_, '_>, table: &DeTable<'_>, policy: &mut 
     if let Some(value) = top.get("defaults") {
         policy.defaults = rules::read_defaults(reader, value);
     }
-    let each = |reader: &mut Reader<'_, '_>, kind: &str| {
-        top.get(kind)
-            .map(|value| reader.named(value, kind))
-            .unwrap_or_default()
+}
+
+fn read_definitions(reader: &mut Reader<'_, '_>, top: &Fields<'_>, policy: &mut PolicyFile) {
+    let each = |reader: &mut Reader<'_, '_>, kind: &'static str| {
+        let named = top.get(kind).map(|value| reader.named(value, kind));
+        named.unwrap_or_default()
     };
-    let mut unreadable = BTreeSet::new();
+    let mut lost = BTreeSet::new();
     for (name, value) in each(reader, "profile") {
         let read = parties::read_profile(reader, &name, value);
-        keep(
-            read,
-            &mut policy.profiles,
-            "profile",
-            name.value,
-            &mut unreadable,
-        );
+        keep(read, &mut policy.profiles, ("profile", name), &mut lost);
     }
     for (name, value) in each(reader, "group") {
         let read = parties::read_group(reader, name.clone(), value);
-        keep(
-            read,
-            &mut policy.groups,
-            "group",
-            name.value,
-            &mut unreadable,
-        );
+        keep(read, &mut policy.groups, ("group", name), &mut lost);
     }
     for (name, value) in each(reader, "operator-group") {
         let read = parties::read_operator_group(reader, name.clone(), value);
-        keep(
-            read,
-            &mut policy.operator_groups,
-            "operator-group",
-            name.value,
-            &mut unreadable,
-        );
+        let named = ("operator-group", name);
+        keep(read, &mut policy.operator_groups, named, &mut lost);
     }
     for (name, value) in each(reader, "service") {
-        let read = services::read_service(reader, name.clone(), value, &mut unreadable);
-        keep(
-            read,
-            &mut policy.services,
-            "service",
-            name.value,
-            &mut unreadable,
-        );
+        let read = services::read_service(reader, name.clone(), value, &mut lost);
+        keep(read, &mut policy.services, ("service", name), &mut lost);
     }
     for (name, value) in each(reader, "window") {
         let read = services::read_window(reader, &name, value);
-        keep(
-            read,
-            &mut policy.windows,
-            "window",
-            name.value,
-            &mut unreadable,
-        );
+        keep(read, &mut policy.windows, ("window", name), &mut lost);
     }
-    policy.unreadable = unreadable;
-    for value in tables(reader, top.get("rule"), "rule") {
-        policy.rules.extend(rules::read_rule(reader, value));
-    }
-    for value in tables(reader, top.get("test"), "test") {
-        policy.tests.extend(rules::read_test(reader, value));
-    }
+    policy.unreadable = lost;
 }
 
+/// Keeps what could be read, and the name of what could not: no second error for its name then.
 fn keep<T>(
     read: Option<T>,
     list: &mut Vec<T>,
-    kind: &'static str,
-    name: String,
-    unreadable: &mut BTreeSet<(&'static str, String)>,
+    (kind, name): (&'static str, Placed<String>),
+    lost: &mut BTreeSet<(&'static str, String)>,
 ) {
     match read {
         Some(read) => list.push(read),
         None => {
-            unreadable.insert((kind, name));
+            lost.insert((kind, name.value));
         }
     }
 }
@@ -292,7 +290,7 @@ fn read_labels(
     let mut sound = true;
     for (key, values) in table {
         let at = reader.place(key.span().start);
-        let name = crate::source::Placed {
+        let name = Placed {
             value: key.get_ref().to_string(),
             at,
         };

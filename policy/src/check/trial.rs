@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp, TrustDomain};
 
 use crate::ast::{TargetName, TestDef};
-use crate::compile::{CompiledPolicy, FleetIndex, IndexedNode};
+use crate::compile::{CompiledPolicy, FleetIndex, IndexedNode, Interface};
 use crate::decision::{Decision, Link, Request, Standing, Subject, Target};
 use crate::diagnostic::{Code, Diagnostics, suggest};
 use crate::engine::Engine;
@@ -24,10 +24,16 @@ pub(super) fn run<'t>(
 ) -> usize {
     let mut failed = 0;
     for test in tests {
+        let before = found.count();
         let passed = match decide(policy, test, found) {
             Some(decision) => judge(test, &decision, found),
             None => false,
         };
+        // However it comes, a test that did not pass never leaves the policy without an error.
+        if !passed && found.count() == before {
+            let message = format!("test `{}` could not be run", test.name);
+            found.error(test.at, Code::TestInvalid, message);
+        }
         failed += usize::from(!passed);
     }
     failed
@@ -38,48 +44,8 @@ fn decide(
     test: &TestDef,
     found: &mut Diagnostics<'_>,
 ) -> Option<Decision> {
-    let TargetName::Interface { service, interface } = &test.to.value else {
-        return None;
-    };
-    let target = policy
-        .interfaces
-        .iter()
-        .find(|known| known.service == *service && known.name == *interface);
-    let Some(target) = target else {
-        let names: Vec<String> = policy
-            .interfaces
-            .iter()
-            .map(|known| format!("{}/{}", known.service, known.name))
-            .collect();
-        let name = format!("{service}/{interface}");
-        found.error_with_help(
-            test.to.at,
-            Code::UnknownName,
-            format!("interface `{name}` is not defined"),
-            suggest(&name, names.iter().map(String::as_str)),
-        );
-        return None;
-    };
-    if test.action.value != Action::Connect.as_str() {
-        found.error_with_help(
-            test.action.at,
-            Code::UnknownAction,
-            format!("unknown action `{}`", test.action.value),
-            "an interface without l7 has one action: connect",
-        );
-        return None;
-    }
-    if let Some(by) = &test.by
-        && !policy.rules.iter().any(|rule| *rule.id == *by.value)
-    {
-        found.error_with_help(
-            by.at,
-            Code::UnknownName,
-            format!("rule `{}` is not defined", by.value),
-            suggest(&by.value, policy.rules.iter().map(|rule| &*rule.id)),
-        );
-        return None;
-    }
+    let target = target_of(policy, test, found)?;
+    known_words(policy, test, found)?;
     let domain = TrustDomain::new("test.invalid").ok()?;
     let node = SpiffeId::new(&domain, Kind::Node, "target").ok()?;
     let asker = SpiffeId::new(&domain, Kind::Node, "subject").ok()?;
@@ -115,11 +81,66 @@ fn decide(
             tier: Some(tier),
             last_pass: Some(last_pass),
         },
-        target: Target::Named { service, interface },
+        target: Target::Named {
+            service: &target.service,
+            interface: &target.name,
+        },
         action: Action::Connect,
         link: Link::Online,
         now,
     }))
+}
+
+fn target_of<'p>(
+    policy: &'p CompiledPolicy,
+    test: &TestDef,
+    found: &mut Diagnostics<'_>,
+) -> Option<&'p Interface> {
+    let TargetName::Interface { service, interface } = &test.to.value else {
+        return None;
+    };
+    let mut known = policy.interfaces.iter();
+    let target = known.find(|known| known.service == *service && known.name == *interface);
+    if target.is_none() {
+        let names: Vec<String> = policy
+            .interfaces
+            .iter()
+            .map(|known| format!("{}/{}", known.service, known.name))
+            .collect();
+        let name = format!("{service}/{interface}");
+        found.error_with_help(
+            test.to.at,
+            Code::UnknownName,
+            format!("interface `{name}` is not defined"),
+            suggest(&name, names.iter().map(String::as_str)),
+        );
+    }
+    target
+}
+
+/// The action and the rule that a test names are there.
+fn known_words(policy: &CompiledPolicy, test: &TestDef, found: &mut Diagnostics<'_>) -> Option<()> {
+    if test.action.value != Action::Connect.as_str() {
+        found.error_with_help(
+            test.action.at,
+            Code::UnknownAction,
+            format!("unknown action `{}`", test.action.value),
+            "an interface without l7 has one action: connect",
+        );
+        return None;
+    }
+    if let Some(by) = &test.by
+        && !policy.rules.iter().any(|rule| *rule.id == *by.value)
+    {
+        found.error_with_help(
+            by.at,
+            Code::UnknownName,
+            format!("rule `{}` is not defined", by.value),
+            suggest(&by.value, policy.rules.iter().map(|rule| &*rule.id)),
+        );
+        return None;
+    }
+    Some(())
 }
 
 fn judge(test: &TestDef, decision: &Decision, found: &mut Diagnostics<'_>) -> bool {
