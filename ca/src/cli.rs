@@ -61,19 +61,51 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 64 bad configuration.";
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Which cloud, and as whom: a context's name, or a folder that holds one
-    #[arg(long, global = true, env = "EDGEWARD_CONTEXT", value_name = "NAME|DIR")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        env = "EDGEWARD_CONTEXT",
+        value_name = "NAME|DIR"
+    )]
     pub context: Option<String>,
     /// Reach the cloud here instead of where the context says
-    #[arg(long, global = true, env = "EDGEWARD_CLOUD", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        env = "EDGEWARD_CLOUD",
+        value_name = "HOST:PORT"
+    )]
     pub cloud: Option<String>,
     /// Use the API key in this file instead of the context's certificate
-    #[arg(long, global = true, env = "EDGEWARD_API_KEY_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        env = "EDGEWARD_API_KEY_FILE",
+        value_name = "FILE"
+    )]
     pub api_key_file: Option<PathBuf>,
     /// How answers look
-    #[arg(short, long, global = true, value_enum, default_value_t, env = "EDGEWARD_OUTPUT")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_enum,
+        default_value_t,
+        env = "EDGEWARD_OUTPUT"
+    )]
     pub output: Format,
     /// Colour; automatic means on a terminal, unless NO_COLOR is set
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_enum,
+        default_value_t
+    )]
     pub color: Colour,
 }
 
@@ -122,13 +154,23 @@ Examples:
   EDGEWARD_LISTEN=127.0.0.1:7443 edgeward serve         every key of the file has a twin")]
 pub struct ServeArgs {
     /// The configuration file
-    #[arg(long, env = "EDGEWARD_CONFIG", default_value = "/etc/edgeward/edgeward.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "EDGEWARD_CONFIG",
+        default_value = "/etc/edgeward/edgeward.toml",
+        value_name = "FILE"
+    )]
     pub config: PathBuf,
     /// Check the configuration and exit
     #[arg(long)]
     pub check: bool,
     /// What to log, as in info,edgeward_ca=debug
-    #[arg(long, env = "EDGEWARD_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "EDGEWARD_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     pub log: String,
     /// How log lines look
     #[arg(long, env = "EDGEWARD_LOG_FORMAT", value_enum, default_value_t)]
@@ -176,7 +218,11 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
 impl Session {
     fn client(&self) -> Result<Client, Failure> {
         let context = context::load(self.global.context.as_deref())?;
-        Client::new(context, self.global.cloud.as_deref(), self.global.api_key_file.as_deref())
+        Client::new(
+            context,
+            self.global.cloud.as_deref(),
+            self.global.api_key_file.as_deref(),
+        )
     }
 
     fn wants_json(&self) -> bool {

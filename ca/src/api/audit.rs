@@ -30,7 +30,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_secs(1);
 
 /// Find events, oldest first. With `follow=true` the answer is server-sent events: `event` for each match, `caught-up`
-/// when all that exist were sent; `Last-Event-ID` resumes. Every read is itself an event.
+/// when all that exist were sent; `Last-Event-ID` resumes; without `from` and `cursor` it begins with what comes. Every
+/// read is itself an event.
 #[utoipa::path(get, path = "/api/v1/audit/events", tag = "audit", operation_id = "audit_events",
     params(
         ("from" = Option<String>, Query, description = "Not before (RFC 3339)"),
@@ -91,6 +92,7 @@ pub(super) async fn events(
     responses((status = 200, body = CoverageReport), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn coverage(
     State(api): Cloud,
+    caller: Principal,
     Pairs(pairs): Pairs,
 ) -> Result<Json<CoverageReport>, Problem> {
     let mut node = None;
@@ -108,6 +110,7 @@ pub(super) async fn coverage(
         .store
         .journal_faults(node.as_ref(), MAX_JOURNALS)
         .await?;
+    note_read(&api, &caller, &pairs).await?;
     let complete = faults.iter().all(|fault| fault.resolved.is_some());
     let (known, unknown): (Vec<_>, Vec<_>) = faults.into_iter().partition(|fault| {
         journals
@@ -138,9 +141,13 @@ async fn follow(
         )
     })?;
     note_read(&api, &caller, pairs).await?;
+    let after = match (query.after, query.filter.from) {
+        (None, None) => api.store.last_leaf().await?,
+        (after, _) => after,
+    };
     let follower = Follower {
         appended: api.store.appended(),
-        after: query.after,
+        after,
         pending: std::collections::VecDeque::new(),
         caught_up: false,
         caller,

@@ -87,7 +87,8 @@ pub(super) async fn revoke(
     let mut tx = api.store.begin("operator.revoke").await?;
     let by = caller.actor().to_string();
     let Some(revoked) = tx.revoke_operator(&name, &by, now).await? else {
-        return Err(Problem::not_found("no such operator, or revoked before"));
+        drop(tx);
+        return Err(revoked_before(&api, &name).await);
     };
     if revoked.role == Role::Admin && tx.active_admins(now).await? == 0 {
         return Err(Problem::conflict(
@@ -104,6 +105,23 @@ pub(super) async fn revoke(
         .deny(&[(revoked.key_hash(), revoked.expires)], "revoked")
         .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A second attempt denies the key once more: the first may have failed after the store had it.
+async fn revoked_before(api: &Api, name: &str) -> Problem {
+    let operator = match api.store.operator(name).await {
+        Ok(Some(operator)) => operator,
+        Ok(None) => return Problem::not_found("no such operator"),
+        Err(error) => return error.into(),
+    };
+    match api
+        .control
+        .deny(&[(operator.key_hash(), operator.expires)], "revoked")
+        .await
+    {
+        Ok(()) => Problem::conflict("revoked", "the operator was revoked before"),
+        Err(fault) => fault.into(),
+    }
 }
 
 /// Writes the operator and its event; returns the operator whose key was replaced.

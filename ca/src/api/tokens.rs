@@ -21,7 +21,7 @@ use crate::issue::NamePattern;
 use crate::store::tokens::TokenRow;
 
 /// Longest life of a token.
-pub(super) const MAX_TTL: Duration = Duration::from_secs(366 * 86_400);
+const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// Most machines that may use one token.
 const MAX_USES: u32 = 100_000;
 /// Most labels of a token, and the longest key or value, in bytes.

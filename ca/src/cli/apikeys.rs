@@ -45,8 +45,12 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
     match command {
         Command::Create { name, role, ttl } => {
             let request = ApiKeyRequest { name, role, ttl };
-            let created: ApiKeyCreated =
-                watch(&session.screen, "creating a key", client.post(PATH, &request)).await?;
+            let created: ApiKeyCreated = watch(
+                &session.screen,
+                "creating a key",
+                client.post(PATH, &request),
+            )
+            .await?;
             if session.wants_json() {
                 session.screen.json(&created);
             } else {

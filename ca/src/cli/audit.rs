@@ -36,7 +36,12 @@ Times are RFC 3339, or relative to now: -1h, -7d. The query itself becomes an ev
         #[command(flatten)]
         filter: Filter,
         /// Not before this time; -24h if absent
-        #[arg(long, allow_hyphen_values = true, default_value = "-24h", value_name = "TIME")]
+        #[arg(
+            long,
+            allow_hyphen_values = true,
+            default_value = "-24h",
+            value_name = "TIME"
+        )]
         from: String,
         /// Before this time
         #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
@@ -57,9 +62,9 @@ Examples:
     Tail {
         #[command(flatten)]
         filter: Filter,
-        /// Begin at this time; now if absent
-        #[arg(long, allow_hyphen_values = true, default_value = "now", value_name = "TIME")]
-        from: String,
+        /// Print first what exists since this time; only what comes if absent
+        #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
+        from: Option<String>,
     },
     /// Ask whether the record is complete: per boot of each node the range without gaps, and what is wrong
     Coverage {
@@ -103,7 +108,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             query(session, &client, &base, limit, cursor).await
         }
         Command::Tail { filter, from } => {
-            let path = format!("{}&follow=true", path_of(&filter, Some(&from), None)?);
+            let path = format!("{}&follow=true", path_of(&filter, from.as_deref(), None)?);
             tail(session, &client, &path).await
         }
         Command::Coverage { node } => {
@@ -223,7 +228,9 @@ impl Lines {
         let mut lines = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.partial.len() + piece.len() > MAX_LINE_BYTES {
-                return Err(Failure::Answer("a line is longer than any event".to_owned()));
+                return Err(Failure::Answer(
+                    "a line is longer than any event".to_owned(),
+                ));
             }
             self.partial.extend_from_slice(piece);
             if piece.ends_with(b"\n") {
@@ -256,7 +263,15 @@ fn path_of(filter: &Filter, from: Option<&str>, to: Option<&str>) -> Result<Stri
     Ok(format!("{PATH}?{}", query.join("&")))
 }
 
-const HEADINGS: [&str; 7] = ["TIME", "TYPE", "VERDICT", "ACTOR", "SUBJECT", "RULE/CODE", "DETAIL"];
+const HEADINGS: [&str; 7] = [
+    "TIME",
+    "TYPE",
+    "VERDICT",
+    "ACTOR",
+    "SUBJECT",
+    "RULE/CODE",
+    "DETAIL",
+];
 
 fn row(event: &EventView) -> [String; 7] {
     [
@@ -264,7 +279,10 @@ fn row(event: &EventView) -> [String; 7] {
         event.kind.clone(),
         event.verdict.clone(),
         short(&event.actor),
-        event.subject.as_deref().map_or_else(|| "-".to_owned(), short),
+        event
+            .subject
+            .as_deref()
+            .map_or_else(|| "-".to_owned(), short),
         or_dash(event.rule.clone().or_else(|| event.code.clone())),
         pairs(&event.detail),
     ]
@@ -302,11 +320,24 @@ fn coverage(report: &CoverageReport) -> Table {
             journal.boot.clone(),
             format!("0-{}", journal.last_seq),
             journal.updated.to_string(),
-            if open.is_empty() { "complete" } else { "faulty" }.to_owned(),
-            if open.is_empty() { "-".to_owned() } else { open.join(", ") },
+            if open.is_empty() {
+                "complete"
+            } else {
+                "faulty"
+            }
+            .to_owned(),
+            if open.is_empty() {
+                "-".to_owned()
+            } else {
+                open.join(", ")
+            },
         ]);
     }
-    for fault in report.unknown_boots.iter().filter(|fault| fault.resolved.is_none()) {
+    for fault in report
+        .unknown_boots
+        .iter()
+        .filter(|fault| fault.resolved.is_none())
+    {
         table.row([
             "-".to_owned(),
             fault.boot.clone(),

@@ -7,9 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgeward_identity::tls::{Credentials, PeerVerifier, client, keyless_client};
-use edgeward_identity::{
-    DenyList, Kind, Secret, Signer, SystemClock, TrustDomain, TrustView,
-};
+use edgeward_identity::{DenyList, Kind, Secret, Signer, SystemClock, TrustDomain, TrustView};
 use edgeward_wire::limits::ALPN_HTTP1;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -86,7 +84,9 @@ impl Client {
     /// Signs with the key of the context's certificate.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         let signer = self.signer.as_ref().ok_or_else(|| {
-            Failure::Usage("this is signed, so it needs an operator certificate, not an API key".to_owned())
+            Failure::Usage(
+                "this is signed, so it needs an operator certificate, not an API key".to_owned(),
+            )
         })?;
         Ok(signer.sign(message)?)
     }
@@ -159,14 +159,18 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, "edgeward")
-            .header(header::USER_AGENT, concat!("edgeward/", env!("CARGO_PKG_VERSION")));
+            .header(
+                header::USER_AGENT,
+                concat!("edgeward/", env!("CARGO_PKG_VERSION")),
+            );
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         if let Some(key) = &self.bearer {
-            let mut value: header::HeaderValue = format!("Bearer {}", key.expose())
-                .parse()
-                .map_err(|_| Failure::Usage("the API key file does not hold an API key".to_owned()))?;
+            let mut value: header::HeaderValue =
+                format!("Bearer {}", key.expose()).parse().map_err(|_| {
+                    Failure::Usage("the API key file does not hold an API key".to_owned())
+                })?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -184,7 +188,7 @@ impl Client {
         sender
             .send_request(request)
             .await
-            .map_err(|error| Failure::Unreachable(unreachable(&error)))
+            .map_err(|error| lost(&error))
     }
 
     async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
@@ -207,7 +211,9 @@ impl Client {
         stream.set_nodelay(true)?;
         // The verifier knows the cloud by its SPIFFE ID; the name is a formality.
         let name = ServerName::try_from("edgeward").map_err(std::io::Error::other)?;
-        TlsConnector::from(self.tls.clone()).connect(name, stream).await
+        TlsConnector::from(self.tls.clone())
+            .connect(name, stream)
+            .await
     }
 }
 
@@ -242,13 +248,16 @@ fn problem(answer: Bytes) -> Failure {
     }
 }
 
-/// A TLS 1.3 client learns only here that its own certificate was refused.
-fn unreachable(error: &hyper::Error) -> String {
+/// A TLS 1.3 client learns only here, from an alert, that its own certificate was refused.
+fn lost(error: &hyper::Error) -> Failure {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    text
+    match text.split_once("received fatal alert: ") {
+        Some((_, alert)) => Failure::Certificate(alert.to_owned()),
+        None => Failure::Unreachable(text),
+    }
 }

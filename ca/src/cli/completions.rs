@@ -21,7 +21,12 @@ pub struct Arguments {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "edgeward", &mut script);
+    clap_complete::generate(
+        arguments.shell,
+        &mut Cli::command(),
+        "edgeward",
+        &mut script,
+    );
     session
         .screen
         .line(String::from_utf8_lossy(&script).trim_end());

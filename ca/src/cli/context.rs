@@ -119,7 +119,10 @@ pub fn write(folder: &Path, new: &NewContext<'_>) -> Result<(), Failure> {
     };
     let text = toml::to_string(&file).map_err(|error| bad(folder, &error.to_string()))?;
     make_folder(folder)?;
-    let key = pem::encode(&pem::Pem::new("PRIVATE KEY", new.key.pkcs8().expose().clone()));
+    let key = pem::encode(&pem::Pem::new(
+        "PRIVATE KEY",
+        new.key.pkcs8().expose().clone(),
+    ));
     let key = Secret::new(key);
     write_private(&folder.join("operator.key"), key.expose().as_bytes())?;
     write_private(&folder.join("operator.crt"), new.certificates.as_bytes())?;
@@ -154,15 +157,26 @@ fn add(session: &Session, dir: &Path, name: Option<String>) -> Result<(), Failur
     check_name(&name)?;
     let folder = home()?.join("contexts").join(&name);
     make_folder(&folder)?;
-    let parts = [Some(&file.bundle), file.certificate.as_ref(), file.key.as_ref(), file.api_key.as_ref()];
+    let parts = [
+        Some(&file.bundle),
+        file.certificate.as_ref(),
+        file.key.as_ref(),
+        file.api_key.as_ref(),
+    ];
     let mut copy = file.clone();
     for part in parts.into_iter().flatten() {
-        let leaf = part.file_name().ok_or_else(|| bad(dir, "a path in it has no file name"))?;
+        let leaf = part
+            .file_name()
+            .ok_or_else(|| bad(dir, "a path in it has no file name"))?;
         let source = dir.join(part);
         let bytes = fs::read(&source).map_err(Failure::file(&source))?;
         write_private(&folder.join(leaf), &Secret::new(bytes).expose()[..])?;
     }
-    let leaf = |path: &Option<PathBuf>| path.as_ref().and_then(|path| path.file_name()).map(PathBuf::from);
+    let leaf = |path: &Option<PathBuf>| {
+        path.as_ref()
+            .and_then(|path| path.file_name())
+            .map(PathBuf::from)
+    };
     copy.certificate = leaf(&file.certificate);
     copy.key = leaf(&file.key);
     copy.api_key = leaf(&file.api_key);
@@ -174,7 +188,9 @@ fn add(session: &Session, dir: &Path, name: Option<String>) -> Result<(), Failur
         Credential::Certificate(svid) => svid.id().to_string(),
         Credential::ApiKey(_) => "an api key".to_owned(),
     };
-    session.screen.note(&format!("context {name} is chosen: {who}"));
+    session
+        .screen
+        .note(&format!("context {name} is chosen: {who}"));
     Ok(())
 }
 
@@ -202,9 +218,15 @@ fn list(session: &Session) -> Result<(), Failure> {
         let found = read(&folder.join(&name));
         rows.push(Row {
             current: chosen.as_deref() == Some(&name),
-            addresses: found.as_ref().map(|context| context.addresses.clone()).unwrap_or_default(),
+            addresses: found
+                .as_ref()
+                .map(|context| context.addresses.clone())
+                .unwrap_or_default(),
             identity: match &found {
-                Ok(Context { credential: Credential::Certificate(svid), .. }) => Some(svid.id().clone()),
+                Ok(Context {
+                    credential: Credential::Certificate(svid),
+                    ..
+                }) => Some(svid.id().clone()),
                 _ => None,
             },
             problem: found.err().map(|failure| failure.to_string()),
@@ -219,7 +241,10 @@ fn list(session: &Session) -> Result<(), Failure> {
                 if row.current { "*" } else { "" }.to_owned(),
                 row.name.clone(),
                 row.addresses.join(" "),
-                row.problem.clone().or(who).unwrap_or_else(|| "api key".to_owned()),
+                row.problem
+                    .clone()
+                    .or(who)
+                    .unwrap_or_else(|| "api key".to_owned()),
             ]);
         }
         table

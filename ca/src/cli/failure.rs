@@ -22,6 +22,9 @@ pub enum Failure {
     Quiet,
     #[error("cannot reach the cloud: {0}")]
     Unreachable(String),
+    /// The TLS alert.
+    #[error("the cloud refuses this certificate: {0}")]
+    Certificate(String),
     #[error("the cloud's answer is not understood: {0}")]
     Answer(String),
     #[error("{0}")]
@@ -68,6 +71,7 @@ impl Failure {
             Self::Refused(_)
             | Self::Quiet
             | Self::Unreachable(_)
+            | Self::Certificate(_)
             | Self::Answer(_)
             | Self::File { .. }
             | Self::Sign(_)

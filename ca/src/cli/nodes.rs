@@ -82,7 +82,8 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         }
         Command::Show { name } => {
             let path = format!("{PATH}/{}", encode(&name));
-            let node: NodeView = watch(&session.screen, "asking for the node", client.get(&path)).await?;
+            let node: NodeView =
+                watch(&session.screen, "asking for the node", client.get(&path)).await?;
             session.screen.answer(&node, details);
             Ok(())
         }
@@ -108,7 +109,13 @@ async fn each(
     let mut failed = false;
     for name in names {
         let path = format!("{PATH}/{}/{act}", encode(name));
-        match watch(&session.screen, act, client.post::<NodeView>(&path, &request)).await {
+        match watch(
+            &session.screen,
+            act,
+            client.post::<NodeView>(&path, &request),
+        )
+        .await
+        {
             Ok(node) => done.push(node),
             Err(failure) => {
                 failed = true;
@@ -144,7 +151,14 @@ fn has_label(node: &NodeView, label: &str) -> bool {
 
 fn table(nodes: &[NodeView]) -> Table {
     let mut table = Table::new(&[
-        "NAME", "STATUS", "STATE", "TIER", "SESSION", "IPV4", "LAST PASS", "LABELS",
+        "NAME",
+        "STATUS",
+        "STATE",
+        "TIER",
+        "SESSION",
+        "IPV4",
+        "LAST PASS",
+        "LABELS",
     ]);
     for node in nodes {
         table.row([

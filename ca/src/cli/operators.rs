@@ -60,12 +60,19 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::List => {
             let list: Items<OperatorView> =
                 watch(&session.screen, "listing operators", client.get(PATH)).await?;
-            session.screen.answer(&list.items, |operators| table(operators));
+            session
+                .screen
+                .answer(&list.items, |operators| table(operators));
             Ok(())
         }
         Command::Revoke { name } => {
             let path = format!("{PATH}/{}", encode(&name));
-            watch(&session.screen, "revoking the operator", client.delete(&path)).await?;
+            watch(
+                &session.screen,
+                "revoking the operator",
+                client.delete(&path),
+            )
+            .await?;
             session.screen.note(&format!("operator {name} is revoked"));
             Ok(())
         }
@@ -94,9 +101,14 @@ async fn add(session: &Session, client: &Client, add: Add) -> Result<(), Failure
         ttl: add.ttl,
         renew: add.renew,
     };
-    let issued: OperatorIssued =
-        watch(&session.screen, "adding the operator", client.post(PATH, &request)).await?;
-    let bundle = serde_json::to_vec(&issued.bundle).map_err(|error| Failure::Answer(error.to_string()))?;
+    let issued: OperatorIssued = watch(
+        &session.screen,
+        "adding the operator",
+        client.post(PATH, &request),
+    )
+    .await?;
+    let bundle =
+        serde_json::to_vec(&issued.bundle).map_err(|error| Failure::Answer(error.to_string()))?;
     let new = NewContext {
         addresses: &issued.addresses,
         trust_domain: &domain,

@@ -54,13 +54,23 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::Check { dir } => {
             let (_, report) = check(&dir)?;
             show_report(session, &report);
-            if report.ok { Ok(()) } else { Err(Failure::Quiet) }
+            if report.ok {
+                Ok(())
+            } else {
+                Err(Failure::Quiet)
+            }
         }
         Command::Apply { dir } => apply(session, &dir).await,
         Command::History => {
-            let list: Items<PolicyView> =
-                watch(&session.screen, "listing policies", session.client()?.get(PATH)).await?;
-            session.screen.answer(&list.items, |policies| table(policies));
+            let list: Items<PolicyView> = watch(
+                &session.screen,
+                "listing policies",
+                session.client()?.get(PATH),
+            )
+            .await?;
+            session
+                .screen
+                .answer(&list.items, |policies| table(policies));
             Ok(())
         }
         Command::Show { number } => show(session, number).await,
@@ -89,7 +99,9 @@ async fn apply(session: &Session, dir: &Path) -> Result<(), Failure> {
         send(&client, files, &report.hash),
     )
     .await?;
-    session.screen.answer(&vec![applied], |policies| table(policies));
+    session
+        .screen
+        .answer(&vec![applied], |policies| table(policies));
     Ok(())
 }
 
@@ -116,8 +128,12 @@ async fn show(session: &Session, number: Option<u64>) -> Result<(), Failure> {
         Some(number) => format!("{PATH}/{number}"),
         None => format!("{PATH}/current"),
     };
-    let policy: PolicyView =
-        watch(&session.screen, "asking for the policy", session.client()?.get(&path)).await?;
+    let policy: PolicyView = watch(
+        &session.screen,
+        "asking for the policy",
+        session.client()?.get(&path),
+    )
+    .await?;
     if session.wants_json() {
         session.screen.json(&policy);
         return Ok(());
@@ -149,7 +165,9 @@ fn show_report(session: &Session, report: &PolicyReport) {
         true => "ok".to_owned(),
         false => format!("{} errors", report.errors.len()),
     };
-    session.screen.line(&format!("{verdict}: {}", summary.join(", ")));
+    session
+        .screen
+        .line(&format!("{verdict}: {}", summary.join(", ")));
 }
 
 fn show_lines(screen: &Screen, lines: &[String]) {
@@ -165,7 +183,12 @@ fn table(policies: &[PolicyView]) -> Table {
             policy.number.to_string(),
             policy.applied.to_string(),
             policy.applied_by.clone(),
-            policy.summary.get("rules").copied().unwrap_or(0).to_string(),
+            policy
+                .summary
+                .get("rules")
+                .copied()
+                .unwrap_or(0)
+                .to_string(),
             policy.hash.clone(),
         ]);
     }

@@ -52,7 +52,12 @@ enum Paint {
 impl Table {
     pub(super) fn new(headings: &[&str]) -> Self {
         Self {
-            rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()],
+            rows: vec![
+                headings
+                    .iter()
+                    .map(|heading| (*heading).to_owned())
+                    .collect(),
+            ],
         }
     }
 
@@ -66,7 +71,9 @@ impl Screen {
         let wanted = |terminal: bool| match colour {
             Colour::Always => true,
             Colour::Never => false,
-            Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Colour::Auto => {
+                terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
         };
         Self {
             format,
@@ -153,7 +160,10 @@ fn render(table: &Table, colour: bool) -> String {
             text.push_str(&shown);
             if column < last {
                 let pad = widths.get(column).copied().unwrap_or(0) + 2;
-                text.extend(std::iter::repeat_n(' ', pad.saturating_sub(cell.chars().count())));
+                text.extend(std::iter::repeat_n(
+                    ' ',
+                    pad.saturating_sub(cell.chars().count()),
+                ));
             }
         }
         let end = text.trim_end_matches(' ').len();
@@ -167,7 +177,9 @@ fn render(table: &Table, colour: bool) -> String {
 fn meaning(cell: &str) -> Option<Paint> {
     match cell {
         "trusted" | "active" | "allow" | "usable" | "vouched" | "complete" => Some(Paint::Good),
-        "failed" | "quarantined" | "deny" | "revoked" | "forked" | "rolled_back" => Some(Paint::Bad),
+        "failed" | "quarantined" | "deny" | "revoked" | "forked" | "rolled_back" => {
+            Some(Paint::Bad)
+        }
         "stale" | "pending" | "expired" | "missing" | "restarted" | "removed" => Some(Paint::Warn),
         "-" | "none" | "used" => Some(Paint::Dim),
         _ => None,
@@ -192,7 +204,13 @@ fn clean(text: String) -> String {
     match text.chars().any(char::is_control) {
         true => text
             .chars()
-            .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+            .map(|c| {
+                if c.is_control() {
+                    char::REPLACEMENT_CHARACTER
+                } else {
+                    c
+                }
+            })
             .collect(),
         false => text,
     }
@@ -221,7 +239,11 @@ mod tests {
 
     fn sample() -> Table {
         let mut table = Table::new(&["NAME", "STATE", "LABELS"]);
-        table.row(["gw-3".to_owned(), "trusted".to_owned(), "role=gateway".to_owned()]);
+        table.row([
+            "gw-3".to_owned(),
+            "trusted".to_owned(),
+            "role=gateway".to_owned(),
+        ]);
         table.row(["é".to_owned(), "stale".to_owned(), String::new()]);
         table
     }
@@ -229,7 +251,10 @@ mod tests {
     #[test]
     fn columns_line_up_by_characters_and_lines_have_no_tail() {
         let text = render(&sample(), false);
-        assert_eq!(text, "NAME  STATE    LABELS\ngw-3  trusted  role=gateway\né     stale\n");
+        assert_eq!(
+            text,
+            "NAME  STATE    LABELS\ngw-3  trusted  role=gateway\né     stale\n"
+        );
     }
 
     #[test]
@@ -237,7 +262,13 @@ mod tests {
         let plain = render(&sample(), false);
         let coloured = render(&sample(), true);
         let mut stripped = coloured.clone();
-        for code in ["\u{1b}[32m", "\u{1b}[31m", "\u{1b}[33m", "\u{1b}[2m", "\u{1b}[0m"] {
+        for code in [
+            "\u{1b}[32m",
+            "\u{1b}[31m",
+            "\u{1b}[33m",
+            "\u{1b}[2m",
+            "\u{1b}[0m",
+        ] {
             stripped = stripped.replace(code, "");
         }
         assert_ne!(coloured, plain);

@@ -105,7 +105,10 @@ mod tests {
         std::fs::write(folder.path().join("README.md"), "x").unwrap();
         std::fs::write(folder.path().join(".hidden.toml"), "x").unwrap();
         assert!(matches!(read(folder.path()), Err(SourceFault::Empty(_))));
-        assert!(matches!(read(&folder.path().join("none")), Err(SourceFault::Io { .. })));
+        assert!(matches!(
+            read(&folder.path().join("none")),
+            Err(SourceFault::Io { .. })
+        ));
     }
 
     #[test]
@@ -125,7 +128,11 @@ mod tests {
         for name in ["z.toml", "b/c/x.toml", "a.toml"] {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
-        let paths: Vec<String> = read(folder.path()).unwrap().into_iter().map(|file| file.path).collect();
+        let paths: Vec<String> = read(folder.path())
+            .unwrap()
+            .into_iter()
+            .map(|file| file.path)
+            .collect();
         assert_eq!(paths, ["a.toml", "b/c/x.toml", "z.toml"]);
     }
 }

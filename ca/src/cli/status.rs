@@ -61,7 +61,10 @@ fn table(status: &StatusView) -> Table {
         ("version", status.version.clone()),
         ("time", status.time.to_string()),
         ("root pin", status.root_pin.clone()),
-        ("issuing certificate ends", status.issuing_expires.to_string()),
+        (
+            "issuing certificate ends",
+            status.issuing_expires.to_string(),
+        ),
         ("nodes", counts(&status.nodes)),
         ("attestation", counts(&status.states)),
         ("sessions", status.sessions.to_string()),

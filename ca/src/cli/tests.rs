@@ -30,8 +30,15 @@ fn every_command_says_what_it_does() {
         for sub in command.get_subcommands() {
             let path = format!("{path} {}", sub.get_name());
             assert!(sub.get_about().is_some(), "{path}");
-            for argument in sub.get_arguments().filter(|argument| !argument.is_positional()) {
-                assert!(argument.get_help().is_some(), "{path} --{}", argument.get_id());
+            for argument in sub
+                .get_arguments()
+                .filter(|argument| !argument.is_positional())
+            {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{path} --{}",
+                    argument.get_id()
+                );
             }
             walk(sub, &path);
         }
@@ -41,8 +48,18 @@ fn every_command_says_what_it_does() {
 
 #[test]
 fn options_of_all_commands_may_stand_after_them() {
-    let cli = Cli::try_parse_from(["edgeward", "audit", "query", "--from", "-1h", "-o", "json"]).unwrap();
+    let cli =
+        Cli::try_parse_from(["edgeward", "audit", "query", "--from", "-1h", "-o", "json"]).unwrap();
     assert_eq!(cli.global.output, Format::Json);
-    let cli = Cli::try_parse_from(["edgeward", "node", "list", "--cloud", "h:1", "--context", "./x"]).unwrap();
+    let cli = Cli::try_parse_from([
+        "edgeward",
+        "node",
+        "list",
+        "--cloud",
+        "h:1",
+        "--context",
+        "./x",
+    ])
+    .unwrap();
     assert_eq!(cli.global.context.as_deref(), Some("./x"));
 }

@@ -63,8 +63,12 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
     match command {
         Command::Create(create) => {
             let request = request(create);
-            let created: TokenCreated =
-                watch(&session.screen, "creating a token", client.post(PATH, &request)).await?;
+            let created: TokenCreated = watch(
+                &session.screen,
+                "creating a token",
+                client.post(PATH, &request),
+            )
+            .await?;
             if session.wants_json() {
                 session.screen.json(&created);
             } else {

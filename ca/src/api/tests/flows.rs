@@ -231,10 +231,15 @@ async fn only_the_newest_key_of_an_operator_counts_and_none_after_revocation() {
         StatusCode::NO_CONTENT
     );
     assert_eq!(
-        bench.delete(&admin, "/api/v1/operators/li").await.0,
+        bench.delete(&admin, "/api/v1/operators/nobody").await.0,
         StatusCode::NOT_FOUND
     );
-    assert_eq!(bench.control.asked().len(), 2);
+    // Once more: the key is denied again, should the first attempt have failed half-way.
+    assert_eq!(
+        bench.delete(&admin, "/api/v1/operators/li").await.0,
+        StatusCode::CONFLICT
+    );
+    assert_eq!(bench.control.asked().len(), 3);
     assert_eq!(bench.recorded(EventKind::OperatorAdded).await.len(), 1);
     assert_eq!(bench.recorded(EventKind::OperatorRevoked).await.len(), 1);
 }
@@ -472,7 +477,7 @@ async fn a_follower_gets_what_was_then_what_comes_until_it_is_revoked() {
         bench.api.audit.record(event).await.unwrap();
     };
     raise().await;
-    let path = "/api/v1/audit/events?type=denylist.raised&follow=true";
+    let path = "/api/v1/audit/events?type=denylist.raised&from=2000-01-01T00:00:00Z&follow=true";
     let response = bench
         .send(&who, Request::get(path).body(Body::empty()).unwrap())
         .await;
@@ -513,6 +518,24 @@ async fn a_follower_gets_what_was_then_what_comes_until_it_is_revoked() {
     let mut body = resumed.into_body();
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(String::from_utf8_lossy(&frame).contains("event: event"));
+}
+
+#[tokio::test]
+async fn a_follower_that_names_no_beginning_gets_only_what_comes() {
+    let bench = Bench::new().await;
+    let who = bench.operator(Role::Auditor).await;
+    let request = Request::get("/api/v1/audit/events?follow=true")
+        .body(Body::empty())
+        .unwrap();
+    let mut body = bench.send(&who, request).await.into_body();
+    let mut next = async || {
+        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        String::from_utf8_lossy(&data).into_owned()
+    };
+    assert!(next().await.contains("event: caught-up"));
+    let event = Event::new(SystemClock.now(), Actor::Cloud, EventKind::DenyListRaised);
+    bench.api.audit.record(event).await.unwrap();
+    assert!(next().await.contains("denylist.raised"));
 }
 
 #[tokio::test]

@@ -1,0 +1,324 @@
+//! The commands as a shell sees them: a real cloud on loopback, exit codes, standard output and standard error.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const EDGEWARD: &str = env!("CARGO_BIN_EXE_edgeward");
+
+/// A cloud with a folder of its own; ends with it.
+struct Cloud {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Cloud {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, metrics) = (free_port(), free_port());
+        let config = format!(
+            "trust_domain = \"plant.example\"\nlisten = \"127.0.0.1:{port}\"\ndata_dir = {:?}\nmetrics_listen = \"127.0.0.1:{metrics}\"\n",
+            folder.path().join("data"),
+        );
+        std::fs::write(folder.path().join("edgeward.toml"), config).unwrap();
+        let process = bare(folder.path())
+            .args(["serve", "--config"])
+            .arg(folder.path().join("edgeward.toml"))
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let cloud = Self { folder, process };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while cloud.run(&["status"]).status.code() != Some(0) {
+            assert!(Instant::now() < deadline, "{}", cloud.log());
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        cloud
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// As the first operator.
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.run_as(&self.path("data/admin"), arguments)
+    }
+
+    fn run_as(&self, context: &Path, arguments: &[&str]) -> Output {
+        bare(self.folder.path())
+            .env("EDGEWARD_CONTEXT", context)
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            err(&output)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The command without anything from the environment of whoever runs the tests.
+fn bare(home: &Path) -> Command {
+    let mut command = Command::new(EDGEWARD);
+    command
+        .env_clear()
+        .env("HOME", home)
+        .current_dir(home)
+        .stdin(Stdio::null());
+    command
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn exit_codes_tell_usage_configuration_and_failure_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = |arguments: &[&str]| {
+        let output = bare(folder.path()).args(arguments).output().unwrap();
+        assert!(
+            output.stdout.is_empty() || output.status.success(),
+            "{arguments:?}"
+        );
+        output.status.code().unwrap()
+    };
+    assert_eq!(code(&["frobnicate"]), 2);
+    assert_eq!(code(&["audit", "query", "--limit", "many"]), 2);
+    std::fs::write(folder.path().join("bad.toml"), "listne = 1\n").unwrap();
+    assert_eq!(code(&["serve", "--config", "bad.toml"]), 64);
+    assert_eq!(code(&["serve", "--config", "bad.toml", "--check"]), 64);
+    assert_eq!(code(&["serve", "--config", "none.toml"]), 64);
+    assert_eq!(code(&["--context", "./nowhere", "status"]), 1);
+    assert_eq!(code(&["--context", "unknown", "status"]), 64);
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    assert_eq!(code(&["policy", "check", "empty"]), 1);
+    assert_eq!(code(&["--help"]), 0);
+    assert_eq!(code(&["completions", "bash"]), 0);
+}
+
+#[test]
+fn a_private_key_that_others_may_read_is_not_used() {
+    let cloud = Cloud::start();
+    let key = cloud.path("data/admin/admin.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let output = cloud.run(&["status"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(err(&output).contains("chmod 600"), "{}", err(&output));
+}
+
+#[test]
+fn an_operator_may_do_what_the_role_says_until_revoked() {
+    let cloud = Cloud::start();
+    let li = cloud.path("li");
+    let added = cloud.run(&[
+        "operator",
+        "add",
+        "li",
+        "--role",
+        "auditor",
+        "--out",
+        li.to_str().unwrap(),
+    ]);
+    assert_eq!(added.status.code(), Some(0), "{}", err(&added));
+    assert_eq!(
+        std::fs::metadata(li.join("operator.key"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
+    assert_eq!(cloud.run_as(&li, &["node", "list"]).status.code(), Some(0));
+    let refused = cloud.run_as(&li, &["token", "create"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).contains("(forbidden)"), "{}", err(&refused));
+    assert!(out(&refused).is_empty());
+    // Taken over as a named context.
+    let taken = bare(cloud.folder.path())
+        .args(["context", "add", li.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(taken.status.code(), Some(0), "{}", err(&taken));
+    let listed = bare(cloud.folder.path())
+        .args(["operator", "list"])
+        .output()
+        .unwrap();
+    assert!(out(&listed).contains("auditor"), "{}", err(&listed));
+    assert_eq!(
+        cloud.run(&["operator", "revoke", "li"]).status.code(),
+        Some(0)
+    );
+    let refused = cloud.run_as(&li, &["node", "list"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).contains("refuse"), "{}", err(&refused));
+    let last = cloud.run(&["operator", "revoke", "admin"]);
+    assert!(err(&last).contains("(last_admin)"), "{}", err(&last));
+}
+
+#[test]
+fn an_api_key_reads_the_story_of_its_own_making() {
+    let cloud = Cloud::start();
+    let created = cloud.run(&["apikey", "create", "grafana", "--role", "auditor"]);
+    let file = cloud.path("key");
+    std::fs::write(&file, &created.stdout).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let file = file.to_str().unwrap();
+    let query = [
+        "--api-key-file",
+        file,
+        "audit",
+        "query",
+        "--type",
+        "apikey.created",
+        "-o",
+        "json",
+    ];
+    let output = cloud.run(&query);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let event: Value = serde_json::from_str(out(&output).lines().next().unwrap()).unwrap();
+    assert_eq!(event["actor"], "spiffe://plant.example/operator/admin");
+    assert_eq!(event["subject"], "apikey:grafana");
+    let read = cloud.run(&["audit", "query", "--actor", "apikey:grafana", "-o", "json"]);
+    assert!(out(&read).contains("audit.read"));
+    assert_eq!(
+        cloud.run(&["apikey", "revoke", "grafana"]).status.code(),
+        Some(0)
+    );
+    assert_eq!(cloud.run(&query).status.code(), Some(1));
+}
+
+#[test]
+fn a_policy_is_checked_applied_and_shown_back() {
+    let cloud = Cloud::start();
+    let folder = cloud.path("policies");
+    std::fs::create_dir(&folder).unwrap();
+    let dir = folder.to_str().unwrap();
+    let good = "schema = \"edgeward-policy/1\"\nowner = \"ot\"\nscope = \"any\"\n\
+        [profile.p]\ntier = [\"virtual\"]\npcr_bank = \"sha256\"\n\
+        pcr = { 0 = [\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"] }\n\
+        [group.a]\nmatch = { role = [\"a\"] }\nprofile = \"p\"\n\
+        [service.web]\non = \"a\"\n[service.web.interface.http]\nnet = \"mesh\"\nl4 = \"tcp/80\"\n\
+        [[rule]]\nid = \"r\"\neffect = \"allow\"\nfrom = [\"group:a\"]\nto = [\"web/http\"]\ndo = [\"connect\"]\n";
+    std::fs::write(folder.join("a.toml"), good.replace("web/http", "web/https")).unwrap();
+    for command in ["check", "apply"] {
+        let refused = cloud.run(&["policy", command, dir]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(out(&refused).contains("a.toml:"), "{}", out(&refused));
+    }
+    std::fs::write(folder.join("a.toml"), good).unwrap();
+    for number in 1..=2 {
+        let applied = cloud.run(&["policy", "apply", dir]);
+        assert_eq!(applied.status.code(), Some(0), "{}", err(&applied));
+        assert_eq!(cloud.json(&["policy", "history"])[0]["number"], number);
+    }
+    assert!(out(&cloud.run(&["policy", "show", "1"])).contains("owner = \"ot\""));
+    assert_eq!(cloud.json(&["status"])["policy"], 2);
+}
+
+#[test]
+fn tables_and_json_say_the_same_and_neither_is_coloured_in_a_pipe() {
+    let cloud = Cloud::start();
+    let token = cloud.run(&[
+        "token",
+        "create",
+        "--name",
+        "gw-3",
+        "--label",
+        "role=gateway",
+        "--ttl",
+        "1h",
+    ]);
+    assert!(out(&token).starts_with("edgeward1."), "{}", err(&token));
+    assert!(err(&token).contains("not shown again"));
+    let list = cloud.json(&["token", "list"]);
+    let id = list[0]["id"].as_str().unwrap();
+    let table = out(&cloud.run(&["token", "list"]));
+    assert!(table.lines().nth(1).unwrap().starts_with(id), "{table}");
+    assert!(!table.contains('\u{1b}'));
+    let coloured = out(&cloud.run(&["token", "list", "--color", "always"]));
+    assert!(coloured.contains("\u{1b}[32musable"));
+    let missing = cloud.run(&["token", "revoke", "nothing"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(err(&missing).contains("(not_found)"));
+}
+
+#[test]
+fn an_unreachable_cloud_is_a_failure_that_names_the_address() {
+    let cloud = Cloud::start();
+    let output = cloud.run(&["--cloud", "127.0.0.1:1", "status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("127.0.0.1:1"), "{}", err(&output));
+}
+
+#[test]
+fn nothing_recorded_is_lost_when_the_cloud_is_killed() {
+    let mut cloud = Cloud::start();
+    for round in 0..3 {
+        for number in 0..5 {
+            let name = format!("k{round}-{number}");
+            assert_eq!(
+                cloud
+                    .run(&["apikey", "create", &name, "--role", "auditor"])
+                    .status
+                    .code(),
+                Some(0)
+            );
+        }
+        // SIGKILL.
+        cloud.process.kill().unwrap();
+        cloud.process.wait().unwrap();
+        cloud.process = bare(cloud.folder.path())
+            .args(["serve", "--config", "edgeward.toml"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while cloud.run(&["status"]).status.code() != Some(0) {
+            assert!(Instant::now() < deadline);
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+    let found = out(&cloud.run(&["audit", "query", "--type", "apikey.created", "-o", "json"]));
+    assert_eq!(found.lines().count(), 15);
+    assert_eq!(cloud.json(&["audit", "coverage"])["complete"], true);
+}
