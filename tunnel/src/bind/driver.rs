@@ -4,10 +4,11 @@
 //!
 //! rustls signs synchronously, and a TPM takes from tens of milliseconds to a second. So the endpoint runs on a
 //! runtime of its own ([`WORKERS`] threads), apart from the packet threads and from the agent's runtime: no
-//! signature ever delays a packet, a cut or a session. An initiator's signature holds up its own connection only.
-//! A responder's is made inside the QUIC library while its endpoint is locked, so for that long the other binds
-//! receive nothing: a turn or a new result is delayed by one signature, and how many there can be is what the
-//! gate's budgets bound. WireGuard, leases and cuts do not depend on it.
+//! signature ever delays a packet, a cut or a session. While a key signs, its thread is replaced, so that the
+//! other connections go on. One thing is left: a responder's signature is made inside the QUIC library while its
+//! endpoint is locked, so for that long no datagram reaches the other binds, and a turn or a new result is late
+//! by one signature. Only one such signature is made at a time, and the gate's budgets bound how many there can
+//! be. WireGuard, leases and cuts do not depend on any of it.
 //!
 //! # Who dials
 //!
@@ -35,14 +36,14 @@ use tokio::sync::mpsc;
 
 use super::code::Code;
 use super::ending::Ending;
-use super::endpoint::NoSuite;
+use super::endpoint::NoIdentity;
 use super::lease::CloudLink;
 use super::machine::{Arm, Opened};
 use super::policy::MayBind;
 use super::table::BindId;
 use crate::wireguard::StaticKeys;
 
-/// Threads of the endpoint's runtime: one may wait for the TPM, one for the endpoint's lock.
+/// Threads of the endpoint's runtime, beside one that waits for the TPM: one may wait for the endpoint's lock.
 pub const WORKERS: usize = 3;
 /// Most commands waiting.
 pub const MAX_COMMANDS: usize = 1024;
@@ -56,6 +57,8 @@ pub const MIN_BACKOFF: Duration = Duration::from_secs(1);
 pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Longest time for one address to answer and finish the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most dials under way: the last of them still finds the TPM within [`HANDSHAKE_TIMEOUT`].
+pub const MAX_DIALS: usize = 32;
 /// Most endpoints tried for one peer.
 pub const MAX_ENDPOINTS: usize = 8;
 /// Most peers wanted at once.
@@ -170,7 +173,7 @@ pub enum Event {
 #[derive(Debug, thiserror::Error)]
 pub enum StartFailed {
     #[error(transparent)]
-    Suite(#[from] NoSuite),
+    Identity(#[from] NoIdentity),
     #[error("threads or endpoint: {0}")]
     Io(#[from] std::io::Error),
 }

@@ -10,15 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use edgeward_identity::svid::SvidError;
 use edgeward_identity::tls::peer::PeerRefused;
 use edgeward_identity::tls::{Credentials, PeerVerifier};
-use edgeward_identity::{Clock, Kind, Secret, SpkiHash, Svid, Timestamp, TrustView, VerifiedPeer};
+use edgeward_identity::{
+    Clock, Kind, PublicKey, Secret, SignError, Signer, SpkiHash, Svid, Timestamp, TrustView,
+    VerifiedPeer,
+};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, ConnectionId, Endpoint, EndpointConfig, IdleTimeout,
     ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use ring::digest;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::Role;
 use super::gate::Pass;
@@ -63,18 +68,26 @@ pub enum NoChannel {
     Exporter,
 }
 
-/// The TLS library offers no cipher suite for QUIC. Our fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no cipher suite for quic")]
-pub struct NoSuite;
+/// The SVID cannot be presented over QUIC. Our fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoIdentity {
+    #[error("the tls library has no cipher suite for quic")]
+    Suite,
+    #[error(transparent)]
+    Svid(#[from] SvidError),
+}
+
+/// A signer that tells the runtime that it blocks, so that another thread takes over this worker's tasks.
+#[derive(Debug)]
+struct BlockingSigner(Arc<dyn Signer>);
 
 impl Identity {
     pub fn new(
         svid: &Svid,
         trust: &Arc<ArcSwap<TrustView>>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Self, NoSuite> {
-        let credentials = Credentials::new(svid);
+    ) -> Result<Self, NoIdentity> {
+        let credentials = Credentials::new(&off_the_workers(svid)?);
         let verifier = PeerVerifier::mandatory(Arc::clone(trust), Arc::clone(clock), &[Kind::Node]);
         let server = edgeward_identity::tls::server(
             Arc::clone(&credentials),
@@ -89,9 +102,9 @@ impl Identity {
             },
             not_after: svid.leaf().not_after,
             server: Arc::new(server_config(
-                QuicServerConfig::try_from(server).map_err(|_| NoSuite)?,
+                QuicServerConfig::try_from(server).map_err(|_| NoIdentity::Suite)?,
             )),
-            client: Arc::new(QuicClientConfig::try_from(client).map_err(|_| NoSuite)?),
+            client: Arc::new(QuicClientConfig::try_from(client).map_err(|_| NoIdentity::Suite)?),
             client_transport: Arc::new(transport(Role::Initiator)),
         })
     }
@@ -171,6 +184,28 @@ pub fn open(socket: Arc<dyn AsyncUdpSocket>, identity: &Identity) -> io::Result<
         socket,
         Arc::new(TokioRuntime),
     )
+}
+
+impl Signer for BlockingSigner {
+    fn public_key(&self) -> &PublicKey {
+        self.0.public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let workers = Handle::try_current()
+            .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if workers {
+            tokio::task::block_in_place(|| self.0.sign(message))
+        } else {
+            self.0.sign(message)
+        }
+    }
+}
+
+/// The same SVID, with a key that does not hold up a worker's other tasks.
+fn off_the_workers(svid: &Svid) -> Result<Svid, SvidError> {
+    let signer = BlockingSigner(Arc::clone(svid.signer()));
+    Svid::new(svid.chain().to_vec(), Arc::new(signer))
 }
 
 fn server_config(crypto: QuicServerConfig) -> ServerConfig {

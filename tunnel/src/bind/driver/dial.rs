@@ -63,7 +63,7 @@ impl Wanted {
 
     /// Bind anew soon, but not with all peers at once.
     pub(super) fn renew_within(&mut self, spread: Duration, now: BootTime) {
-        self.next = now.plus(jittered(spread));
+        self.next = now.plus(somewhere_in(spread));
     }
 }
 
@@ -118,6 +118,11 @@ impl Dial {
 
 /// Between half of `duration` and all of it.
 fn jittered(duration: Duration) -> Duration {
+    duration / 2 + somewhere_in(duration / 2)
+}
+
+/// Between nothing and `duration`; all of it without randomness.
+fn somewhere_in(duration: Duration) -> Duration {
     let fraction = random::<2>().map_or(u16::MAX, u16::from_ne_bytes);
-    duration / 2 + duration.mul_f64(f64::from(fraction) / f64::from(u16::MAX) / 2.0)
+    duration.mul_f64(f64::from(fraction) / f64::from(u16::MAX))
 }

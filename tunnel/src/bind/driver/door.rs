@@ -28,6 +28,8 @@ pub(super) struct Door {
     /// Whether this node has a result to show: without one it answers nobody.
     pub(super) ready: Arc<AtomicBool>,
     pub(super) tasks: Tasks,
+    /// One signature at a time: the endpoint is locked meanwhile.
+    pub(super) pen: Semaphore,
 }
 
 impl Door {
@@ -101,9 +103,15 @@ impl Door {
         identity: &Identity,
         claimed: &SpkiHash,
     ) -> Result<(quinn::Connection, crate::bind::machine::Channel), String> {
+        let pen = self
+            .pen
+            .acquire()
+            .await
+            .map_err(|error| error.to_string())?;
         let connecting = incoming
             .accept_with(Arc::clone(identity.server_config()))
             .map_err(|error| error.to_string())?;
+        drop(pen);
         let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| error.to_string())?,
             Err(_) => return Err("handshake took too long".to_owned()),

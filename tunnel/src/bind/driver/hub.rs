@@ -1,6 +1,7 @@
 //! The loop: takes one thing that happened, hands it to the machine concerned, performs what the machine says.
 
 mod commands;
+mod perform;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,29 +12,28 @@ use arc_swap::ArcSwap;
 use edgeward_identity::{Clock, KeySet, SpiffeId, SpkiHash, TrustDomain, TrustView};
 use parking_lot::Mutex;
 use quinn::Endpoint;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::MAX_DIALS;
 use super::connection::{FromConnection, Handshaken, MAX_FRAMES_WAITING, Tasks};
 use super::dial::{Dial, Wanted};
 use super::door::Door;
 use super::own::{Own, random, seeds};
-use super::{
-    Command, ControlFailed, Event, FAREWELL, Remote, Setup, StartFailed, WireGuardControl,
-    bind_epoch, node_epoch,
-};
+use super::{Command, Event, FAREWELL, Remote, Setup, StartFailed, WireGuardControl, bind_epoch};
 use crate::bind::code::Code;
 use crate::bind::ending::Ending;
 use crate::bind::endpoint::{self, Identity};
 use crate::bind::gate::Gate;
 use crate::bind::lease::{CloudLink, Now};
-use crate::bind::machine::{Input, Machine, Output, Surroundings};
+use crate::bind::machine::{Input, Machine, Surroundings};
 use crate::bind::policy::MayBind;
-use crate::bind::table::{Admission, BindId, Table};
+use crate::bind::table::{BindId, Table};
 
 /// Longest time between two looks at what is due.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Within which time peers are bound anew after a change of our keys.
-const RENEW_SPREAD: Duration = Duration::from_secs(10);
+/// How much time each peer adds to the span in which all are bound anew after a change of our keys: every one of
+/// them costs a signature.
+const RENEW_EACH: Duration = Duration::from_millis(500);
 
 /// Everything the driver's loop owns.
 pub(super) struct Hub {
@@ -58,13 +58,6 @@ pub(super) struct Hub {
     commands: mpsc::Receiver<Command>,
     connections: mpsc::Receiver<FromConnection>,
     events: mpsc::Sender<Event>,
-}
-
-/// Why an output was not performed.
-enum Trouble {
-    Control(ControlFailed),
-    /// The connection takes no more frames.
-    Stalled,
 }
 
 /// A machine and the way to its peer.
@@ -137,6 +130,7 @@ impl Hub {
             clock: Arc::clone(&self.clock),
             ready: Arc::clone(&self.ready),
             tasks: self.tasks.clone(),
+            pen: Semaphore::new(1),
         }
     }
 
@@ -257,140 +251,6 @@ impl Hub {
         self.admit(bind);
     }
 
-    /// Performs outputs in their order. When one fails, the rest is dropped and the machine is told.
-    fn perform(&mut self, bind: BindId, outputs: Vec<Output>) {
-        let mut stalled = false;
-        let mut failed = None;
-        for output in outputs {
-            match self.perform_one(bind, output) {
-                Ok(()) => {}
-                Err(Trouble::Stalled) => stalled = true,
-                Err(Trouble::Control(ControlFailed(reason))) => {
-                    failed = Some(reason);
-                    break;
-                }
-            }
-        }
-        if let Some(reason) = failed {
-            self.feed(bind, Input::Failed(reason));
-        } else if stalled {
-            self.feed(bind, Input::Disconnected);
-        }
-        if self
-            .binds
-            .get(&bind)
-            .is_some_and(|bound| bound.machine.has_ended())
-        {
-            self.binds.remove(&bind);
-        }
-    }
-
-    fn perform_one(&mut self, bind: BindId, output: Output) -> Result<(), Trouble> {
-        let Some(bound) = self.binds.get_mut(&bind) else {
-            return Ok(());
-        };
-        let peer = bound.machine.peer().id().clone();
-        match output {
-            Output::Send(frame) => {
-                let Some(frames) = &bound.frames else {
-                    return Ok(());
-                };
-                if frames.try_send(frame).is_err() {
-                    tracing::debug!(%peer, "bind connection takes no more frames");
-                    bound.frames = None;
-                    return Err(Trouble::Stalled);
-                }
-                Ok(())
-            }
-            Output::Arm(mut arm) => {
-                arm.epoch = node_epoch(bind, arm.epoch);
-                let remote = bound.remote;
-                self.table
-                    .hold(&peer, arm.wireguard_key)
-                    .map_err(|full| ControlFailed(full.to_string()))?;
-                self.control.arm(*arm, remote)?;
-                self.drop_adrift(&peer, bind);
-                Ok(())
-            }
-            Output::TurnArmed { epoch, psk } => {
-                Ok(self.control.turn(&peer, node_epoch(bind, epoch), psk)?)
-            }
-            Output::Open(mut opened) => {
-                opened.epoch = node_epoch(bind, opened.epoch);
-                bound.was_open = true;
-                self.control.open(&opened)?;
-                if let Some(wanted) = self.wanted.get_mut(&peer) {
-                    wanted.succeeded();
-                }
-                self.emit(Event::Opened(opened));
-                Ok(())
-            }
-            Output::Lease { until, allowed_ips } => {
-                Ok(self.control.set_lease(&peer, until, &allowed_ips)?)
-            }
-            Output::Adrift(ending) => {
-                bound.frames = None;
-                self.table.remove(bind);
-                self.put_off(&peer);
-                self.count_ending(&ending);
-                self.emit(Event::Adrift { peer, ending });
-                Ok(())
-            }
-            Output::End(ending) => {
-                self.ended(bind, peer, ending);
-                Ok(())
-            }
-        }
-    }
-
-    /// The tunnel goes first; who else must know comes after.
-    fn ended(&mut self, bind: BindId, peer: SpiffeId, ending: Ending) {
-        if ending.cut {
-            self.control.cut(&peer, &ending);
-            self.table.release(&peer);
-        }
-        self.table.remove(bind);
-        self.put_off(&peer);
-        self.count_ending(&ending);
-        let was_open = self.binds.get(&bind).is_some_and(|bound| bound.was_open);
-        self.emit(Event::Ended {
-            peer,
-            ending,
-            was_open,
-        });
-    }
-
-    /// Once the peer has made its offer, it is clear which of several binds goes on.
-    fn admit(&mut self, bind: BindId) {
-        let Some(bound) = self.binds.get_mut(&bind) else {
-            return;
-        };
-        let Some(presented) = bound.machine.presented() else {
-            return;
-        };
-        let floor = presented.claims.floor();
-        self.table.remember(bound.machine.peer().spki_hash(), floor);
-        if bound.admitted {
-            return;
-        }
-        bound.admitted = true;
-        match self.table.admit(bind, &bound.machine) {
-            Admission::Yield(code) => self.feed(bind, Input::Leave { code, cut: false }),
-            Admission::Proceed(leaving) => {
-                for (other, code) in leaving {
-                    self.feed(other, Input::Leave { code, cut: false });
-                }
-            }
-        }
-    }
-
-    /// Another bind has armed this peer: machines that watched its older tunnel have nothing left to watch.
-    fn drop_adrift(&mut self, peer: &SpiffeId, except: BindId) {
-        self.binds.retain(|id, bound| {
-            *id == except || bound.machine.peer().id() != peer || !bound.machine.is_adrift()
-        });
-    }
-
     fn put_off(&mut self, peer: &SpiffeId) {
         let now = self.clock.boottime();
         if let Some(wanted) = self.wanted.get_mut(peer) {
@@ -459,12 +319,22 @@ impl Hub {
             })
             .map(|bound| bound.machine.peer().id())
             .collect();
+        let mut places = MAX_DIALS.saturating_sub(
+            self.wanted
+                .values()
+                .filter(|wanted| wanted.dialling)
+                .count(),
+        );
         for (id, wanted) in &mut self.wanted {
+            if places == 0 {
+                break;
+            }
             let due = !wanted.dialling && wanted.next <= now;
             if !due || wanted.target.endpoints.is_empty() || connected.contains(id) {
                 continue;
             }
             wanted.dialling = true;
+            places -= 1;
             let dial = Dial {
                 endpoint: self.endpoint.clone(),
                 identity: Arc::clone(&self.own.identity),
@@ -492,12 +362,6 @@ impl Hub {
 
     fn all_binds(&self) -> Vec<BindId> {
         self.binds.keys().copied().collect()
-    }
-}
-
-impl From<ControlFailed> for Trouble {
-    fn from(failed: ControlFailed) -> Self {
-        Self::Control(failed)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::bind::gate::PASS_BYTES;
 use crate::bind::testing::{Fleet, MINUTE, TestNode, TestPolicy};
 use crate::shell::demux::{DatagramSink, UdpSender, is_wireguard, quic_inbox};
 use crate::shell::quic_socket::QuicSocket;
-use crate::shell::udp::{RECV_BUFFER_BYTES, UdpOffload, UdpPort};
+use crate::shell::udp::{RECV_BUFFER_BYTES, UdpOffload, UdpPort, any_address};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -112,8 +112,11 @@ impl Signer for CountingSigner {
 
 impl Running {
     fn start(fleet: &Fleet, node: &TestNode, clock: &Arc<dyn Clock>) -> Self {
-        let port =
-            Arc::new(UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap());
+        Self::start_at("127.0.0.1:0".parse().unwrap(), fleet, node, clock)
+    }
+
+    fn start_at(local: SocketAddr, fleet: &Fleet, node: &TestNode, clock: &Arc<dyn Clock>) -> Self {
+        let port = Arc::new(UdpPort::bind(local, UdpOffload::default()).unwrap());
         let (sink, source) = quic_inbox();
         let stop = Arc::new(AtomicBool::new(false));
         receive_in_background(Arc::clone(&port), sink, Arc::clone(&stop));
@@ -154,7 +157,10 @@ impl Running {
             target: PeerTarget {
                 id: node.id.clone(),
                 spki: node.spki(),
-                endpoints: vec![port.local_addr().unwrap()],
+                endpoints: vec![SocketAddr::new(
+                    "127.0.0.1".parse().unwrap(),
+                    port.local_addr().unwrap().port(),
+                )],
             },
             stop,
             trust,
@@ -180,6 +186,14 @@ impl Running {
             .wireguard_confirmed(peer.clone(), epoch)
             .await
             .unwrap();
+    }
+
+    async fn opened(&mut self) -> Opened {
+        loop {
+            if let Event::Opened(opened) = self.event().await {
+                return *opened;
+            }
+        }
     }
 
     async fn event(&mut self) -> Event {
@@ -291,37 +305,50 @@ async fn two_nodes_bind_over_one_port_and_reach_equal_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_of_both_address_families_meet() {
+    let fleet = Fleet::new("plant.example");
+    let clock = clock();
+    let mut a = Running::start_at(any_address(0), &fleet, &fleet.node("a"), &clock);
+    let mut b = Running::start(&fleet, &fleet.node("b"), &clock);
+    open(&mut a, &mut b).await;
+    assert_eq!(a.wireguard.armed.lock()[0].1.address, b.target.endpoints[0]);
+
+    let mut a = Running::start_at(any_address(0), &fleet, &fleet.node("a"), &clock);
+    let mut b = Running::start_at(any_address(0), &fleet, &fleet.node("b"), &clock);
+    open(&mut a, &mut b).await;
+    assert_eq!(b.wireguard.armed.lock()[0].1.address, a.target.endpoints[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_dialling_at_once_leaves_one_bind() {
     let fleet = Fleet::new("plant.example");
     let (mut a, mut b) = two(&fleet);
     a.meets(&b).await;
-    a.handle.want(b.target.clone()).await.unwrap();
-    // The second dials after a moment: let it, by holding the first bind back from opening.
+    // The second waits before it dials: the first begins just when that wait is over.
     b.handle.want(a.target.clone()).await.unwrap();
-    eventually("both arm", || {
-        !a.wireguard.armed.lock().is_empty() && !b.wireguard.armed.lock().is_empty()
+    tokio::time::sleep(DIAL_PATIENCE - Duration::from_millis(3)).await;
+    a.handle.want(b.target.clone()).await.unwrap();
+    eventually("both arm the same key", || {
+        let (armed_a, armed_b) = (a.wireguard.armed.lock(), b.wireguard.armed.lock());
+        match (armed_a.last(), armed_b.last()) {
+            (Some((arm_a, _)), Some((arm_b, _))) => arm_a.psk.matches(arm_b.psk.expose()),
+            _ => false,
+        }
     })
     .await;
     a.confirm(&b.target.id).await;
     b.confirm(&a.target.id).await;
-    loop {
-        if let Event::Opened(opened) = a.event().await {
-            assert_eq!(
-                opened.role,
-                Role::Initiator,
-                "the smaller key's dial survives"
-            );
-            break;
-        }
+    let opened_a = a.opened().await;
+    let opened_b = b.opened().await;
+    assert_eq!(opened_a.transcript, opened_b.transcript);
+    assert_eq!(opened_a.role, opened_b.role.other());
+    if a.wireguard.armed.lock().len() + b.wireguard.armed.lock().len() > 2 {
+        assert_eq!(
+            opened_a.role,
+            Role::Initiator,
+            "the smaller key's dial survives"
+        );
     }
-    loop {
-        if let Event::Opened(opened) = b.event().await {
-            assert_eq!(opened.role, Role::Responder);
-            break;
-        }
-    }
-    tokio::time::sleep(DIAL_PATIENCE + Duration::from_millis(500)).await;
-    assert!(a.wireguard.cut.lock().is_empty() && b.wireguard.cut.lock().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -390,6 +417,100 @@ async fn a_bind_whose_record_cannot_be_written_does_not_open() {
     assert_eq!(ending.code, Code::Internal);
     assert!(a.wireguard.opened.lock().is_empty());
     assert!(a.wireguard.cut.lock().contains(&Code::Internal));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_started_anew_takes_over_without_a_cut() {
+    let fleet = Fleet::new("plant.example");
+    let clock = clock();
+    let (node, mut peer) = (fleet.node("a"), fleet.node("b"));
+    let mut a = Running::start(&fleet, &node, &clock);
+    let mut b = Running::start(&fleet, &peer, &clock);
+    open(&mut a, &mut b).await;
+    // The same node once more, as after a crash: the same SVID, another WireGuard key, another port.
+    b.stop.store(true, Ordering::Relaxed);
+    peer.wireguard = fleet.node("spare").wireguard;
+    let mut again = Running::start(&fleet, &peer, &clock);
+    again
+        .handle
+        .set_directory(vec![a.target.spki])
+        .await
+        .unwrap();
+    again.handle.want(a.target.clone()).await.unwrap();
+    eventually("armed anew", || a.wireguard.armed.lock().len() >= 2).await;
+    eventually("armed there", || !again.wireguard.armed.lock().is_empty()).await;
+    a.confirm(&again.target.id).await;
+    again.confirm(&a.target.id).await;
+    assert!(matches!(again.event().await, Event::Opened(_)));
+    let event = a.event().await;
+    let Event::Adrift { ending, .. } = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!(ending.code, Code::Superseded);
+    assert!(matches!(a.event().await, Event::Opened(_)));
+    let armed = a.wireguard.armed.lock();
+    assert!(
+        armed[1].0.epoch > armed[0].0.epoch,
+        "epochs grow across binds"
+    );
+    assert_eq!(armed[1].0.wireguard_key, peer.wireguard.public());
+    assert!(a.wireguard.cut.lock().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_wireguard_key_is_bound_anew_while_the_tunnel_goes_on() {
+    let fleet = Fleet::new("plant.example");
+    let (mut a, mut b) = two(&fleet);
+    open(&mut a, &mut b).await;
+    let fresh = fleet.node("spare").wireguard;
+    a.handle.set_wireguard(Arc::clone(&fresh)).await.unwrap();
+    eventually("bound anew", || b.wireguard.armed.lock().len() >= 2).await;
+    assert_eq!(b.wireguard.armed.lock()[1].0.wireguard_key, fresh.public());
+    assert!(a.wireguard.cut.lock().is_empty() && b.wireguard.cut.lock().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_result_reaches_the_peer_and_extends_its_lease() {
+    let fleet = Fleet::new("plant.example");
+    let clock = clock();
+    let (mut node, peer) = (fleet.node("a"), fleet.node("b"));
+    let mut a = Running::start(&fleet, &node, &clock);
+    let mut b = Running::start(&fleet, &peer, &clock);
+    open(&mut a, &mut b).await;
+    fleet.attest(&mut node, TEST_NOW.plus(Duration::from_secs(3)));
+    a.handle.set_result(node.result.clone()).await.unwrap();
+    eventually("extended", || !b.wireguard.leases.lock().is_empty()).await;
+    let armed_until = b.wireguard.armed.lock()[0].0.until;
+    assert!(b.wireguard.leases.lock()[0] > armed_until);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_for_another_key_gets_no_answer() {
+    let fleet = Fleet::new("plant.example");
+    let (a, b) = two(&fleet);
+    a.meets(&b).await;
+    let mut wrong = b.target.clone();
+    wrong.spki = SpkiHash::from_bytes([7; 32]);
+    a.handle.want(wrong).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(b.signatures.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_result_neither_dials_nor_answers() {
+    let fleet = Fleet::new("plant.example");
+    let clock = clock();
+    let (node, mut bare) = (fleet.node("a"), fleet.node("b"));
+    let result = std::mem::take(&mut bare.result);
+    let a = Running::start(&fleet, &node, &clock);
+    let b = Running::start(&fleet, &bare, &clock);
+    a.meets(&b).await;
+    a.handle.want(b.target.clone()).await.unwrap();
+    b.handle.want(a.target.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(b.signatures.load(Ordering::Relaxed), 0);
+    b.handle.set_result(result).await.unwrap();
+    eventually("armed", || !a.wireguard.armed.lock().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

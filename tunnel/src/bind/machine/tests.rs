@@ -1,11 +1,13 @@
 use std::collections::VecDeque;
 
-use edgeward_identity::SoftwareKey;
 use edgeward_identity::deny::{Denied, DenyList};
 use edgeward_identity::testing::TEST_NOW;
+use edgeward_identity::{KeySet, SoftwareKey, TrustView};
 
 use super::*;
 use crate::bind::codec::{LENGTH_BYTES, parse};
+use crate::bind::kem::SEED_BYTES;
+use crate::bind::lease::{CloudLink, Now};
 use crate::bind::schedule::{Party, exporter_context};
 use crate::bind::testing::{Fleet, MINUTE, TestMemory, TestNode, TestPolicy};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use edgeward_identity::{SpiffeId, SpkiHash, Svid};
 
 use super::super::MAX_WANTED;
-use super::{Command, Hub, Identity, Input, RENEW_SPREAD, Wanted, bind_epoch};
+use super::{Command, Hub, Identity, Input, RENEW_EACH, Wanted, bind_epoch};
 use crate::bind::code::Code;
 use crate::bind::ending::{By, Ending};
 use crate::bind::table::BindId;
@@ -137,7 +137,7 @@ impl Hub {
     fn renew_all(&mut self) {
         let now = self.clock.boottime();
         for wanted in self.wanted.values_mut() {
-            wanted.renew_within(RENEW_SPREAD, now);
+            wanted.renew_within(RENEW_EACH, now);
         }
     }
 
