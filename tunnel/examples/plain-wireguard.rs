@@ -196,8 +196,10 @@ impl Backend for Plain {
 
     fn set(&self, change: SetRequest) -> Result<(), Errno> {
         let port = self.tunnel.local_addr().map_or(0, |address| address.port());
-        // The port is opened once, at start; marks are for policy routing, which this example leaves alone.
-        if change.listen_port.is_some_and(|wanted| wanted != port)
+        // The port is opened once, at start (0 asks for any); marks are for policy routing, left alone here.
+        if change
+            .listen_port
+            .is_some_and(|wanted| wanted != 0 && wanted != port)
             || change.fwmark.is_some_and(|mark| mark != 0)
         {
             return Err(Errno::EOPNOTSUPP);
