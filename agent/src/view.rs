@@ -22,7 +22,7 @@ mod link;
 mod standing;
 
 pub use cuts::{CutFloor, CutFloors, MAX_CUT_FLOORS};
-pub use directory::{BadPeer, Directory, DirectoryPeer, Endpoint, MAX_DIRECTORY_PEERS};
+pub use directory::{BadPeer, Directory, DirectoryPeer, Endpoint, MAX_DIRECTORY_PEERS, StoredPeer};
 pub use link::{CloudLink, Heard};
 pub use standing::{Held, Standing};
 

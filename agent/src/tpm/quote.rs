@@ -95,6 +95,18 @@ pub fn certify(
     })
 }
 
+/// The TPM's reset and restart counts, true because the AK is of the endorsement hierarchy.
+pub fn counts(device: &mut Device) -> Result<(u32, u32), TpmError> {
+    let ak = keys::ak(device)?;
+    let (attest, _) = device.run("read the reset count", |context| {
+        context.execute_with_sessions((EMPTY_AUTH, EMPTY_AUTH, None), |context| {
+            context.get_time(ak, Data::default(), SignatureScheme::Null)
+        })
+    })?;
+    let clock = attest.clock_info();
+    Ok((clock.reset_count(), clock.restart_count()))
+}
+
 fn quoted(attest: &Attest, signature: &Signature, pcrs: Vec<PcrValue>) -> Result<Quoted, TpmError> {
     Ok(Quoted {
         attest: attest.marshall().map_err(failed("write an attestation"))?,

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use edgeward_identity::{Kind, SpiffeId, SpkiHash, TrustDomain};
 use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::v1;
@@ -35,6 +37,17 @@ pub struct DirectoryPeer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Endpoint(String);
+
+/// One entry as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredPeer {
+    id: SpiffeId,
+    endpoints: Vec<Endpoint>,
+    spki_hash: SpkiHash,
+    /// Base64.
+    result: String,
+}
 
 /// Why an update of the directory is refused. All are the cloud's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,23 +105,34 @@ impl Directory {
         Ok(Self { peers })
     }
 
-    /// As a full update, for the stored state.
-    pub fn to_update(&self) -> v1::PeerUpdate {
-        let peers = self
-            .peers
+    /// For the stored state.
+    pub fn to_stored(&self) -> Vec<StoredPeer> {
+        self.peers
             .iter()
-            .map(|(id, peer)| v1::Peer {
-                spiffe_id: id.to_string(),
-                endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
-                spki_hash: peer.spki_hash.as_bytes().to_vec(),
-                result: peer.result.to_vec(),
+            .map(|(id, peer)| StoredPeer {
+                id: id.clone(),
+                endpoints: peer.endpoints.clone(),
+                spki_hash: peer.spki_hash,
+                result: STANDARD.encode(&peer.result),
+            })
+            .collect()
+    }
+
+    /// From the stored state; an entry whose result cannot be read has none.
+    pub fn from_stored(stored: &[StoredPeer]) -> Self {
+        let peers = stored
+            .iter()
+            .take(MAX_DIRECTORY_PEERS)
+            .map(|peer| {
+                let entry = DirectoryPeer {
+                    endpoints: peer.endpoints.clone(),
+                    spki_hash: peer.spki_hash,
+                    result: STANDARD.decode(&peer.result).unwrap_or_default().into(),
+                };
+                (peer.id.clone(), entry)
             })
             .collect();
-        v1::PeerUpdate {
-            full: true,
-            peers,
-            gone: Vec::new(),
-        }
+        Self { peers }
     }
 }
 
@@ -264,10 +288,7 @@ mod tests {
             .updated(&domain(), &update(false, Vec::new(), &[B]))
             .unwrap();
         assert_eq!(three.len(), 1);
-        assert_eq!(
-            Directory::default().updated(&domain(), &three.to_update()),
-            Ok(three)
-        );
+        assert_eq!(Directory::from_stored(&three.to_stored()), three);
         assert!(
             two.updated(&domain(), &update(true, Vec::new(), &[]))
                 .unwrap()

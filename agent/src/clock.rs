@@ -1,0 +1,113 @@
+//! The node's clock: never behind what the cloud signed or what was saved, whatever the machine's clock says.
+//!
+//! Cheap boards wake up in 1970 and wall clocks can be set. `CLOCK_BOOTTIME` cannot, so time goes on from the best
+//! known moment at its pace: `max(wall clock, anchor + time since the anchor)`.
+
+use std::sync::Arc;
+
+use edgeward_identity::{BootTime, Clock, Timestamp};
+use parking_lot::Mutex;
+
+/// A moment that is known on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    pub time: Timestamp,
+    pub at: BootTime,
+}
+
+/// The machine's clock with a floor beneath it.
+pub struct NodeClock {
+    machine: Arc<dyn Clock>,
+    anchor: Mutex<Anchor>,
+}
+
+impl NodeClock {
+    /// Starts from an anchor of the stored state.
+    pub fn new(machine: Arc<dyn Clock>, anchor: Anchor) -> Self {
+        Self {
+            machine,
+            anchor: Mutex::new(anchor),
+        }
+    }
+
+    /// The cloud signed this time, and it arrived now. Time never falls: an earlier one changes nothing.
+    pub fn raise(&self, time: Timestamp) {
+        let now = self.machine.boottime();
+        let mut anchor = self.anchor.lock();
+        if time > reached(*anchor, now) {
+            *anchor = Anchor { time, at: now };
+        }
+    }
+
+    /// What to store as floor: the time it is now.
+    pub fn anchor(&self) -> Anchor {
+        Anchor {
+            time: self.now(),
+            at: self.machine.boottime(),
+        }
+    }
+
+    /// The wall clock without the floor.
+    pub fn machine_now(&self) -> Timestamp {
+        self.machine.now()
+    }
+}
+
+impl Clock for NodeClock {
+    fn now(&self) -> Timestamp {
+        let floor = reached(*self.anchor.lock(), self.machine.boottime());
+        self.machine.now().max(floor)
+    }
+
+    fn boottime(&self) -> BootTime {
+        self.machine.boottime()
+    }
+}
+
+fn reached(anchor: Anchor, now: BootTime) -> Timestamp {
+    anchor.time.plus(now.since(anchor.at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Wrong {
+        wall: AtomicU64,
+        boot: AtomicU64,
+    }
+
+    impl Clock for Wrong {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_secs(self.wall.load(Ordering::Relaxed))
+        }
+
+        fn boottime(&self) -> BootTime {
+            BootTime::from_duration(Duration::from_secs(self.boot.load(Ordering::Relaxed)))
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stands_in_1970_goes_on_from_the_floor() {
+        let machine = Arc::new(Wrong::default());
+        let floor = Timestamp::from_secs(1_800_000_000);
+        let anchor = Anchor {
+            time: floor,
+            at: machine.boottime(),
+        };
+        let clock = NodeClock::new(machine.clone(), anchor);
+        assert_eq!(clock.now(), floor);
+        machine.boot.store(10, Ordering::Relaxed);
+        assert_eq!(clock.now(), floor.plus(Duration::from_secs(10)));
+        clock.raise(floor);
+        assert_eq!(clock.now(), floor.plus(Duration::from_secs(10)));
+        clock.raise(floor.plus(Duration::from_secs(60)));
+        machine.wall.store(5, Ordering::Relaxed);
+        assert_eq!(clock.now(), floor.plus(Duration::from_secs(60)));
+        machine.wall.store(1_900_000_000, Ordering::Relaxed);
+        assert_eq!(clock.now(), Timestamp::from_secs(1_900_000_000));
+    }
+}

@@ -1,0 +1,168 @@
+//! One TLS connection to the cloud, and gRPC over it.
+//!
+//! Our own connector, because evidence is bound to the connection's exported keying material (RFC 8446 7.5) and because
+//! the handshake may wait for the TPM: it runs on a thread that may block. A channel made here never reconnects by
+//! itself: another connection is another conversation.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_evidence::Exporter;
+use edgeward_identity::tls::{EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long one address may take to answer, TLS included.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// A silent cloud is pinged this often and given up after as long again.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// A connection that is up.
+pub struct Connected {
+    pub channel: Channel,
+    pub exporter: Exporter,
+    /// The address of ours that reaches the cloud: the best guess of where peers reach us.
+    pub local: IpAddr,
+    /// The address that answered.
+    pub address: String,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NotConnected {
+    #[error("no address of the cloud is known")]
+    NoAddress,
+    #[error("{address}: {source}")]
+    Unreachable {
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{address}: no answer within {} s", CONNECT_DEADLINE.as_secs())]
+    Timeout { address: String },
+    #[error("{address}: tls: {source}")]
+    Tls {
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{address}: the other end speaks no http/2")]
+    Protocol { address: String },
+    #[error("{address}: {source}")]
+    Transport {
+        address: String,
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+impl NotConnected {
+    /// The TLS alert or verdict, if that is what failed.
+    pub fn tls_error(&self) -> Option<&rustls::Error> {
+        match self {
+            Self::Tls { source, .. } => source.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Tries the addresses in order; the last failure is reported if all fail.
+pub async fn connect(
+    addresses: &[String],
+    config: Arc<ClientConfig>,
+) -> Result<Connected, NotConnected> {
+    let mut failure = NotConnected::NoAddress;
+    for address in addresses {
+        match connect_one(address, config.clone()).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => {
+                tracing::debug!(%error, "an address of the cloud does not answer");
+                failure = error;
+            }
+        }
+    }
+    Err(failure)
+}
+
+async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connected, NotConnected> {
+    let named = || address.to_owned();
+    let opened = tokio::time::timeout(CONNECT_DEADLINE, open(address, config))
+        .await
+        .map_err(|_| NotConnected::Timeout { address: named() })??;
+    let (local, stream) = opened;
+    let (_, tls) = stream.get_ref();
+    if tls.alpn_protocol() != Some(edgeward_wire::limits::ALPN_H2) {
+        return Err(NotConnected::Protocol { address: named() });
+    }
+    let mut exported = [0; EXPORTER_BYTES];
+    tls.export_keying_material(&mut exported, EVIDENCE_EXPORTER_LABEL, None)
+        .map_err(|error| NotConnected::Tls {
+            address: named(),
+            source: std::io::Error::other(error),
+        })?;
+    let channel = channel_over(stream)
+        .await
+        .map_err(|source| NotConnected::Transport {
+            address: named(),
+            source,
+        })?;
+    Ok(Connected {
+        channel,
+        exporter: Exporter::from_bytes(exported),
+        local,
+        address: named(),
+    })
+}
+
+async fn open(
+    address: &str,
+    config: Arc<ClientConfig>,
+) -> Result<(IpAddr, TlsStream<TcpStream>), NotConnected> {
+    let unreachable = |source| NotConnected::Unreachable {
+        address: address.to_owned(),
+        source,
+    };
+    let tcp = TcpStream::connect(address).await.map_err(unreachable)?;
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    let local = tcp.local_addr().map_err(unreachable)?.ip().to_canonical();
+    // Identity is the SPIFFE ID; the name is not looked at, and not sent either.
+    let name = ServerName::from(std::net::Ipv4Addr::LOCALHOST);
+    let handshake = TlsConnector::from(config).connect(name, tcp);
+    // Signing in a TPM blocks the thread that drives the handshake.
+    let runtime = Handle::current();
+    let stream = tokio::task::spawn_blocking(move || runtime.block_on(handshake))
+        .await
+        .map_err(|error| unreachable(std::io::Error::other(error)))?
+        .map_err(|source| NotConnected::Tls {
+            address: address.to_owned(),
+            source,
+        })?;
+    Ok((local, stream))
+}
+
+async fn channel_over(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+    let once = Arc::new(Mutex::new(Some(stream)));
+    let connector = tower::service_fn(move |_| {
+        let stream = once.lock().take();
+        async move {
+            stream
+                .map(TokioIo::new)
+                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected))
+        }
+    });
+    // TLS is done already; the scheme only fills the pseudo header.
+    Endpoint::from_static("http://cloud")
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
+}

@@ -1,0 +1,347 @@
+//! The journal's shell: one thread that owns the file, one handle that everybody writes through.
+//!
+//! Whatever grants waits for its record; whatever takes away has happened already and only queues its record, in
+//! room that grants cannot use up.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use edgeward_audit::journal::{
+    Appended, Boot as JournalBoot, FileStore, JournalError, Limits, OpenError, Pending,
+    StorageError,
+};
+use edgeward_audit::{BootId, Event, Journal, Position};
+use edgeward_identity::{Clock, SpiffeId};
+use tokio::sync::{oneshot, watch};
+
+use crate::boot::Boot;
+use crate::enforce::{RecordRefused, Recorder};
+
+/// Most commands that wait for the thread.
+pub const QUEUE_LIMIT: usize = 4096;
+/// What grants and what merely tells may use of it; the rest is for what takes away.
+pub const GRANT_QUEUE_LIMIT: usize = 3072;
+/// How often the thread looks at its timers while nothing comes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Writes and reads the journal. Cheap to clone.
+#[derive(Clone)]
+pub struct JournalHandle {
+    commands: SyncSender<Command>,
+    waiting: Arc<AtomicUsize>,
+    written: watch::Receiver<u64>,
+}
+
+/// The journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum NoJournal {
+    #[error("journal {}: {source}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: OpenError,
+    },
+    #[error("journal {}: {source}", path.display())]
+    Storage {
+        path: PathBuf,
+        #[source]
+        source: StorageError,
+    },
+    #[error("journal {}: damaged, and cannot be put aside: {source}", path.display())]
+    Aside {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("journal thread cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+enum Command {
+    Record {
+        event: Event,
+        done: oneshot::Sender<Result<(), RecordRefused>>,
+    },
+    After(Event),
+    Pending {
+        from: Option<Position>,
+        done: oneshot::Sender<Option<Pending>>,
+    },
+    Acknowledge {
+        boot: BootId,
+        next: u64,
+    },
+    Flush(oneshot::Sender<()>),
+}
+
+struct Writer {
+    journal: Option<Journal<FileStore>>,
+    path: PathBuf,
+    node: SpiffeId,
+    boot: JournalBoot,
+    clock: Arc<dyn Clock>,
+    written: watch::Sender<u64>,
+}
+
+/// Opens the journal of `node` in `path`. A damaged one is evidence: it is put aside, and the boot, whose id names the
+/// chain, is begun anew.
+pub fn open(
+    path: &Path,
+    node: &SpiffeId,
+    boot: Boot,
+    clock: Arc<dyn Clock>,
+) -> Result<(JournalHandle, Boot), NoJournal> {
+    let (journal, boot) = match open_file(path, node, &boot, clock.as_ref()) {
+        Ok(journal) => (journal, boot),
+        Err(NoJournal::Open { source, .. }) if is_damage(&source) => {
+            let aside = path.with_extension(format!("damaged-{}", boot.id()));
+            tracing::error!(error = %source, aside = %aside.display(), "the journal is damaged and is put aside");
+            std::fs::rename(path, &aside).map_err(|source| NoJournal::Aside {
+                path: path.to_owned(),
+                source,
+            })?;
+            let anew = boot.renewed().unwrap_or(boot);
+            (open_file(path, node, &anew, clock.as_ref())?, anew)
+        }
+        Err(other) => return Err(other),
+    };
+    let (commands, incoming) = sync_channel(QUEUE_LIMIT);
+    let (written_to, written) = watch::channel(0);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let writer = Writer {
+        journal: Some(journal),
+        path: path.to_owned(),
+        node: node.clone(),
+        boot: journal_boot(&boot),
+        clock,
+        written: written_to,
+    };
+    let counter = waiting.clone();
+    std::thread::Builder::new()
+        .name("journal".to_owned())
+        .spawn(move || writer.serve(&incoming, &counter))
+        .map_err(NoJournal::Thread)?;
+    let handle = JournalHandle {
+        commands,
+        waiting,
+        written,
+    };
+    Ok((handle, boot))
+}
+
+impl JournalHandle {
+    /// Changes whenever there is something new to send.
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.written.clone()
+    }
+
+    /// The next records to send, from `from` on.
+    pub async fn pending(&self, from: Option<Position>) -> Option<Pending> {
+        let (done, answer) = oneshot::channel();
+        self.push(Command::Pending { from, done }, QUEUE_LIMIT)
+            .ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// The cloud has stored everything of `boot` below `next`.
+    pub fn acknowledge(&self, boot: BootId, next: u64) {
+        if let Err(error) = self.push(Command::Acknowledge { boot, next }, QUEUE_LIMIT) {
+            tracing::debug!(%error, "an acknowledgement is dropped; the next one covers it");
+        }
+    }
+
+    /// Waits until everything queued so far is on disk: before the process ends.
+    pub async fn flush(&self) {
+        let (done, answer) = oneshot::channel();
+        if self.push(Command::Flush(done), QUEUE_LIMIT).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    fn push(&self, command: Command, limit: usize) -> Result<(), RecordRefused> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= limit {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(RecordRefused("queue is full".to_owned()));
+        }
+        self.commands.try_send(command).map_err(|error| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            RecordRefused(
+                match error {
+                    TrySendError::Full(_) => "queue is full",
+                    TrySendError::Disconnected(_) => "thread has ended",
+                }
+                .to_owned(),
+            )
+        })
+    }
+}
+
+#[async_trait]
+impl Recorder for JournalHandle {
+    async fn record(&self, event: Event) -> Result<(), RecordRefused> {
+        let (done, answer) = oneshot::channel();
+        self.push(Command::Record { event, done }, GRANT_QUEUE_LIMIT)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(RecordRefused("thread has ended".to_owned())))
+    }
+
+    fn record_after(&self, event: Event) {
+        let kind = event.kind;
+        if let Err(error) = self.push(Command::After(event), QUEUE_LIMIT) {
+            metrics::counter!("edgeward_journal_dropped_total").increment(1);
+            tracing::error!(%kind, %error, "an event could not be queued for the journal");
+        }
+    }
+}
+
+impl Writer {
+    fn serve(mut self, incoming: &Receiver<Command>, waiting: &AtomicUsize) {
+        loop {
+            match incoming.recv_timeout(TICK) {
+                Ok(command) => {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.obey(command);
+                }
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if let Some(Err(error)) = self.journal.as_mut().map(Journal::flush) {
+            tracing::error!(%error, "the journal could not be flushed at the end");
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Record { event, done } => {
+                let result = self
+                    .append(event)
+                    .map_err(|error| RecordRefused(error.to_string()));
+                let _ = done.send(result);
+            }
+            Command::After(event) => {
+                let kind = event.kind;
+                if let Err(error) = self.append(event) {
+                    metrics::counter!("edgeward_journal_dropped_total").increment(1);
+                    tracing::error!(%kind, %error, "an event is not in the journal");
+                }
+            }
+            Command::Pending { from, done } => {
+                let pending = match self.journal.as_mut().map(|journal| journal.pending(from)) {
+                    Some(Ok(pending)) => pending,
+                    Some(Err(error)) => {
+                        tracing::error!(%error, "the journal cannot be read");
+                        None
+                    }
+                    None => None,
+                };
+                let _ = done.send(pending);
+            }
+            Command::Acknowledge { boot, next } => {
+                if let Some(Err(error)) = self
+                    .journal
+                    .as_mut()
+                    .map(|journal| journal.acknowledge(boot, next))
+                {
+                    tracing::warn!(%error, "an acknowledgement of the cloud is not usable");
+                }
+            }
+            Command::Flush(done) => {
+                if let Some(Err(error)) = self.journal.as_mut().map(Journal::flush) {
+                    tracing::error!(%error, "the journal could not be flushed");
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// An event that is left out for want of room is an error for its writer only if it had to be kept.
+    fn append(&mut self, event: Event) -> Result<(), JournalError> {
+        let now = self.clock.boottime();
+        let journal = match &mut self.journal {
+            Some(journal) => journal,
+            None => self.reopen()?,
+        };
+        match journal.append(event, now) {
+            Ok(Appended::Recorded(_)) => {
+                self.written
+                    .send_modify(|count| *count = count.wrapping_add(1));
+                Ok(())
+            }
+            Ok(Appended::LeftOut) => Ok(()),
+            Err(error) => {
+                if matches!(error, JournalError::Broken | JournalError::Storage(_)) {
+                    // What the disk holds is unknown: read it back before the next record.
+                    self.journal = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.boottime();
+        if let Some(Err(error)) = self.journal.as_mut().map(|journal| journal.tick(now)) {
+            tracing::error!(%error, "the journal could not be flushed");
+            self.journal = None;
+        }
+    }
+
+    fn reopen(&mut self) -> Result<&mut Journal<FileStore>, JournalError> {
+        let store = FileStore::open(&self.path).map_err(JournalError::Storage)?;
+        let time = self.clock.now();
+        match Journal::open(store, &self.node, &self.boot, Limits::default(), time) {
+            Ok((journal, _)) => Ok(self.journal.insert(journal)),
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be opened anew");
+                Err(JournalError::Broken)
+            }
+        }
+    }
+}
+
+fn open_file(
+    path: &Path,
+    node: &SpiffeId,
+    boot: &Boot,
+    clock: &dyn Clock,
+) -> Result<Journal<FileStore>, NoJournal> {
+    let store = FileStore::open(path).map_err(|source| NoJournal::Storage {
+        path: path.to_owned(),
+        source,
+    })?;
+    let (journal, opened) = Journal::open(
+        store,
+        node,
+        &journal_boot(boot),
+        Limits::default(),
+        clock.now(),
+    )
+    .map_err(|source| NoJournal::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    tracing::debug!(continued = opened.continued, cut = ?opened.cut, "journal opened");
+    Ok(journal)
+}
+
+fn journal_boot(boot: &Boot) -> JournalBoot {
+    JournalBoot {
+        id: boot.id(),
+        reset_count: boot.counts().map(|counts| counts.reset),
+        restart_count: boot.counts().map(|counts| counts.restart),
+    }
+}
+
+/// Whether the content is what is wrong, not the disk or a second process.
+fn is_damage(error: &OpenError) -> bool {
+    !matches!(error, OpenError::Storage(_))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,345 @@
+//! The session: one long-lived stream to the cloud, and what it brings.
+//!
+//! This file keeps the stream up; [`apply`] puts what comes down into force, [`evidence`] answers challenges,
+//! [`upload`] sends the journal. A stream that has gone silent is given up after thirty seconds without a heartbeat,
+//! whatever TCP says; then the next connection, after a wait that grows and is never the same for two nodes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_identity::tls::{self, PeerVerifier};
+use edgeward_identity::{Clock, Kind};
+use edgeward_wire::limits::{ALPN_H2, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_MESSAGE_BYTES};
+use edgeward_wire::v1::session_client::SessionClient;
+use edgeward_wire::v1::{self, cloud_message, node_message};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use crate::boot::Boot;
+use crate::clock::NodeClock;
+use crate::connect::{Connected, NotConnected, connect};
+use crate::enforce::Progress;
+use crate::journal::JournalHandle;
+use crate::root::{Root, RootError};
+use crate::view::NodeView;
+
+mod apply;
+mod backoff;
+mod evidence;
+mod keeper;
+mod upload;
+
+pub use apply::{Applied, Holder};
+pub use backoff::Backoff;
+pub use keeper::Keeper;
+
+/// Most messages waiting to go up.
+const UP_QUEUE: usize = 64;
+/// How long the first message down may take.
+const WELCOME_DEADLINE: Duration = Duration::from_secs(15);
+/// A session that lasted this long makes the next wait short again.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// The session ends this long before its leaf does.
+const LEAF_MARGIN: Duration = Duration::from_secs(60);
+/// How often the state of the moment is stored while nothing forces it.
+const STORE_EVERY: Duration = Duration::from_secs(300);
+/// How many heartbeats may name a newer deny-list than ours before the session is begun anew.
+const MAX_BEHIND: u32 = 3;
+
+/// The agent's side of the session.
+pub struct Session {
+    pub root: Arc<dyn Root>,
+    pub boot: Arc<Boot>,
+    pub view: NodeView,
+    pub clock: Arc<NodeClock>,
+    pub holder: Holder,
+    pub journal: JournalHandle,
+    pub progress: watch::Receiver<Progress>,
+    pub endpoints: Endpoints,
+}
+
+/// Where peers reach this node.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    /// As configured; if empty, the address that reaches the cloud.
+    pub advertised: Vec<String>,
+    pub udp_port: u16,
+}
+
+/// Why a session ended. Another one follows.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionEnded {
+    #[error(transparent)]
+    NotConnected(#[from] NotConnected),
+    #[error("stream failed: {0}")]
+    Stream(#[from] Box<tonic::Status>),
+    #[error("cloud ended the session: {0}")]
+    Goodbye(String),
+    #[error("cloud ended the stream")]
+    Closed,
+    #[error("no welcome came first, or not in time")]
+    NoWelcome,
+    #[error("no heartbeat for {} s", HEARTBEAT_LOST_AFTER.as_secs())]
+    Silent,
+    #[error("cloud has a newer deny-list and does not send it")]
+    Behind,
+    #[error("link takes nothing any more")]
+    Stuck,
+    #[error("certificate was renewed")]
+    Renewed,
+    #[error("certificate ends")]
+    LeafEnds,
+    #[error("evidence: {0}")]
+    Root(#[from] RootError),
+}
+
+/// A stream in force.
+struct Live {
+    up: mpsc::Sender<v1::NodeMessage>,
+    down: Streaming<v1::CloudMessage>,
+    connected: Connected,
+}
+
+impl Session {
+    /// Keeps a session up until the token is cancelled, then stores the state of the moment.
+    pub async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
+        let mut backoff = Backoff::default();
+        while !token.is_cancelled() {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                () = token.cancelled() => break,
+                ended = self.once() => ended,
+            };
+            self.holder.set_connected(false);
+            if began.elapsed() >= STABLE_AFTER || matches!(ended, SessionEnded::Renewed) {
+                backoff.reset();
+            }
+            let wait = backoff.next_wait();
+            tracing::info!(reason = %ended, again_in_ms = wait.as_millis(), "session ended");
+            tokio::select! {
+                () = token.cancelled() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.holder.set_connected(false);
+        self.holder.store().await;
+        Ok(())
+    }
+
+    async fn once(&mut self) -> SessionEnded {
+        match self.open().await {
+            Ok(live) => self.attend(live).await,
+            Err(ended) => ended,
+        }
+    }
+
+    /// Connects, says Hello and puts the Welcome into force.
+    async fn open(&mut self) -> Result<Live, SessionEnded> {
+        let verifier = PeerVerifier::mandatory(
+            self.view.trust.clone(),
+            self.view.clock.clone(),
+            &[Kind::Cloud],
+        );
+        let config = tls::client(self.view.credentials.clone(), verifier, &[ALPN_H2]);
+        let connected = connect(self.holder.addresses(), Arc::new(config)).await?;
+        let (up, requests) = mpsc::channel(UP_QUEUE);
+        let hello = self.hello(connected.local);
+        let _ = up.try_send(up_message(node_message::Body::Hello(hello)));
+        let mut client = SessionClient::new(connected.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let welcomed = async {
+            let mut down = client
+                .attach(ReceiverStream::new(requests))
+                .await
+                .map_err(Box::new)?
+                .into_inner();
+            let first = down.message().await.map_err(Box::new)?;
+            Ok::<_, SessionEnded>((down, first))
+        };
+        let (down, first) = tokio::time::timeout(WELCOME_DEADLINE, welcomed)
+            .await
+            .map_err(|_| SessionEnded::NoWelcome)??;
+        match first.and_then(|message| message.body) {
+            Some(cloud_message::Body::Welcome(welcome)) => {
+                self.holder.welcome(welcome).await;
+            }
+            Some(cloud_message::Body::Goodbye(goodbye)) => {
+                return Err(SessionEnded::Goodbye(goodbye.code));
+            }
+            _ => return Err(SessionEnded::NoWelcome),
+        }
+        self.holder.set_connected(true);
+        tracing::info!(cloud = %connected.address, "session opened");
+        Ok(Live {
+            up,
+            down,
+            connected,
+        })
+    }
+
+    /// Serves a session until it ends.
+    async fn attend(&mut self, mut live: Live) -> SessionEnded {
+        let upload =
+            upload::Upload::begin(self.journal.clone(), self.view.clone(), live.up.clone());
+        let mut answers = evidence::Answers::new(
+            self.root.clone(),
+            self.boot.clone(),
+            self.view.node.clone(),
+            live.connected.exporter,
+        );
+        let mut watchdog = tokio::time::interval(HEARTBEAT_EVERY / 2);
+        watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut store = tokio::time::interval(STORE_EVERY);
+        store.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        store.reset();
+        let mut progress = self.progress.clone();
+        let opened = self.clock.boottime();
+        let mut behind = 0;
+        loop {
+            tokio::select! {
+                biased;
+                message = live.down.message() => match message {
+                    Ok(Some(message)) => {
+                        let Some(body) = message.body else { continue };
+                        if let Some(ended) = self.receive(body, &live, &mut answers, &upload, &mut behind).await {
+                            return ended;
+                        }
+                    }
+                    Ok(None) => return SessionEnded::Closed,
+                    Err(status) => return SessionEnded::Stream(Box::new(status)),
+                },
+                answer = answers.next() => match answer {
+                    Ok(evidence) => if !send(&live, node_message::Body::Evidence(evidence)) {
+                        return SessionEnded::Stuck;
+                    },
+                    // The cloud hears nothing and calls us stale; the operator must hear why.
+                    Err(error) => tracing::error!(%error, "evidence could not be made"),
+                },
+                _ = watchdog.tick() => if let Some(ended) = self.watch(opened) {
+                    return ended;
+                },
+                _ = store.tick() => self.holder.store().await,
+                Ok(()) = progress.changed() => {
+                    let status = self.status(&live);
+                    if !send(&live, node_message::Body::Status(status)) {
+                        return SessionEnded::Stuck;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        body: cloud_message::Body,
+        live: &Live,
+        answers: &mut evidence::Answers,
+        upload: &upload::Upload,
+        behind: &mut u32,
+    ) -> Option<SessionEnded> {
+        use cloud_message::Body;
+        match body {
+            Body::Challenge(challenge) => answers.challenge(self.holder.slot(), challenge),
+            Body::Audit(answer) => upload.answered(answer),
+            Body::Goodbye(goodbye) => return Some(SessionEnded::Goodbye(goodbye.code)),
+            Body::Welcome(_) => return Some(SessionEnded::NoWelcome),
+            Body::Heartbeat(bytes) => {
+                if self.holder.heartbeat(&bytes) == Applied::Behind {
+                    *behind += 1;
+                    return (*behind >= MAX_BEHIND).then_some(SessionEnded::Behind);
+                }
+                *behind = 0;
+            }
+            Body::Cut(bytes) => self.holder.cut(&bytes).await,
+            Body::Trust(update) => self.holder.trust(update).await,
+            Body::Slice(bytes) => self.holder.slice(&bytes).await,
+            Body::Peers(update) => self.holder.peers(&update),
+            Body::Outcome(outcome) => {
+                if self.holder.outcome(outcome).await == Applied::Renewed {
+                    let stored = v1::SvidStored {
+                        spki_hash: self.holder.spki_hash().as_bytes().to_vec(),
+                    };
+                    send(live, node_message::Body::SvidStored(stored));
+                    // Let it out before the connection goes.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    return Some(SessionEnded::Renewed);
+                }
+            }
+        }
+        None
+    }
+
+    fn watch(&self, opened: edgeward_identity::BootTime) -> Option<SessionEnded> {
+        let now = self.clock.boottime();
+        let leaf = self.view.svid.borrow().leaf().not_after;
+        if self.clock.now() >= leaf.minus(LEAF_MARGIN) && now.since(opened) >= LEAF_MARGIN {
+            return Some(SessionEnded::LeafEnds);
+        }
+        let silent =
+            !self.view.link.borrow().online(now) && now.since(opened) > HEARTBEAT_LOST_AFTER;
+        silent.then_some(SessionEnded::Silent)
+    }
+
+    fn hello(&self, local: IpAddr) -> v1::Hello {
+        v1::Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: self.boot.id().as_bytes().to_vec(),
+            boot_key: self.boot.public_key().point().to_vec(),
+            slice_number: self.holder.slice_number(),
+            deny_number: *self.view.trust_changed.borrow(),
+            key_set_number: self.view.keys.borrow().number(),
+            endpoints: self.endpoints.through(local),
+        }
+    }
+
+    fn status(&self, live: &Live) -> v1::NodeStatus {
+        let progress = *self.progress.borrow();
+        v1::NodeStatus {
+            endpoints: self.endpoints.through(live.connected.local),
+            binds_open: progress.binds_open,
+            slice_number: self.holder.slice_number(),
+            cut_number: progress.cut_number,
+        }
+    }
+}
+
+impl Endpoints {
+    fn through(&self, local: IpAddr) -> Vec<String> {
+        if self.advertised.is_empty() {
+            vec![std::net::SocketAddr::new(local, self.udp_port).to_string()]
+        } else {
+            self.advertised.clone()
+        }
+    }
+}
+
+/// Whether the message went out; a queue that is full belongs to a link that takes nothing any more.
+fn send(live: &Live, body: node_message::Body) -> bool {
+    live.up.try_send(up_message(body)).is_ok()
+}
+
+fn up_message(body: node_message::Body) -> v1::NodeMessage {
+    v1::NodeMessage { body: Some(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_advertises_wins_over_what_the_connection_shows() {
+        let local: IpAddr = "2001:db8::7".parse().unwrap();
+        let mut endpoints = Endpoints {
+            advertised: Vec::new(),
+            udp_port: 51820,
+        };
+        assert_eq!(endpoints.through(local), ["[2001:db8::7]:51820"]);
+        endpoints.advertised = vec!["edge.example:1".to_owned()];
+        assert_eq!(endpoints.through(local), ["edge.example:1"]);
+    }
+}

@@ -1,0 +1,378 @@
+//! What the cloud sends, put into force: verified, recorded where it grants, published, stored.
+//!
+//! What takes away (deny-list, cut, a result that did not come) is published first and recorded after. A policy is
+//! recorded first and published only if that worked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_audit::event::Event;
+use edgeward_audit::{Actor, EventKind};
+use edgeward_evidence::result::{ResultExpect, check_result};
+use edgeward_identity::{Clock, SpkiHash, Svid, TrustView};
+use edgeward_wire::v1;
+use rustls_pki_types::CertificateDer;
+
+use super::Keeper;
+use crate::accept::{self, NotAccepted};
+use crate::enforce::Recorder;
+use crate::state::Blob;
+use crate::tpm::SvidSlot;
+use crate::view::{Heard, Publisher, Standing};
+
+/// How often the epoch is raised at most for ordinary changes.
+const EPOCH_EVERY: Duration = Duration::from_secs(3600);
+
+/// The one writer of the node's view and state.
+pub struct Holder {
+    pub publisher: Publisher,
+    pub keeper: Keeper,
+    pub recorder: Arc<dyn Recorder>,
+    heartbeat_number: u64,
+    epoch_raised: edgeward_identity::BootTime,
+}
+
+/// What the session has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    Done,
+    /// The cloud's deny-list is newer than ours.
+    Behind,
+    /// A new certificate is in force.
+    Renewed,
+}
+
+impl Holder {
+    pub fn new(publisher: Publisher, keeper: Keeper, recorder: Arc<dyn Recorder>) -> Self {
+        let epoch_raised = keeper.clock.boottime();
+        Self {
+            publisher,
+            keeper,
+            recorder,
+            heartbeat_number: 0,
+            epoch_raised,
+        }
+    }
+
+    pub fn addresses(&self) -> &[String] {
+        &self.keeper.stored.addresses
+    }
+
+    pub fn slot(&self) -> SvidSlot {
+        self.keeper.stored.slot
+    }
+
+    pub fn spki_hash(&self) -> SpkiHash {
+        self.publisher.svid.borrow().leaf().key.spki_hash()
+    }
+
+    pub fn slice_number(&self) -> u64 {
+        self.publisher
+            .slice
+            .borrow()
+            .as_ref()
+            .map_or(0, |slice| slice.number)
+    }
+
+    pub fn set_connected(&self, connected: bool) {
+        self.publisher
+            .link
+            .send_modify(|link| link.connected = connected);
+        metrics::gauge!("edgeward_session_up").set(f64::from(u8::from(connected)));
+    }
+
+    /// Everything at once. What granted nothing until now may grant again once the cloud's signed time is in force.
+    pub async fn welcome(&mut self, welcome: v1::Welcome) {
+        if let Some(update) = welcome.trust {
+            self.trust(update).await;
+        }
+        let heard = self.heartbeat(&welcome.heartbeat);
+        if !welcome.slice.is_empty() {
+            self.slice(&welcome.slice).await;
+        }
+        if let Some(update) = &welcome.peers {
+            self.peers(update);
+        }
+        if let Some(overlay) = &welcome.overlay {
+            self.overlay(overlay);
+        }
+        if heard == Applied::Done {
+            self.release().await;
+        }
+        self.keeper.store();
+    }
+
+    pub fn heartbeat(&mut self, bytes: &[u8]) -> Applied {
+        let keys = self.publisher.keys.borrow().clone();
+        let node = self.keeper.stored.node.clone();
+        let least = self.heartbeat_number.saturating_add(1);
+        let (number, heartbeat) = match accept::heartbeat(bytes, &keys, &node, least) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                self.refused("heartbeat", &error);
+                return Applied::Behind;
+            }
+        };
+        self.heartbeat_number = number;
+        self.keeper.clock.raise(heartbeat.time);
+        self.keeper.recent.last_heartbeat = heartbeat.time;
+        let heard = Heard {
+            at: self.keeper.clock.boottime(),
+            time: heartbeat.time,
+        };
+        self.publisher
+            .link
+            .send_modify(|link| link.heard = Some(heard));
+        if heartbeat.deny_number > self.publisher.trust.load().deny.number() {
+            Applied::Behind
+        } else {
+            Applied::Done
+        }
+    }
+
+    /// Roots, keys and deny-list; each as far as it is acceptable.
+    pub async fn trust(&mut self, update: v1::TrustUpdate) {
+        let now = self.keeper.clock.now();
+        let mut view = TrustView::clone(&self.publisher.trust.load());
+        let mut changed = false;
+        if !update.trust_bundle.is_empty() {
+            match accept::bundle(&update.trust_bundle, &view.bundle) {
+                Ok(bundle) => {
+                    changed |= bundle != view.bundle;
+                    view.bundle = bundle;
+                    self.keeper.stored.trust_bundle = update.trust_bundle.into();
+                }
+                Err(error) => self.refused("trust bundle", &error),
+            }
+        }
+        if !update.key_set.is_empty() {
+            let held = self.publisher.keys.borrow().number();
+            match accept::key_set(&update.key_set, &view.bundle, held, now) {
+                Ok(keys) => {
+                    changed |= keys.number() > held;
+                    self.keeper.stored.key_set = update.key_set.into();
+                    self.publisher.keys.send_replace(Arc::new(keys));
+                }
+                Err(error) => self.refused("key set", &error),
+            }
+        }
+        if !update.deny_list.is_empty() {
+            let keys = self.publisher.keys.borrow().clone();
+            let held = view.deny.number();
+            let domain = view.bundle.trust_domain().clone();
+            match accept::deny_list(&update.deny_list, &keys, &domain, held, now) {
+                Ok(deny) => {
+                    changed |= deny.number() > held;
+                    view.deny = deny;
+                    self.keeper.stored.deny_list = update.deny_list.into();
+                }
+                Err(error) => self.refused("deny-list", &error),
+            }
+        }
+        self.keeper.dirty = true;
+        if !changed {
+            return;
+        }
+        let number = view.deny.number();
+        self.publisher.set_trust(view);
+        let event = self
+            .event(EventKind::DenyListRaised)
+            .detail("number", number);
+        self.recorder.record_after(event);
+        self.new_epoch().await;
+    }
+
+    /// A policy for this node: in force only if the journal says so first.
+    pub async fn slice(&mut self, bytes: &[u8]) {
+        let keys = self.publisher.keys.borrow().clone();
+        let held = self.slice_number();
+        let now = self.keeper.clock.now();
+        let slice = match accept::slice(bytes, &keys, &self.keeper.stored.node, held, now) {
+            Ok(slice) => slice,
+            Err(error) => return self.refused("slice", &error),
+        };
+        let known = self
+            .publisher
+            .slice
+            .borrow()
+            .as_ref()
+            .is_some_and(|held| held.digest == slice.digest);
+        if known {
+            return;
+        }
+        let event = self
+            .event(EventKind::PolicyActivated)
+            .allowed()
+            .detail("number", slice.number)
+            .detail("version", slice.slice.version)
+            .detail("policy", &slice.slice.policy_hash);
+        if let Err(error) = self.recorder.record(event).await {
+            tracing::error!(%error, "a policy is not put into force: it could not be recorded");
+            return;
+        }
+        tracing::info!(
+            number = slice.number,
+            version = slice.slice.version,
+            "policy in force"
+        );
+        self.keeper.stored.slice = Blob(bytes.to_vec());
+        self.publisher.slice.send_replace(Some(Arc::new(slice)));
+        self.new_epoch().await;
+    }
+
+    pub fn peers(&mut self, update: &v1::PeerUpdate) {
+        let held = self.publisher.peers.borrow().clone();
+        match held.updated(self.keeper.stored.node.trust_domain(), update) {
+            Ok(directory) => {
+                if directory == *held {
+                    return;
+                }
+                self.keeper.stored.peers = directory.to_stored();
+                self.keeper.dirty = true;
+                self.publisher.peers.send_replace(Arc::new(directory));
+            }
+            Err(error) => tracing::warn!(%error, "an update of the directory is refused"),
+        }
+    }
+
+    /// Takes effect first; enforcement records what it cut.
+    pub async fn cut(&mut self, bytes: &[u8]) {
+        let keys = self.publisher.keys.borrow().clone();
+        let now = self.keeper.clock.now();
+        let domain = self.keeper.stored.node.trust_domain().clone();
+        let (number, cut) = match accept::cut(bytes, &keys, &domain, now) {
+            Ok(accepted) => accepted,
+            Err(error) => return self.refused("cut", &error),
+        };
+        let mut floors = (**self.publisher.cuts.borrow()).clone();
+        floors.add(number, &cut);
+        self.publisher.cuts.send_replace(Arc::new(floors.clone()));
+        tracing::warn!(node = %cut.node, reason = cut.reason.as_str(), number, "cut");
+        self.keeper.stored.cuts = floors;
+        self.new_epoch().await;
+    }
+
+    /// The cloud's word on our evidence.
+    pub async fn outcome(&mut self, outcome: v1::AttestOutcome) -> Applied {
+        if let Some(refused) = outcome.refused {
+            tracing::error!(code = %refused.code, "the cloud refused our evidence");
+            metrics::counter!("edgeward_attestations_refused_total").increment(1);
+        }
+        if !outcome.result.is_empty() {
+            self.result(&outcome.result);
+        }
+        if outcome.svid_chain.is_empty() {
+            return Applied::Done;
+        }
+        self.renewed(outcome.svid_chain).await
+    }
+
+    fn result(&mut self, bytes: &[u8]) {
+        let keys = self.publisher.keys.borrow().clone();
+        let node = self.keeper.stored.node.clone();
+        let expect = ResultExpect {
+            trust_domain: node.trust_domain(),
+            spiffe_id: &node,
+            svid_spki: &self.spki_hash(),
+            least_number: self.keeper.recent.result_number,
+            now: self.keeper.clock.now(),
+        };
+        match check_result(bytes, &keys, &expect) {
+            Ok(result) => {
+                self.keeper.recent.result_number = result.number();
+                self.keeper.recent.result = bytes.to_vec();
+                // From here on the result names this boot's key: no statement is needed any more.
+                self.publisher.boot_statement.send_replace(None);
+                self.publisher.result.send_replace(Some(Arc::from(bytes)));
+                self.keeper.store_recent();
+            }
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "a result of the cloud is not acceptable");
+            }
+        }
+    }
+
+    async fn renewed(&mut self, chain: Vec<Vec<u8>>) -> Applied {
+        let signer = self.publisher.svid.borrow().signer().clone();
+        let certificates = chain
+            .iter()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
+        let svid = match Svid::new(certificates, signer) {
+            Ok(svid) if *svid.id() == self.keeper.stored.node => svid,
+            Ok(svid) => {
+                tracing::error!(id = %svid.id(), "the renewed certificate is of another identity");
+                return Applied::Done;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the renewed certificate is not usable");
+                return Applied::Done;
+            }
+        };
+        let event = self
+            .event(EventKind::SvidRenewed)
+            .allowed()
+            .detail("serial", &svid.leaf().serial);
+        if let Err(error) = self.recorder.record(event).await {
+            tracing::error!(%error, "a certificate is not put into force: it could not be recorded");
+            return Applied::Done;
+        }
+        tracing::info!(not_after = %svid.leaf().not_after, "certificate renewed");
+        self.keeper.stored.svid_chain = chain.into_iter().map(Blob).collect();
+        self.keeper.dirty = true;
+        self.keeper.store();
+        self.publisher.set_svid(Arc::new(svid));
+        Applied::Renewed
+    }
+
+    fn overlay(&mut self, overlay: &v1::OverlayAddresses) {
+        let v4 = overlay.ipv4.parse().ok();
+        self.keeper.stored.v4 = v4;
+        self.publisher.overlay.send_if_modified(|held| {
+            let changed = held.v4 != v4;
+            held.v4 = v4;
+            changed
+        });
+    }
+
+    /// The cloud has answered: clock and state are known to be good.
+    async fn release(&mut self) {
+        let held = *self.publisher.standing.borrow();
+        if let Standing::Held(why) = held {
+            tracing::info!(%why, "the cloud answered: granting again");
+            self.new_epoch().await;
+            self.publisher.standing.send_replace(Standing::Granting);
+        }
+    }
+
+    /// Stores what has changed; once an hour as a new epoch, which also covers the journal's records of that hour.
+    pub async fn store(&mut self) {
+        if self.keeper.clock.boottime().since(self.epoch_raised) >= EPOCH_EVERY {
+            self.new_epoch().await;
+        } else {
+            self.keeper.store();
+        }
+    }
+
+    async fn new_epoch(&mut self) {
+        self.epoch_raised = self.keeper.clock.boottime();
+        self.keeper.store_new_epoch().await;
+    }
+
+    fn event(&self, kind: EventKind) -> Event {
+        let node = self.keeper.stored.node.clone();
+        Event::new(self.keeper.clock.now(), Actor::Identity(node), kind)
+    }
+
+    fn refused(&self, what: &str, error: &NotAccepted) {
+        metrics::counter!("edgeward_cloud_objects_refused_total", "code" => error.code())
+            .increment(1);
+        tracing::error!(what, code = error.code(), %error, "something of the cloud is not acceptable");
+        let event = self
+            .event(EventKind::PolicyRefused)
+            .denied(error.code())
+            .detail("what", what)
+            .detail("reason", error);
+        self.recorder.record_after(event);
+    }
+}

@@ -1,0 +1,156 @@
+//! The large file: who this node is, whom it trusts, what it may do, whom it may meet.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use edgeward_evidence::result::{CheckedResult, ResultExpect, check_result};
+use edgeward_identity::bundle::BundleError;
+use edgeward_identity::signed::{SignedObject, Unacceptable};
+use edgeward_identity::svid::SvidError;
+use edgeward_identity::{
+    KeySet, Signer, SpiffeId, Svid, Timestamp, TrustBundle, TrustView, overlay,
+};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use super::{Recent, base64_bytes};
+use crate::accept::{self, NotAccepted};
+use crate::tpm::SvidSlot;
+use crate::view::{CutFloors, Directory, HeldSlice, Overlay, StoredPeer};
+
+/// As it lies in the file. The signed objects are kept as received and verified again when loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stored {
+    pub node: SpiffeId,
+    /// Addresses of the cloud, `host:port`, tried in order.
+    pub addresses: Vec<String>,
+    /// Where the SVID's key is.
+    pub slot: SvidSlot,
+    /// DER, leaf first.
+    pub svid_chain: Vec<Blob>,
+    pub trust_bundle: Blob,
+    pub key_set: Blob,
+    pub deny_list: Blob,
+    /// Empty before the cloud has sent one.
+    pub slice: Blob,
+    pub v4: Option<Ipv4Addr>,
+    pub peers: Vec<StoredPeer>,
+    pub cuts: CutFloors,
+}
+
+/// Bytes, base64 in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Blob(#[serde(with = "base64_bytes")] pub Vec<u8>);
+
+/// As the agent uses it: verified.
+#[derive(Debug)]
+pub struct Held {
+    pub svid: Arc<Svid>,
+    pub trust: TrustView,
+    pub keys: KeySet,
+    pub slice: Option<Arc<HeldSlice>>,
+    pub result: Option<CheckedResult>,
+    pub peers: Directory,
+    pub overlay: Overlay,
+    pub cuts: CutFloors,
+}
+
+/// The stored state does not hold what a node needs.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("stored svid: {0}")]
+    Svid(#[from] SvidError),
+    #[error("stored svid is of another identity: {0}")]
+    Identity(SpiffeId),
+    #[error("stored trust bundle: {0}")]
+    Bundle(#[from] BundleError),
+    #[error("stored {0}")]
+    Signed(#[from] NotAccepted),
+}
+
+impl Stored {
+    /// Verifies what is stored. Key set and deny-list are taken as of their issue: an expired one still says whom to
+    /// deny, and the keys in it end by themselves. A policy or result that has ended is left out.
+    pub fn open(
+        &self,
+        recent: Option<&Recent>,
+        signer: Arc<dyn Signer>,
+        now: Timestamp,
+    ) -> Result<Held, Unusable> {
+        let svid = self.svid(signer)?;
+        let trust_domain = self.node.trust_domain();
+        let bundle = TrustBundle::from_spiffe_json(trust_domain.clone(), &self.trust_bundle.0)?;
+        let keys = accept::key_set(&self.key_set.0, &bundle, 0, issued(&self.key_set.0))?;
+        let deny = accept::deny_list(
+            &self.deny_list.0,
+            &keys,
+            trust_domain,
+            0,
+            issued(&self.deny_list.0),
+        )?;
+        let slice = match accept::slice(&self.slice.0, &keys, &self.node, 0, now) {
+            Ok(slice) => Some(Arc::new(slice)),
+            Err(NotAccepted::Signed {
+                source: Unacceptable::Expired | Unacceptable::Malformed(_),
+                ..
+            }) => None,
+            Err(other) => return Err(other.into()),
+        };
+        let result = recent.and_then(|recent| {
+            let expect = ResultExpect {
+                trust_domain,
+                spiffe_id: &self.node,
+                svid_spki: &svid.leaf().key.spki_hash(),
+                least_number: recent.result_number,
+                now,
+            };
+            check_result(&recent.result, &keys, &expect).ok()
+        });
+        Ok(Held {
+            svid: Arc::new(svid),
+            trust: TrustView { bundle, deny },
+            keys,
+            slice,
+            result,
+            peers: Directory::from_stored(&self.peers),
+            overlay: Overlay {
+                v6: overlay::ipv6_of(&self.node),
+                v4: self.v4,
+            },
+            cuts: self.cuts.clone(),
+        })
+    }
+
+    fn svid(&self, signer: Arc<dyn Signer>) -> Result<Svid, Unusable> {
+        let chain = self
+            .svid_chain
+            .iter()
+            .map(|der| CertificateDer::from(der.0.clone()))
+            .collect();
+        let svid = Svid::new(chain, signer)?;
+        if svid.id() == &self.node {
+            Ok(svid)
+        } else {
+            Err(Unusable::Identity(svid.id().clone()))
+        }
+    }
+}
+
+impl From<&[u8]> for Blob {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+/// When a signed object says it was issued; the epoch if it is none.
+fn issued(bytes: &[u8]) -> Timestamp {
+    SignedObject::parse(bytes).map_or(Timestamp::default(), |object| object.header().issued)
+}

@@ -1,0 +1,280 @@
+use super::*;
+use async_trait::async_trait;
+use edgeward_evidence::BootStatement;
+use edgeward_evidence::tpm::PcrSelection;
+use edgeward_identity::{PublicKey, Signer, SpiffeId};
+use edgeward_wire::v1;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::root::{Conversation, Counts};
+use crate::tpm::{Priority, SvidSlot};
+use crate::view::CutFloors;
+
+/// A root that seals by a tag of its own and keeps an epoch.
+#[derive(Debug)]
+struct FakeRoot {
+    tag: u8,
+    epoch: Mutex<u64>,
+}
+
+impl FakeRoot {
+    fn new(tag: u8) -> Self {
+        Self {
+            tag,
+            epoch: Mutex::new(0),
+        }
+    }
+}
+
+#[async_trait]
+impl Root for FakeRoot {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn counts(&self) -> Result<Option<Counts>, RootError> {
+        Ok(None)
+    }
+
+    async fn begin_enrolment(&self, _: SvidSlot) -> Result<v1::enrol_begin::Root, RootError> {
+        Err(RootError::Random)
+    }
+
+    async fn prove_enrolment(
+        &self,
+        _: SvidSlot,
+        _: &str,
+        _: &Conversation,
+        _: &v1::EnrolChallenge,
+    ) -> Result<v1::EnrolProof, RootError> {
+        Err(RootError::Random)
+    }
+
+    async fn attest(
+        &self,
+        _: SvidSlot,
+        _: &SpiffeId,
+        _: &Conversation,
+        _: &v1::AttestChallenge,
+    ) -> Result<v1::attest_evidence::Root, RootError> {
+        Err(RootError::Random)
+    }
+
+    async fn signer(&self, _: SvidSlot, _: Priority) -> Result<Arc<dyn Signer>, RootError> {
+        Err(RootError::Random)
+    }
+
+    async fn boot_statement(
+        &self,
+        _: SvidSlot,
+        _: &SpiffeId,
+        _: &PublicKey,
+        _: &PcrSelection,
+    ) -> Result<Option<BootStatement>, RootError> {
+        Ok(None)
+    }
+
+    async fn seal(&self, key: &Secret<Vec<u8>>) -> Result<Vec<u8>, RootError> {
+        Ok([&[self.tag], key.expose().as_slice()].concat())
+    }
+
+    async fn unseal(&self, sealed: &[u8]) -> Result<Secret<Vec<u8>>, RootError> {
+        match sealed.split_first() {
+            Some((tag, key)) if *tag == self.tag => Ok(Secret::new(key.to_vec())),
+            _ => Err(RootError::Sealed),
+        }
+    }
+
+    async fn epoch(&self) -> Result<Option<u64>, RootError> {
+        Ok(Some(*self.epoch.lock()))
+    }
+
+    async fn raise_epoch(&self) -> Result<Option<u64>, RootError> {
+        let mut epoch = self.epoch.lock();
+        // As a new NV counter does: it starts where others ended.
+        *epoch = if *epoch == 0 { 41 } else { *epoch + 1 };
+        Ok(Some(*epoch))
+    }
+}
+
+fn stored(address: &str) -> Stored {
+    Stored {
+        node: "spiffe://plant.example/node/a".parse().unwrap(),
+        addresses: vec![address.to_owned()],
+        slot: SvidSlot::A,
+        svid_chain: Vec::new(),
+        trust_bundle: held::Blob::default(),
+        key_set: held::Blob::default(),
+        deny_list: held::Blob::default(),
+        slice: held::Blob::default(),
+        v4: None,
+        peers: Vec::new(),
+        cuts: CutFloors::default(),
+    }
+}
+
+fn recent(seconds: u64) -> Recent {
+    Recent {
+        floor: Timestamp::from_secs(seconds),
+        kernel_boot: "one".to_owned(),
+        boot_millis: 10_000,
+        ..Recent::default()
+    }
+}
+
+async fn reopen(path: &Path, root: &FakeRoot) -> Result<Found, StateError> {
+    StateFolder::open(path, root).await.map(|(_, found)| found)
+}
+
+#[tokio::test]
+async fn an_altered_byte_anywhere_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = FakeRoot::new(1);
+    let (mut state, _) = StateFolder::open(folder.path(), &root).await.unwrap();
+    state
+        .write_new_epoch(&root, &stored("c:1"), &recent(5))
+        .await
+        .unwrap();
+    for name in [HELD, RECENT] {
+        let path = folder.path().join(name);
+        let good = std::fs::read(&path).unwrap();
+        for at in (0..good.len()).step_by(7) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, &bad).unwrap();
+            assert!(
+                matches!(
+                    reopen(folder.path(), &root).await,
+                    Err(StateError::File(FileError::Altered { .. }))
+                ),
+                "{name} {at}"
+            );
+        }
+        std::fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert!(reopen(folder.path(), &root).await.is_err());
+        std::fs::write(&path, &good).unwrap();
+    }
+    // One file does not pass for the other.
+    std::fs::copy(folder.path().join(RECENT), folder.path().join(HELD)).unwrap();
+    assert!(reopen(folder.path(), &root).await.is_err());
+}
+
+#[tokio::test]
+async fn the_state_of_another_machine_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, _) = StateFolder::open(folder.path(), &FakeRoot::new(1))
+        .await
+        .unwrap();
+    state.write_held(&stored("c:1")).unwrap();
+    assert!(matches!(
+        reopen(folder.path(), &FakeRoot::new(2)).await,
+        Err(StateError::ForeignKey { .. })
+    ));
+}
+
+#[tokio::test]
+async fn an_older_state_is_found_out_and_a_crash_before_the_raise_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = FakeRoot::new(1);
+    let (mut state, found) = StateFolder::open(folder.path(), &root).await.unwrap();
+    assert!(found.held.is_none() && !found.rolled_back);
+    state
+        .write_new_epoch(&root, &stored("old:1"), &recent(5))
+        .await
+        .unwrap();
+    let old: Vec<(PathBuf, Vec<u8>)> = [HELD, RECENT]
+        .iter()
+        .map(|name| folder.path().join(name))
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    assert!(!reopen(folder.path(), &root).await.unwrap().rolled_back);
+    state
+        .write_new_epoch(&root, &stored("new:1"), &recent(6))
+        .await
+        .unwrap();
+    assert_eq!(
+        reopen(folder.path(), &root).await.unwrap().held,
+        Some(stored("new:1"))
+    );
+
+    // The power fails after the files are written and before the counter is raised.
+    let raised = *root.epoch.lock();
+    *root.epoch.lock() = raised - 1;
+    let (mut state, found) = StateFolder::open(folder.path(), &root).await.unwrap();
+    assert!(!found.rolled_back);
+    state
+        .write_new_epoch(&root, &stored("newer:1"), &recent(7))
+        .await
+        .unwrap();
+    assert!(!reopen(folder.path(), &root).await.unwrap().rolled_back);
+
+    for (path, bytes) in old {
+        std::fs::write(path, bytes).unwrap();
+    }
+    assert!(reopen(folder.path(), &root).await.unwrap().rolled_back);
+}
+
+#[tokio::test]
+async fn a_floor_older_than_the_rest_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = FakeRoot::new(1);
+    let (mut state, _) = StateFolder::open(folder.path(), &root).await.unwrap();
+    state
+        .write_new_epoch(&root, &stored("c:1"), &recent(5))
+        .await
+        .unwrap();
+    let old = std::fs::read(folder.path().join(RECENT)).unwrap();
+    state
+        .write_new_epoch(&root, &stored("c:1"), &recent(6))
+        .await
+        .unwrap();
+    std::fs::write(folder.path().join(RECENT), old).unwrap();
+    assert_eq!(reopen(folder.path(), &root).await.unwrap().recent, None);
+}
+
+fn found(recent: Option<Recent>, rolled_back: bool) -> Found {
+    Found {
+        held: Some(stored("c:1")),
+        recent,
+        rolled_back,
+    }
+}
+
+#[test]
+fn nothing_is_granted_on_a_clock_behind_the_floor_an_old_state_or_no_floor() {
+    let (early, late) = (Timestamp::from_secs(99), Timestamp::from_secs(101));
+    let at = BootTime::from_duration(Duration::from_secs(3));
+    let judge = |found, now| judge(&found, "two", now, at).0;
+    assert_eq!(
+        judge(found(Some(recent(100)), false), early),
+        Standing::Held(Hold::ClockBehindFloor)
+    );
+    assert_eq!(
+        judge(found(Some(recent(100)), true), late),
+        Standing::Held(Hold::StateRolledBack)
+    );
+    assert_eq!(
+        judge(found(None, false), late),
+        Standing::Held(Hold::NoFloor)
+    );
+    assert_eq!(
+        judge(found(Some(recent(100)), false), late),
+        Standing::Granting
+    );
+}
+
+#[test]
+fn within_one_boot_time_goes_on_by_the_boot_clock_whatever_the_wall_clock_says() {
+    let at = BootTime::from_duration(Duration::from_secs(30));
+    let (standing, anchor) = judge(
+        &found(Some(recent(100)), false),
+        "one",
+        Timestamp::from_secs(0),
+        at,
+    );
+    assert_eq!(standing, Standing::Granting);
+    assert_eq!(anchor.time, Timestamp::from_secs(100));
+    assert_eq!(at.since(anchor.at), Duration::from_secs(20));
+}
