@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::bind::Role;
-use crate::bind::gate::PASS_BYTES;
+use crate::bind::endpoint::Identity;
+use crate::bind::gate::{PASS_BYTES, PassKey};
 use crate::bind::testing::{Fleet, MINUTE, TestNode, TestPolicy};
 use crate::shell::demux::{DatagramSink, UdpSender, is_wireguard, quic_inbox};
 use crate::shell::quic_socket::QuicSocket;
@@ -562,6 +563,67 @@ async fn a_thousand_first_flights_of_strangers_cost_no_signature_and_members_sti
     assert_eq!(b.signatures.load(Ordering::Relaxed), 0);
     open(&mut a, &mut b).await;
     assert_eq!(b.signatures.load(Ordering::Relaxed), 1);
+}
+
+/// A member of the fleet that speaks QUIC and TLS as it should and writes what it likes on the stream.
+async fn write_raw(fleet: &Fleet, victim: &mut Running, bytes: &[u8]) -> Ending {
+    let member = fleet.node("mallory");
+    let trust = Arc::new(ArcSwap::from_pointee(fleet.trust.clone()));
+    let identity = Identity::new(&member.svid, &trust, &clock()).unwrap();
+    let port =
+        Arc::new(UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap());
+    let (sink, source) = quic_inbox();
+    let stop = Arc::new(AtomicBool::new(false));
+    receive_in_background(Arc::clone(&port), sink, Arc::clone(&stop));
+    let socket = QuicSocket::new(source, UdpSender::new(port)).unwrap();
+    let endpoint = crate::bind::endpoint::open(socket, &identity).unwrap();
+    victim
+        .handle
+        .set_directory(vec![member.spki()])
+        .await
+        .unwrap();
+    let pass = PassKey::new(fleet.authority.trust_domain(), &victim.target.spki)
+        .issue(&member.spki(), [1; 4]);
+    let connection = identity
+        .connect(&endpoint, victim.target.endpoints[0], pass)
+        .unwrap()
+        .await
+        .unwrap();
+    let other_stream = tokio::time::timeout(Duration::from_millis(50), connection.open_uni()).await;
+    assert!(
+        other_stream.is_err(),
+        "one bidirectional stream and no other"
+    );
+    let (mut sender, _receiver) = connection.open_bi().await.unwrap();
+    sender.write_all(bytes).await.unwrap();
+    let event = victim.event().await;
+    stop.store(true, Ordering::Relaxed);
+    match event {
+        Event::Ended { ending, .. } => ending,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_breaks_the_protocol_is_refused_and_nothing_is_armed() {
+    let fleet = Fleet::new("plant.example");
+    let clock = clock();
+    let mut node = Running::start(&fleet, &fleet.node("a"), &clock);
+    for bytes in [
+        [0xff; 8].as_slice(),
+        &[0, 0, 0, 0, 0],
+        &[0, 1, 0, 1, 0],
+        &[0, 0, 0, 1, 99],
+        &[0, 0, 0, 3, 6, 0, 0, 0],
+    ] {
+        let ending = write_raw(&fleet, &mut node, bytes).await;
+        assert!(
+            matches!(ending.code, Code::Protocol | Code::Unspecified),
+            "{bytes:?}: {ending:?}"
+        );
+        assert!(!ending.cut);
+    }
+    assert!(node.wireguard.armed.lock().is_empty());
 }
 
 /// A well-formed header of an Initial packet of QUIC version 1 with a random destination, padded to 1,200 bytes.
