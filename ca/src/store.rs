@@ -98,6 +98,9 @@ pub enum StoreError {
         "a database url may not hold a password: use a pgpass file (PGPASSFILE) or peer authentication"
     )]
     PasswordInUrl,
+    /// The operator's: a server elsewhere, reached without knowing that it is the right one.
+    #[error("a database on another machine needs ?sslmode=verify-full (and sslrootcert=FILE for a CA of your own)")]
+    Plaintext,
     /// The operator's: a file that cannot be made or opened.
     #[error("database file {path}: {source}")]
     File {
@@ -152,9 +155,12 @@ impl FromStr for Database {
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return match holds_password(text) {
-                true => Err(StoreError::PasswordInUrl),
-                false => Ok(Self(Location::Postgres(text.to_owned()))),
+            if holds_password(text) {
+                return Err(StoreError::PasswordInUrl);
+            }
+            return match is_local(text) || parameter(text, "sslmode") == Some("verify-full") {
+                true => Ok(Self(Location::Postgres(text.to_owned()))),
+                false => Err(StoreError::Plaintext),
             };
         }
         let path = text
@@ -371,13 +377,48 @@ fn make_file(path: &Path) -> Result<(), StoreError> {
 }
 
 fn holds_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or("");
+    let (authority, _) = parts(url);
     let in_authority = authority
         .rsplit_once('@')
         .is_some_and(|(user, _)| user.contains(':'));
-    in_authority
-        || rest
-            .split_once('?')
-            .is_some_and(|(_, query)| query.split('&').any(|pair| pair.starts_with("password=")))
+    in_authority || parameter(url, "password").is_some()
+}
+
+/// Whether the server is on this machine: a socket, or a loopback address.
+fn is_local(url: &str) -> bool {
+    let (authority, _) = parts(url);
+    let host_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let named = match host_port.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None => host_port.split(':').next().unwrap_or(host_port),
+    };
+    [Some(named), parameter(url, "host"), parameter(url, "hostaddr")]
+        .into_iter()
+        .flatten()
+        .all(|host| {
+            let is_loopback = host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
+            host.is_empty()
+                || host.starts_with('/')
+                || host.starts_with("%2F")
+                || host.starts_with("%2f")
+                || host == "localhost"
+                || is_loopback
+        })
+}
+
+fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = parts(url);
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then_some(value)
+    })
+}
+
+/// Authority and query of a URL.
+fn parts(url: &str) -> (&str, &str) {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
+    (before.split('/').next().unwrap_or(""), query)
 }

@@ -63,7 +63,8 @@ async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -
     let method = request.method().as_str().to_owned();
     let path = path_of(&request);
     let caller = request.extensions().get::<Caller>().cloned();
-    match guard
+    let begun = std::time::Instant::now();
+    let response = match guard
         .admit(&method, &path, caller.as_ref(), request.headers())
         .await
     {
@@ -77,7 +78,14 @@ async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -
             guard.note(&denied, &method, &path, caller.as_ref());
             denied.answer(is_grpc(request.headers()))
         }
+    };
+    // Labels are the table's own words, so nobody outside can make new ones.
+    if let Some(route) = lookup(&method, &path) {
+        let status = response.status().as_u16().to_string();
+        metrics::histogram!("edgeward_request_seconds", "method" => route.method, "path" => route.path, "status" => status)
+            .record(begun.elapsed().as_secs_f64());
     }
+    response
 }
 
 impl Guard {

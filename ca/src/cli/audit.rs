@@ -35,7 +35,7 @@ Times are RFC 3339, or relative to now: -1h, -7d. The query itself becomes an ev
     Query {
         #[command(flatten)]
         filter: Filter,
-        /// Not before this time; -24h if absent
+        /// Not before this time
         #[arg(
             long,
             allow_hyphen_values = true,

@@ -31,7 +31,32 @@ fn a_password_in_a_database_url_is_refused() {
             "{text}"
         );
     }
-    assert!("postgres://user@host:5432/db".parse::<Database>().is_ok());
+}
+
+#[test]
+fn a_database_elsewhere_must_prove_who_it_is() {
+    for text in [
+        "postgres://user@host:5432/db",
+        "postgres://user@host/db?sslmode=require",
+        "postgres://host/db?sslmode=verify-ca",
+        "postgres:///db?host=db.example",
+        "postgres://localhost/db?hostaddr=192.0.2.1",
+        "postgres://[2001:db8::1]:5432/db",
+    ] {
+        assert!(
+            matches!(text.parse::<Database>(), Err(StoreError::Plaintext)),
+            "{text}"
+        );
+    }
+    for text in [
+        "postgres://user@host:5432/db?sslmode=verify-full",
+        "postgres:///db?host=/run/postgresql&user=edgeward",
+        "postgres://user@localhost:5432/db",
+        "postgres://[::1]/db",
+        "postgres://%2Frun%2Fpostgresql/db",
+    ] {
+        assert!(text.parse::<Database>().is_ok(), "{text}");
+    }
 }
 
 #[tokio::test]
