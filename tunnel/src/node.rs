@@ -359,12 +359,16 @@ impl Node {
         Ok(())
     }
 
-    /// Replaces the places to look for a peer; they are tried from the next handshake on.
+    /// Replaces the places to look for a peer. A handshake that waits for an answer is repeated at the next
+    /// [`Self::handle_timeout`], and an initiator without session starts one then.
     pub fn set_endpoints(&self, id: PeerId, endpoints: &[SocketAddr]) -> Result<(), NotArmed> {
         let peer = self.peer(id).ok_or(NotArmed)?;
         let mut state = peer.state.lock();
-        state.candidates = endpoints.iter().copied().take(MAX_CANDIDATES).collect();
-        state.next_candidate = 0;
+        if peer.is_cut() {
+            return Err(NotArmed);
+        }
+        state.set_candidates(endpoints);
+        self.reschedule(&peer, &mut state);
         Ok(())
     }
 

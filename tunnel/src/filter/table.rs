@@ -25,6 +25,9 @@ const SHORT_IDLE: Duration = Duration::from_secs(30);
 /// How long a denial is remembered.
 const DENIAL_LIFETIME: Duration = Duration::from_secs(2);
 
+/// Shortest time between two searches of a full table for expired flows.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
 const TCP: u8 = 6;
 
 /// What passed by one rule.
@@ -75,6 +78,8 @@ pub(super) struct Flows {
     shares: HashMap<PeerId, Share>,
     rules: Vec<RuleCount>,
     rule_numbers: HashMap<Arc<str>, usize>,
+    /// When a full table was last looked through.
+    swept: Option<BootTime>,
 }
 
 /// The same for both directions of a flow.
@@ -329,16 +334,24 @@ impl Flows {
     }
 
     fn has_room(&mut self, peer: PeerId, now: BootTime) -> bool {
-        for last_try in [false, true] {
-            let allowed = self.shares.get(&peer).map_or(0, |share| share.allowed);
-            if self.flows.len() < MAX_FLOWS && allowed < MAX_FLOWS_PER_PEER {
-                return true;
-            }
-            if !last_try {
-                self.expire(now);
-            }
+        if self.is_below_limits(peer) {
+            return true;
         }
-        false
+        // Looking through the whole table for every packet of a flood would be the flood's work.
+        if self
+            .swept
+            .is_some_and(|swept| now.since(swept) < SWEEP_PAUSE)
+        {
+            return false;
+        }
+        self.swept = Some(now);
+        self.expire(now);
+        self.is_below_limits(peer)
+    }
+
+    fn is_below_limits(&self, peer: PeerId) -> bool {
+        let allowed = self.shares.get(&peer).map_or(0, |share| share.allowed);
+        self.flows.len() < MAX_FLOWS && allowed < MAX_FLOWS_PER_PEER
     }
 }
 

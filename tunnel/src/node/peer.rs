@@ -10,7 +10,7 @@ use edgeward_identity::BootTime;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use super::{Endpoint, Outgoing, PeerConfig, PeerId, PeerStatus, Refusal, Role};
+use super::{Endpoint, MAX_CANDIDATES, Outgoing, PeerConfig, PeerId, PeerStatus, Refusal, Role};
 use crate::wireguard::{self, Door, Initiator, Psk, ReplayGate, Session, SessionIndex};
 
 /// Most packets that wait for a session, per peer.
@@ -207,6 +207,18 @@ impl PeerState {
             Some(endpoint) if self.next_candidate == 0 => Some(endpoint),
             Some(_) => self.candidate(self.next_candidate - 1),
             None => self.candidate(self.next_candidate),
+        }
+    }
+
+    /// The next try goes to the first of them, at once if something waits for an answer.
+    pub(super) fn set_candidates(&mut self, endpoints: &[SocketAddr]) {
+        self.candidates = endpoints.iter().copied().take(MAX_CANDIDATES).collect();
+        let places = self.candidates.len() + usize::from(self.endpoint.is_some());
+        self.next_candidate = places.saturating_sub(1);
+        match &mut self.attempt {
+            Some(attempt) => attempt.retry_at = BootTime::default(),
+            None if self.current.is_none() => self.rekey_at = Some(BootTime::default()),
+            None => {}
         }
     }
 

@@ -730,6 +730,55 @@ fn the_endpoint_moves_only_on_authenticated_packets() {
 }
 
 #[test]
+fn a_new_endpoint_is_tried_at_once() {
+    let mut pair = Pair::new();
+    pair.arm_b(7);
+    let nowhere = PeerConfig {
+        endpoints: vec![],
+        ..config_of_b(Role::Initiator, 7)
+    };
+    let mut out = Vec::new();
+    pair.a.arm(nowhere, pair.now, &mut out).unwrap();
+    assert!(out.is_empty());
+    pair.a
+        .set_endpoints(B, &["203.0.113.1:1".parse().unwrap()])
+        .unwrap();
+    pair.tick();
+    assert_eq!(pair.wire.pop_front().unwrap().1.to.remote.port(), 1);
+    pair.a.set_endpoints(B, &[addr_b()]).unwrap();
+    pair.tick();
+    assert_eq!(pair.wire[0].1.to.remote, addr_b());
+    pair.deliver_all();
+    assert_eq!(pair.passes(), (true, true));
+    pair.a.set_endpoints(B, &[]).unwrap();
+    pair.tick();
+    assert!(pair.wire.is_empty(), "an open peer is left alone");
+}
+
+#[test]
+fn candidates_are_tried_in_turn() {
+    let mut pair = Pair::new();
+    let places: Vec<SocketAddr> = (1..4)
+        .map(|port| SocketAddr::new([192, 0, 2, 7].into(), port))
+        .collect();
+    let config = PeerConfig {
+        endpoints: places.clone(),
+        ..config_of_b(Role::Initiator, 7)
+    };
+    let mut out = Vec::new();
+    pair.a.arm(config, pair.now, &mut out).unwrap();
+    for _ in 0..5 {
+        pair.now = pair.a.poll_timeout().unwrap();
+        pair.a.handle_timeout(pair.now, &mut out);
+    }
+    let tried: Vec<u16> = out
+        .iter()
+        .map(|outgoing| outgoing.to.remote.port())
+        .collect();
+    assert_eq!(tried, [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
 fn a_replayed_initiation_does_not_disturb_the_session() {
     let mut pair = Pair::armed();
     let initiation = pair.wire[0].1.bytes.clone();

@@ -20,6 +20,8 @@ use crate::node::{Endpoint, Inbound};
 
 /// Coalesced batches taken in one call.
 const RECV_BUFFERS: usize = 4;
+/// Receive errors in a row after which the port counts as gone.
+const MAX_FAILURES: u32 = 1000;
 /// Parts of one write: the headers, and each packet's payload.
 const MAX_PARTS: usize = MAX_GROUP_PACKETS + 1;
 
@@ -45,17 +47,22 @@ pub(super) fn run(shared: Arc<Shared>, watch: Watch, quic: DatagramSink) -> io::
         batch: Inbound::with_capacity(RECV_BUFFERS * RECV_BUFFER_BYTES + RECV_BUFFER_BYTES),
         coalescer,
     };
+    let mut failures = 0;
     loop {
         match ingress.receive() {
-            Ok(()) => {}
+            Ok(()) => failures = 0,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 match ingress.watch.wait_readable(ingress.shared.port.as_fd())? {
                     Wake::Ready | Wake::TimedOut => {}
                     Wake::Stopped => return Ok(()),
                 }
             }
-            // An ICMP error about an earlier datagram: nothing to do with the next one.
-            Err(error) => tracing::debug!(%error, "receive"),
+            // Usually an ICMP error about an earlier datagram: nothing to do with the next one.
+            Err(error) if failures < MAX_FAILURES => {
+                failures += 1;
+                tracing::debug!(%error, "receive");
+            }
+            Err(error) => return Err(error),
         }
     }
 }
