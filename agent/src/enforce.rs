@@ -4,8 +4,8 @@
 //! may pass), the kernel (device, addresses, routes, lease sets) and the status socket. It reads a
 //! [`NodeView`](crate::view::NodeView) and writes to a [`Recorder`]; the session and the state know nothing of it.
 //!
-//! Pure, told the time: [`decide`] (may this flow, may this bind), [`peers`] (whom to bind), [`link`] (do we hear the
-//! cloud), [`leases`] (nftables as text). The rest is the shell around them.
+//! Pure, told the time: [`decide`] (may this flow, may this bind), [`peers`] (whom to bind), [`hearing`] (do we hear
+//! the cloud), [`leases`] (nftables as text). The rest is the shell around them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,9 +20,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::view::NodeView;
 
+mod begin;
+mod control;
+pub mod decide;
 mod device_name;
+mod driver;
+pub mod hearing;
+mod inside;
+pub mod leases;
+pub mod own;
+pub mod peers;
+mod records;
+mod scene;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use device_name::{BadDeviceName, DeviceName};
+pub use device_name::{BadDeviceName, DeviceName, MAX_DEVICE_NAME_BYTES};
+pub use driver::Broken;
+pub use inside::Inside;
 
 /// Default UDP port, for WireGuard and QUIC alike.
 pub const DEFAULT_PORT: u16 = 51820;
@@ -76,28 +91,18 @@ pub struct Progress {
 /// Enforcement could not begin. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("udp {address}: {source}")]
-    Udp {
-        address: SocketAddr,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("tunnel device {device}: {source}")]
-    Device {
-        device: DeviceName,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("tunnel: {0}")]
+    Tunnel(#[from] edgeward_tunnel::shell::StartError),
+    #[error("udp port: {0}")]
+    Port(#[source] std::io::Error),
     #[error("socket {}: {source}", path.display())]
     Socket {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("nftables: {0}; install nftables or set kernel_leases = false")]
-    Nftables(String),
-    #[error("random source failed")]
-    Random,
+    #[error("{0}; install nftables, or set kernel_leases = false")]
+    Nftables(#[from] leases::NftFailed),
 }
 
 /// Enforcement that has begun.
@@ -125,22 +130,12 @@ impl Enforcement {
     }
 }
 
-/// Opens device and port and begins to enforce. Nothing is granted before [`Enforcement::run`] is polled.
+/// Opens device, port and sockets. Nothing is granted before [`Enforcement::run`] is polled.
 pub async fn start(
     view: NodeView,
     recorder: Arc<dyn Recorder>,
     config: EnforceConfig,
     token: CancellationToken,
 ) -> Result<Enforcement, StartError> {
-    let _ = (view, recorder);
-    let (progress, follow) = watch::channel(Progress::default());
-    Ok(Enforcement {
-        progress: follow,
-        listen: config.listen,
-        work: Box::pin(async move {
-            let _progress = progress;
-            token.cancelled().await;
-            Ok(())
-        }),
-    })
+    begin::begin(view, recorder, config, token).await
 }

@@ -1,0 +1,187 @@
+//! Opens what enforcement needs, in the order that leaves no gap: kernel sets, then device and port, then sockets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use edgeward_identity::Timestamp;
+use edgeward_tunnel::filter::Filter;
+use edgeward_tunnel::node::{Node, NodeConfig};
+use edgeward_tunnel::shell::demux::quic_inbox;
+use edgeward_tunnel::shell::quic_socket::QuicSocket;
+use edgeward_tunnel::shell::tun::TunConfig;
+use edgeward_tunnel::shell::udp::UdpOffload;
+use edgeward_tunnel::shell::{ShellConfig, SystemRandom, Tunnel};
+use edgeward_tunnel::uapi::{ReadOnly, UapiServer};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::control::{Books, Control, Kernel};
+use super::decide::{Anchor, Decider, Picture, PictureParts};
+use super::driver::{self, Begin};
+use super::hearing::Hearing;
+use super::leases::{KernelLeases, LeaseQueue};
+use super::records::Records;
+use super::scene::Scene;
+use super::{EnforceConfig, Enforcement, Inside, Progress, Recorder, StartError};
+use crate::status;
+use crate::view::NodeView;
+
+/// Length of the trust domain's prefix on the device: its route.
+const V6_PREFIX: u8 = edgeward_identity::overlay::PREFIX_BITS;
+/// Length of 100.64.0.0/10 (RFC 6598).
+const V4_PREFIX: u8 = 10;
+
+pub(super) async fn begin(
+    view: NodeView,
+    recorder: Arc<dyn Recorder>,
+    config: EnforceConfig,
+    token: CancellationToken,
+) -> Result<Enforcement, StartError> {
+    let kernel = match config.kernel_leases {
+        true => Some(KernelLeases::make(config.device.clone()).await?),
+        false => {
+            tracing::warn!("kernel_leases = false: leases hold in the agent only");
+            None
+        }
+    };
+    let parts = first_parts(&view);
+    let decider = Arc::new(Decider::new(Picture::new(parts.clone())));
+    let filter = Arc::new(Filter::new(Arc::clone(&decider) as _));
+    let (tunnel, socket) = open_tunnel(&view, &config, &filter)?;
+    let listen = tunnel.local_addr().map_err(StartError::Port)?;
+    let wireguard_socket = open_wireguard_socket(&view, &config, &tunnel)?;
+    let server =
+        status::Server::bind(&config.status_socket).map_err(|source| StartError::Socket {
+            path: config.status_socket.clone(),
+            source,
+        })?;
+    let queue = LeaseQueue::default();
+    let scene = Scene::new(parts, decider, filter, Arc::clone(&view.clock));
+    let control = Arc::new(Control {
+        tunnel: Arc::clone(&tunnel),
+        scene: Arc::new(scene),
+        kernel: match &kernel {
+            Some(_) => Kernel::Leases(queue.clone()),
+            None => Kernel::Off,
+        },
+        recorder: Arc::clone(&recorder),
+        records: Records {
+            node: view.node.clone(),
+        },
+        clock: Arc::clone(&view.clock),
+        runtime: tokio::runtime::Handle::current(),
+        books: Mutex::new(Books::default()),
+        armed_some: Notify::new(),
+    });
+    let (progress, follow) = watch::channel(Progress::default());
+    let inside = Arc::new(Inside::new(view.clone(), Arc::clone(&control)));
+    let begin = Begin {
+        view,
+        recorder,
+        control,
+        socket,
+        progress,
+        report_every: config.report_every,
+    };
+    let work = async move {
+        // What serves the loop ends after it.
+        let after = CancellationToken::new();
+        let answering = tokio::spawn(server.serve(inside, after.clone()));
+        let leases = kernel.map(|kernel| tokio::spawn(queue.run(kernel, after.clone())));
+        let result = driver::run(begin, token).await;
+        after.cancel();
+        drop(wireguard_socket);
+        if let Some(leases) = leases {
+            match leases.await {
+                Ok(Ok(())) => {}
+                Ok(Err(failed)) => tracing::warn!(%failed, "lease sets not removed"),
+                Err(panicked) => tracing::error!(%panicked, "lease sets"),
+            }
+        }
+        if answering.await.is_err() {
+            tracing::error!("the task of the local socket panicked");
+        }
+        // Joins threads: not on a thread of the runtime.
+        if tokio::task::spawn_blocking(move || tunnel.stop())
+            .await
+            .is_err()
+        {
+            tracing::error!("the tunnel did not stop well");
+        }
+        Ok(result?)
+    };
+    Ok(Enforcement {
+        progress: follow,
+        listen,
+        work: Box::pin(work),
+    })
+}
+
+/// What the view says now, and no policy: that is put into force by the loop, after its record.
+fn first_parts(view: &NodeView) -> PictureParts {
+    let boot = view.clock.boottime();
+    PictureParts {
+        standing: *view.standing.borrow(),
+        node: view.node.clone(),
+        overlay: *view.overlay.borrow(),
+        own_passed: Timestamp::default(),
+        floors: Arc::clone(&view.cuts.borrow()),
+        hearing: Hearing::begin(&view.link.borrow(), boot),
+        rules: None,
+        anchor: Anchor {
+            wall: view.clock.now(),
+            boot,
+        },
+        bound: HashMap::new(),
+    }
+}
+
+fn open_tunnel(
+    view: &NodeView,
+    config: &EnforceConfig,
+    filter: &Arc<Filter>,
+) -> Result<(Arc<Tunnel>, Arc<QuicSocket>), StartError> {
+    let overlay = *view.overlay.borrow();
+    let shell = ShellConfig {
+        tun: TunConfig {
+            name: config.device.to_string(),
+            mtu: config.mtu,
+            ipv4: overlay.v4.map(|v4| (v4, V4_PREFIX)),
+            ipv6: vec![(overlay.v6, V6_PREFIX)],
+            offload: true,
+        },
+        listen: config.listen,
+        udp: UdpOffload::default(),
+    };
+    let node = Arc::new(Node::new(
+        NodeConfig {
+            mtu: usize::from(config.mtu),
+            allow_zero_psk: false,
+        },
+        Box::new(SystemRandom::default()),
+    ));
+    let (sink, source) = quic_inbox();
+    let clock = Arc::clone(&view.clock);
+    let tunnel = Arc::new(Tunnel::start(
+        &shell,
+        node,
+        Arc::clone(filter),
+        sink,
+        clock,
+    )?);
+    let socket = QuicSocket::new(source, tunnel.udp_sender()).map_err(StartError::Port)?;
+    Ok((tunnel, socket))
+}
+
+fn open_wireguard_socket(
+    view: &NodeView,
+    config: &EnforceConfig,
+    tunnel: &Arc<Tunnel>,
+) -> Result<UapiServer, StartError> {
+    let path = config
+        .wireguard_folder
+        .join(format!("{}.sock", config.device));
+    let backend = Arc::new(ReadOnly::new(Arc::clone(tunnel), Arc::clone(&view.clock)));
+    UapiServer::start(&path, backend).map_err(|source| StartError::Socket { path, source })
+}

@@ -1,0 +1,119 @@
+//! May this flow be, may this bind be: one picture of everything that a decision rests on, asked without I/O.
+//!
+//! A [`Picture`] is replaced as a whole. Whatever is missing in it (policy, peer, standing) is a denial with its own
+//! reason: nothing here is optional. The filter asks once for each flow; the bind asks at every step and re-check.
+
+mod grant;
+mod picture;
+mod reason;
+mod rules;
+mod tally;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp, VerifiedPeer};
+use edgeward_policy::Standing as Evidence;
+use edgeward_tunnel::bind::claims::PeerClaims;
+use edgeward_tunnel::bind::policy::{Grant, MayBind, NotGranted};
+use edgeward_tunnel::filter::{Decide, Direction, FlowKey, FlowVerdict};
+use edgeward_tunnel::node::{MAX_PEERS, PeerId};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub use grant::Candidate;
+pub use picture::{Anchor, BoundPeer, Picture, PictureParts};
+pub use reason::{Label, Nothing};
+pub use rules::Rules;
+pub use tally::{Allowed, MAX_ALLOWED, Tally};
+
+/// Answers the filter and the bind from the newest picture.
+pub struct Decider {
+    picture: ArcSwap<Picture>,
+    allowed: Tally,
+    /// What the bind saw of peers' evidence since it was last asked for: new results come over open binds.
+    seen: Mutex<HashMap<SpiffeId, (SpkiHash, Evidence)>>,
+    seen_some: Notify,
+}
+
+impl Decider {
+    pub fn new(picture: Picture) -> Self {
+        Self {
+            picture: ArcSwap::from_pointee(picture),
+            allowed: Tally::default(),
+            seen: Mutex::default(),
+            seen_some: Notify::new(),
+        }
+    }
+
+    /// From now on decisions rest on this. Verdicts that the filter keeps are void only after
+    /// [`edgeward_tunnel::filter::Filter::set_policy_epoch`].
+    pub fn replace(&self, picture: Arc<Picture>) {
+        self.picture.store(picture);
+    }
+
+    pub fn picture(&self) -> Arc<Picture> {
+        self.picture.load_full()
+    }
+
+    /// Waits until the bind has seen evidence, and takes it. At most [`MAX_PEERS`].
+    pub async fn seen(&self) -> HashMap<SpiffeId, (SpkiHash, Evidence)> {
+        self.seen_some.notified().await;
+        std::mem::take(&mut *self.seen.lock())
+    }
+
+    fn see(&self, candidate: &Candidate<'_>, spki: SpkiHash) {
+        // A boot statement is no evidence of its own.
+        if candidate.by_boot_statement {
+            return;
+        }
+        let mut seen = self.seen.lock();
+        if seen.len() < MAX_PEERS || seen.contains_key(candidate.id) {
+            seen.insert(candidate.id.clone(), (spki, candidate.standing));
+            self.seen_some.notify_one();
+        }
+    }
+
+    /// What was allowed since the last call, and how many verdicts did not fit.
+    pub fn take_allowed(&self) -> (Vec<Allowed>, u64) {
+        self.allowed.take()
+    }
+}
+
+impl Decide for Decider {
+    fn decide(
+        &self,
+        flow: &FlowKey,
+        peer: PeerId,
+        direction: Direction,
+        now: BootTime,
+    ) -> FlowVerdict {
+        let verdict = self.picture.load().flow(flow, peer, direction, now);
+        if verdict.allow {
+            self.allowed.count(peer, direction, flow, &verdict.rule);
+        }
+        verdict
+    }
+}
+
+impl MayBind for Decider {
+    fn may_bind(
+        &self,
+        peer: &VerifiedPeer,
+        claims: &PeerClaims,
+        now: Timestamp,
+    ) -> Result<Grant, NotGranted> {
+        let candidate = Candidate {
+            id: peer.id(),
+            standing: picture::standing_of(claims),
+            by_boot_statement: claims.by_boot_statement(),
+        };
+        let grant = self.picture.load().grant(&candidate, now)?;
+        self.see(&candidate, peer.spki_hash());
+        Ok(grant)
+    }
+}
+
+#[cfg(test)]
+mod tests;

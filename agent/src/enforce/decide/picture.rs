@@ -1,0 +1,249 @@
+//! Everything that a decision about a flow rests on, at one moment.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp};
+use edgeward_policy::{
+    Action, Decision, Link, PeerIndex, Proto, Reason, Request, Standing as Evidence, Subject,
+    Target,
+};
+use edgeward_tunnel::bind::claims::PeerClaims;
+use edgeward_tunnel::filter::{Direction, FlowKey, FlowVerdict};
+use edgeward_tunnel::node::PeerId;
+
+use super::reason::{self, Nothing};
+use super::rules::Rules;
+use crate::enforce::hearing::Hearing;
+use crate::view::{CutFloors, Overlay, Standing};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A peer whose bind is open and recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundPeer {
+    pub id: SpiffeId,
+    pub spki: SpkiHash,
+    /// What its evidence says.
+    pub evidence: Evidence,
+    /// Its present boot is known by its own statement only.
+    pub by_boot_statement: bool,
+}
+
+/// Both clocks at one moment: wall time at any later moment is this plus what the boot clock ran since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    pub wall: Timestamp,
+    pub boot: BootTime,
+}
+
+/// What a [`Picture`] is made of.
+#[derive(Clone, Debug)]
+pub struct PictureParts {
+    pub standing: Standing,
+    pub node: SpiffeId,
+    pub overlay: Overlay,
+    /// Time of this node's own last pass; the epoch if it has none.
+    pub own_passed: Timestamp,
+    pub floors: Arc<CutFloors>,
+    pub hearing: Hearing,
+    pub rules: Option<Arc<Rules>>,
+    pub anchor: Anchor,
+    pub bound: HashMap<PeerId, BoundPeer>,
+}
+
+/// One moment's picture.
+#[derive(Debug)]
+pub struct Picture {
+    pub(super) parts: PictureParts,
+    bound: HashMap<PeerId, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    index: Option<PeerIndex>,
+    evidence: Evidence,
+    by_boot_statement: bool,
+    admitted: bool,
+}
+
+/// Evidence as the policy engine asks for it.
+pub(super) fn standing_of(claims: &PeerClaims) -> Evidence {
+    Evidence {
+        state: claims.state(),
+        tier: Some(claims.tier()),
+        last_pass: Some(claims.passed()),
+    }
+}
+
+impl BoundPeer {
+    pub fn new(id: SpiffeId, spki: SpkiHash, claims: &PeerClaims) -> Self {
+        Self {
+            id,
+            spki,
+            evidence: standing_of(claims),
+            by_boot_statement: claims.by_boot_statement(),
+        }
+    }
+}
+
+impl Anchor {
+    pub fn wall_at(&self, boot: BootTime) -> Timestamp {
+        self.wall.plus(boot.since(self.boot))
+    }
+
+    pub fn boot_at(&self, wall: Timestamp) -> BootTime {
+        self.boot.plus(wall.since(self.wall))
+    }
+}
+
+impl Picture {
+    pub fn new(parts: PictureParts) -> Self {
+        let bound = parts
+            .bound
+            .iter()
+            .map(|(number, peer)| (*number, Known::new(peer, &parts)))
+            .collect();
+        Self { parts, bound }
+    }
+
+    pub fn parts(&self) -> &PictureParts {
+        &self.parts
+    }
+
+    /// Why nothing at all is granted, if so.
+    pub fn may_grant(&self) -> Result<&Rules, Nothing> {
+        let parts = &self.parts;
+        parts
+            .standing
+            .may_grant()
+            .map_err(|held| Nothing::Held(held.code()))?;
+        if !parts.floors.admits(&parts.node, parts.own_passed) {
+            return Err(Nothing::SelfCut);
+        }
+        parts.rules.as_deref().ok_or(Nothing::NoPolicy)
+    }
+
+    /// Whether a flow may be.
+    pub fn flow(
+        &self,
+        flow: &FlowKey,
+        peer: PeerId,
+        direction: Direction,
+        now: BootTime,
+    ) -> FlowVerdict {
+        match self.judge(flow, peer, direction, now) {
+            Ok(decision) => FlowVerdict {
+                allow: decision.is_allow() && decision.rule.is_some(),
+                rule: reason::label(&decision),
+                valid_until: self.parts.anchor.boot_at(decision.valid_until),
+            },
+            // Whatever ends such a denial makes a new picture and a new epoch.
+            Err(nothing) => FlowVerdict {
+                allow: false,
+                rule: nothing.as_str().into(),
+                valid_until: BootTime::from_duration(std::time::Duration::MAX),
+            },
+        }
+    }
+
+    /// When the engine's answer about any bound peer may change by time alone.
+    pub fn changes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let rules = self.may_grant().ok()?;
+        let meets = self.bound.values().filter_map(|known| {
+            let link = self.link(known);
+            let decision = rules.engine().meet(known.index?, known.evidence, link, now);
+            Some(decision.valid_until)
+        });
+        meets.filter(|time| *time > now).min()
+    }
+
+    fn judge(
+        &self,
+        flow: &FlowKey,
+        peer: PeerId,
+        direction: Direction,
+        now: BootTime,
+    ) -> Result<Decision, Nothing> {
+        let rules = self.may_grant()?;
+        let known = self.bound.get(&peer).ok_or(Nothing::NotBound)?;
+        if !known.admitted {
+            return Err(Nothing::Cut);
+        }
+        let link = self.link(known);
+        if known.by_boot_statement && link == Link::Online {
+            return Err(Nothing::StatementOnline);
+        }
+        let proto = match flow.protocol {
+            TCP => Proto::Tcp,
+            UDP => Proto::Udp,
+            _ => return Err(Nothing::Protocol),
+        };
+        let ours = match direction {
+            Direction::In => flow.destination,
+            Direction::Out => flow.source,
+        };
+        if !self.is_ours(ours) {
+            return Err(Nothing::NotOurs);
+        }
+        let engine = rules.engine();
+        let wall = self.parts.anchor.wall_at(now);
+        let port = flow.destination_port;
+        let Some(index) = known.index else {
+            return Ok(refusal(rules, Reason::UnknownSubject));
+        };
+        Ok(match direction {
+            Direction::Out => {
+                engine.decide_egress(index, (proto, port), known.evidence, link, wall)
+            }
+            Direction::In => match rules.mesh_interface(proto, port) {
+                None => refusal(rules, Reason::UnknownInterface),
+                Some(interface) => engine.decide(&Request {
+                    subject: Subject::Peer(index),
+                    standing: known.evidence,
+                    target: Target::Interface(interface),
+                    action: Action::Connect,
+                    link,
+                    now: wall,
+                }),
+            },
+        })
+    }
+
+    fn link(&self, known: &Known) -> Link {
+        self.parts.hearing.towards(known.evidence.last_pass)
+    }
+
+    fn is_ours(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V6(v6) => v6 == self.parts.overlay.v6,
+            IpAddr::V4(v4) => self.parts.overlay.v4 == Some(v4),
+        }
+    }
+}
+
+impl Known {
+    fn new(peer: &BoundPeer, parts: &PictureParts) -> Self {
+        let passed = peer.evidence.last_pass.unwrap_or_default();
+        Self {
+            index: parts.rules.as_ref().and_then(|rules| rules.peer(&peer.id)),
+            evidence: peer.evidence,
+            by_boot_statement: peer.by_boot_statement,
+            admitted: parts.floors.admits(&peer.id, passed),
+        }
+    }
+}
+
+fn refusal(rules: &Rules, reason: Reason) -> Decision {
+    Decision {
+        verdict: edgeward_policy::Verdict::Deny,
+        rule: None,
+        nearest: None,
+        reason,
+        valid_until: rules.engine().slice().expires,
+        fresh: edgeward_policy::Seconds::default(),
+        offline: edgeward_policy::Seconds::default(),
+    }
+}

@@ -1,0 +1,115 @@
+//! What goes to the journal: ends of binds, strangers, flows. Nothing here holds up a packet or a bind.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use edgeward_audit::EventKind;
+use edgeward_identity::{BootTime, SpiffeId};
+use edgeward_tunnel::bind::code::Code;
+use edgeward_tunnel::bind::driver::Event as BindEvent;
+
+use super::Driver;
+
+/// A refusal of the same peer for the same reason is recorded once within this time.
+const REFUSAL_EVERY: Duration = Duration::from_secs(600);
+/// Most refusals remembered; over it they are recorded every time.
+const MAX_REFUSALS: usize = 4096;
+/// Most events about flows in one report and direction.
+const MAX_FLOW_EVENTS: usize = 256;
+
+/// Refusals that were recorded a while ago.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(HashMap<(SpiffeId, Code), BootTime>);
+
+impl Refusals {
+    /// Whether this one is to be recorded.
+    fn is_news(&mut self, peer: &SpiffeId, code: Code, now: BootTime) -> bool {
+        self.0.retain(|_, at| now.since(*at) < REFUSAL_EVERY);
+        let key = (peer.clone(), code);
+        if self.0.contains_key(&key) {
+            return false;
+        }
+        if self.0.len() < MAX_REFUSALS {
+            self.0.insert(key, now);
+        }
+        true
+    }
+}
+
+impl Driver {
+    pub(super) fn record_bind(&mut self, event: BindEvent) {
+        let (now, wall) = (self.view.clock.boottime(), self.view.clock.now());
+        match event {
+            BindEvent::Opened(opened) => {
+                tracing::info!(peer = %opened.peer, epoch = opened.epoch, "bind open");
+            }
+            BindEvent::Adrift { peer, ending } => {
+                tracing::info!(%peer, code = %ending.code, reason = ending.reason, "bind's connection is gone; its tunnel lives until the lease ends");
+            }
+            BindEvent::Ended {
+                peer,
+                ending,
+                was_open,
+            } => {
+                tracing::info!(%peer, code = %ending.code, reason = ending.reason, was_open, "bind ended");
+                // Who loses glare or is taken over has not lost anything.
+                let housekeeping = matches!(ending.code, Code::Glare | Code::Superseded);
+                let news = was_open || self.refusals.is_news(&peer, ending.code, now);
+                if news && !housekeeping {
+                    let event = self.records.bind_ended(wall, &peer, &ending, was_open);
+                    self.recorder.record_after(event);
+                }
+            }
+            BindEvent::DialFailed { peer, reason } => {
+                tracing::debug!(%peer, reason, "peer not reached");
+            }
+            BindEvent::Stranger {
+                from,
+                claimed,
+                reason,
+            } => {
+                let event = self.records.stranger(wall, from, &claimed, &reason);
+                self.recorder.record_after(event);
+            }
+        }
+    }
+
+    /// Flows since the last report, aggregated.
+    pub(super) fn report_flows(&self) {
+        let now = self.view.clock.now();
+        let picture = self.scene.picture();
+        let rules = picture.parts().rules.as_deref();
+        let filter = self.control.tunnel.filter();
+        let (denials, mut denials_lost) = filter.take_denials();
+        let (allowed, mut allowed_lost) = self.scene.decider().take_allowed();
+        for (number, denial) in denials.iter().enumerate() {
+            match self.name_of(denial.peer) {
+                Some(peer) if number < MAX_FLOW_EVENTS => self
+                    .recorder
+                    .record_after(self.records.flow_denied(now, &peer, rules, denial)),
+                _ => denials_lost = denials_lost.saturating_add(denial.count),
+            }
+        }
+        for (number, allowed) in allowed.iter().enumerate() {
+            match self.name_of(allowed.peer) {
+                Some(peer) if number < MAX_FLOW_EVENTS => self
+                    .recorder
+                    .record_after(self.records.flow_allowed(now, &peer, rules, allowed)),
+                _ => allowed_lost = allowed_lost.saturating_add(allowed.count),
+            }
+        }
+        for (kind, lost) in [
+            (EventKind::FlowDenied, denials_lost),
+            (EventKind::FlowAllowed, allowed_lost),
+        ] {
+            if lost > 0 {
+                self.recorder
+                    .record_after(self.records.flows_left_out(now, kind, lost));
+            }
+        }
+    }
+
+    fn name_of(&self, number: edgeward_tunnel::node::PeerId) -> Option<SpiffeId> {
+        self.control.books.lock().former_or_present(number)
+    }
+}

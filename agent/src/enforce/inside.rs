@@ -1,0 +1,35 @@
+//! A look inside, for the status socket.
+
+use std::sync::Arc;
+
+use edgeward_identity::SpiffeId;
+use edgeward_tunnel::node::PeerId;
+use edgeward_tunnel::shell::Tunnel;
+
+use super::control::Control;
+use super::decide::Picture;
+use crate::view::NodeView;
+
+/// Reads what enforcement does; changes nothing.
+pub struct Inside {
+    pub(crate) view: NodeView,
+    control: Arc<Control>,
+}
+
+impl Inside {
+    pub(super) fn new(view: NodeView, control: Arc<Control>) -> Self {
+        Self { view, control }
+    }
+
+    pub(crate) fn picture(&self) -> Arc<Picture> {
+        self.control.scene.picture()
+    }
+
+    pub(crate) fn tunnel(&self) -> &Tunnel {
+        &self.control.tunnel
+    }
+
+    pub(crate) fn name_of(&self, number: PeerId) -> Option<SpiffeId> {
+        self.control.books.lock().former_or_present(number)
+    }
+}

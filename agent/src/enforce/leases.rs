@@ -1,0 +1,107 @@
+//! Leases once more, in the kernel: one nftables table for the tunnel device, as text for `nft -f -`.
+//!
+//! Every packet from or to the device must match an element of the lease sets, whose timeout is the lease. The chains
+//! only drop, so no accept of anybody's rules (on connection state or otherwise) outlives a lease; and they come
+//! before connection tracking (priority `raw`). The table belongs to this device alone. It stays when the agent dies
+//! and is replaced as a whole at the next start; the kernel counts timeouts without time in suspend, the tunnel with.
+
+mod kernel;
+mod queue;
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::DeviceName;
+
+pub use kernel::{KernelLeases, NftFailed};
+pub use queue::LeaseQueue;
+
+/// Longest timeout of an element, in seconds: ten years.
+const MAX_TIMEOUT_SECS: u64 = 10 * 365 * 24 * 3600;
+/// Most lines of one transaction.
+pub const MAX_CHANGES: usize = 4096;
+
+/// One change of the lease sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// From now on the address may be used for this long; replaces what was said before.
+    Lease { address: IpAddr, left: Duration },
+    /// The address may no longer be used.
+    Cut { address: IpAddr },
+}
+
+impl Change {
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Lease { address, .. } | Self::Cut { address } => *address,
+        }
+    }
+}
+
+/// Makes the table anew, empty, in one transaction.
+pub fn make_table(device: &DeviceName) -> String {
+    let table = table(device);
+    format!(
+        "table inet {table} {{}}\n\
+         delete table inet {table}\n\
+         table inet {table} {{\n\
+         \tset lease4 {{ type ipv4_addr; flags timeout; }}\n\
+         \tset lease6 {{ type ipv6_addr; flags timeout; }}\n\
+         \tchain from_peers {{\n\
+         \t\ttype filter hook prerouting priority raw; policy accept;\n\
+         \t\tiifname \"{device}\" ip saddr != @lease4 counter drop\n\
+         \t\tiifname \"{device}\" ip6 saddr != @lease6 counter drop\n\
+         \t}}\n\
+         \tchain to_peers {{\n\
+         \t\ttype filter hook output priority raw; policy accept;\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 counter drop\n\
+         \t}}\n\
+         \tchain through {{\n\
+         \t\ttype filter hook forward priority -300; policy accept;\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 counter drop\n\
+         \t}}\n\
+         }}\n"
+    )
+}
+
+/// Removes the table.
+pub fn remove_table(device: &DeviceName) -> String {
+    let table = table(device);
+    format!("table inet {table} {{}}\ndelete table inet {table}\n")
+}
+
+/// Changes of the sets, as one transaction.
+pub fn apply(device: &DeviceName, changes: &[Change]) -> String {
+    let table = table(device);
+    let mut text = String::new();
+    for change in changes.iter().take(MAX_CHANGES) {
+        let address = change.address();
+        let set = match address {
+            IpAddr::V4(_) => "lease4",
+            IpAddr::V6(_) => "lease6",
+        };
+        // To add what is there already changes nothing, and then it can be deleted: the only way to move a timeout.
+        let element = format!("element inet {table} {set} {{ {address}");
+        let _ = writeln!(text, "add {element} timeout 1s }}");
+        let _ = writeln!(text, "delete {element} }}");
+        if let Change::Lease { left, .. } = change {
+            let seconds = left.as_secs().min(MAX_TIMEOUT_SECS);
+            if seconds > 0 {
+                let _ = writeln!(text, "add {element} timeout {seconds}s }}");
+            }
+        }
+    }
+    text
+}
+
+/// The name of the device's table: what may not stand in an identifier of nft is spelt out.
+pub fn table(device: &DeviceName) -> String {
+    let name = device.as_str().replace('_', "_u").replace('-', "_h");
+    format!("edgeward_{name}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! The one place where the picture changes: its parts, the decider that answers from it, the filter's epoch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use edgeward_identity::{Clock, SpiffeId, SpkiHash};
+use edgeward_policy::Standing as Evidence;
+use edgeward_tunnel::filter::Filter;
+use parking_lot::Mutex;
+
+use super::decide::{Anchor, BoundPeer, Decider, Picture, PictureParts};
+
+/// What a change does to verdicts that the filter keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// They are void: the next packet of each flow asks again.
+    Void,
+    /// They hold: nothing that was allowed may now be denied before its verdict ends.
+    Hold,
+}
+
+/// Parts, decider and filter, changed together.
+pub(super) struct Scene {
+    parts: Mutex<PictureParts>,
+    decider: Arc<Decider>,
+    filter: Arc<Filter>,
+    epoch: AtomicU64,
+    clock: Arc<dyn Clock>,
+}
+
+impl Scene {
+    pub(super) fn new(
+        parts: PictureParts,
+        decider: Arc<Decider>,
+        filter: Arc<Filter>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            parts: Mutex::new(parts),
+            decider,
+            filter,
+            epoch: AtomicU64::new(0),
+            clock,
+        }
+    }
+
+    /// Changes the parts; when this returns, decisions rest on the new picture.
+    pub(super) fn change<T>(&self, kept: Kept, change: impl FnOnce(&mut PictureParts) -> T) -> T {
+        let mut parts = self.parts.lock();
+        let result = change(&mut parts);
+        parts.anchor = Anchor {
+            wall: self.clock.now(),
+            boot: self.clock.boottime(),
+        };
+        self.decider.replace(Arc::new(Picture::new(parts.clone())));
+        if kept == Kept::Void {
+            let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+            self.filter.set_policy_epoch(epoch);
+        }
+        result
+    }
+
+    pub(super) fn picture(&self) -> Arc<Picture> {
+        self.decider.picture()
+    }
+
+    pub(super) fn decider(&self) -> &Arc<Decider> {
+        &self.decider
+    }
+
+    /// Puts newer evidence of bound peers into the picture.
+    pub(super) fn renew(&self, newer: &HashMap<SpiffeId, (SpkiHash, Evidence)>) {
+        let is_newer = |peer: &BoundPeer| {
+            newer.get(&peer.id).filter(|(spki, evidence)| {
+                *spki == peer.spki && evidence.last_pass > peer.evidence.last_pass
+            })
+        };
+        let (some, other_word) = {
+            let parts = self.parts.lock();
+            let renewed = || parts.bound.values().filter_map(|p| Some((p, is_newer(p)?)));
+            let other_word = renewed().any(|(peer, (_, evidence))| {
+                (evidence.state, evidence.tier) != (peer.evidence.state, peer.evidence.tier)
+            });
+            (renewed().next().is_some(), other_word)
+        };
+        if !some {
+            return;
+        }
+        let kept = if other_word { Kept::Void } else { Kept::Hold };
+        self.change(kept, |parts| {
+            for peer in parts.bound.values_mut() {
+                if let Some((_, evidence)) = is_newer(peer) {
+                    peer.evidence = *evidence;
+                    peer.by_boot_statement = false;
+                }
+            }
+        });
+    }
+}

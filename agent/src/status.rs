@@ -1,0 +1,156 @@
+//! The local socket: what this node is and does at this moment, and why somebody may or may not reach something.
+//!
+//! One request and one answer, each a line of JSON, then the connection closes. The socket belongs to root and its
+//! group (mode 0660); it tells no key and changes nothing. [`ask`] is the client's side.
+
+mod client;
+mod explain;
+mod server;
+mod show;
+mod text;
+
+use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use client::{AskFailed, ask, check};
+pub use server::{Server, Sources, parse};
+
+/// Longest request, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
+/// Longest answer that the client reads, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// Most flows shown.
+pub const MAX_FLOWS_SHOWN: usize = 1000;
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    Status,
+    /// May `from` reach `to` (`service/interface`) now? One of the two is this node.
+    Check { from: SpiffeId, to: String },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "lowercase")]
+pub enum Answer {
+    Status(Box<Status>),
+    /// One for each node that offers the interface.
+    Check { checked: Vec<Checked> },
+    Refused { reason: String },
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: SpiffeId,
+    /// By its own newest result; `None` before the first.
+    pub tier: Option<Tier>,
+    pub state: Option<AttestationState>,
+    pub passed: Option<Timestamp>,
+    pub svid_ends: Timestamp,
+    pub overlay: Vec<std::net::IpAddr>,
+    pub device: String,
+    pub listen: String,
+    /// A session is up.
+    pub connected: bool,
+    /// `online`, `settling` or `cut-off`.
+    pub link: String,
+    pub heartbeat_age_secs: Option<u64>,
+    /// `granting`, or why nothing is granted.
+    pub standing: String,
+    pub slice: Option<SliceStatus>,
+    pub deny_list: u64,
+    pub cut: u64,
+    /// Peers in the directory.
+    pub directory: usize,
+    pub binds: Vec<BindStatus>,
+    pub flow_count: usize,
+    /// At most [`MAX_FLOWS_SHOWN`].
+    pub flows: Vec<FlowStatus>,
+    pub rules: Vec<RuleStatus>,
+    /// Packets dropped, by reason; datagrams refused, by reason. Only what happened.
+    pub dropped: Vec<(String, u64)>,
+    pub now: Timestamp,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceStatus {
+    pub number: u64,
+    pub version: u64,
+    pub expires: Timestamp,
+    /// Interfaces that this version lets nobody reach.
+    pub unserved: Vec<String>,
+}
+
+/// A peer that WireGuard is armed with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindStatus {
+    pub peer: SpiffeId,
+    /// Forwarding is open.
+    pub open: bool,
+    /// `initiator` or `responder`.
+    pub role: String,
+    pub epoch: u64,
+    pub state: Option<AttestationState>,
+    pub tier: Option<Tier>,
+    pub passed: Option<Timestamp>,
+    pub lease_left_secs: u64,
+    pub endpoint: Option<String>,
+    pub handshake_age_secs: Option<u64>,
+    /// Inner bytes.
+    pub received_bytes: u64,
+    /// Inner bytes.
+    pub sent_bytes: u64,
+}
+
+/// A flow that was allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    pub peer: Option<SpiffeId>,
+    /// `in` or `out`.
+    pub direction: String,
+    pub protocol: u8,
+    pub source: String,
+    pub destination: String,
+    pub rule: String,
+    pub packets: u64,
+    pub bytes: u64,
+    pub valid_secs: u64,
+}
+
+/// What one rule, or one reason, did since the agent started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    pub rule: String,
+    pub flows: u64,
+    pub packets: u64,
+    pub bytes: u64,
+    pub denied: u64,
+}
+
+/// The answer to "may this be".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    pub from: SpiffeId,
+    /// The node that offers the interface.
+    pub at: SpiffeId,
+    pub to: String,
+    pub allow: bool,
+    pub reason: String,
+    pub rule: Option<String>,
+    /// For a denial by default: the rule that would have allowed, had `reason` not failed.
+    pub nearest: Option<String>,
+    /// Of the other node.
+    pub state: Option<AttestationState>,
+    pub tier: Option<Tier>,
+    pub passed: Option<Timestamp>,
+    pub valid_until: Option<Timestamp>,
+    /// A tunnel with the other node is open.
+    pub bound: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Asking the agent that runs here.
+
+use std::path::Path;
+use std::time::Duration;
+
+use edgeward_identity::SpiffeId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::{Answer, Checked, MAX_ANSWER_BYTES, Request, Status};
+
+/// The agent must answer within this time.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// No answer. The operator's to mend, or the agent's refusal.
+#[derive(Debug, thiserror::Error)]
+pub enum AskFailed {
+    #[error("no agent answers on {path}: {source}")]
+    Connect {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the agent broke off")]
+    BrokeOff(#[source] std::io::Error),
+    #[error("the agent did not answer within the limit in seconds: {}", DEADLINE.as_secs())]
+    Deadline,
+    #[error("the answer is longer than the limit in bytes: {MAX_ANSWER_BYTES}")]
+    TooLong,
+    #[error("the answer is not one of this version")]
+    Form(#[source] serde_json::Error),
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("the agent answered something else")]
+    OtherAnswer,
+}
+
+/// What the agent is and does now.
+pub async fn ask(socket: &Path) -> Result<Status, AskFailed> {
+    match exchange(socket, &Request::Status).await? {
+        Answer::Status(status) => Ok(*status),
+        Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
+        Answer::Check { .. } => Err(AskFailed::OtherAnswer),
+    }
+}
+
+/// Whether `from` may reach `to` (`service/interface`), by the agent's policy and what it knows of the other node.
+pub async fn check(socket: &Path, from: SpiffeId, to: String) -> Result<Vec<Checked>, AskFailed> {
+    match exchange(socket, &Request::Check { from, to }).await? {
+        Answer::Check { checked } => Ok(checked),
+        Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
+        Answer::Status(_) => Err(AskFailed::OtherAnswer),
+    }
+}
+
+async fn exchange(socket: &Path, request: &Request) -> Result<Answer, AskFailed> {
+    tokio::time::timeout(DEADLINE, converse(socket, request))
+        .await
+        .map_err(|_| AskFailed::Deadline)?
+}
+
+async fn converse(socket: &Path, request: &Request) -> Result<Answer, AskFailed> {
+    let mut stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| AskFailed::Connect {
+            path: socket.display().to_string(),
+            source,
+        })?;
+    let mut line = serde_json::to_vec(request).map_err(AskFailed::Form)?;
+    line.push(b'\n');
+    stream.write_all(&line).await.map_err(AskFailed::BrokeOff)?;
+    let mut answer = Vec::new();
+    let limit = u64::try_from(MAX_ANSWER_BYTES).unwrap_or(u64::MAX);
+    stream
+        .take(limit + 1)
+        .read_to_end(&mut answer)
+        .await
+        .map_err(AskFailed::BrokeOff)?;
+    if answer.len() > MAX_ANSWER_BYTES {
+        return Err(AskFailed::TooLong);
+    }
+    serde_json::from_slice(&answer).map_err(AskFailed::Form)
+}

@@ -1,0 +1,123 @@
+//! The agent's side of the local socket.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{Answer, MAX_REQUEST_BYTES, Request};
+
+/// Most clients at once; further ones wait in the kernel.
+const MAX_CLIENTS: usize = 16;
+/// One client is served within this time or not at all.
+const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
+/// Owner and group.
+const MODE: u32 = 0o660;
+
+/// Who knows the answers. Must not block.
+pub trait Sources: Send + Sync + 'static {
+    fn answer(&self, request: Request) -> Answer;
+}
+
+/// A bound socket, removed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Binds the socket; takes over a path that nobody listens on any more.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Answers until the token is cancelled.
+    pub async fn serve(self, sources: Arc<dyn Sources>, token: CancellationToken) {
+        let room = Arc::new(Semaphore::new(MAX_CLIENTS));
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+                return;
+            };
+            let accepted = tokio::select! {
+                () = token.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            let client = match accepted {
+                Ok((client, _)) => client,
+                Err(error) => {
+                    tracing::warn!(%error, "local socket cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let sources = Arc::clone(&sources);
+            tokio::spawn(async move {
+                let served = tokio::time::timeout(CLIENT_DEADLINE, converse(client, &*sources));
+                if let Ok(Err(error)) = served.await {
+                    tracing::debug!(%error, "client of the local socket");
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "local socket not removed");
+        }
+    }
+}
+
+async fn converse(client: UnixStream, sources: &dyn Sources) -> io::Result<()> {
+    let (read, mut write) = client.into_split();
+    let limit = u64::try_from(MAX_REQUEST_BYTES).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    let length = BufReader::new(read.take(limit + 1))
+        .read_until(b'\n', &mut line)
+        .await?;
+    let answer = if length > MAX_REQUEST_BYTES {
+        Answer::Refused {
+            reason: format!("request is longer than the limit in bytes: {MAX_REQUEST_BYTES}"),
+        }
+    } else {
+        match parse(&line) {
+            Ok(request) => sources.answer(request),
+            Err(error) => Answer::Refused {
+                reason: format!("not a request: {error}"),
+            },
+        }
+    };
+    let mut bytes = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    write.write_all(&bytes).await?;
+    write.shutdown().await
+}
+
+/// Reads one request.
+pub fn parse(line: &[u8]) -> Result<Request, serde_json::Error> {
+    serde_json::from_slice(line)
+}

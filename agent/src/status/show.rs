@@ -1,0 +1,195 @@
+//! Where the answers come from: the view, the picture, the tunnel.
+
+use std::sync::Arc;
+
+use edgeward_identity::SpiffeId;
+use edgeward_policy::Standing as Evidence;
+use edgeward_tunnel::filter::DropReason;
+use edgeward_tunnel::node::{Refusal, Role};
+
+use super::explain;
+use super::{
+    Answer, BindStatus, FlowStatus, MAX_FLOWS_SHOWN, Request, RuleStatus, SliceStatus, Sources,
+    Status,
+};
+use crate::enforce::decide::Picture;
+use crate::enforce::{Inside, own};
+
+impl Sources for Inside {
+    fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Check { from, to } => {
+                let picture = self.picture();
+                let known = |id: &SpiffeId| self.known(&picture, id);
+                match explain::check(&picture, &from, &to, known, self.view.clock.now()) {
+                    Ok(checked) => Answer::Check { checked },
+                    Err(reason) => Answer::Refused { reason },
+                }
+            }
+        }
+    }
+}
+
+impl Inside {
+    fn status(&self) -> Status {
+        let view = &self.view;
+        let (now, boot) = (view.clock.now(), view.clock.boottime());
+        let picture = self.picture();
+        let link = *view.link.borrow();
+        let overlay = *view.overlay.borrow();
+        let own = view.result.borrow().clone().and_then(|result| {
+            let spki = view.svid.borrow().leaf().key.spki_hash();
+            own::read(&result, &view.keys.borrow(), &view.node, &spki, now)
+        });
+        let standing = match picture.may_grant() {
+            Ok(_) => "granting".to_owned(),
+            Err(nothing) => format!("nothing is granted: {}", nothing.as_str()),
+        };
+        let filter = self.tunnel().filter();
+        let mut flows = self.flows();
+        flows.truncate(MAX_FLOWS_SHOWN);
+        Status {
+            node: view.node.clone(),
+            tier: own.map(|own| own.tier),
+            state: own.map(|own| own.state),
+            passed: own.map(|own| own.passed),
+            svid_ends: view.svid.borrow().leaf().not_after,
+            overlay: std::iter::once(overlay.v6.into())
+                .chain(overlay.v4.map(Into::into))
+                .collect(),
+            device: self.tunnel().device().name().to_owned(),
+            listen: self
+                .tunnel()
+                .local_addr()
+                .map_or_else(|_| "-".to_owned(), |address| address.to_string()),
+            connected: link.connected,
+            link: picture.parts().hearing.as_str().to_owned(),
+            heartbeat_age_secs: link.heard.map(|heard| boot.since(heard.at).as_secs()),
+            standing,
+            slice: picture.parts().rules.as_ref().map(|rules| SliceStatus {
+                number: rules.number(),
+                version: rules.engine().slice().version,
+                expires: rules.engine().slice().expires,
+                unserved: rules.unserved().to_vec(),
+            }),
+            deny_list: *view.trust_changed.borrow(),
+            cut: view.cuts.borrow().number(),
+            directory: view.peers.borrow().len(),
+            binds: self.binds(&picture),
+            flow_count: filter.flow_count(),
+            flows,
+            rules: self.rules(),
+            dropped: self.dropped(),
+            now,
+        }
+    }
+
+    fn binds(&self, picture: &Picture) -> Vec<BindStatus> {
+        let boot = self.view.clock.boottime();
+        let bound = &picture.parts().bound;
+        let peers = self.tunnel().node().status();
+        let mut binds: Vec<BindStatus> = peers
+            .into_iter()
+            .filter_map(|peer| {
+                let known = bound.get(&peer.id);
+                Some(BindStatus {
+                    peer: peer.name.parse().ok()?,
+                    open: known.is_some(),
+                    role: match peer.role {
+                        Role::Initiator => "initiator",
+                        Role::Responder => "responder",
+                        Role::Either => "either",
+                    }
+                    .to_owned(),
+                    epoch: peer.epoch,
+                    state: known.map(|known| known.evidence.state),
+                    tier: known.and_then(|known| known.evidence.tier),
+                    passed: known.and_then(|known| known.evidence.last_pass),
+                    lease_left_secs: peer.valid_until.since(boot).as_secs(),
+                    endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
+                    handshake_age_secs: peer.last_handshake.map(|at| boot.since(at).as_secs()),
+                    received_bytes: peer.received_bytes,
+                    sent_bytes: peer.sent_bytes,
+                })
+            })
+            .collect();
+        binds.sort_by(|one, other| one.peer.cmp(&other.peer));
+        binds
+    }
+
+    fn flows(&self) -> Vec<FlowStatus> {
+        let boot = self.view.clock.boottime();
+        let end = |address: std::net::IpAddr, port: u16| {
+            std::net::SocketAddr::new(address, port).to_string()
+        };
+        self.tunnel()
+            .filter()
+            .flows()
+            .into_iter()
+            .take(MAX_FLOWS_SHOWN)
+            .map(|flow| FlowStatus {
+                peer: self.name_of(flow.peer),
+                direction: flow.direction.as_str().to_owned(),
+                protocol: flow.flow.protocol,
+                source: end(flow.flow.source, flow.flow.source_port),
+                destination: end(flow.flow.destination, flow.flow.destination_port),
+                rule: flow.rule.to_string(),
+                packets: flow.packets,
+                bytes: flow.bytes,
+                valid_secs: flow.valid_until.since(boot).as_secs(),
+            })
+            .collect()
+    }
+
+    fn rules(&self) -> Vec<RuleStatus> {
+        let counts = self.tunnel().filter().rule_counts();
+        let mut rules: Vec<RuleStatus> = counts
+            .into_iter()
+            .map(|count| RuleStatus {
+                rule: count.rule.to_string(),
+                flows: count.flows,
+                packets: count.packets,
+                bytes: count.bytes,
+                denied: count.denied,
+            })
+            .collect();
+        rules.sort_by(|one, other| one.rule.cmp(&other.rule));
+        rules
+    }
+
+    fn dropped(&self) -> Vec<(String, u64)> {
+        let filter = self.tunnel().filter();
+        let refusals = self.tunnel().node().refusals();
+        let by_filter = DropReason::ALL.into_iter().map(|reason| {
+            (
+                format!("filter {}", reason.as_str()),
+                filter.dropped(reason),
+            )
+        });
+        let by_node = Refusal::ALL.into_iter().map(|refusal| {
+            (
+                format!("wireguard {}", refusal.as_str()),
+                refusals.get(refusal),
+            )
+        });
+        by_filter
+            .chain(by_node)
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// What is known of a node's evidence, and whether it is bound.
+    fn known(&self, picture: &Picture, id: &SpiffeId) -> (Option<Evidence>, bool) {
+        let mut bound = picture.parts().bound.values();
+        if let Some(peer) = bound.find(|peer| peer.id == *id) {
+            return (Some(peer.evidence), true);
+        }
+        let directory = Arc::clone(&self.view.peers.borrow());
+        let keys = Arc::clone(&self.view.keys.borrow());
+        let evidence = directory.get(id).and_then(|peer| {
+            explain::evidence_in_directory(id, peer, &keys, self.view.clock.now())
+        });
+        (evidence, false)
+    }
+}
