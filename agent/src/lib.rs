@@ -12,6 +12,7 @@ pub mod journal;
 pub mod root;
 pub mod session;
 pub mod state;
+pub mod status;
 pub mod tpm;
 pub mod view;
 // agent-node: see agent/NOTICE-agent-node.txt (remove this line when read).
