@@ -9,10 +9,10 @@ pub mod connect;
 pub mod enrol;
 pub mod enforce;
 pub mod journal;
+pub mod resume;
 pub mod root;
 pub mod session;
 pub mod state;
 pub mod status;
 pub mod tpm;
 pub mod view;
-// agent-node: see agent/NOTICE-agent-node.txt (remove this line when read).

@@ -165,12 +165,18 @@ pub fn judge(
     machine: Timestamp,
     boottime: BootTime,
 ) -> (Standing, Anchor) {
-    let fallback = Anchor {
-        time: machine,
-        at: boottime,
-    };
     let Some(recent) = &found.recent else {
-        return (Standing::Held(Hold::NoFloor), fallback);
+        // What the cloud signed last is a lower bound too: enough for its certificate to be valid.
+        let signed = found
+            .held
+            .as_ref()
+            .map(Stored::newest_signed)
+            .unwrap_or_default();
+        let anchor = Anchor {
+            time: machine.max(signed),
+            at: boottime,
+        };
+        return (Standing::Held(Hold::NoFloor), anchor);
     };
     let same_boot = recent.kernel_boot == kernel_boot && recent.boottime() <= boottime;
     let anchor = Anchor {

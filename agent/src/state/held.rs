@@ -123,6 +123,15 @@ impl Stored {
         })
     }
 
+    /// When the newest of the signed objects was issued: it is not earlier than that now.
+    pub fn newest_signed(&self) -> Timestamp {
+        [&self.key_set, &self.deny_list, &self.slice]
+            .into_iter()
+            .map(|object| issued(&object.0))
+            .max()
+            .unwrap_or_default()
+    }
+
     fn svid(&self, signer: Arc<dyn Signer>) -> Result<Svid, Unusable> {
         let chain = self
             .svid_chain

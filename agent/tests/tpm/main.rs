@@ -13,6 +13,7 @@ mod pki;
 mod power;
 mod sealing;
 mod signing;
+mod state;
 mod swtpm;
 
 use edgeward_agent::tpm::{Device, PcrRequest, Priority, Quoted, Tpm, TpmError, quote};

@@ -1,0 +1,238 @@
+//! From what is stored to a node that runs, with or without the cloud.
+//!
+//! The order matters: state and epoch first (may anything be granted on it?), then the clock, then the journal, then
+//! what is held; a boot statement last, if the result names an earlier boot's key.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use edgeward_audit::event::Event;
+use edgeward_audit::{Actor, EventKind};
+use edgeward_evidence::result::CheckedResult;
+use edgeward_identity::Clock;
+use tokio::sync::watch;
+
+use crate::boot::Boot;
+use crate::clock::NodeClock;
+use crate::enforce::{Progress, Recorder};
+use crate::journal::{self, JournalHandle, NoJournal};
+use crate::root::{Root, RootError};
+use crate::session::{Endpoints, Holder, Keeper, Session};
+use crate::state::{Recent, StateError, StateFolder, Stored, Unusable, judge};
+use crate::tpm::Priority;
+use crate::view::{self, CloudLink, Initial, NodeView, Publisher, Standing};
+
+const JOURNAL: &str = "journal";
+
+/// What a node starts from.
+pub struct Start<'a> {
+    pub state_dir: &'a Path,
+    pub root: Arc<dyn Root>,
+    pub boot: Boot,
+    /// The machine's clock; the node's own is put on top.
+    pub machine: Arc<dyn Clock>,
+}
+
+/// A node that is ready: to be enforced, and to talk to the cloud.
+pub struct Resumed {
+    pub view: NodeView,
+    pub journal: JournalHandle,
+    pub session: SessionParts,
+}
+
+/// What becomes a session once enforcement has begun.
+pub struct SessionParts {
+    root: Arc<dyn Root>,
+    boot: Arc<Boot>,
+    view: NodeView,
+    clock: Arc<NodeClock>,
+    publisher: Publisher,
+    keeper: Keeper,
+    journal: JournalHandle,
+}
+
+/// The node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NotResumed {
+    #[error("this machine is not enrolled (no state in {0}): edgeward-agent enrol")]
+    NotEnrolled(PathBuf),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("{0}; enrol again")]
+    Unusable(#[from] Unusable),
+    #[error(transparent)]
+    Journal(#[from] NoJournal),
+    #[error(transparent)]
+    Root(#[from] RootError),
+}
+
+/// Brings back what is stored, as far as it still holds.
+pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
+    let Start {
+        state_dir,
+        root,
+        boot,
+        machine,
+    } = start;
+    let (folder, found) = StateFolder::open(state_dir, root.as_ref()).await?;
+    let (standing, anchor) = judge(&found, boot.kernel(), machine.now(), machine.boottime());
+    let stored = found
+        .held
+        .ok_or_else(|| NotResumed::NotEnrolled(state_dir.to_owned()))?;
+    let recent = found.recent;
+    let clock = Arc::new(NodeClock::new(machine, anchor));
+    let (journal, boot) =
+        journal::open(&state_dir.join(JOURNAL), &stored.node, boot, clock.clone())?;
+    let boot = Arc::new(boot);
+    let signer = root.signer(stored.slot, Priority::Session).await?;
+    let held = stored.open(recent.as_ref(), signer, clock.now())?;
+    let before_boot = recent
+        .as_ref()
+        .map(|recent| recent.last_heartbeat)
+        .unwrap_or_default();
+    let result = held
+        .result
+        .is_some()
+        .then(|| {
+            recent
+                .as_ref()
+                .map(|recent| Arc::from(recent.result.as_slice()))
+        })
+        .flatten();
+    let initial = Initial {
+        svid: held.svid,
+        trust: held.trust,
+        keys: held.keys,
+        slice: held.slice,
+        peers: held.peers,
+        result,
+        overlay: held.overlay,
+        link: CloudLink::never_since(before_boot),
+        standing,
+        cuts: held.cuts,
+    };
+    let (publisher, view) = view::channel(clock.clone(), boot.clone(), initial);
+    if let Some(result) = &held.result {
+        state_boot(
+            root.as_ref(),
+            &stored,
+            &boot,
+            result,
+            &publisher,
+            &journal,
+            clock.as_ref(),
+        )
+        .await;
+    }
+    tell(&journal, &stored, standing, clock.as_ref());
+    let keeper = Keeper {
+        folder,
+        root: root.clone(),
+        boot: boot.clone(),
+        clock: clock.clone(),
+        recent: recent.unwrap_or_else(|| Recent::at(clock.now(), boot.kernel(), clock.boottime())),
+        stored,
+        dirty: false,
+    };
+    let session = SessionParts {
+        root,
+        boot,
+        view: view.clone(),
+        clock,
+        publisher,
+        keeper,
+        journal: journal.clone(),
+    };
+    Ok(Resumed {
+        view,
+        journal,
+        session,
+    })
+}
+
+impl SessionParts {
+    /// `addresses` replace those of the token where there are any.
+    pub fn into_session(
+        mut self,
+        progress: watch::Receiver<Progress>,
+        endpoints: Endpoints,
+        addresses: Vec<String>,
+    ) -> Session {
+        if !addresses.is_empty() {
+            self.keeper.stored.addresses = addresses;
+        }
+        let recorder: Arc<dyn Recorder> = Arc::new(self.journal.clone());
+        Session {
+            root: self.root,
+            boot: self.boot,
+            view: self.view,
+            clock: self.clock,
+            holder: Holder::new(self.publisher, self.keeper, recorder),
+            journal: self.journal,
+            progress,
+            endpoints,
+        }
+    }
+}
+
+/// Makes the boot statement where the result names another boot's key. Without one the node waits for the cloud.
+async fn state_boot(
+    root: &dyn Root,
+    stored: &Stored,
+    boot: &Boot,
+    result: &CheckedResult,
+    publisher: &Publisher,
+    journal: &JournalHandle,
+    clock: &dyn Clock,
+) {
+    let Some(tpm) = result.tpm() else {
+        return;
+    };
+    if result.result().boot_key() == boot.public_key() {
+        return;
+    }
+    let made = root
+        .boot_statement(
+            stored.slot,
+            &stored.node,
+            boot.public_key(),
+            tpm.pcr_selection(),
+        )
+        .await;
+    let statement = match made {
+        Ok(Some(statement)) => statement,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(%error, "no boot statement: peers accept this boot only after the cloud has");
+            return;
+        }
+    };
+    let event = Event::new(
+        clock.now(),
+        Actor::Identity(stored.node.clone()),
+        EventKind::BootStated,
+    )
+    .allowed()
+    .detail("boot", boot.id());
+    match journal.record(event).await {
+        Ok(()) => {
+            let bytes = Arc::from(statement.to_bytes());
+            publisher.boot_statement.send_replace(Some(bytes));
+        }
+        Err(error) => tracing::error!(%error, "no boot statement: it could not be recorded"),
+    }
+}
+
+fn tell(journal: &JournalHandle, stored: &Stored, standing: Standing, clock: &dyn Clock) {
+    let event = |kind| Event::new(clock.now(), Actor::Identity(stored.node.clone()), kind);
+    journal
+        .record_after(event(EventKind::AgentStarted).detail("version", env!("CARGO_PKG_VERSION")));
+    if let Standing::Held(why) = standing {
+        tracing::warn!(%why, "nothing is granted until the cloud answers");
+        journal.record_after(
+            event(EventKind::AgentHeld)
+                .code(why.code())
+                .detail("reason", why),
+        );
+    }
+}

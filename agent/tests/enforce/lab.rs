@@ -1,0 +1,352 @@
+//! Namespaces, and one enforcement in each, on threads and a runtime of its own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use edgeward_agent::enforce::{self, EnforceConfig, Progress, RecordRefused, Recorder};
+use edgeward_agent::status::{self, Status};
+use edgeward_agent::view::{CloudLink, Heard, NodeView, Publisher};
+use edgeward_audit::{Event, EventKind};
+use edgeward_identity::{Clock, SpiffeId, SystemClock, Timestamp};
+use nix::sched::{CloneFlags, setns};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::fleet::{Fleet, Member, overlay};
+
+const TRY: Duration = Duration::from_secs(2);
+
+/// Two namespaces with a cable between them.
+pub struct Namespaces {
+    prefix: String,
+}
+
+pub struct Lab {
+    pub member: Member,
+    pub publisher: Arc<Publisher>,
+    pub recorder: Arc<Memory>,
+    pub result: Arc<[u8]>,
+    pub ipv4: &'static str,
+    view: Option<NodeView>,
+    namespace: PathBuf,
+    folder: tempfile::TempDir,
+    token: CancellationToken,
+    progress: Option<watch::Receiver<Progress>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A journal in memory.
+#[derive(Default)]
+pub struct Memory {
+    events: Mutex<Vec<Event>>,
+    refuse: Mutex<Option<EventKind>>,
+    refused: AtomicUsize,
+}
+
+/// A TCP connection that asks and is answered.
+pub struct Asking(TcpStream);
+
+impl Namespaces {
+    /// `None` where the machine cannot.
+    pub fn new() -> Option<Self> {
+        let able = nix::unistd::geteuid().is_root() && works("ip", "-V") && works("nft", "-v");
+        if !able {
+            return None;
+        }
+        let namespaces = Self {
+            prefix: format!("ewe{}", std::process::id()),
+        };
+        let (a, b) = (namespaces.name("a"), namespaces.name("b"));
+        ip(&["netns", "add", &a]);
+        ip(&["netns", "add", &b]);
+        ip(&[
+            "link", "add", "eth0", "netns", &a, "type", "veth", "peer", "name", "eth0", "netns", &b,
+        ]);
+        for (name, address) in [(&a, "192.0.2.1/24"), (&b, "192.0.2.2/24")] {
+            ip(&["-n", name, "link", "set", "lo", "up"]);
+            ip(&["-n", name, "addr", "add", address, "dev", "eth0"]);
+            ip(&["-n", name, "link", "set", "eth0", "up"]);
+        }
+        Some(namespaces)
+    }
+
+    fn name(&self, node: &str) -> String {
+        format!("{}-{node}", self.prefix)
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for node in ["a", "b"] {
+            let _gone = Command::new("ip")
+                .args(["netns", "del", &self.name(node)])
+                .output();
+        }
+    }
+}
+
+impl Lab {
+    pub fn new(namespaces: &Namespaces, fleet: &Fleet, name: &str) -> Self {
+        let member = fleet.member(name);
+        let (publisher, view) = fleet.view(&member);
+        Self {
+            member,
+            publisher: Arc::new(publisher),
+            recorder: Arc::default(),
+            result: Arc::default(),
+            ipv4: if name == "a" {
+                "192.0.2.1"
+            } else {
+                "192.0.2.2"
+            },
+            view: Some(view),
+            namespace: Path::new("/var/run/netns").join(namespaces.name(name)),
+            folder: tempfile::tempdir().unwrap(),
+            token: CancellationToken::new(),
+            progress: None,
+            thread: None,
+        }
+    }
+
+    pub fn id(&self) -> SpiffeId {
+        self.member.id.clone()
+    }
+
+    pub fn v6(&self) -> Ipv6Addr {
+        overlay(&self.member.id)
+    }
+
+    /// The cloud says that this node passed.
+    pub fn attest(&mut self, fleet: &Fleet, passed: Timestamp) {
+        self.result = fleet.result(&mut self.member, passed);
+        self.publisher
+            .result
+            .send_replace(Some(Arc::clone(&self.result)));
+    }
+
+    /// Starts enforcement inside the namespace.
+    pub fn start(&mut self) {
+        let view = self.view.take().unwrap();
+        let config = EnforceConfig {
+            device: "edgeward0".parse().unwrap(),
+            listen: "[::]:51820".parse().unwrap(),
+            mtu: 1420,
+            status_socket: self.socket(),
+            wireguard_folder: self.folder.path().to_owned(),
+            kernel_leases: true,
+            report_every: Duration::from_millis(500),
+        };
+        let (recorder, token) = (Arc::clone(&self.recorder), self.token.clone());
+        let publisher = Arc::clone(&self.publisher);
+        let namespace = self.namespace.clone();
+        let (tell, told) = mpsc::channel();
+        self.thread = Some(std::thread::spawn(move || {
+            enter(&namespace);
+            // Its threads are made here, and so live in the namespace.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let beating = tokio::spawn(beat(publisher));
+                let enforcement = enforce::start(view, recorder, config, token).await.unwrap();
+                tell.send(enforcement.progress()).unwrap();
+                enforcement.run().await.unwrap();
+                beating.abort();
+            });
+        }));
+        self.progress = Some(told.recv().unwrap());
+    }
+
+    pub fn stop(&mut self) {
+        self.token.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+
+    pub fn progress(&self) -> Progress {
+        *self.progress.as_ref().unwrap().borrow()
+    }
+
+    pub fn status(&self) -> Status {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(status::ask(&self.socket())).unwrap()
+    }
+
+    /// The table of the tunnel, as the kernel has it.
+    pub fn nft(&self) -> String {
+        self.run("nft", &["list", "table", "inet", "edgeward_edgeward0"])
+    }
+
+    pub fn nft_all(&self) -> String {
+        self.run("nft", &["list", "ruleset"])
+    }
+
+    /// What `wg show` makes of the read-only socket, or why it is not asked.
+    pub fn wg_show(&self) -> String {
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(self.folder.path().join("edgeward0.sock"))
+                .unwrap();
+        stream.write_all(b"get=1\n\n").unwrap();
+        stream.set_read_timeout(Some(TRY)).unwrap();
+        let mut answer = vec![0; 65_536];
+        let length = stream.read(&mut answer).unwrap();
+        let text = String::from_utf8(answer[..length].to_vec()).unwrap();
+        assert!(text.contains("public_key="), "{text}");
+        assert!(
+            !text.contains("private_key=") && !text.contains("preshared_key="),
+            "{text}"
+        );
+        text
+    }
+
+    /// Does something in the namespace.
+    fn inside<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = self.namespace.clone();
+        std::thread::spawn(move || {
+            enter(&namespace);
+            act()
+        })
+        .join()
+        .unwrap()
+    }
+
+    fn run(&self, program: &'static str, arguments: &[&'static str]) -> String {
+        let arguments = arguments.to_vec();
+        self.inside(move || {
+            let output = Command::new(program).args(arguments).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("agent.sock")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+impl Memory {
+    pub fn refuse(&self, kind: Option<EventKind>) {
+        *self.refuse.lock() = kind;
+    }
+
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub fn count(&self, kind: EventKind) -> usize {
+        self.kinds().iter().filter(|found| **found == kind).count()
+    }
+
+    pub fn kinds(&self) -> Vec<EventKind> {
+        self.events.lock().iter().map(|event| event.kind).collect()
+    }
+}
+
+#[async_trait]
+impl Recorder for Memory {
+    async fn record(&self, event: Event) -> Result<(), RecordRefused> {
+        if *self.refuse.lock() == Some(event.kind) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(RecordRefused("full".to_owned()));
+        }
+        self.events.lock().push(event);
+        Ok(())
+    }
+
+    fn record_after(&self, event: Event) {
+        self.events.lock().push(event);
+    }
+}
+
+impl Asking {
+    pub fn ask(&mut self) -> std::io::Result<String> {
+        self.0.write_all(b"?")?;
+        let mut answer = [0; 5];
+        self.0.read_exact(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+}
+
+/// Answers every byte with `hello` at the overlay address.
+pub fn serve(lab: &Lab, port: u16) -> JoinHandle<()> {
+    let address = SocketAddr::new(lab.v6().into(), port);
+    let listener = lab.inside(move || TcpListener::bind(address).unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(b"hello").is_ok() {}
+            });
+        }
+    })
+}
+
+pub fn connect(from: &Lab, to: &Lab, port: u16) -> std::io::Result<Asking> {
+    let address = SocketAddr::new(to.v6().into(), port);
+    from.inside(move || {
+        let stream = TcpStream::connect_timeout(&address, TRY)?;
+        stream.set_read_timeout(Some(TRY))?;
+        Ok(Asking(stream))
+    })
+}
+
+pub fn exchange(from: &Lab, to: &Lab, port: u16) -> std::io::Result<String> {
+    connect(from, to, port)?.ask()
+}
+
+pub fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < within, "not within {within:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// The cloud's heartbeats.
+async fn beat(publisher: Arc<Publisher>) {
+    loop {
+        publisher.link.send_modify(|link: &mut CloudLink| {
+            link.heard = Some(Heard {
+                at: SystemClock.boottime(),
+                time: SystemClock.now(),
+            });
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+fn enter(namespace: &Path) {
+    let file = std::fs::File::open(namespace).unwrap();
+    setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+fn works(program: &str, argument: &str) -> bool {
+    let output = Command::new(program).arg(argument).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments:?}: {complaint}");
+}
