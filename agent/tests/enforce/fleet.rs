@@ -28,27 +28,27 @@ use edgeward_wire::v1;
 use crate::lab::Lab;
 
 /// Where node `b` lets node `a` in.
-pub const OPEN_PORT: u16 = 502;
+pub(crate) const OPEN_PORT: u16 = 502;
 const HOUR: Duration = Duration::from_secs(3600);
 const PCRS: [u8; 2] = [0, 7];
 
-pub struct Fleet {
+pub(crate) struct Fleet {
     authority: TestAuthority,
     results: SoftwareKey,
     keys: Arc<KeySet>,
 }
 
 /// A node with everything it was given.
-pub struct Member {
-    pub id: SpiffeId,
-    pub svid: Arc<Svid>,
-    pub tpm: SoftwareTpm,
-    pub boot: Arc<Boot>,
-    pub results: u64,
+pub(crate) struct Member {
+    pub(crate) id: SpiffeId,
+    pub(crate) svid: Arc<Svid>,
+    pub(crate) tpm: SoftwareTpm,
+    pub(crate) boot: Arc<Boot>,
+    pub(crate) results: u64,
 }
 
 impl Fleet {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = SystemClock.now();
         let authority = TestAuthority::new("plant.example");
         let results = SoftwareKey::generate().unwrap();
@@ -75,7 +75,7 @@ impl Fleet {
         }
     }
 
-    pub fn member(&self, name: &str) -> Member {
+    pub(crate) fn member(&self, name: &str) -> Member {
         let now = SystemClock.now();
         let path = format!("node/{name}");
         let (chain, key) = self.authority.chain_with(&path, |params| {
@@ -94,7 +94,7 @@ impl Fleet {
     }
 
     /// A result that says that the member passed at `passed`.
-    pub fn result(&self, member: &mut Member, passed: Timestamp) -> Arc<[u8]> {
+    pub(crate) fn result(&self, member: &mut Member, passed: Timestamp) -> Arc<[u8]> {
         let selection = sha256_selection(&PCRS);
         let profile = member.tpm.profile("gateway", &selection);
         let boot_key = *member.boot.public_key();
@@ -115,7 +115,7 @@ impl Fleet {
             .into()
     }
 
-    pub fn view(&self, member: &Member) -> (Publisher, NodeView) {
+    pub(crate) fn view(&self, member: &Member) -> (Publisher, NodeView) {
         let now = SystemClock.now();
         let link = CloudLink {
             heard: Some(Heard {
@@ -144,7 +144,7 @@ impl Fleet {
     }
 
     /// Policy, results and directories: `a` may reach one port of `b`.
-    pub fn introduce(&self, a: &mut Lab, b: &mut Lab) {
+    pub(crate) fn introduce(&self, a: &mut Lab, b: &mut Lab) {
         let now = SystemClock.now();
         a.attest(self, now);
         b.attest(self, now);
@@ -160,7 +160,7 @@ impl Fleet {
     }
 
     /// Tells `to` where `about` is and what its newest result says.
-    pub fn tell(&self, to: &Lab, about: &Lab) {
+    pub(crate) fn tell(&self, to: &Lab, about: &Lab) {
         let spki = about.member.svid.leaf().key.spki_hash();
         let update = v1::PeerUpdate {
             full: true,
@@ -179,7 +179,7 @@ impl Fleet {
     }
 
     /// The first cut, ordered at `at` only.
-    pub fn cut(&self, at: &Lab, name: &str) {
+    pub(crate) fn cut(&self, at: &Lab, name: &str) {
         let mut floors = CutFloors::default();
         floors.add(
             1,
@@ -282,6 +282,6 @@ fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
 }
 
 /// The overlay address of a member.
-pub fn overlay(id: &SpiffeId) -> Ipv6Addr {
+pub(crate) fn overlay(id: &SpiffeId) -> Ipv6Addr {
     ipv6_of(id)
 }

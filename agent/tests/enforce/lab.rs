@@ -26,16 +26,16 @@ use crate::fleet::{Fleet, Member, overlay};
 const TRY: Duration = Duration::from_secs(2);
 
 /// Two namespaces with a cable between them.
-pub struct Namespaces {
+pub(crate) struct Namespaces {
     prefix: String,
 }
 
-pub struct Lab {
-    pub member: Member,
-    pub publisher: Arc<Publisher>,
-    pub recorder: Arc<Memory>,
-    pub result: Arc<[u8]>,
-    pub ipv4: &'static str,
+pub(crate) struct Lab {
+    pub(crate) member: Member,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) recorder: Arc<Memory>,
+    pub(crate) result: Arc<[u8]>,
+    pub(crate) ipv4: &'static str,
     view: Option<NodeView>,
     namespace: PathBuf,
     folder: tempfile::TempDir,
@@ -46,18 +46,18 @@ pub struct Lab {
 
 /// A journal in memory.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     events: Mutex<Vec<Event>>,
     refuse: Mutex<Option<EventKind>>,
     refused: AtomicUsize,
 }
 
 /// A TCP connection that asks and is answered.
-pub struct Asking(TcpStream);
+pub(crate) struct Asking(TcpStream);
 
 impl Namespaces {
     /// `None` where the machine cannot.
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let able = nix::unistd::geteuid().is_root() && works("ip", "-V") && works("nft", "-v");
         if !able {
             return None;
@@ -95,7 +95,7 @@ impl Drop for Namespaces {
 }
 
 impl Lab {
-    pub fn new(namespaces: &Namespaces, fleet: &Fleet, name: &str) -> Self {
+    pub(crate) fn new(namespaces: &Namespaces, fleet: &Fleet, name: &str) -> Self {
         let member = fleet.member(name);
         let (publisher, view) = fleet.view(&member);
         Self {
@@ -117,16 +117,16 @@ impl Lab {
         }
     }
 
-    pub fn id(&self) -> SpiffeId {
+    pub(crate) fn id(&self) -> SpiffeId {
         self.member.id.clone()
     }
 
-    pub fn v6(&self) -> Ipv6Addr {
+    pub(crate) fn v6(&self) -> Ipv6Addr {
         overlay(&self.member.id)
     }
 
     /// The cloud says that this node passed.
-    pub fn attest(&mut self, fleet: &Fleet, passed: Timestamp) {
+    pub(crate) fn attest(&mut self, fleet: &Fleet, passed: Timestamp) {
         self.result = fleet.result(&mut self.member, passed);
         self.publisher
             .result
@@ -134,7 +134,7 @@ impl Lab {
     }
 
     /// Starts enforcement inside the namespace.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let view = self.view.take().unwrap();
         let config = EnforceConfig {
             device: "edgeward0".parse().unwrap(),
@@ -168,18 +168,18 @@ impl Lab {
         self.progress = Some(told.recv().unwrap());
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.token.cancel();
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
     }
 
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         *self.progress.as_ref().unwrap().borrow()
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -188,16 +188,16 @@ impl Lab {
     }
 
     /// The table of the tunnel, as the kernel has it.
-    pub fn nft(&self) -> String {
+    pub(crate) fn nft(&self) -> String {
         self.run("nft", &["list", "table", "inet", "edgeward_edgeward0"])
     }
 
-    pub fn nft_all(&self) -> String {
+    pub(crate) fn nft_all(&self) -> String {
         self.run("nft", &["list", "ruleset"])
     }
 
     /// What `wg show` makes of the read-only socket, or why it is not asked.
-    pub fn wg_show(&self) -> String {
+    pub(crate) fn wg_show(&self) -> String {
         let mut stream =
             std::os::unix::net::UnixStream::connect(self.folder.path().join("edgeward0.sock"))
                 .unwrap();
@@ -245,19 +245,19 @@ impl Drop for Lab {
 }
 
 impl Memory {
-    pub fn refuse(&self, kind: Option<EventKind>) {
+    pub(crate) fn refuse(&self, kind: Option<EventKind>) {
         *self.refuse.lock() = kind;
     }
 
-    pub fn refused(&self) -> usize {
+    pub(crate) fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }
 
-    pub fn count(&self, kind: EventKind) -> usize {
+    pub(crate) fn count(&self, kind: EventKind) -> usize {
         self.kinds().iter().filter(|found| **found == kind).count()
     }
 
-    pub fn kinds(&self) -> Vec<EventKind> {
+    pub(crate) fn kinds(&self) -> Vec<EventKind> {
         self.events.lock().iter().map(|event| event.kind).collect()
     }
 }
@@ -279,7 +279,7 @@ impl Recorder for Memory {
 }
 
 impl Asking {
-    pub fn ask(&mut self) -> std::io::Result<String> {
+    pub(crate) fn ask(&mut self) -> std::io::Result<String> {
         self.0.write_all(b"?")?;
         let mut answer = [0; 5];
         self.0.read_exact(&mut answer)?;
@@ -288,7 +288,7 @@ impl Asking {
 }
 
 /// Answers every byte with `hello` at the overlay address.
-pub fn serve(lab: &Lab, port: u16) -> JoinHandle<()> {
+pub(crate) fn serve(lab: &Lab, port: u16) -> JoinHandle<()> {
     let address = SocketAddr::new(lab.v6().into(), port);
     let listener = lab.inside(move || TcpListener::bind(address).unwrap());
     std::thread::spawn(move || {
@@ -301,7 +301,7 @@ pub fn serve(lab: &Lab, port: u16) -> JoinHandle<()> {
     })
 }
 
-pub fn connect(from: &Lab, to: &Lab, port: u16) -> std::io::Result<Asking> {
+pub(crate) fn connect(from: &Lab, to: &Lab, port: u16) -> std::io::Result<Asking> {
     let address = SocketAddr::new(to.v6().into(), port);
     from.inside(move || {
         let stream = TcpStream::connect_timeout(&address, TRY)?;
@@ -310,11 +310,11 @@ pub fn connect(from: &Lab, to: &Lab, port: u16) -> std::io::Result<Asking> {
     })
 }
 
-pub fn exchange(from: &Lab, to: &Lab, port: u16) -> std::io::Result<String> {
+pub(crate) fn exchange(from: &Lab, to: &Lab, port: u16) -> std::io::Result<String> {
     connect(from, to, port)?.ask()
 }
 
-pub fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < within, "not within {within:?}: {what}");
