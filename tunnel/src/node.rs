@@ -13,18 +13,20 @@
 //! while waiting for a peer. Time is [`BootTime`], told by the caller; [`Node::poll_timeout`] says when
 //! [`Node::handle_timeout`] has something to do.
 
+mod arming;
 mod counters;
 mod handshakes;
 mod inbound;
 mod load;
 mod outbound;
 mod peer;
+mod table;
 mod timers;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use edgeward_identity::BootTime;
@@ -32,6 +34,7 @@ use foldhash::HashMap;
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 
+pub use arming::{ArmRefused, NotArmed, PeerConfig, Role, TurnRefused};
 pub use counters::{Refusal, Refusals};
 pub use inbound::{Inbound, InboundRun};
 pub use outbound::Sealer;
@@ -41,11 +44,11 @@ pub use timers::{
     REKEY_TIMEOUT,
 };
 
-use crate::routes::{RouteRefused, Routes};
-use crate::wireguard::{Door, Psk, SessionIndex, StaticKeys};
+use crate::wireguard::{Psk, SessionIndex, StaticKeys};
 use counters::Counters;
 use load::Load;
 use peer::{Peer, PeerState};
+use table::Table;
 use timers::Schedule;
 
 /// Most peers of one node.
@@ -65,44 +68,11 @@ pub const OLD_EPOCH_LINGER: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u64);
 
-/// Who starts handshakes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// We start them, and keep the session fresh even when idle: the other side cannot.
-    Initiator,
-    /// We only answer.
-    Responder,
-    /// Plain WireGuard: whoever has something to send.
-    Either,
-}
-
 /// Where a peer is, and which of our addresses it knows us by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub remote: SocketAddr,
     pub local_ip: Option<IpAddr>,
-}
-
-/// What the node needs to know of a peer to talk to it.
-pub struct PeerConfig {
-    pub id: PeerId,
-    /// For status output: the SPIFFE ID.
-    pub name: String,
-    pub role: Role,
-    /// The peer's static key. One key belongs to one peer.
-    pub public_key: [u8; 32],
-    /// Our static key for this peer.
-    pub keys: Arc<StaticKeys>,
-    pub psk: Psk,
-    /// Number of the pre-shared key; grows with every turn.
-    pub epoch: u64,
-    /// From policy, never from the peer. At most [`MAX_PREFIXES_PER_PEER`].
-    pub allowed_ips: Vec<IpNet>,
-    /// Where to look for the peer, best first. At most [`MAX_CANDIDATES`].
-    pub endpoints: Vec<SocketAddr>,
-    /// No packet passes at or after this time.
-    pub valid_until: BootTime,
-    pub persistent_keepalive: Option<Duration>,
 }
 
 /// How the node behaves.
@@ -176,47 +146,6 @@ pub struct PeerStatus {
     pub persistent_keepalive: Option<Duration>,
 }
 
-/// Why a peer was not armed. The caller's fault, or its peer's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ArmRefused {
-    #[error("peer is armed already: cut it first")]
-    Armed,
-    #[error("peer is not armed")]
-    NotArmed,
-    #[error("static key belongs to another peer")]
-    KeyTaken,
-    #[error("static key is our own, or agrees on nothing")]
-    BadKey,
-    #[error("no pre-shared key")]
-    NoPsk,
-    #[error("lease has ended")]
-    LeaseEnded,
-    #[error("too many peers, prefixes, candidates or static keys")]
-    Limit,
-    #[error(transparent)]
-    Route(#[from] RouteRefused),
-    #[error(transparent)]
-    Random(#[from] NoRandomness),
-}
-
-/// Why an epoch was not turned. The caller's fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TurnRefused {
-    #[error("peer is not armed")]
-    Unknown,
-    #[error("epoch is not later than the present one: {0}")]
-    NotLater(u64),
-    #[error("no pre-shared key")]
-    NoPsk,
-    #[error(transparent)]
-    Random(#[from] NoRandomness),
-}
-
-/// The peer is not armed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("peer is not armed")]
-pub struct NotArmed;
-
 /// All peers of one tunnel device.
 pub struct Node {
     config: NodeConfig,
@@ -230,15 +159,6 @@ pub struct Node {
     counters: Counters,
     events: Mutex<VecDeque<Event>>,
     generation: AtomicU64,
-}
-
-#[derive(Default)]
-struct Table {
-    peers: HashMap<PeerId, Arc<Peer>>,
-    by_key: HashMap<[u8; 32], Arc<Peer>>,
-    routes: Routes<Arc<Peer>>,
-    /// One per static key of ours in use; the newest last.
-    doors: Vec<Arc<Door>>,
 }
 
 impl Node {
@@ -259,117 +179,6 @@ impl Node {
 
     pub fn config(&self) -> NodeConfig {
         self.config
-    }
-
-    /// Adds a peer. An initiator's first handshake message goes to `out`.
-    pub fn arm(
-        &self,
-        config: PeerConfig,
-        now: BootTime,
-        out: &mut Vec<Outgoing>,
-    ) -> Result<(), ArmRefused> {
-        self.check_config(&config, now)?;
-        let id = config.id;
-        let (key, prefixes, role) = (config.public_key, config.allowed_ips.clone(), config.role);
-        let peer = {
-            let mut table = self.table.write();
-            table.check_free(id, &key, &prefixes)?;
-            let door = table.door(&config.keys)?;
-            let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-            let peer = Arc::new(Peer::new(config, door, generation, now));
-            for prefix in prefixes {
-                // Cannot fail: the table was checked under the same lock. Refusing half-way would leave routes.
-                if let Err(refused) = table.routes.insert(prefix, Arc::clone(&peer)) {
-                    table.routes.retain(|owner| owner.id != id);
-                    return Err(refused.into());
-                }
-            }
-            table.peers.insert(id, Arc::clone(&peer));
-            table.by_key.insert(key, Arc::clone(&peer));
-            peer
-        };
-        let mut state = peer.state.lock();
-        if role == Role::Initiator {
-            self.start_handshake(&peer, &mut state, now, out);
-        }
-        self.reschedule(&peer, &mut state);
-        Ok(())
-    }
-
-    /// Arms the next pre-shared key beside the present session. An initiator starts the handshake under it at
-    /// once; a responder answers under it only from now on. The old session carries data until the new one does.
-    pub fn turn_epoch(
-        &self,
-        id: PeerId,
-        psk: Psk,
-        epoch: u64,
-        now: BootTime,
-        out: &mut Vec<Outgoing>,
-    ) -> Result<(), TurnRefused> {
-        if !self.config.allow_zero_psk && psk.matches(&[0; 32]) {
-            return Err(TurnRefused::NoPsk);
-        }
-        let peer = self.peer(id).ok_or(TurnRefused::Unknown)?;
-        let mut state = peer.state.lock();
-        if peer.is_cut() {
-            return Err(TurnRefused::Unknown);
-        }
-        if epoch <= state.epoch {
-            return Err(TurnRefused::NotLater(state.epoch));
-        }
-        state.psk = psk;
-        state.epoch = epoch;
-        // Neither a handshake under way nor an unconfirmed answer under the old key may complete any more.
-        self.drop_attempt(&mut state);
-        self.drop_next(&mut state);
-        if peer.role == Role::Initiator {
-            self.start_handshake(&peer, &mut state, now, out);
-        }
-        self.reschedule(&peer, &mut state);
-        Ok(())
-    }
-
-    /// Sets the end of the lease, later or earlier.
-    pub fn extend_lease(&self, id: PeerId, valid_until: BootTime) -> Result<(), NotArmed> {
-        let peer = self.peer(id).ok_or(NotArmed)?;
-        let mut state = peer.state.lock();
-        if peer.is_cut() {
-            return Err(NotArmed);
-        }
-        state.valid_until = valid_until;
-        self.reschedule(&peer, &mut state);
-        Ok(())
-    }
-
-    /// Replaces the prefixes of a peer, all or none.
-    pub fn set_allowed_ips(&self, id: PeerId, prefixes: &[IpNet]) -> Result<(), ArmRefused> {
-        if prefixes.len() > MAX_PREFIXES_PER_PEER {
-            return Err(ArmRefused::Limit);
-        }
-        let mut table = self.table.write();
-        let Some(peer) = table.peers.get(&id).cloned() else {
-            return Err(ArmRefused::NotArmed);
-        };
-        table.check_prefixes(id, prefixes)?;
-        table.routes.retain(|owner| owner.id != id);
-        for prefix in prefixes {
-            table.routes.insert(*prefix, Arc::clone(&peer))?;
-        }
-        *peer.allowed_ips.lock() = prefixes.to_vec();
-        Ok(())
-    }
-
-    /// Replaces the places to look for a peer. A handshake that waits for an answer is repeated at the next
-    /// [`Self::handle_timeout`], and an initiator without session starts one then.
-    pub fn set_endpoints(&self, id: PeerId, endpoints: &[SocketAddr]) -> Result<(), NotArmed> {
-        let peer = self.peer(id).ok_or(NotArmed)?;
-        let mut state = peer.state.lock();
-        if peer.is_cut() {
-            return Err(NotArmed);
-        }
-        state.set_candidates(endpoints);
-        self.reschedule(&peer, &mut state);
-        Ok(())
     }
 
     /// Takes a peer away at once: from the first instruction on the data path refuses it, and when this returns
@@ -514,86 +323,6 @@ impl Node {
         state.psk = Psk::new([0; 32]);
         state.gate = None;
         gone
-    }
-
-    fn check_config(&self, config: &PeerConfig, now: BootTime) -> Result<(), ArmRefused> {
-        if config.allowed_ips.len() > MAX_PREFIXES_PER_PEER
-            || config.endpoints.len() > MAX_CANDIDATES
-        {
-            return Err(ArmRefused::Limit);
-        }
-        if config.public_key == config.keys.public()
-            || config.keys.agree(&config.public_key).is_none()
-        {
-            return Err(ArmRefused::BadKey);
-        }
-        if !self.config.allow_zero_psk && config.psk.matches(&[0; 32]) {
-            return Err(ArmRefused::NoPsk);
-        }
-        if config.valid_until <= now {
-            return Err(ArmRefused::LeaseEnded);
-        }
-        Ok(())
-    }
-}
-
-impl Table {
-    fn check_free(&self, id: PeerId, key: &[u8; 32], prefixes: &[IpNet]) -> Result<(), ArmRefused> {
-        if self.peers.len() >= MAX_PEERS {
-            return Err(ArmRefused::Limit);
-        }
-        if self.peers.contains_key(&id) {
-            return Err(ArmRefused::Armed);
-        }
-        if self.by_key.contains_key(key) {
-            return Err(ArmRefused::KeyTaken);
-        }
-        self.check_prefixes(id, prefixes)
-    }
-
-    fn check_prefixes(&self, id: PeerId, prefixes: &[IpNet]) -> Result<(), ArmRefused> {
-        let mut seen = Vec::with_capacity(prefixes.len());
-        for prefix in prefixes {
-            if self.routes.get(*prefix).is_some_and(|owner| owner.id != id) {
-                return Err(RouteRefused::Taken(prefix.trunc()).into());
-            }
-            seen.push(prefix.trunc());
-        }
-        seen.sort_unstable();
-        let twice = seen.iter().zip(seen.iter().skip(1)).find(|(a, b)| a == b);
-        match twice {
-            Some((twice, _)) => Err(RouteRefused::Taken(*twice).into()),
-            None => Ok(()),
-        }
-    }
-
-    fn door(&mut self, keys: &Arc<StaticKeys>) -> Result<Arc<Door>, ArmRefused> {
-        let public = keys.public();
-        if let Some(door) = self
-            .doors
-            .iter()
-            .find(|door| door.keys().public() == public)
-        {
-            return Ok(Arc::clone(door));
-        }
-        self.drop_unused_doors();
-        if self.doors.len() >= MAX_STATIC_KEYS {
-            return Err(ArmRefused::Limit);
-        }
-        let door = Arc::new(Door::new(Arc::clone(keys)));
-        self.doors.push(Arc::clone(&door));
-        Ok(door)
-    }
-
-    /// Forgets static keys that no peer uses, except the newest.
-    fn drop_unused_doors(&mut self) {
-        let Some(newest) = self.doors.last().cloned() else {
-            return;
-        };
-        let peers = &self.peers;
-        self.doors.retain(|door| {
-            Arc::ptr_eq(door, &newest) || peers.values().any(|peer| Arc::ptr_eq(&peer.door, door))
-        });
     }
 }
 

@@ -4,10 +4,10 @@
 //! namespace they were started in.
 
 pub mod demux;
-pub mod quic_socket;
 mod egress;
 mod ingress;
 pub mod offload;
+pub mod quic_socket;
 mod random;
 mod sending;
 pub(crate) mod stop;
