@@ -4,13 +4,17 @@
 
 pub mod accept;
 pub mod boot;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod connect;
 pub mod enrol;
 pub mod enforce;
 pub mod journal;
+pub mod machine;
 pub mod resume;
 pub mod root;
+pub mod run;
 pub mod session;
 pub mod state;
 pub mod status;

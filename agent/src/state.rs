@@ -115,6 +115,11 @@ impl StateFolder {
         &self.path
     }
 
+    /// Whether a node's state lies in the folder; nothing is opened or made.
+    pub fn is_there(path: &Path) -> bool {
+        path.join(HELD).exists()
+    }
+
     /// Writes `held` within the present epoch.
     pub fn write_held(&self, held: &Stored) -> Result<(), StateError> {
         self.held.write(self.epoch, held)?;

@@ -51,6 +51,11 @@ impl TpmRoot {
         &self.tpm
     }
 
+    /// `TPMT_PUBLIC` of the AK.
+    pub fn ak_public(&self) -> &[u8] {
+        &self.ak_public
+    }
+
     pub fn endorsement(&self) -> &Endorsement {
         &self.endorsement
     }
@@ -200,10 +205,10 @@ impl Root for TpmRoot {
         let selection = selection_of(challenge.pcr_selection.as_ref())?;
         let mut evidence = v1::TpmEvidence {
             quote: Some(wire_quote(self.quote(selection, data).await?)),
-            svid_public,
             ..Default::default()
         };
         if challenge.renew {
+            evidence.svid_public = svid_public;
             let certified = self.certify(slot, data).await?;
             evidence.certify_attest = certified.attest;
             evidence.certify_signature = certified.signature;

@@ -86,7 +86,8 @@ impl Place {
         self
     }
 
-    fn shows_strangers_objects(&self) -> bool {
+    /// Without a resource manager: one client at a time, and everybody's objects in one heap.
+    pub fn shows_strangers_objects(&self) -> bool {
         !MANAGED.iter().any(|managed| self.tcti.starts_with(managed))
     }
 }

@@ -10,12 +10,13 @@ use edgeward_agent::view::{NodeView, Overlay, Publisher, Standing};
 use edgeward_evidence::appraise::appraise;
 use edgeward_evidence::result::{AttestationResult, ResultContext};
 use edgeward_evidence::testing::{SoftwareTpm, sha256_selection};
+use edgeward_identity::deny::Denied;
 use edgeward_identity::overlay::ipv6_of;
 use edgeward_identity::signed::{EVERYBODY, Header, PurposeKey};
 use edgeward_identity::testing::{TestAuthority, validity};
 use edgeward_identity::{
-    Clock, KeySet, Purpose, Secret, SignedObject, Signer, SoftwareKey, SpiffeId, Svid, SystemClock,
-    Tier, Timestamp,
+    Clock, DenyList, KeySet, Purpose, Secret, SignedObject, Signer, SoftwareKey, SpiffeId, Svid,
+    SystemClock, Tier, Timestamp,
 };
 use edgeward_policy::slice::{
     Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Row, SLICE_SCHEMA, Slice,
@@ -152,11 +153,31 @@ impl Fleet {
         a.publisher
             .slice
             .send_replace(Some(held(slice(&id_a, &id_b, Side::From))));
-        b.publisher
-            .slice
-            .send_replace(Some(held(slice(&id_b, &id_a, Side::To))));
+        self.rule(a, b, |_| {});
         self.tell(a, b);
         self.tell(b, a);
+    }
+
+    /// Another policy at `b`: the one rule that lets `a` in, changed.
+    pub(crate) fn rule(&self, a: &Lab, b: &Lab, change: impl FnOnce(&mut Row)) {
+        let mut slice = slice(&b.id(), &a.id(), Side::To);
+        change(&mut slice.interfaces[0].rows[0]);
+        b.publisher.slice.send_replace(Some(held(slice)));
+    }
+
+    /// `at` learns that the key of `whom` is denied, or no longer.
+    pub(crate) fn deny(&self, at: &Lab, whom: &Lab, denied: bool) {
+        let mut trust = self.authority.trust_view();
+        let number = 1 + at.publisher.trust.load().deny.number();
+        let entry = denied.then(|| {
+            let denied = Denied {
+                reason: "quarantined".to_owned(),
+                until: SystemClock.now().plus(HOUR),
+            };
+            (whom.member.svid.leaf().key.spki_hash(), denied)
+        });
+        trust.deny = DenyList::new(number, entry.into_iter().collect()).unwrap();
+        at.publisher.set_trust(trust);
     }
 
     /// Tells `to` where `about` is and what its newest result says.

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,13 +15,15 @@ use edgeward_agent::enforce::{self, EnforceConfig, Progress, RecordRefused, Reco
 use edgeward_agent::status::{self, Status};
 use edgeward_agent::view::{CloudLink, Heard, NodeView, Publisher};
 use edgeward_audit::{Event, EventKind};
-use edgeward_identity::{Clock, SpiffeId, SystemClock, Timestamp};
+use edgeward_identity::{BootTime, Clock, SpiffeId, SystemClock, Timestamp};
 use nix::sched::{CloneFlags, setns};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Fleet, Member, overlay};
+
+static LABS: AtomicUsize = AtomicUsize::new(0);
 
 const TRY: Duration = Duration::from_secs(2);
 
@@ -40,6 +42,7 @@ pub(crate) struct Lab {
     namespace: PathBuf,
     folder: tempfile::TempDir,
     token: CancellationToken,
+    silent: Arc<AtomicBool>,
     progress: Option<watch::Receiver<Progress>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,7 +66,11 @@ impl Namespaces {
             return None;
         }
         let namespaces = Self {
-            prefix: format!("ewe{}", std::process::id()),
+            prefix: format!(
+                "ewe{}-{}",
+                std::process::id(),
+                LABS.fetch_add(1, Ordering::Relaxed)
+            ),
         };
         let (a, b) = (namespaces.name("a"), namespaces.name("b"));
         ip(&["netns", "add", &a]);
@@ -112,6 +119,7 @@ impl Lab {
             namespace: Path::new("/var/run/netns").join(namespaces.name(name)),
             folder: tempfile::tempdir().unwrap(),
             token: CancellationToken::new(),
+            silent: Arc::default(),
             progress: None,
             thread: None,
         }
@@ -147,6 +155,7 @@ impl Lab {
         };
         let (recorder, token) = (Arc::clone(&self.recorder), self.token.clone());
         let publisher = Arc::clone(&self.publisher);
+        let silent = Arc::clone(&self.silent);
         let namespace = self.namespace.clone();
         let (tell, told) = mpsc::channel();
         self.thread = Some(std::thread::spawn(move || {
@@ -158,7 +167,7 @@ impl Lab {
                 .build()
                 .unwrap();
             runtime.block_on(async move {
-                let beating = tokio::spawn(beat(publisher));
+                let beating = tokio::spawn(beat(publisher, silent));
                 let enforcement = enforce::start(view, recorder, config, token).await.unwrap();
                 tell.send(enforcement.progress()).unwrap();
                 enforcement.run().await.unwrap();
@@ -173,6 +182,18 @@ impl Lab {
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
+    }
+
+    /// No heartbeat comes any more, and the last one came 31 seconds ago.
+    pub(crate) fn lose_the_cloud(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+        let ago = Duration::from_secs(31);
+        self.publisher.link.send_modify(|link| {
+            link.heard = Some(Heard {
+                at: BootTime::from_duration(SystemClock.boottime().as_duration() - ago),
+                time: SystemClock.now().minus(ago),
+            });
+        });
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -323,8 +344,8 @@ pub(crate) fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -
 }
 
 /// The cloud's heartbeats.
-async fn beat(publisher: Arc<Publisher>) {
-    loop {
+async fn beat(publisher: Arc<Publisher>, silent: Arc<AtomicBool>) {
+    while !silent.load(Ordering::Relaxed) {
         publisher.link.send_modify(|link: &mut CloudLink| {
             link.heard = Some(Heard {
                 at: SystemClock.boottime(),

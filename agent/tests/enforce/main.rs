@@ -124,3 +124,55 @@ fn two_nodes_meet_by_policy_and_part_by_a_cut() {
         "the table goes with an orderly end"
     );
 }
+
+#[test]
+fn policy_trust_and_silence_take_away_what_they_must() {
+    let Some(namespaces) = Namespaces::new() else {
+        println!("needs root, ip and nft: skipped");
+        return;
+    };
+    let fleet = Fleet::new();
+    let mut a = Lab::new(&namespaces, &fleet, "a");
+    let mut b = Lab::new(&namespaces, &fleet, "b");
+    fleet.introduce(&mut a, &mut b);
+    a.start();
+    b.start();
+    let together = |a: &Lab, b: &Lab| a.progress().binds_open == 1 && b.progress().binds_open == 1;
+    let apart = |a: &Lab, b: &Lab| a.progress().binds_open == 0 && b.progress().binds_open == 0;
+    eventually(SOON, "both are bound", || together(&a, &b));
+    let _open = serve(&b, OPEN_PORT);
+
+    // A rule that ended takes an open connection with it, and the bind.
+    let mut stream = lab::connect(&a, &b, OPEN_PORT).unwrap();
+    assert_eq!(stream.ask().unwrap(), "hello");
+    fleet.rule(&a, &b, |row| row.until = Some(SystemClock.now()));
+    eventually(SOON, "the bind ends with its last rule", || apart(&a, &b));
+    assert!(stream.ask().is_err());
+    fleet.rule(&a, &b, |_| {});
+    eventually(SOON, "the rule is back", || together(&a, &b));
+
+    // A key on the deny-list.
+    let mut stream = lab::connect(&a, &b, OPEN_PORT).unwrap();
+    assert_eq!(stream.ask().unwrap(), "hello");
+    fleet.deny(&b, &a, true);
+    eventually(SOON, "a denied key is cut", || apart(&a, &b));
+    assert!(stream.ask().is_err());
+    assert!(b.recorder.count(EventKind::CutEffected) == 1);
+    fleet.deny(&b, &a, false);
+    eventually(SOON, "the key is accepted again", || together(&a, &b));
+
+    // Cut off from the cloud: `offline` holds, and where it is zero nothing does.
+    b.lose_the_cloud();
+    eventually(SOON, "b knows that it is cut off", || {
+        b.status().link == "cut-off"
+    });
+    assert_eq!(exchange(&a, &b, OPEN_PORT).unwrap(), "hello");
+    let mut stream = lab::connect(&a, &b, OPEN_PORT).unwrap();
+    fleet.rule(&a, &b, |row| {
+        row.offline.own = Some(edgeward_policy::Seconds::new(0))
+    });
+    eventually(SOON, "nothing is left offline", || apart(&a, &b));
+    assert!(stream.ask().is_err());
+    a.stop();
+    b.stop();
+}
