@@ -129,12 +129,14 @@ impl Flows {
         let known = self.flows.get_mut(&key).filter(|flow| {
             let live = flow.allow && ask.now < flow.idle_until && !flow.reopens(packet, direction);
             let remembered = !flow.allow && ask.now < flow.idle_until;
-            flow.generation == party.generation && (live || remembered)
+            live || remembered
         });
         let Some(flow) = known else {
             return self.open(key, packet, length, party, direction, ask);
         };
-        let fresh = flow.epoch == ask.epoch && ask.now < flow.valid_until;
+        let fresh = flow.epoch == ask.epoch
+            && flow.generation == party.generation
+            && ask.now < flow.valid_until;
         if !flow.allow && fresh {
             return self.denied(key);
         }
@@ -152,6 +154,7 @@ impl Flows {
                 return self.end(key, &verdict);
             }
             flow.epoch = ask.epoch;
+            flow.generation = party.generation;
             flow.valid_until = verdict.valid_until;
             let rule = number_of(&mut self.rules, &mut self.rule_numbers, &verdict.rule);
             flow.rule = rule;

@@ -464,19 +464,24 @@ fn a_verdict_ends_at_its_time_even_if_the_flow_is_established() {
 }
 
 #[test]
-fn an_arming_voids_the_flows_of_the_one_before() {
-    let (filter, _) = filter(&[(In, 443)]);
+fn an_arming_voids_the_verdicts_of_the_one_before() {
+    let (filter, ports) = filter(&[(In, 443)]);
     let family = Family::V4;
     check(&filter, &family.tcp((2, 1000), (1, 443), SYN), In, after(0)).unwrap();
-    let later = Party {
-        generation: 11,
-        ..PARTY
-    };
     let data = family.tcp((2, 1000), (1, 443), ACK);
-    assert_eq!(
-        filter.checker(after(0)).check(&data, later, In),
-        Err(DropReason::NoFlow)
-    );
+    let again = |generation| {
+        let party = Party {
+            generation,
+            ..PARTY
+        };
+        filter.checker(after(0)).check(&data, party, In)
+    };
+    assert_eq!(again(11), Ok(()), "asked again, and still allowed");
+    assert_eq!(again(11), Ok(()));
+    assert_eq!(ports.asked.load(Ordering::Relaxed), 2);
+    ports.open.lock().clear();
+    assert_eq!(again(12), Err(DropReason::Denied));
+    assert_eq!(again(11), Err(DropReason::NoFlow));
     assert_eq!(filter.flow_count(), 0);
 }
 
