@@ -75,6 +75,16 @@ impl EkKind {
     }
 }
 
+impl std::fmt::Display for EkKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rsa2048 => "rsa-2048",
+            Self::P256 => "p-256",
+            Self::P384 => "p-384",
+        })
+    }
+}
+
 impl EkChoice {
     fn kinds(self) -> &'static [EkKind] {
         match self {

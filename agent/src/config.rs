@@ -1,0 +1,233 @@
+//! The agent's one configuration file, `agent.toml`.
+//!
+//! Every key has an environment twin: `mtu` is `EDGEWARD_AGENT_MTU`, `tcti` in `[tpm]` is `EDGEWARD_AGENT_TPM__TCTI`.
+//! Durations carry their unit (`"10s"`). Unknown keys are refused with file and line. An empty file is a good one: a
+//! node learns everything else from its token and from the cloud.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edgeward_runtime::config::{self, BadConfig, Twins};
+use edgeward_wire::limits::MAX_ENDPOINTS;
+use edgeward_wire::token::{MAX_ADDRESSES, check_address};
+use serde::Deserialize;
+
+use crate::enforce::{DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig};
+use crate::session::Endpoints;
+use crate::tpm::device::BadPlace;
+use crate::tpm::{EkChoice, Place};
+use crate::view::Endpoint;
+
+/// Where the file is unless said otherwise.
+pub const DEFAULT_PATH: &str = "/etc/edgeward/agent.toml";
+/// Environment variables with our prefix that belong to the command line, not to this file.
+const TWINS: Twins = Twins {
+    prefix: "EDGEWARD_AGENT_",
+    except: &[
+        "EDGEWARD_AGENT_CONFIG",
+        "EDGEWARD_AGENT_LOG",
+        "EDGEWARD_AGENT_COLOR",
+        "EDGEWARD_AGENT_OUTPUT",
+    ],
+};
+/// The value of `tpm.tcti` that stands for tier `software`.
+const NO_TPM: &str = "none";
+const DEFAULT_TCTI: &str = "device:/dev/tpmrm0";
+/// In the range that the TCG leaves to owners (Registry of Reserved TPM 2.0 Handles and Localities, 2.3).
+const DEFAULT_FIRST_HANDLE: u32 = 0x8101_0200;
+const DEFAULT_EPOCH_INDEX: u32 = 0x0180_0e01;
+/// Least MTU of a device that carries IPv6 (RFC 8200 5), in bytes.
+const MIN_MTU: u16 = 1280;
+/// Greatest MTU that leaves room for WireGuard in a UDP datagram, in bytes.
+const MAX_MTU: u16 = 65_000;
+/// Bounds of `report_every`.
+const REPORT_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What survives a restart. Belongs to the agent alone.
+    pub state_dir: PathBuf,
+    /// Sockets, and the boot key: should be in RAM.
+    pub run_dir: PathBuf,
+    /// None: tier `software`.
+    pub tpm: Option<TpmConfig>,
+    /// Addresses of the cloud instead of those in the token; usually empty.
+    pub cloud: Vec<String>,
+    /// `host:port` at which peers reach this node; if empty, the address that reaches the cloud.
+    pub advertise: Vec<String>,
+    /// Loopback only.
+    pub metrics: SocketAddr,
+    pub enforce: EnforceConfig,
+}
+
+/// Which TPM, and what in it is ours.
+#[derive(Clone, Debug)]
+pub struct TpmConfig {
+    pub place: Place,
+    pub ek: EkChoice,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+    wireguard_dir: PathBuf,
+    cloud: Vec<String>,
+    interface: DeviceName,
+    mtu: u16,
+    listen: SocketAddr,
+    advertise: Vec<String>,
+    metrics_listen: SocketAddr,
+    kernel_leases: bool,
+    #[serde(with = "edgeward_runtime::config::duration")]
+    report_every: Duration,
+    tpm: TpmTable,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TpmTable {
+    tcti: String,
+    first_handle: u32,
+    epoch_index: u32,
+    ek: EkChoice,
+}
+
+impl Config {
+    /// Reads and checks `path` with the process's environment. Opens nothing.
+    pub fn load(path: &Path) -> Result<Self, BadConfig> {
+        Self::check(config::load(path, TWINS)?)
+    }
+
+    /// As [`Config::load`], with the environment handed in.
+    pub fn load_with(
+        path: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, BadConfig> {
+        Self::check(config::load_with(path, TWINS, environment)?)
+    }
+
+    /// What the session tells the cloud about how to reach this node.
+    pub fn endpoints(&self, udp_port: u16) -> Endpoints {
+        Endpoints {
+            advertised: self.advertise.clone(),
+            udp_port,
+        }
+    }
+
+    fn check(file: File) -> Result<Self, BadConfig> {
+        if !file.metrics_listen.ip().is_loopback() {
+            return Err(BadConfig::value("metrics_listen", "not a loopback address"));
+        }
+        check_numbers(&file)?;
+        check_addresses(&file)?;
+        Ok(Self {
+            enforce: EnforceConfig {
+                device: file.interface,
+                listen: file.listen,
+                mtu: file.mtu,
+                status_socket: file.run_dir.join("agent.sock"),
+                wireguard_folder: file.wireguard_dir,
+                kernel_leases: file.kernel_leases,
+                report_every: file.report_every,
+            },
+            state_dir: file.state_dir,
+            run_dir: file.run_dir,
+            tpm: file.tpm.check()?,
+            cloud: file.cloud,
+            advertise: file.advertise,
+            metrics: file.metrics_listen,
+        })
+    }
+}
+
+impl TpmTable {
+    fn check(self) -> Result<Option<TpmConfig>, BadConfig> {
+        if self.tcti == NO_TPM {
+            return Ok(None);
+        }
+        let place =
+            Place::parse(&self.tcti, self.first_handle, self.epoch_index).map_err(|bad| {
+                let key = match bad {
+                    BadPlace::Tcti(_) => "tpm.tcti",
+                    BadPlace::Handle(_) => "tpm.first_handle",
+                    BadPlace::NvIndex(_) => "tpm.epoch_index",
+                };
+                BadConfig::value(key, bad.to_string())
+            })?;
+        Ok(Some(TpmConfig { place, ek: self.ek }))
+    }
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/edgeward-agent"),
+            run_dir: PathBuf::from("/run/edgeward"),
+            wireguard_dir: PathBuf::from("/run/wireguard"),
+            cloud: Vec::new(),
+            interface: "edgeward0".parse().expect("a device name"),
+            mtu: DEFAULT_MTU,
+            listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
+            advertise: Vec::new(),
+            metrics_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464),
+            kernel_leases: true,
+            report_every: DEFAULT_REPORT_EVERY,
+            tpm: TpmTable::default(),
+        }
+    }
+}
+
+impl Default for TpmTable {
+    fn default() -> Self {
+        Self {
+            tcti: DEFAULT_TCTI.to_owned(),
+            first_handle: DEFAULT_FIRST_HANDLE,
+            epoch_index: DEFAULT_EPOCH_INDEX,
+            ek: EkChoice::default(),
+        }
+    }
+}
+
+fn check_numbers(file: &File) -> Result<(), BadConfig> {
+    if !(MIN_MTU..=MAX_MTU).contains(&file.mtu) {
+        let bounds = format!("not from {MIN_MTU} to {MAX_MTU} bytes");
+        return Err(BadConfig::value("mtu", bounds));
+    }
+    let [least, most] = REPORT_EVERY;
+    if file.report_every < least || file.report_every > most {
+        return Err(BadConfig::value("report_every", "not from 1s to 1h"));
+    }
+    Ok(())
+}
+
+fn check_addresses(file: &File) -> Result<(), BadConfig> {
+    if file.cloud.len() > MAX_ADDRESSES {
+        return Err(BadConfig::value(
+            "cloud",
+            format!("more than {MAX_ADDRESSES} addresses"),
+        ));
+    }
+    for address in &file.cloud {
+        check_address(address)
+            .map_err(|_| BadConfig::value("cloud", format!("not host:port: {address}")))?;
+    }
+    if file.advertise.len() > MAX_ENDPOINTS {
+        return Err(BadConfig::value(
+            "advertise",
+            format!("more than {MAX_ENDPOINTS} endpoints"),
+        ));
+    }
+    for endpoint in &file.advertise {
+        endpoint
+            .parse::<Endpoint>()
+            .map_err(|error| BadConfig::value("advertise", error.to_string()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

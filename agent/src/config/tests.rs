@@ -1,0 +1,89 @@
+use super::*;
+use std::io::Write;
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, BadConfig> {
+    let mut file = tempfile::Builder::new()
+        .suffix("agent.toml")
+        .tempfile()
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load_with(file.path(), environment)
+}
+
+#[test]
+fn a_value_that_makes_no_sense_is_refused_under_its_key() {
+    for (text, key) in [
+        ("mtu = 1279", "mtu"),
+        ("mtu = 65001", "mtu"),
+        ("metrics_listen = \"0.0.0.0:9464\"", "metrics_listen"),
+        ("report_every = \"0s\"", "report_every"),
+        ("cloud = [\"cloud.example\"]", "cloud"),
+        ("advertise = [\"192.0.2.1\"]", "advertise"),
+        ("[tpm]\ntcti = \"/dev/tpm0\"", "tpm.tcti"),
+        ("[tpm]\nfirst_handle = 0x80000000", "tpm.first_handle"),
+        ("[tpm]\nepoch_index = 1", "tpm.epoch_index"),
+    ] {
+        match load(text, &[]) {
+            Err(BadConfig::Value { key: found, .. }) => assert_eq!(found, key),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_with_its_place() {
+    for (text, place) in [
+        ("\nstate_dirs = \"/tmp\"", ":2:1"),
+        ("interface = \"a/b\"", ":1:13"),
+        ("[tpm]\nek = \"rsa\"", ":2:6"),
+        ("listen = 51820", ":1:10"),
+        ("report_every = 10", ":1:16"),
+    ] {
+        let error = load(text, &[]).unwrap_err().to_string();
+        assert!(error.contains(place), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_empty_file_gets_the_documented_defaults() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.state_dir, Path::new("/var/lib/edgeward-agent"));
+    assert_eq!(
+        config.enforce.status_socket,
+        Path::new("/run/edgeward/agent.sock")
+    );
+    assert_eq!(config.enforce.listen.port(), 51820);
+    assert_eq!(config.enforce.device.as_str(), "edgeward0");
+    assert_eq!(config.metrics, SocketAddr::from(([127, 0, 0, 1], 9464)));
+    assert!(config.enforce.kernel_leases);
+    let tpm = config.tpm.unwrap();
+    assert_eq!(&*tpm.place.tcti, "device:/dev/tpmrm0");
+}
+
+#[test]
+fn twins_win_over_the_file_and_variables_of_the_command_line_are_none() {
+    let config = load(
+        "mtu = 1400\n[tpm]\nek = \"p-256\"\n",
+        &[
+            ("EDGEWARD_AGENT_MTU", "1300"),
+            ("EDGEWARD_AGENT_TPM__TCTI", "none"),
+            ("EDGEWARD_AGENT_CONFIG", "/elsewhere"),
+            ("EDGEWARD_AGENT_LOG_FORMAT", "json"),
+            ("EDGEWARD_LISTEN", "the cloud's"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.enforce.mtu, 1300);
+    assert!(config.tpm.is_none());
+}
+
+#[test]
+fn the_shipped_sample_says_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/agent.toml");
+    let sample = Config::load_with(&path, std::iter::empty()).unwrap();
+    let least = load("", &[]).unwrap();
+    assert_eq!(format!("{sample:?}"), format!("{least:?}"));
+}

@@ -1,0 +1,97 @@
+//! The agent process, in order: machine, state, tunnel, session; then it waits for the end.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_runtime::readiness::{Gate, Readiness};
+use edgeward_runtime::shutdown::Tasks;
+use edgeward_runtime::{monitor, shutdown};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::enforce::{self, Recorder};
+use crate::machine;
+use crate::resume::{Resumed, Start, resume};
+use crate::view::NodeView;
+
+/// Runs the agent until a signal ends it.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let token = shutdown::on_signals().context("signals cannot be watched")?;
+    let metrics = monitor::install()?;
+    let monitor = monitor::bind(config.metrics).await?;
+    let readiness = Readiness::new();
+    let (tunnel_gate, grant_gate) = (readiness.gate("tunnel"), readiness.gate("grants"));
+    let mut tasks = Tasks::new(token.clone());
+    tasks.spawn(
+        "monitor",
+        monitor::serve(monitor, metrics, readiness, token.clone()),
+    );
+
+    let machine = machine::take(&config).await?;
+    // Held until everything has ended.
+    let _lock = machine.lock;
+    let Resumed {
+        view,
+        journal,
+        session,
+    } = resume(Start {
+        state_dir: &config.state_dir,
+        root: machine.root,
+        boot: machine.boot,
+        machine: machine.clock,
+    })
+    .await?;
+    let recorder: Arc<dyn Recorder> = Arc::new(journal.clone());
+    let enforcement = enforce::start(
+        view.clone(),
+        recorder.clone(),
+        config.enforce.clone(),
+        token.clone(),
+    )
+    .await?;
+    tunnel_gate.open();
+    let listen = enforcement.listen();
+    tracing::info!(node = %view.node, %listen, device = %config.enforce.device, "running");
+    let session = session.into_session(
+        enforcement.progress(),
+        config.endpoints(listen.port()),
+        config.cloud,
+    );
+    tasks.spawn("enforcement", enforcement.run());
+    tasks.spawn("session", session.run(token.clone()));
+    tasks.spawn("readiness", follow_grants(view.clone(), grant_gate, token));
+
+    let ended = tasks.run().await;
+    drop(tunnel_gate);
+    let node = Actor::Identity(view.node.clone());
+    recorder.record_after(Event::new(view.clock.now(), node, EventKind::AgentStopped));
+    journal.flush().await;
+    ended?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The gate is open while this node may grant something and knows what: without a policy it can do no work.
+async fn follow_grants(
+    mut view: NodeView,
+    gate: Gate,
+    token: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let grants = view.standing.borrow_and_update().may_grant().is_ok();
+        let knows = view.slice.borrow_and_update().is_some();
+        match grants && knows {
+            true => gate.open(),
+            false => gate.close(),
+        }
+        tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            changed = view.standing.changed() => if changed.is_err() { break },
+            changed = view.slice.changed() => if changed.is_err() { break },
+        }
+    }
+    // The session that writes the view has ended; so will the process.
+    token.cancelled().await;
+    Ok(())
+}
