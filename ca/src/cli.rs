@@ -104,7 +104,8 @@ pub struct Global {
         global = true,
         help_heading = "Options of every command",
         value_enum,
-        default_value_t
+        default_value_t,
+        env = "EDGEWARD_COLOR"
     )]
     pub color: Colour,
 }

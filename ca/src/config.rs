@@ -24,6 +24,7 @@ const TWINS: Twins = Twins {
         "EDGEWARD_CONTEXT",
         "EDGEWARD_CLOUD",
         "EDGEWARD_OUTPUT",
+        "EDGEWARD_COLOR",
         "EDGEWARD_API_KEY",
         "EDGEWARD_TOKEN",
         "EDGEWARD_TEST",

@@ -18,6 +18,9 @@ const PATH: &str = "/api/v1/audit/events";
 const PAGE: u64 = 500;
 /// How long `tail` waits before it asks again after a lost connection.
 const RETRY: Duration = Duration::from_secs(2);
+/// Hex of at least this many characters is cut to so many in tables.
+const LONG_HEX: usize = 40;
+const SHOWN_HEX: usize = 12;
 /// Longest line of a followed answer, in bytes: an event is far smaller.
 const MAX_LINE_BYTES: usize = 256 * 1024;
 
@@ -284,8 +287,26 @@ fn row(event: &EventView) -> [String; 7] {
             .as_deref()
             .map_or_else(|| "-".to_owned(), short),
         or_dash(event.rule.clone().or_else(|| event.code.clone())),
-        pairs(&event.detail),
+        details(event),
     ]
+}
+
+/// Details for a line: hashes, keys and signatures only as far as people compare them. JSON has them whole.
+fn details(event: &EventView) -> String {
+    let shown = event
+        .detail
+        .iter()
+        .map(|(key, value)| (key.clone(), abbreviate(value)))
+        .collect();
+    pairs(&shown)
+}
+
+fn abbreviate(value: &str) -> String {
+    let is_hex = value.len() >= LONG_HEX && value.bytes().all(|b| b.is_ascii_hexdigit());
+    match value.get(..SHOWN_HEX) {
+        Some(start) if is_hex => format!("{start}…"),
+        _ => value.to_owned(),
+    }
 }
 
 /// `node/gw-3` instead of `spiffe://plant.example/node/gw-3`: a table is of one trust domain. JSON has it whole.
@@ -366,6 +387,14 @@ mod tests {
         let mut lines = Lines::default();
         assert_eq!(lines.push(b"id: 1\nda").unwrap(), ["id: 1"]);
         assert_eq!(lines.push(b"ta: x\r\n\n").unwrap(), ["data: x", ""]);
+    }
+
+    #[test]
+    fn only_long_hex_is_cut() {
+        assert_eq!(abbreviate(&"ab".repeat(32)), "abababababab…");
+        assert_eq!(abbreviate("7cdd47eda97e"), "7cdd47eda97e");
+        let text = "a long reason in words that an operator gave for it";
+        assert_eq!(abbreviate(text), text);
     }
 
     #[test]

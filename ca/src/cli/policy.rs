@@ -1,5 +1,6 @@
 //! `edgeward policy`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -156,18 +157,46 @@ fn show_report(session: &Session, report: &PolicyReport) {
     }
     show_lines(&session.screen, &report.errors);
     show_lines(&session.screen, &report.openings);
-    let summary: Vec<String> = report
-        .summary
-        .iter()
-        .map(|(what, count)| format!("{count} {what}"))
-        .collect();
     let verdict = match report.ok {
         true => "ok".to_owned(),
-        false => format!("{} errors", report.errors.len()),
+        false => count(
+            u64::try_from(report.errors.len()).unwrap_or(u64::MAX),
+            "error",
+            "errors",
+        ),
     };
     session
         .screen
-        .line(&format!("{verdict}: {}", summary.join(", ")));
+        .line(&format!("{verdict}: {}", in_words(&report.summary)));
+}
+
+/// What there is, in the order in which a policy is read; what there is none of is left out.
+fn in_words(summary: &BTreeMap<String, u64>) -> String {
+    const WORDS: [(&str, &str, &str); 9] = [
+        ("files", "file", "files"),
+        ("profiles", "profile", "profiles"),
+        ("groups", "group", "groups"),
+        ("operator_groups", "operator group", "operator groups"),
+        ("services", "service", "services"),
+        ("interfaces", "interface", "interfaces"),
+        ("windows", "window", "windows"),
+        ("rules", "rule", "rules"),
+        ("tests", "test", "tests"),
+    ];
+    let of = |key: &str| summary.get(key).copied().unwrap_or(0);
+    let mut words: Vec<String> = WORDS
+        .iter()
+        .filter(|(key, ..)| of(key) > 0)
+        .map(|(key, one, many)| count(of(key), one, many))
+        .collect();
+    if of("tests_failed") > 0 {
+        words.push(format!("{} failed", of("tests_failed")));
+    }
+    words.join(", ")
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn show_lines(screen: &Screen, lines: &[String]) {
@@ -193,4 +222,26 @@ fn table(policies: &[PolicyView]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_none_of_is_left_out_and_one_is_not_many() {
+        let summary = [
+            ("files", 2),
+            ("rules", 1),
+            ("windows", 0),
+            ("operator_groups", 3),
+            ("tests", 5),
+            ("tests_failed", 0),
+        ]
+        .map(|(key, number)| (key.to_owned(), number));
+        assert_eq!(
+            in_words(&summary.into()),
+            "2 files, 3 operator groups, 1 rule, 5 tests"
+        );
+    }
 }

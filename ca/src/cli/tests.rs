@@ -63,3 +63,27 @@ fn options_of_all_commands_may_stand_after_them() {
     .unwrap();
     assert_eq!(cli.global.context.as_deref(), Some("./x"));
 }
+
+#[test]
+fn the_twins_of_the_command_line_are_not_taken_for_keys_of_the_configuration() {
+    fn walk(command: &clap::Command, found: &mut Vec<String>) {
+        let twins = command.get_arguments().filter_map(clap::Arg::get_env);
+        found.extend(twins.filter_map(|name| name.to_str()).map(str::to_owned));
+        command.get_subcommands().for_each(|sub| walk(sub, found));
+    }
+    let mut twins = Vec::new();
+    walk(&Cli::command(), &mut twins);
+    assert!(twins.contains(&"EDGEWARD_COLOR".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("edgeward.toml");
+    std::fs::write(
+        &path,
+        "trust_domain = \"plant.example\"\nlisten = \"127.0.0.1:7443\"\n",
+    )
+    .unwrap();
+    for twin in twins {
+        let environment = std::iter::once((twin.clone(), "x".to_owned()));
+        let loaded = crate::config::Config::load_with(&path, environment);
+        assert!(loaded.is_ok(), "{twin}: {}", loaded.unwrap_err());
+    }
+}
