@@ -182,12 +182,21 @@ mod tests {
     fn silence_is_asked_once_more_and_then_stale() {
         let mut schedule = schedule();
         assert_eq!(schedule.poll(at(100), false, draw(1, 0)), asked(1));
-        assert_eq!(schedule.poll(at(105), false, draw(2, 0)), Step::Wait(at(110)));
+        assert_eq!(
+            schedule.poll(at(105), false, draw(2, 0)),
+            Step::Wait(at(110))
+        );
         assert_eq!(schedule.poll(at(110), false, draw(3, 0)), asked(3));
-        assert_eq!(schedule.poll(at(119), false, draw(4, 0)), Step::Wait(at(120)));
+        assert_eq!(
+            schedule.poll(at(119), false, draw(4, 0)),
+            Step::Wait(at(120))
+        );
         assert_eq!(schedule.poll(at(120), false, draw(5, 0)), Step::Stale);
         assert_eq!(schedule.answered(&[3; 32], at(120), 0), None);
-        assert!(matches!(schedule.poll(at(120), false, draw(6, 0)), Step::Wait(_)));
+        assert!(matches!(
+            schedule.poll(at(120), false, draw(6, 0)),
+            Step::Wait(_)
+        ));
     }
 
     #[test]
@@ -220,6 +229,9 @@ mod tests {
         schedule.hasten(at(101));
         assert_eq!(schedule.poll(at(101), false, draw(2, 0)), asked(2));
         schedule.hasten(at(102));
-        assert_eq!(schedule.poll(at(102), false, draw(3, 0)), Step::Wait(at(111)));
+        assert_eq!(
+            schedule.poll(at(102), false, draw(3, 0)),
+            Step::Wait(at(111))
+        );
     }
 }

@@ -26,7 +26,6 @@ const TWINS: Twins = Twins {
         "EDGEWARD_OUTPUT",
         "EDGEWARD_COLOR",
         "EDGEWARD_API_KEY",
-        "EDGEWARD_TOKEN",
         "EDGEWARD_TEST",
     ],
 };
@@ -143,11 +142,9 @@ impl Config {
             .map_err(|error| BadConfig::value("name", error.to_string()))?;
         let database = match &file.database {
             None => Database::file(file.data_dir.join("edgeward.db")),
-            Some(text) => text
-                .parse()
-                .map_err(|error: crate::store::StoreError| {
-                    BadConfig::value("database", error.to_string())
-                })?,
+            Some(text) => text.parse().map_err(|error: crate::store::StoreError| {
+                BadConfig::value("database", error.to_string())
+            })?,
         };
         if !file.metrics_listen.ip().is_loopback() {
             return Err(BadConfig::value("metrics_listen", "not a loopback address"));
@@ -213,7 +210,10 @@ fn check_attest(attest: &Attest) -> Result<(), BadConfig> {
         return Err(BadConfig::value("attest.interval", "not between 1s and 1h"));
     }
     if attest.jitter > attest.interval / 2 {
-        return Err(BadConfig::value("attest.jitter", "more than half of the interval"));
+        return Err(BadConfig::value(
+            "attest.jitter",
+            "more than half of the interval",
+        ));
     }
     if attest.deadline.is_zero() || attest.deadline > Duration::from_secs(60) {
         return Err(BadConfig::value("attest.deadline", "zero or more than 60s"));
@@ -235,11 +235,14 @@ fn advertised(mut named: Vec<String>, listen: SocketAddr) -> Result<Vec<String>,
         return Err(BadConfig::value("advertise", "more than 8 addresses"));
     }
     for address in &named {
-        let good = address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+        let good = address.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
         if !good {
-            return Err(BadConfig::value("advertise", format!("not host:port: {address}")));
+            return Err(BadConfig::value(
+                "advertise",
+                format!("not host:port: {address}"),
+            ));
         }
     }
     Ok(named)
@@ -302,19 +305,30 @@ mod tests {
     #[test]
     fn an_unspecified_address_needs_an_advertised_one() {
         let error = load("trust_domain = \"plant.example\"\n", &[]).unwrap_err();
-        assert!(matches!(error, BadConfig::Value { key: "advertise", .. }));
+        assert!(matches!(
+            error,
+            BadConfig::Value {
+                key: "advertise",
+                ..
+            }
+        ));
     }
 
     #[test]
     fn an_unknown_key_is_refused_with_file_and_line() {
-        let error = load(&format!("{LEAST}listne = 1\n"), &[]).unwrap_err().to_string();
+        let error = load(&format!("{LEAST}listne = 1\n"), &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("edgeward.toml:3:1"), "{error}");
     }
 
     #[test]
     fn the_least_configuration_gets_the_documented_defaults() {
         let config = load(LEAST, &[]).unwrap();
-        assert_eq!(config.id.to_string(), "spiffe://plant.example/cloud/edgeward");
+        assert_eq!(
+            config.id.to_string(),
+            "spiffe://plant.example/cloud/edgeward"
+        );
         assert_eq!(config.attest.interval, Duration::from_secs(60));
         assert_eq!(config.metrics, default_metrics());
         assert_eq!(config.advertise, ["127.0.0.1:7443"]);
@@ -324,7 +338,10 @@ mod tests {
     fn twins_win_over_the_file() {
         let config = load(
             LEAST,
-            &[("EDGEWARD_ATTEST__INTERVAL", "5s"), ("EDGEWARD_ATTEST__JITTER", "1s")],
+            &[
+                ("EDGEWARD_ATTEST__INTERVAL", "5s"),
+                ("EDGEWARD_ATTEST__JITTER", "1s"),
+            ],
         )
         .unwrap();
         assert_eq!(config.attest.interval, Duration::from_secs(5));

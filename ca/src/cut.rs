@@ -189,7 +189,11 @@ impl NodeControl {
         }
         tx.deny_keys(name, code, &member.keys).await?;
         let deny = tx.raise_deny_list(now).await?;
-        for kind in [taking.kind, EventKind::CutOrdered, EventKind::DenyListRaised] {
+        for kind in [
+            taking.kind,
+            EventKind::CutOrdered,
+            EventKind::DenyListRaised,
+        ] {
             let event = Event::new(now, by.clone(), kind)
                 .subject(member.id.clone())
                 .code(code)

@@ -38,7 +38,6 @@ mod refusal;
 pub mod roots;
 mod token;
 
-
 pub(crate) use admit::overlay_of;
 pub use refusal::EnrolRefused;
 pub use token::RETRY_FOR;
@@ -122,11 +121,10 @@ impl EnrolService {
         };
         about.token.clone_from(&begin.token_id);
         about.name.clone_from(&begin.wanted_name);
-        let token = hub
-            .store
-            .token(&begin.token_id)
-            .await?
-            .ok_or_else(|| EnrolRefused::TokenUnknown(begin.token_id.chars().take(64).collect()))?;
+        let token =
+            hub.store.token(&begin.token_id).await?.ok_or_else(|| {
+                EnrolRefused::TokenUnknown(begin.token_id.chars().take(64).collect())
+            })?;
         token::check_secret(&token, &begin.token_secret)?;
         let candidate = Candidate::parse(begin, &self.roots, hub.clock.now())?;
         let root = candidate.root_id();
@@ -136,8 +134,8 @@ impl EnrolService {
             .reservations
             .enter((token.id.clone(), root.as_str().to_owned()));
         let policy = hub.policy();
-        let measured = measured(policy.as_deref(), &token.labels)
-            .map_err(crate::attest::Refusal::from)?;
+        let measured =
+            measured(policy.as_deref(), &token.labels).map_err(crate::attest::Refusal::from)?;
         if matches!(candidate.rooted, Rooted::Software { .. }) && !measured.software {
             return Err(EnrolRefused::SoftwareTier);
         }
@@ -161,7 +159,11 @@ impl EnrolService {
                 answer(answers, enrol_response::Step::Pending(pending)).await;
                 Ok(())
             }
-            Admitted::Issued { answer: issued, node, key } => {
+            Admitted::Issued {
+                answer: issued,
+                node,
+                key,
+            } => {
                 metrics::counter!("edgeward_enrolments_total").increment(1);
                 tracing::info!(%node, "enrolled");
                 answer(answers, enrol_response::Step::Issued(*issued)).await;
@@ -202,8 +204,12 @@ impl EnrolService {
         let hub = &self.hub;
         let mut tx = hub.store.begin("enrol.acknowledge").await?;
         tx.acknowledge_svid(node.name(), key).await?;
-        let event = Event::new(hub.clock.now(), node.clone(), EventKind::EnrolmentAcknowledged)
-            .subject(node.clone());
+        let event = Event::new(
+            hub.clock.now(),
+            node.clone(),
+            EventKind::EnrolmentAcknowledged,
+        )
+        .subject(node.clone());
         hub.audit.record_in(&mut tx, event).await?;
         tx.commit().await?;
         Ok(())
@@ -214,8 +220,12 @@ impl EnrolService {
         let code = refused.code();
         metrics::counter!("edgeward_enrolments_refused_total", "code" => code).increment(1);
         match refused.alerts() {
-            true => tracing::error!(remote = %caller.remote, code, reason = %refused, "somebody takes over a name or a machine"),
-            false => tracing::info!(remote = %caller.remote, code, reason = %refused, "enrolment refused"),
+            true => {
+                tracing::error!(remote = %caller.remote, code, reason = %refused, "somebody takes over a name or a machine")
+            }
+            false => {
+                tracing::info!(remote = %caller.remote, code, reason = %refused, "enrolment refused")
+            }
         }
         let kind = match refused.is_about_token() {
             true => EventKind::TokenRefused,
@@ -336,9 +346,7 @@ async fn proof(
         () = reservation.evicted() => return Err(EnrolRefused::Evicted),
     };
     match step {
-        enrol_request::Step::Proof(proof) => {
-            proof.proof.ok_or(EnrolRefused::Incomplete("proof"))
-        }
+        enrol_request::Step::Proof(proof) => proof.proof.ok_or(EnrolRefused::Incomplete("proof")),
         _ => Err(EnrolRefused::Order),
     }
 }
@@ -378,3 +386,6 @@ impl Enrolment for EnrolService {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -283,7 +283,10 @@ impl Hub {
         if let Some(before) = before {
             before.displaced.cancel();
         }
-        #[allow(clippy::cast_precision_loss, reason = "a count of sessions is far below 2^52")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "a count of sessions is far below 2^52"
+        )]
         metrics::gauge!("edgeward_sessions").set(self.sessions() as f64);
         number
     }
@@ -297,7 +300,10 @@ impl Hub {
         {
             sessions.remove(name);
         }
-        #[allow(clippy::cast_precision_loss, reason = "a count of sessions is far below 2^52")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "a count of sessions is far below 2^52"
+        )]
         metrics::gauge!("edgeward_sessions").set(sessions.len() as f64);
     }
 

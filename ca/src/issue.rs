@@ -106,7 +106,13 @@ impl Issuer {
         lifetime: Duration,
         now: Timestamp,
     ) -> Result<Issued, IssueFault> {
-        self.issue(id, Kind::Operator, key, lifetime.min(MAX_OPERATOR_LIFETIME), now)
+        self.issue(
+            id,
+            Kind::Operator,
+            key,
+            lifetime.min(MAX_OPERATOR_LIFETIME),
+            now,
+        )
     }
 
     /// The cloud's own SVID. Its chain ends with the root, so that a bootstrap token's pin can be met.
@@ -141,16 +147,21 @@ impl Issuer {
         // X.520 bounds a common name at 64 characters. It is for people; nothing reads it.
         let common_name: String = id.name().chars().take(64).collect();
         let not_after = now.plus(lifetime).min(self.not_after);
-        let mut params =
-            parameters(&common_name, &id.to_string(), now.minus(BACKDATE), not_after)?;
+        let mut params = parameters(
+            &common_name,
+            &id.to_string(),
+            now.minus(BACKDATE),
+            not_after,
+        )?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let issuer = rcgen::Issuer::from_ca_cert_der(&self.certificate, Issuing(self.signer.as_ref()))
-            .map_err(CertificateFault::from)?;
+        let issuer =
+            rcgen::Issuer::from_ca_cert_der(&self.certificate, Issuing(self.signer.as_ref()))
+                .map_err(CertificateFault::from)?;
         let certificate = params
             .signed_by(&Holder(key), &issuer)
             .map_err(CertificateFault::from)?;

@@ -143,7 +143,11 @@ impl CloudKeys {
     }
 
     /// Opens the keys in `data`; renews what is due if the root key is at hand.
-    pub fn open(data: &Path, trust_domain: &TrustDomain, now: Timestamp) -> Result<Self, KeysFault> {
+    pub fn open(
+        data: &Path,
+        trust_domain: &TrustDomain,
+        now: Timestamp,
+    ) -> Result<Self, KeysFault> {
         Self::open_folder(&folder_of(data), trust_domain, now)
     }
 
@@ -160,7 +164,10 @@ impl CloudKeys {
             true => Some(Arc::new(files::read_key(&root_path)?)),
             false => None,
         };
-        if root.as_ref().is_some_and(|key| *key.public_key() != root_key) {
+        if root
+            .as_ref()
+            .is_some_and(|key| *key.public_key() != root_key)
+        {
             return Err(KeysFault::Mismatch("root.key"));
         }
         let open = |name: &str| -> Result<Arc<dyn Signer>, KeysFault> {
@@ -238,7 +245,8 @@ impl CloudKeys {
                     let publics = [&self.results, &self.control, &self.log]
                         .map(|signer| *signer.public_key());
                     let number = header.number.saturating_add(1);
-                    let set = sign_key_set(&self.trust_domain, root.as_ref(), &publics, number, now)?;
+                    let set =
+                        sign_key_set(&self.trust_domain, root.as_ref(), &publics, number, now)?;
                     files::write_public(&self.folder.join("keyset"), &set.to_bytes())?;
                     self.key_set.store(Arc::new(set));
                 }
@@ -416,8 +424,8 @@ fn one_certificate(path: &Path) -> Result<CertificateDer<'static>, KeysFault> {
 }
 
 fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, KeysFault> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|_| BundleError::Certificate)?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|_| BundleError::Certificate)?;
     Ok(PublicKey::from_spki_der(parsed.public_key().raw)?)
 }
 

@@ -18,3 +18,5 @@ pub mod enrol;
 pub mod hub;
 pub mod run;
 pub mod session;
+#[cfg(test)]
+mod testing;

@@ -8,9 +8,7 @@ use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
 use edgeward_audit::record::BootId;
 use edgeward_identity::tls::Credentials;
-use edgeward_identity::{
-    Clock, DenyList, SystemClock, TrustView,
-};
+use edgeward_identity::{Clock, DenyList, SystemClock, TrustView};
 use edgeward_runtime::readiness::Readiness;
 use edgeward_runtime::shutdown::Tasks;
 use edgeward_runtime::{monitor, shutdown};
@@ -44,7 +42,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
-    start(Arc::new(config), listener, Arc::new(SystemClock), &readiness, &mut tasks).await?;
+    start(
+        Arc::new(config),
+        listener,
+        Arc::new(SystemClock),
+        &readiness,
+        &mut tasks,
+    )
+    .await?;
     tasks.run().await?;
     tracing::info!("ended");
     Ok(())
@@ -74,7 +79,11 @@ pub async fn start(
     let audit = Arc::new(audit);
     first_start::operators(&store, &audit, admin.as_ref(), clock.now()).await?;
     audit
-        .record(Event::new(clock.now(), Actor::Cloud, EventKind::CloudStarted))
+        .record(Event::new(
+            clock.now(),
+            Actor::Cloud,
+            EventKind::CloudStarted,
+        ))
         .await?;
     let trust = Arc::new(ArcSwap::from_pointee(TrustView {
         bundle: keys.bundle(),
@@ -98,8 +107,10 @@ pub async fn start(
     for refused in refused {
         tracing::warn!(%refused, "left out of the ek trust store");
     }
-    let control: Arc<dyn Control> =
-        Arc::new(NodeControl::new(hub.clone(), roots::views(&config.ek_roots)?));
+    let control: Arc<dyn Control> = Arc::new(NodeControl::new(
+        hub.clone(),
+        roots::views(&config.ek_roots)?,
+    ));
     let api = Api::new(
         store.clone(),
         audit.clone(),
@@ -113,11 +124,9 @@ pub async fn start(
     let credentials = Credentials::new(&svid);
     let refused = audit.clone();
     let refused_clock = clock.clone();
-    let grpc = tonic::service::Routes::new(
-        EnrolService::new(hub.clone(), ek_roots).into_server(),
-    )
-    .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
-    .into_axum_router();
+    let grpc = tonic::service::Routes::new(EnrolService::new(hub.clone(), ek_roots).into_server())
+        .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
+        .into_axum_router();
     let server = Server {
         credentials: credentials.clone(),
         trust,
@@ -135,7 +144,14 @@ pub async fn start(
     tasks.spawn("hub", hub.clone().run(token.clone()));
     tasks.spawn(
         "upkeep",
-        upkeep::run(keys, credentials, config.id.clone(), store.clone(), clock.clone(), token.clone()),
+        upkeep::run(
+            keys,
+            credentials,
+            config.id.clone(),
+            store.clone(),
+            clock.clone(),
+            token.clone(),
+        ),
     );
     let writing = tokio::spawn(writer.run(log_stop.clone()));
     port_gate.open();
@@ -154,7 +170,6 @@ pub async fn start(
     });
     Ok(hub)
 }
-
 
 fn settings(config: &Config) -> Settings {
     Settings {

@@ -30,8 +30,8 @@ use tower::ServiceExt;
 
 mod connections;
 
-pub use connections::{Caller, Connections};
 use crate::crowd::{Crowd, Place, source_of};
+pub use connections::{Caller, Connections};
 
 /// A TLS handshake must end within this time.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -126,13 +126,21 @@ impl Server {
         drop(listener);
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-            tracing::warn!(open = tasks.len(), "requests were still open at the deadline");
+            tracing::warn!(
+                open = tasks.len(),
+                "requests were still open at the deadline"
+            );
         }
         Ok(())
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, place: Place<IpAddr>) {
+async fn connection(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    place: Place<IpAddr>,
+) {
     // A small answer should not wait for the next one; failing to say so costs time only.
     let _ = stream.set_nodelay(true);
     let (stream, caller) = match handshake(&shared, stream, remote, &place).await {
@@ -156,7 +164,10 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, 
                 .enter(peer.spki_hash(), caller.ended.clone());
             // Denied between the handshake and the entry: the entry came too late for whoever closes.
             let now = shared.server.clock.now();
-            if peer.still_accepted(&shared.server.trust.load(), now).is_err() {
+            if peer
+                .still_accepted(&shared.server.trust.load(), now)
+                .is_err()
+            {
                 return;
             }
             let leaf_ends = tokio::time::sleep(peer.not_after().since(now));
@@ -186,7 +197,9 @@ async fn handshake(
         () = place.evicted() => return Err(Rejected::Evicted),
         () = shared.stop.cancelled() => return Err(Rejected::Evicted),
     };
-    let stream = accepted.map_err(|_| Rejected::Slow)?.map_err(|error| rejected(&error))?;
+    let stream = accepted
+        .map_err(|_| Rejected::Slow)?
+        .map_err(|error| rejected(&error))?;
     let (_, tls) = stream.get_ref();
     let trust = shared.server.trust.load();
     let peer = VerifiedPeer::of_tls(tls, &trust, &Kind::ALL, shared.server.clock.now())
@@ -207,7 +220,11 @@ async fn http(shared: &Shared, stream: TlsStream<TcpStream>, caller: Caller) {
     let ended = caller.ended.clone();
     let (grpc, rest) = (shared.server.grpc.clone(), shared.server.rest.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let router = if is_grpc(&request) { grpc.clone() } else { rest.clone() };
+        let router = if is_grpc(&request) {
+            grpc.clone()
+        } else {
+            rest.clone()
+        };
         dispatch(router, request, caller.clone())
     });
     let builder = builder();
@@ -270,12 +287,17 @@ fn rejected(error: &std::io::Error) -> Rejected {
         .get_ref()
         .and_then(|source| source.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidCertificate(reason)) => Rejected::Certificate(reason.to_string()),
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            Rejected::Certificate(reason.to_string())
+        }
         _ => Rejected::Tls(error.to_string()),
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a count of connections is far below 2^52")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a count of connections is far below 2^52"
+)]
 fn count(number: usize) -> f64 {
     number as f64
 }

@@ -201,11 +201,11 @@ impl Session for SessionService {
         let (out, receiver) = mpsc::channel(MAX_QUEUED);
         let service = self.clone();
         tokio::spawn(async move {
-            service
-                .serve(caller, peer, request.into_inner(), out)
-                .await;
+            service.serve(caller, peer, request.into_inner(), out).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -137,32 +137,41 @@ pub(crate) fn appraised(
         (Some(profile), Some(_)) => appraise(evidence, profile),
         // A machine without a TPM is where its profiles allow that; there is nothing to compare.
         (Some(_), None) if !measured.software => {
-            return Err(Refusal::Appraisal("tier software".to_owned(), "tier_software"));
+            return Err(Refusal::Appraisal(
+                "tier software".to_owned(),
+                "tier_software",
+            ));
         }
         (Some(_) | None, _) => appraise_without_profile(evidence),
     };
     if appraisal.state() == AttestationState::Failed {
-        let reasons: Vec<String> = appraisal.reasons().iter().map(ToString::to_string).collect();
-        let code = appraisal
+        let reasons: Vec<String> = appraisal
             .reasons()
-            .first()
-            .map_or("profile_mismatch", edgeward_evidence::appraise::Mismatch::code);
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let code = appraisal.reasons().first().map_or(
+            "profile_mismatch",
+            edgeward_evidence::appraise::Mismatch::code,
+        );
         return Err(Refusal::Appraisal(reasons.join("; "), code));
     }
     Ok(appraisal)
 }
 
 fn verify(answer: &Answer, expected: &Expected<'_>) -> Result<VerifiedEvidence, Refusal> {
-    match (answer, expected.row.root.ek(), TpmTier::new(expected.row.tier)) {
+    match (
+        answer,
+        expected.row.root.ek(),
+        TpmTier::new(expected.row.tier),
+    ) {
         (Answer::Tpm(evidence), Some(ek), Some(tier)) => {
             if expected.renew && evidence.svid == SvidProof::Current {
                 return Err(Refusal::NotCertified);
             }
             let ek_digest: Digest = ek.parse().map_err(|_| Refusal::Stored)?;
-            let ak =
-                AttestationKey::from_public(&expected.row.ak).map_err(|_| Refusal::Stored)?;
-            let svid =
-                SvidKey::from_public(expected.svid_public).map_err(|_| Refusal::Stored)?;
+            let ak = AttestationKey::from_public(&expected.row.ak).map_err(|_| Refusal::Stored)?;
+            let svid = SvidKey::from_public(expected.svid_public).map_err(|_| Refusal::Stored)?;
             Ok(verify_attestation(
                 evidence,
                 &AttestExpected {

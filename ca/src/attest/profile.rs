@@ -120,8 +120,10 @@ fn merge(profiles: &[&policy::Profile], mode: Mode) -> Result<ProfileFields, Unm
             .firmware_deny
             .extend(profile.firmware_deny.iter().copied());
         for (index, values) in &profile.pcrs {
-            let values: BTreeSet<String> =
-                values.iter().map(|value| value.to_ascii_lowercase()).collect();
+            let values: BTreeSet<String> = values
+                .iter()
+                .map(|value| value.to_ascii_lowercase())
+                .collect();
             let common = match fields.pcr.get(index) {
                 None => values,
                 Some(before) => before.intersection(&values).cloned().collect(),
@@ -153,7 +155,10 @@ mod tests {
             pcrs: pcrs
                 .iter()
                 .map(|(index, values)| {
-                    (*index, values.iter().map(|value| value.repeat(32)).collect())
+                    (
+                        *index,
+                        values.iter().map(|value| value.repeat(32)).collect(),
+                    )
                 })
                 .collect::<BTreeMap<_, _>>(),
             firmware_deny: vec![],
@@ -167,13 +172,22 @@ mod tests {
     fn profiles_that_contradict_each_other_are_refused() {
         let one = profile("one", &[(7, &["aa"])]);
         let value = profile("two", &[(7, &["bb"])]);
-        assert_eq!(merge(&[&one, &value], Mode::Enforce), Err(Unmeasurable::Values(7)));
+        assert_eq!(
+            merge(&[&one, &value], Mode::Enforce),
+            Err(Unmeasurable::Values(7))
+        );
         let mut bank = profile("two", &[(7, &["aa"])]);
         bank.bank = policy::PcrBank::Sha384;
-        assert!(matches!(merge(&[&one, &bank], Mode::Enforce), Err(Unmeasurable::Banks(_))));
+        assert!(matches!(
+            merge(&[&one, &bank], Mode::Enforce),
+            Err(Unmeasurable::Banks(_))
+        ));
         let mut tier = profile("two", &[(7, &["aa"])]);
         tier.tiers = vec![Tier::Listed];
-        assert!(matches!(merge(&[&one, &tier], Mode::Enforce), Err(Unmeasurable::Tiers(_))));
+        assert!(matches!(
+            merge(&[&one, &tier], Mode::Enforce),
+            Err(Unmeasurable::Tiers(_))
+        ));
     }
 
     #[test]
@@ -191,6 +205,9 @@ mod tests {
         let measured = measured(None, &Labels::new()).unwrap();
         assert_eq!(measured.profile, None);
         assert!(!measured.software);
-        assert_eq!(measured.selection.indexes().collect::<Vec<_>>(), DEFAULT_PCRS);
+        assert_eq!(
+            measured.selection.indexes().collect::<Vec<_>>(),
+            DEFAULT_PCRS
+        );
     }
 }

@@ -77,7 +77,8 @@ pub(super) async fn admit(hub: &Hub, proven: Proven<'_>) -> Result<Admitted, Enr
         true => None,
         false => {
             let name = &decided.row.name;
-            tx.deny_keys(name, "superseded", &decided.superseded).await?;
+            tx.deny_keys(name, "superseded", &decided.superseded)
+                .await?;
             Some(tx.raise_deny_list(now).await?)
         }
     };

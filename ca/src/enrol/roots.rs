@@ -113,9 +113,11 @@ fn sorted_files(folder: &Path) -> Result<Vec<PathBuf>, RootsFault> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(fault)?.path();
-        let known = path
-            .extension()
-            .is_some_and(|ending| ["pem", "der", "crt", "cer"].iter().any(|known| ending == *known));
+        let known = path.extension().is_some_and(|ending| {
+            ["pem", "der", "crt", "cer"]
+                .iter()
+                .any(|known| ending == *known)
+        });
         if known {
             paths.push(path);
         }
@@ -168,8 +170,15 @@ mod tests {
     fn a_line_that_is_no_digest_is_refused_by_number() {
         let folder = tempfile::tempdir().unwrap();
         let good = "ab".repeat(32);
-        fs::write(folder.path().join("listed.txt"), format!("# ours\n{good} # box 1\nxyz\n")).unwrap();
-        assert!(matches!(load(folder.path()), Err(RootsFault::Digest { line: 3, .. })));
+        fs::write(
+            folder.path().join("listed.txt"),
+            format!("# ours\n{good} # box 1\nxyz\n"),
+        )
+        .unwrap();
+        assert!(matches!(
+            load(folder.path()),
+            Err(RootsFault::Digest { line: 3, .. })
+        ));
     }
 
     #[test]

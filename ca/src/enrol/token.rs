@@ -61,7 +61,11 @@ pub(super) fn choose_name(
         (None, "") => return Err(EnrolRefused::NameMissing),
         (_, wanted) => wanted,
     };
-    if token.name.as_ref().is_some_and(|pattern| !pattern.matches(name)) {
+    if token
+        .name
+        .as_ref()
+        .is_some_and(|pattern| !pattern.matches(name))
+    {
         return Err(refused());
     }
     SpiffeId::new(trust_domain, Kind::Node, name).map_err(|_| refused())
@@ -108,7 +112,10 @@ mod tests {
     fn a_wrong_secret_is_told_like_an_unknown_token() {
         assert_eq!(code(check_secret(&token(), b"guess")), "token_refused");
         assert_eq!(code(check_secret(&token(), b"")), "token_refused");
-        assert_eq!(EnrolRefused::TokenUnknown(String::new()).code(), "token_refused");
+        assert_eq!(
+            EnrolRefused::TokenUnknown(String::new()).code(),
+            "token_refused"
+        );
         assert_eq!(code(check_secret(&token(), b"secret")), "ok");
     }
 
@@ -120,11 +127,26 @@ mod tests {
         assert_eq!(check(&token(), NOW), "ok");
         assert_eq!(check(&token(), late), "token_expired");
         assert_eq!(check(&TokenRow { used: 1, ..token() }, NOW), "token_used");
-        assert_eq!(check(&TokenRow { revoked: Some(NOW), ..token() }, NOW), "token_revoked");
-        let bound = TokenRow { ek: Some("ab".to_owned()), ..token() };
+        assert_eq!(
+            check(
+                &TokenRow {
+                    revoked: Some(NOW),
+                    ..token()
+                },
+                NOW
+            ),
+            "token_revoked"
+        );
+        let bound = TokenRow {
+            ek: Some("ab".to_owned()),
+            ..token()
+        };
         assert_eq!(check(&bound, NOW), "token_ek_mismatch");
         let software = RootId::of_key(&edgeward_identity::SpkiHash::from_bytes([1; 32]));
-        assert_eq!(code(check_use(&bound, &software, None, false, NOW)), "token_ek_mismatch");
+        assert_eq!(
+            code(check_use(&bound, &software, None, false, NOW)),
+            "token_ek_mismatch"
+        );
     }
 
     #[test]
@@ -153,8 +175,10 @@ mod tests {
                 name: pattern.map(|pattern| pattern.parse().unwrap()),
                 ..token()
             };
-            choose_name(&token, wanted, &domain)
-                .map_or_else(|refused| refused.code().to_owned(), |id| id.name().to_owned())
+            choose_name(&token, wanted, &domain).map_or_else(
+                |refused| refused.code().to_owned(),
+                |id| id.name().to_owned(),
+            )
         };
         assert_eq!(choose(None, ""), "node_name_missing");
         assert_eq!(choose(None, "a/b"), "node_name_refused");

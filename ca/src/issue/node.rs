@@ -23,7 +23,9 @@ pub struct NodeGrant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Occasion {
     /// The token whose use was just consumed, or may be retried.
-    Enrolment { token: String },
+    Enrolment {
+        token: String,
+    },
     Renewal,
 }
 
@@ -91,7 +93,13 @@ impl Issuer {
             deny_number,
         };
         let result = AttestationResult::new(evidence, appraisal, &context)?;
-        let issued = self.issue(&grant.id, Kind::Node, evidence.svid_key(), grant.lifetime, now)?;
+        let issued = self.issue(
+            &grant.id,
+            Kind::Node,
+            evidence.svid_key(),
+            grant.lifetime,
+            now,
+        )?;
         Ok(NodeIssued { issued, result })
     }
 }

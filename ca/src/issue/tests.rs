@@ -1,6 +1,6 @@
+use edgeward_identity::SoftwareKey;
 use edgeward_identity::bundle::spki_hash_of_certificate;
 use edgeward_identity::svid::check_intermediate;
-use edgeward_identity::SoftwareKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
@@ -32,15 +32,15 @@ fn another_kind_or_trust_domain_gets_no_certificate() {
     let (_folder, keys) = keys();
     let key = SoftwareKey::generate().unwrap();
     let node = id(Kind::Node, "a");
-    let refused = keys
-        .issuer()
-        .issue_operator(&node, key.public_key(), Duration::from_secs(60), NOW);
+    let refused =
+        keys.issuer()
+            .issue_operator(&node, key.public_key(), Duration::from_secs(60), NOW);
     assert!(matches!(refused, Err(IssueFault::Kind(Kind::Node))));
     let other = TrustDomain::new("other.example").unwrap();
     let foreign = SpiffeId::new(&other, Kind::Operator, "a").unwrap();
-    let refused = keys
-        .issuer()
-        .issue_operator(&foreign, key.public_key(), Duration::from_secs(60), NOW);
+    let refused =
+        keys.issuer()
+            .issue_operator(&foreign, key.public_key(), Duration::from_secs(60), NOW);
     assert!(matches!(refused, Err(IssueFault::TrustDomain(_))));
 }
 
@@ -65,7 +65,12 @@ fn no_certificate_outlives_its_issuer() {
     let issuer = keys.issuer();
     let late = issuer.not_after().minus(Duration::from_secs(3600));
     let issued = issuer
-        .issue_operator(&id(Kind::Operator, "a"), key.public_key(), MAX_OPERATOR_LIFETIME, late)
+        .issue_operator(
+            &id(Kind::Operator, "a"),
+            key.public_key(),
+            MAX_OPERATOR_LIFETIME,
+            late,
+        )
         .unwrap();
     assert_eq!(issued.leaf.not_after, issuer.not_after());
 }
@@ -76,7 +81,12 @@ fn a_leaf_has_every_must_of_the_x509_svid_standard_and_nothing_else() {
     let key = SoftwareKey::generate().unwrap();
     let issued = keys
         .issuer()
-        .issue_operator(&id(Kind::Operator, "li"), key.public_key(), Duration::from_secs(3600), NOW)
+        .issue_operator(
+            &id(Kind::Operator, "li"),
+            key.public_key(),
+            Duration::from_secs(3600),
+            NOW,
+        )
         .unwrap();
     let leaf = parsed(&issued.chain[0]);
     let names = leaf.subject_alternative_name().unwrap().unwrap();
@@ -103,7 +113,11 @@ fn signing_certificates_have_every_must_of_the_x509_svid_standard() {
     let (_folder, keys) = keys();
     let svid = keys
         .issuer()
-        .issue_cloud(&id(Kind::Cloud, "c"), Arc::new(SoftwareKey::generate().unwrap()), NOW)
+        .issue_cloud(
+            &id(Kind::Cloud, "c"),
+            Arc::new(SoftwareKey::generate().unwrap()),
+            NOW,
+        )
         .unwrap();
     let [_, issuing, root] = svid.chain() else {
         panic!("leaf, issuing, root");
@@ -116,7 +130,10 @@ fn signing_certificates_have_every_must_of_the_x509_svid_standard() {
         let usage = certificate.key_usage().unwrap().unwrap();
         assert!(usage.critical && usage.value.key_cert_sign());
         let names = certificate.subject_alternative_name().unwrap().unwrap();
-        assert_eq!(names.value.general_names, [GeneralName::URI("spiffe://plant.example")]);
+        assert_eq!(
+            names.value.general_names,
+            [GeneralName::URI("spiffe://plant.example")]
+        );
     }
     assert_eq!(spki_hash_of_certificate(root).unwrap(), keys.root_pin());
 }
@@ -129,7 +146,12 @@ fn serial_numbers_do_not_repeat() {
     let serials: std::collections::BTreeSet<String> = (0..64)
         .map(|_| {
             issuer
-                .issue_operator(&id(Kind::Operator, "a"), key.public_key(), Duration::from_secs(60), NOW)
+                .issue_operator(
+                    &id(Kind::Operator, "a"),
+                    key.public_key(),
+                    Duration::from_secs(60),
+                    NOW,
+                )
                 .unwrap()
                 .leaf
                 .serial

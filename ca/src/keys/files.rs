@@ -186,7 +186,10 @@ mod tests {
     fn a_torn_or_foreign_key_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.key");
-        for text in ["", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+        for text in [
+            "",
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        ] {
             write(&path, text.as_bytes(), PRIVATE).unwrap();
             assert!(matches!(read_key(&path), Err(FileFault::Content { .. })));
         }

@@ -116,7 +116,12 @@ fn each_key_signs_for_its_own_purpose_only() {
     for purpose in [Purpose::Keys, Purpose::Journal] {
         assert!(keys.sign(label(purpose), &1).is_err());
     }
-    for purpose in [Purpose::Results, Purpose::Policy, Purpose::DenyList, Purpose::Control] {
+    for purpose in [
+        Purpose::Results,
+        Purpose::Policy,
+        Purpose::DenyList,
+        Purpose::Control,
+    ] {
         let object = SignedObject::parse(&keys.sign(label(purpose), &1).unwrap()).unwrap();
         let expect = Expect {
             purpose,
@@ -133,13 +138,20 @@ fn each_key_signs_for_its_own_purpose_only() {
         assert!(object.open(&set, &other).is_err());
     }
     let results = SignedObject::parse(&keys.sign(label(Purpose::Results), &1).unwrap()).unwrap();
-    assert!(results.open_with_key(keys.control.public_key(), &Expect {
-        purpose: Purpose::Results,
-        trust_domain: &domain(),
-        audience: EVERYBODY,
-        least_number: 0,
-        now: NOW,
-    }).is_err());
+    assert!(
+        results
+            .open_with_key(
+                keys.control.public_key(),
+                &Expect {
+                    purpose: Purpose::Results,
+                    trust_domain: &domain(),
+                    audience: EVERYBODY,
+                    least_number: 0,
+                    now: NOW,
+                }
+            )
+            .is_err()
+    );
 }
 
 #[test]

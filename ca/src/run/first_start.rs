@@ -26,16 +26,13 @@ pub(super) struct Admin {
 }
 
 /// Opens the trust domain, or makes it together with the first operator's key and certificate.
-pub(super) fn keys(
-    config: &Config,
-    now: Timestamp,
-) -> anyhow::Result<(CloudKeys, Option<Admin>)> {
+pub(super) fn keys(config: &Config, now: Timestamp) -> anyhow::Result<(CloudKeys, Option<Admin>)> {
     let keys = match CloudKeys::exist(&config.data)? {
         true => CloudKeys::open(&config.data, &config.trust_domain, now),
         false => {
             tracing::info!(trust_domain = %config.trust_domain, "first start: making the trust domain");
             CloudKeys::create(&config.data, &config.trust_domain, now, |keys| {
-                make_admin(&config.data, keys, now)
+                make_admin(config, keys, now)
             })
         }
     }
@@ -44,7 +41,8 @@ pub(super) fn keys(
     Ok((keys, admin))
 }
 
-/// Where the first operator's `admin.key`, `admin.crt` and `bundle.json` are: to be taken to the operator's machine.
+/// The first operator's context: `context.toml`, `admin.key`, `admin.crt`, `bundle.json`. To be taken to the operator's
+/// machine (`edgeward context add`).
 pub fn admin_folder(data: &Path) -> PathBuf {
     data.join(ADMIN)
 }
@@ -92,13 +90,16 @@ pub(super) async fn policy(store: &Store) -> anyhow::Result<Option<CompiledPolic
     };
     let compiled = CompiledPolicy::compile(&files, number).map_err(|report| {
         let first = report.diagnostics.first().map(ToString::to_string);
-        anyhow::anyhow!("policy {number} no longer compiles: {}", first.unwrap_or_default())
+        anyhow::anyhow!(
+            "policy {number} no longer compiles: {}",
+            first.unwrap_or_default()
+        )
     })?;
     Ok(Some(compiled))
 }
 
-fn make_admin(data: &Path, keys: &CloudKeys, now: Timestamp) -> Result<(), KeysFault> {
-    let folder = admin_folder(data);
+fn make_admin(config: &Config, keys: &CloudKeys, now: Timestamp) -> Result<(), KeysFault> {
+    let folder = admin_folder(&config.data);
     files::private_directory(&folder)?;
     let key = SoftwareKey::generate()?;
     let id = SpiffeId::new(keys.trust_domain(), Kind::Operator, ADMIN)
@@ -110,6 +111,12 @@ fn make_admin(data: &Path, keys: &CloudKeys, now: Timestamp) -> Result<(), KeysF
     files::write_key(&folder.join("admin.key"), &key)?;
     files::write_certificates(&folder.join("admin.crt"), &issued.chain)?;
     files::write_public(&folder.join("bundle.json"), &keys.bundle().to_spiffe_json())?;
+    let context = format!(
+        "addresses = {:?}\ntrust_domain = {:?}\nbundle = \"bundle.json\"\ncertificate = \"admin.crt\"\nkey = \"admin.key\"\n",
+        config.advertise,
+        keys.trust_domain().as_str(),
+    );
+    files::write_public(&folder.join("context.toml"), context.as_bytes())?;
     Ok(())
 }
 
@@ -127,4 +134,3 @@ fn read_admin(data: &Path) -> anyhow::Result<Option<Admin>> {
         expires: leaf.not_after,
     }))
 }
-

@@ -34,7 +34,9 @@ fn domain() -> TrustDomain {
 }
 
 async fn who(Extension(caller): Extension<Caller>) -> String {
-    let id = caller.peer.map_or("nobody".to_owned(), |peer| peer.id().to_string());
+    let id = caller
+        .peer
+        .map_or("nobody".to_owned(), |peer| peer.id().to_string());
     format!("{id} {}", hex::encode(caller.exporter))
 }
 
@@ -60,9 +62,10 @@ impl Cloud {
             clock: Arc::new(SystemClock),
             connections: Connections::new(),
             grpc: Router::new(),
-            rest: Router::new()
-                .route("/who", get(who))
-                .route("/slow", get(|| async { tokio::time::sleep(Duration::from_secs(1)).await })),
+            rest: Router::new().route("/who", get(who)).route(
+                "/slow",
+                get(|| async { tokio::time::sleep(Duration::from_secs(1)).await }),
+            ),
             on_refused: Arc::new(move |_, reason| told.lock().push(reason)),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -86,7 +89,12 @@ impl Cloud {
         let issued = self
             .keys
             .issuer()
-            .issue_operator(&id, edgeward_identity::Signer::public_key(&*key), Duration::from_secs(600), SystemClock.now())
+            .issue_operator(
+                &id,
+                edgeward_identity::Signer::public_key(&*key),
+                Duration::from_secs(600),
+                SystemClock.now(),
+            )
             .unwrap();
         Svid::new(issued.chain, key).unwrap()
     }
@@ -116,21 +124,27 @@ impl Cloud {
     async fn connect(&self, config: rustls::ClientConfig) -> std::io::Result<(Client, [u8; 32])> {
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("cloud").unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let stream = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await?;
         let exporter = stream
             .get_ref()
             .1
             .export_keying_material([0; 32], EVIDENCE_EXPORTER_LABEL, None)
             .unwrap();
-        let (client, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let (client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
         tokio::spawn(connection);
         Ok((client, exporter))
     }
 }
 
 async fn ask(client: &mut Client, path: &str) -> Result<String, hyper::Error> {
-    let request = Request::get(path).header("host", "cloud").body(http_body_util::Empty::new()).unwrap();
+    let request = Request::get(path)
+        .header("host", "cloud")
+        .body(http_body_util::Empty::new())
+        .unwrap();
     let response = client.send_request(request).await?;
     let body = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8(body.to_vec()).unwrap())
@@ -175,7 +189,10 @@ async fn an_open_connection_of_a_key_that_gets_denied_is_closed_at_once() {
     let cloud = Cloud::start().await;
     let li = cloud.operator("li");
     let (mut denied, _) = cloud.connect(cloud.with(&li)).await.unwrap();
-    let (mut other, _) = cloud.connect(cloud.with(&cloud.operator("wang"))).await.unwrap();
+    let (mut other, _) = cloud
+        .connect(cloud.with(&cloud.operator("wang")))
+        .await
+        .unwrap();
     ask(&mut denied, "/who").await.unwrap();
     ask(&mut other, "/who").await.unwrap();
     cloud.deny(li.leaf().key.spki_hash());
@@ -196,7 +213,12 @@ async fn a_thousand_half_open_handshakes_keep_nobody_out() {
         lingering.push(stream);
     }
     let (mut client, _) = cloud.connect(cloud.anonymous()).await.unwrap();
-    assert!(ask(&mut client, "/who").await.unwrap().starts_with("nobody"));
+    assert!(
+        ask(&mut client, "/who")
+            .await
+            .unwrap()
+            .starts_with("nobody")
+    );
     // Those beyond the bound of one source were closed.
     let mut first = lingering.swap_remove(0);
     assert_eq!(first.read(&mut [0; 8]).await.unwrap_or(0), 0);
@@ -208,10 +230,16 @@ async fn every_request_carries_who_asks_and_on_which_connection() {
     let (mut anonymous, exporter) = cloud.connect(cloud.anonymous()).await.unwrap();
     let answer = ask(&mut anonymous, "/who").await.unwrap();
     assert_eq!(answer, format!("nobody {}", hex::encode(exporter)));
-    let (mut li, other) = cloud.connect(cloud.with(&cloud.operator("li"))).await.unwrap();
+    let (mut li, other) = cloud
+        .connect(cloud.with(&cloud.operator("li")))
+        .await
+        .unwrap();
     assert_ne!(exporter, other);
     let answer = ask(&mut li, "/who").await.unwrap();
-    assert_eq!(answer, format!("spiffe://plant.example/operator/li {}", hex::encode(other)));
+    assert_eq!(
+        answer,
+        format!("spiffe://plant.example/operator/li {}", hex::encode(other))
+    );
 }
 
 #[tokio::test]

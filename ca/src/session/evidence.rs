@@ -113,7 +113,10 @@ impl Live {
         );
         // A quarantine that comes now waits, and then sees this certificate's key.
         let _changes = hub.changes.lock().await;
-        if !hub.member(&self.name).is_some_and(|member| member.is_active()) {
+        if !hub
+            .member(&self.name)
+            .is_some_and(|member| member.is_active())
+        {
             return Err(Weighed::Ended(SessionEnded::Cancelled));
         }
         let now = hub.clock.now();
@@ -121,7 +124,13 @@ impl Live {
         let made = hub
             .keys
             .issuer()
-            .issue_node(&judged.evidence, &judged.appraisal, &grant, hub.deny_number(), now)
+            .issue_node(
+                &judged.evidence,
+                &judged.appraisal,
+                &grant,
+                hub.deny_number(),
+                now,
+            )
             .map_err(|error| match error {
                 NodeNotIssued::Result(refused) => Weighed::Refused(refused.into()),
                 other => {
@@ -150,7 +159,10 @@ impl Live {
             return Err(Weighed::Ended(SessionEnded::Cancelled));
         }
         tx.insert_svid(&row).await?;
-        hub.audit.record_in(&mut tx, event).await.map_err(HubFault::from)?;
+        hub.audit
+            .record_in(&mut tx, event)
+            .await
+            .map_err(HubFault::from)?;
         tx.commit().await?;
         hub.update_member(&self.name, |member| {
             member.keys.retain(|(known, _)| *known != key);

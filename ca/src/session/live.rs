@@ -70,8 +70,7 @@ impl Live {
             live.attach(slice.as_ref());
         }
         let heartbeat = live.heartbeat()?;
-        let welcome =
-            opening::welcome(hub, &member, boot, heartbeat, slice.as_ref()).await?;
+        let welcome = opening::welcome(hub, &member, boot, heartbeat, slice.as_ref()).await?;
         live.send(Body::Welcome(welcome))?;
         let event = Event::new(hub.clock.now(), live.id(), EventKind::SessionOpened)
             .subject(live.id())
@@ -184,7 +183,12 @@ impl Live {
             tracing::warn!(node = %self.id(), "no evidence in time");
             let reason = "no answer to a challenge and its repetition".to_owned();
             self.hub
-                .fell(&member, AttestationState::Stale, "challenge_unanswered", reason)
+                .fell(
+                    &member,
+                    AttestationState::Stale,
+                    "challenge_unanswered",
+                    reason,
+                )
                 .await;
         }
         Ok(())
@@ -257,8 +261,8 @@ impl Live {
         let key = match known {
             Some(key) => key.clone(),
             None => {
-                let verified = JournalKeyStatement::parse(batch.statement_bytes())
-                    .and_then(|statement| {
+                let verified =
+                    JournalKeyStatement::parse(batch.statement_bytes()).and_then(|statement| {
                         statement.verify(&self.id(), self.opened.peer.key(), now)
                     });
                 match verified {
@@ -379,11 +383,14 @@ impl Live {
 fn draw() -> Result<Draw, SessionEnded> {
     let random = SystemRandom::new();
     let mut bytes = [0; 8];
-    let failed = || SessionEnded::Store(crate::store::StoreError::Unavailable("random source".to_owned()));
+    let failed = || {
+        SessionEnded::Store(crate::store::StoreError::Unavailable(
+            "random source".to_owned(),
+        ))
+    };
     random.fill(&mut bytes).map_err(|_| failed())?;
     Ok(Draw {
         nonce: Nonce::draw(&random).map_err(|_| failed())?,
         random: u64::from_be_bytes(bytes),
     })
 }
-

@@ -19,8 +19,8 @@ pub(super) async fn open(
     peer: Arc<VerifiedPeer>,
     hello: v1::Hello,
 ) -> Result<(Opened, Member, BootId), SessionEnded> {
-    let boot_key = PublicKey::from_point(&hello.boot_key)
-        .map_err(|_| SessionEnded::Hello("boot key"))?;
+    let boot_key =
+        PublicKey::from_point(&hello.boot_key).map_err(|_| SessionEnded::Hello("boot key"))?;
     let boot: [u8; 16] = hello
         .boot_id
         .as_slice()
