@@ -26,6 +26,8 @@ use screen::{Colour, Format, Screen};
 /// What the service logs unless told otherwise; the other commands only warn.
 const SERVICE_LOG: &str = "info";
 const COMMAND_LOG: &str = "warn";
+/// The TPM library's wrapper calls errors what we expect, such as a key that is not there yet; ours say what matters.
+const QUIET: &str = "tss_esapi=off";
 
 /// The edge of Edgeward: attested identity, tunnels, access per interface.
 #[derive(Debug, Parser)]
@@ -190,10 +192,8 @@ fn perform(cli: Cli, screen: Screen) -> Result<(), Failure> {
         Command::Run(_) => SERVICE_LOG,
         _ => COMMAND_LOG,
     };
-    telemetry::init(
-        cli.global.log.as_deref().unwrap_or(log),
-        cli.global.log_format,
-    )?;
+    let log = format!("{QUIET},{}", cli.global.log.as_deref().unwrap_or(log));
+    telemetry::init(&log, cli.global.log_format)?;
     if matches!(&cli.command, Command::Run(arguments) if arguments.check) {
         return Ok(());
     }
