@@ -15,6 +15,8 @@ use edgeward_wire::v1;
 
 use crate::tpm::{Priority, SvidSlot, TpmError};
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod software;
 mod tpm;
 

@@ -13,6 +13,7 @@ use edgeward_identity::{Clock, Kind};
 use edgeward_wire::limits::{ALPN_H2, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_MESSAGE_BYTES};
 use edgeward_wire::v1::session_client::SessionClient;
 use edgeward_wire::v1::{self, cloud_message, node_message};
+use rustls::AlertDescription;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -50,6 +51,15 @@ const STORE_EVERY: Duration = Duration::from_secs(300);
 /// How many heartbeats may name a newer deny-list than ours before the session is begun anew.
 const MAX_BEHIND: u32 = 3;
 
+/// Alerts by which a server says that it does not take a certificate.
+const REJECTIONS: [AlertDescription; 5] = [
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::UnknownCA,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateUnknown,
+];
+
 /// The agent's side of the session.
 pub struct Session {
     pub root: Arc<dyn Root>,
@@ -76,7 +86,9 @@ pub enum SessionEnded {
     #[error(transparent)]
     NotConnected(#[from] NotConnected),
     #[error("stream failed: {0}")]
-    Stream(#[from] Box<tonic::Status>),
+    Stream(#[source] Box<tonic::Status>),
+    #[error("the cloud does not accept this node's certificate: quarantined, removed, or ended")]
+    Rejected,
     #[error("cloud ended the session: {0}")]
     Goodbye(String),
     #[error("cloud ended the stream")]
@@ -156,9 +168,9 @@ impl Session {
             let mut down = client
                 .attach(ReceiverStream::new(requests))
                 .await
-                .map_err(Box::new)?
+                .map_err(stream_failed)?
                 .into_inner();
-            let first = down.message().await.map_err(Box::new)?;
+            let first = down.message().await.map_err(stream_failed)?;
             Ok::<_, SessionEnded>((down, first))
         };
         let (down, first) = tokio::time::timeout(WELCOME_DEADLINE, welcomed)
@@ -211,7 +223,7 @@ impl Session {
                         }
                     }
                     Ok(None) => return SessionEnded::Closed,
-                    Err(status) => return SessionEnded::Stream(Box::new(status)),
+                    Err(status) => return stream_failed(status),
                 },
                 answer = answers.next() => match answer {
                     Ok(evidence) => if !send(&live, node_message::Body::Evidence(evidence)) {
@@ -323,23 +335,28 @@ fn send(live: &Live, body: node_message::Body) -> bool {
     live.up.try_send(up_message(body)).is_ok()
 }
 
+/// In TLS 1.3 a server's verdict on our certificate arrives only when the stream is used.
+fn stream_failed(status: tonic::Status) -> SessionEnded {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&status);
+    while let Some(error) = cause {
+        let tls = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            .or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::AlertReceived(alert)) = tls
+            && REJECTIONS.contains(alert)
+        {
+            return SessionEnded::Rejected;
+        }
+        cause = error.source();
+    }
+    SessionEnded::Stream(Box::new(status))
+}
+
 fn up_message(body: node_message::Body) -> v1::NodeMessage {
     v1::NodeMessage { body: Some(body) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_operator_advertises_wins_over_what_the_connection_shows() {
-        let local: IpAddr = "2001:db8::7".parse().unwrap();
-        let mut endpoints = Endpoints {
-            advertised: Vec::new(),
-            udp_port: 51820,
-        };
-        assert_eq!(endpoints.through(local), ["[2001:db8::7]:51820"]);
-        endpoints.advertised = vec!["edge.example:1".to_owned()];
-        assert_eq!(endpoints.through(local), ["edge.example:1"]);
-    }
-}
+mod tests;
