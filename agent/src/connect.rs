@@ -40,6 +40,9 @@ pub struct Connected {
 pub enum NotConnected {
     #[error("no address of the cloud is known")]
     NoAddress,
+    /// One failure for each address, in the order they were tried.
+    #[error("{}", list(.0))]
+    Each(Vec<NotConnected>),
     #[error("{address}: {source}")]
     Unreachable {
         address: String,
@@ -69,27 +72,34 @@ impl NotConnected {
     pub fn tls_error(&self) -> Option<&rustls::Error> {
         match self {
             Self::Tls { source, .. } => source.get_ref()?.downcast_ref(),
+            Self::Each(failures) => failures.iter().find_map(Self::tls_error),
             _ => None,
         }
     }
 }
 
-/// Tries the addresses in order; the last failure is reported if all fail.
+/// Tries the addresses in order.
 pub async fn connect(
     addresses: &[String],
     config: Arc<ClientConfig>,
 ) -> Result<Connected, NotConnected> {
-    let mut failure = NotConnected::NoAddress;
+    let mut failures = Vec::new();
     for address in addresses {
         match connect_one(address, config.clone()).await {
             Ok(connected) => return Ok(connected),
-            Err(error) => {
-                tracing::debug!(%error, "an address of the cloud does not answer");
-                failure = error;
-            }
+            Err(error) => failures.push(error),
         }
     }
-    Err(failure)
+    Err(match failures.len() {
+        0 => NotConnected::NoAddress,
+        1 => failures.remove(0),
+        _ => NotConnected::Each(failures),
+    })
+}
+
+fn list(failures: &[NotConnected]) -> String {
+    let texts: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connected, NotConnected> {
@@ -138,9 +148,14 @@ async fn open(
     let handshake = TlsConnector::from(config).connect(name, tcp);
     // Signing in a TPM blocks the thread that drives the handshake.
     let runtime = Handle::current();
-    let stream = tokio::task::spawn_blocking(move || runtime.block_on(handshake))
+    // Bounded in there too: nobody can cancel a thread, and a silent peer must not keep one for ever.
+    let bounded = async move { tokio::time::timeout(CONNECT_DEADLINE, handshake).await };
+    let stream = tokio::task::spawn_blocking(move || runtime.block_on(bounded))
         .await
         .map_err(|error| unreachable(std::io::Error::other(error)))?
+        .map_err(|_| NotConnected::Timeout {
+            address: address.to_owned(),
+        })?
         .map_err(|source| NotConnected::Tls {
             address: address.to_owned(),
             source,

@@ -33,6 +33,8 @@ pub use hint::hint;
 
 /// Longest wait that the cloud may ask for between two attempts.
 const MAX_RETRY: Duration = Duration::from_secs(300);
+/// Longest reason code that is shown.
+const MAX_CODE_CHARS: usize = 64;
 
 /// Told what happens, for people who watch.
 pub trait Progress: Send + Sync {
@@ -79,7 +81,15 @@ pub enum NotEnrolled {
 /// How one attempt ended, short of an error.
 enum Attempt {
     Issued(Box<NewNode>),
-    Pending { node: String, retry: Duration },
+    Pending {
+        node: String,
+        retry: Duration,
+    },
+    /// The fault is the cloud's and may pass.
+    Later {
+        code: String,
+        retry: Duration,
+    },
 }
 
 /// What is to be stored before the cloud is told.
@@ -96,7 +106,7 @@ struct Talk {
 }
 
 impl Enrolment<'_> {
-    /// Enrols and stores. Waits for as long as an operator's approval takes.
+    /// Enrols and stores. Waits for as long as an operator's approval takes, or a fault of the cloud lasts.
     pub async fn run(
         &self,
         folder: &mut StateFolder,
@@ -127,6 +137,14 @@ impl Enrolment<'_> {
                     let wait = retry.min(MAX_RETRY);
                     progress.step(&format!(
                         "{node} waits for an operator's approval (edgeward node approve); asking again in {} s",
+                        wait.as_secs()
+                    ));
+                    tokio::time::sleep(wait).await;
+                }
+                Attempt::Later { code, retry } => {
+                    let wait = retry.min(MAX_RETRY);
+                    progress.step(&format!(
+                        "the cloud cannot enrol this machine now ({code}); asking again in {} s",
                         wait.as_secs()
                     ));
                     tokio::time::sleep(wait).await;
@@ -164,7 +182,7 @@ impl Enrolment<'_> {
         let challenge = match stream.next().await? {
             enrol_response::Step::Challenge(challenge) => challenge,
             enrol_response::Step::Pending(pending) => return Ok(waits(pending)),
-            enrol_response::Step::Refused(refused) => return Err(refusal(refused)),
+            enrol_response::Step::Refused(refused) => return refusal(refused),
             enrol_response::Step::Issued(_) => return Err(NotEnrolled::Order),
         };
         progress.step("proving the keys and what this machine booted");
@@ -188,7 +206,7 @@ impl Enrolment<'_> {
                 })))
             }
             enrol_response::Step::Pending(pending) => Ok(waits(pending)),
-            enrol_response::Step::Refused(refused) => Err(refusal(refused)),
+            enrol_response::Step::Refused(refused) => refusal(refused),
             enrol_response::Step::Challenge(_) => Err(NotEnrolled::Order),
         }
     }
@@ -313,6 +331,19 @@ fn waits(pending: v1::EnrolPending) -> Attempt {
     }
 }
 
-fn refusal(refused: v1::Refused) -> NotEnrolled {
-    NotEnrolled::Refused { code: refused.code }
+fn refusal(refused: v1::Refused) -> Result<Attempt, NotEnrolled> {
+    // A code goes to terminals and logs: nothing else may come with it.
+    let code: String = refused
+        .code
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .take(MAX_CODE_CHARS)
+        .collect();
+    match refused.retry_seconds {
+        0 => Err(NotEnrolled::Refused { code }),
+        seconds => Ok(Attempt::Later {
+            code,
+            retry: Duration::from_secs(u64::from(seconds)),
+        }),
+    }
 }

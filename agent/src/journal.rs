@@ -16,6 +16,7 @@ use edgeward_audit::journal::{
 };
 use edgeward_audit::{BootId, Event, Journal, Position};
 use edgeward_identity::{Clock, SpiffeId};
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::boot::Boot;
@@ -34,6 +35,8 @@ pub struct JournalHandle {
     commands: SyncSender<Command>,
     waiting: Arc<AtomicUsize>,
     written: watch::Receiver<u64>,
+    /// Up to where the cloud has everything, as far as this process knows.
+    sent: Arc<Mutex<Option<Position>>>,
 }
 
 /// The journal cannot be opened.
@@ -129,6 +132,7 @@ pub fn open(
         commands,
         waiting,
         written,
+        sent: Arc::default(),
     };
     Ok((handle, boot))
 }
@@ -137,6 +141,15 @@ impl JournalHandle {
     /// Changes whenever there is something new to send.
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.clone()
+    }
+
+    /// Where the next session goes on sending; none: from the oldest record kept.
+    pub fn sent(&self) -> Option<Position> {
+        *self.sent.lock()
+    }
+
+    pub fn set_sent(&self, position: Option<Position>) {
+        *self.sent.lock() = position;
     }
 
     /// The next records to send, from `from` on.

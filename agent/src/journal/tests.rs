@@ -40,6 +40,7 @@ async fn a_grant_is_refused_while_a_full_queue_still_takes_what_takes_away() {
         commands,
         waiting: Arc::new(AtomicUsize::new(GRANT_QUEUE_LIMIT)),
         written,
+        sent: Arc::default(),
     };
     assert!(journal.record(event(EventKind::BindOpened)).await.is_err());
     journal.record_after(event(EventKind::BindClosed));

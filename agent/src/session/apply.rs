@@ -174,11 +174,14 @@ impl Holder {
             return;
         }
         let number = view.deny.number();
+        let raised = number > self.publisher.trust.load().deny.number();
         self.publisher.set_trust(view);
-        let event = self
-            .event(EventKind::DenyListRaised)
-            .detail("number", number);
-        self.recorder.record_after(event);
+        if raised {
+            let event = self
+                .event(EventKind::DenyListRaised)
+                .detail("number", number);
+            self.recorder.record_after(event);
+        }
         self.new_epoch().await;
     }
 

@@ -36,7 +36,6 @@ struct Uploader {
     written: watch::Receiver<u64>,
     statement: Option<(JournalKeyStatement, Timestamp)>,
     state: State,
-    from: Option<Position>,
 }
 
 #[derive(Clone, Copy)]
@@ -63,7 +62,6 @@ impl Upload {
             up,
             statement: None,
             state: State::Due(Instant::now()),
-            from: None,
         };
         Self {
             answers,
@@ -119,21 +117,22 @@ impl Uploader {
             metrics::counter!("edgeward_journal_refused_total").increment(1);
             self.statement = None;
             // A gap is mended by starting where the cloud is.
-            self.from = (answer.next_seq > 0 && boot == next.boot).then_some(Position {
+            let there = (answer.next_seq > 0 && boot == next.boot).then_some(Position {
                 boot,
                 seq: answer.next_seq,
             });
+            self.journal.set_sent(there);
             self.state = State::Due(Instant::now() + REFUSED_WAIT);
             return;
         }
         self.journal.acknowledge(boot, answer.next_seq);
-        self.from = Some(next);
+        self.journal.set_sent(Some(next));
         self.state = State::Due(Instant::now());
     }
 
     async fn send_next(&mut self) {
         self.written.mark_unchanged();
-        let Some(pending) = self.journal.pending(self.from).await else {
+        let Some(pending) = self.journal.pending(self.journal.sent()).await else {
             self.state = State::Idle;
             return;
         };

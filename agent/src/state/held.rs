@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use edgeward_evidence::result::{CheckedResult, ResultExpect, check_result};
+use edgeward_identity::SignedObject;
 use edgeward_identity::bundle::BundleError;
-use edgeward_identity::signed::{SignedObject, Unacceptable};
 use edgeward_identity::svid::SvidError;
 use edgeward_identity::{
     KeySet, Signer, SpiffeId, Svid, Timestamp, TrustBundle, TrustView, overlay,
@@ -90,13 +90,14 @@ impl Stored {
             0,
             issued(&self.deny_list.0),
         )?;
-        let slice = match accept::slice(&self.slice.0, &keys, &self.node, 0, now) {
-            Ok(slice) => Some(Arc::new(slice)),
-            Err(NotAccepted::Signed {
-                source: Unacceptable::Expired | Unacceptable::Malformed(_),
-                ..
-            }) => None,
-            Err(other) => return Err(other.into()),
+        let slice = match self.slice.0.is_empty() {
+            true => None,
+            false => accept::slice(&self.slice.0, &keys, &self.node, 0, now)
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "the stored policy does not hold any more");
+                })
+                .ok()
+                .map(Arc::new),
         };
         let result = recent.and_then(|recent| {
             let expect = ResultExpect {

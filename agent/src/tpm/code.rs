@@ -87,6 +87,8 @@ impl From<Error> for Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code() {
+            // The library has no text for what its transports report.
+            Some(code) if self.is_link() => write!(f, "no connection ({code:#x})"),
             Some(code) => write!(f, "{} ({code:#x})", self.0),
             None => write!(f, "{}", self.0),
         }

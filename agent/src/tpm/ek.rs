@@ -180,10 +180,11 @@ fn chain(device: &mut Device) -> Result<Vec<Vec<u8>>, TpmError> {
             joined.extend(part);
         }
     }
-    Ok(split(&joined))
+    Ok(split_chain(&joined))
 }
 
-fn split(joined: &[u8]) -> Vec<Vec<u8>> {
+/// Cuts what the chain's NV indices hold into certificates; stops at what is no DER.
+pub fn split_chain(joined: &[u8]) -> Vec<Vec<u8>> {
     let mut rest = joined;
     let mut certificates = Vec::new();
     while certificates.len() < MAX_CHAIN
@@ -236,8 +237,8 @@ mod tests {
         let mut two = vec![0x30, 0x81, 200];
         two.extend([7; 200]);
         let joined = [one.as_slice(), &two, &[0xff; 9]].concat();
-        assert_eq!(split(&joined), [one.to_vec(), two]);
-        assert!(split(&[0x30, 0x82, 0xff, 0xff, 0]).is_empty());
-        assert!(split(&[]).is_empty());
+        assert_eq!(split_chain(&joined), [one.to_vec(), two]);
+        assert!(split_chain(&[0x30, 0x82, 0xff, 0xff, 0]).is_empty());
+        assert!(split_chain(&[]).is_empty());
     }
 }

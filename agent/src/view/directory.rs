@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use edgeward_evidence::result::MAX_RESULT_BYTES;
 use edgeward_identity::{Kind, SpiffeId, SpkiHash, TrustDomain};
 use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::v1;
@@ -56,8 +57,6 @@ pub enum BadPeer {
     Id(String),
     #[error("not a sha-256")]
     SpkiHash,
-    #[error("more endpoints than the limit: {MAX_ENDPOINTS}")]
-    TooManyEndpoints,
     #[error("not host:port: {0:?}")]
     Endpoint(String),
     #[error("more peers than the limit: {MAX_DIRECTORY_PEERS}")]
@@ -137,22 +136,25 @@ impl Directory {
 }
 
 impl DirectoryPeer {
+    /// Endpoints are the peer's own words: what is none is left out, so that no node spoils another's directory.
     fn parse(peer: &v1::Peer) -> Result<Self, BadPeer> {
-        if peer.endpoints.len() > MAX_ENDPOINTS {
-            return Err(BadPeer::TooManyEndpoints);
-        }
         let endpoints = peer
             .endpoints
             .iter()
-            .map(|text| text.parse())
-            .collect::<Result<_, _>>()?;
+            .take(MAX_ENDPOINTS)
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let spki_hash = <[u8; 32]>::try_from(peer.spki_hash.as_slice())
             .map(SpkiHash::from_bytes)
             .map_err(|_| BadPeer::SpkiHash)?;
+        let result = match peer.result.len() {
+            0..=MAX_RESULT_BYTES => peer.result.as_slice().into(),
+            _ => Arc::default(),
+        };
         Ok(Self {
             endpoints,
             spki_hash,
-            result: peer.result.as_slice().into(),
+            result,
         })
     }
 }
@@ -251,21 +253,47 @@ mod tests {
     #[test]
     fn an_update_that_is_bad_anywhere_changes_nothing() {
         let directory = Directory::default();
-        for (id, endpoint) in [
-            ("spiffe://other.example/node/b", "192.0.2.1:1"),
-            ("spiffe://plant.example/cloud/b", "192.0.2.1:1"),
-            (B, "192.0.2.1"),
-            (B, ":51820"),
-            (B, "host name:51820"),
-            (B, "host:0"),
-            (B, "host:70000"),
+        for id in [
+            "spiffe://other.example/node/b",
+            "spiffe://plant.example/cloud/b",
+            "b",
         ] {
-            let update = update(false, vec![peer(B, "192.0.2.9:9"), peer(id, endpoint)], &[]);
+            let peers = vec![peer(B, "192.0.2.9:9"), peer(id, "192.0.2.1:1")];
             assert!(
-                directory.updated(&domain(), &update).is_err(),
-                "{id} {endpoint}"
+                directory
+                    .updated(&domain(), &update(false, peers, &[]))
+                    .is_err(),
+                "{id}"
             );
         }
+        let mut short = peer(B, "192.0.2.9:9");
+        short.spki_hash.pop();
+        assert!(
+            directory
+                .updated(&domain(), &update(false, vec![short], &[]))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_is_left_out_and_spoils_nothing_else() {
+        let endpoints = [
+            "192.0.2.1",
+            ":51820",
+            "host name:51820",
+            "host:0",
+            "host:70000",
+            "good.example:51820",
+        ];
+        let mut bad = peer(B, "");
+        bad.endpoints = endpoints.iter().map(|text| (*text).to_owned()).collect();
+        bad.result = vec![0; MAX_RESULT_BYTES + 1];
+        let directory = Directory::default()
+            .updated(&domain(), &update(true, vec![bad], &[]))
+            .unwrap();
+        let b = directory.get(&B.parse().unwrap()).unwrap();
+        assert_eq!(b.endpoints, ["good.example:51820".parse().unwrap()]);
+        assert!(b.result.is_empty());
     }
 
     #[test]

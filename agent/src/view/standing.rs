@@ -20,8 +20,6 @@ pub enum Held {
     StateRolledBack,
     #[error("the time floor could not be read")]
     NoFloor,
-    #[error("the journal cannot be written")]
-    JournalFailed,
 }
 
 impl Standing {
@@ -41,7 +39,6 @@ impl Held {
             Self::ClockBehindFloor => "held_clock",
             Self::StateRolledBack => "held_rollback",
             Self::NoFloor => "held_no_floor",
-            Self::JournalFailed => "held_journal",
         }
     }
 }

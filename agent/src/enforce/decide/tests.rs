@@ -54,7 +54,6 @@ fn a_node_that_is_held_grants_nothing() {
         Held::ClockBehindFloor,
         Held::StateRolledBack,
         Held::NoFloor,
-        Held::JournalFailed,
     ] {
         let mut parts = parts();
         parts.standing = Standing::Held(held);
