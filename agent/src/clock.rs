@@ -4,9 +4,13 @@
 //! known moment at its pace: `max(wall clock, anchor + time since the anchor)`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use edgeward_identity::{BootTime, Clock, Timestamp};
 use parking_lot::Mutex;
+
+/// Furthest that the wall clock may be ahead of the best known time and still be stored: a long stay on a shelf.
+const MAX_LEAP: Duration = Duration::from_secs(90 * 86_400);
 
 /// A moment that is known on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,17 +43,16 @@ impl NodeClock {
         }
     }
 
-    /// What to store as floor: the time it is now.
-    pub fn anchor(&self) -> Anchor {
-        Anchor {
-            time: self.now(),
-            at: self.machine.boottime(),
+    /// What to store as floor: the time it is now, unless the wall clock has leapt ahead of all that is known. A clock
+    /// that was wrong once must not keep the node out for years.
+    pub fn floor(&self) -> Timestamp {
+        let known = reached(*self.anchor.lock(), self.machine.boottime());
+        let wall = self.machine.now();
+        if wall <= known.plus(MAX_LEAP) {
+            wall.max(known)
+        } else {
+            known
         }
-    }
-
-    /// The wall clock without the floor.
-    pub fn machine_now(&self) -> Timestamp {
-        self.machine.now()
     }
 }
 
@@ -72,7 +75,6 @@ fn reached(anchor: Anchor, now: BootTime) -> Timestamp {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
 
     #[derive(Default)]
     struct Wrong {
@@ -109,5 +111,8 @@ mod tests {
         assert_eq!(clock.now(), floor.plus(Duration::from_secs(60)));
         machine.wall.store(1_900_000_000, Ordering::Relaxed);
         assert_eq!(clock.now(), Timestamp::from_secs(1_900_000_000));
+        assert_eq!(clock.floor(), floor.plus(Duration::from_secs(60)));
+        machine.wall.store(1_800_000_100, Ordering::Relaxed);
+        assert_eq!(clock.floor(), Timestamp::from_secs(1_800_000_100));
     }
 }

@@ -111,7 +111,11 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         standing,
         cuts: held.cuts,
     };
-    let (publisher, view) = view::channel(clock.clone(), boot.clone(), initial);
+    let (mut publisher, view) = view::channel(clock.clone(), boot.clone(), initial);
+    let bind_key = root.signer(stored.slot, Priority::Bind).await?;
+    publisher
+        .serve_binds_with(bind_key)
+        .map_err(Unusable::from)?;
     if let Some(result) = &held.result {
         state_boot(
             root.as_ref(),

@@ -48,6 +48,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(60);
 const LEAF_MARGIN: Duration = Duration::from_secs(60);
 /// How often the state of the moment is stored while nothing forces it.
 const STORE_EVERY: Duration = Duration::from_secs(300);
+/// What was put into force is stored as a new epoch once nothing has come for this long.
+const SETTLE_AFTER: Duration = Duration::from_millis(100);
 /// How many heartbeats may name a newer deny-list than ours before the session is begun anew.
 const MAX_BEHIND: u32 = 3;
 
@@ -127,6 +129,7 @@ impl Session {
                 ended = self.once() => ended,
             };
             self.holder.set_connected(false);
+            self.holder.settle().await;
             if began.elapsed() >= STABLE_AFTER || matches!(ended, SessionEnded::Renewed) {
                 backoff.reset();
             }
@@ -235,6 +238,7 @@ impl Session {
                 _ = watchdog.tick() => if let Some(ended) = self.watch(opened) {
                     return ended;
                 },
+                () = tokio::time::sleep(SETTLE_AFTER), if self.holder.is_unsettled() => self.holder.settle().await,
                 _ = store.tick() => self.holder.store().await,
                 Ok(()) = progress.changed() => {
                     let status = self.status(&live);

@@ -9,9 +9,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use edgeward_identity::svid::SvidError;
 use edgeward_identity::tls::Credentials;
-use edgeward_identity::{Clock, KeySet, SpiffeId, Svid, TrustView};
+use edgeward_identity::{Clock, KeySet, Signer, SpiffeId, Svid, TrustView};
 use edgeward_policy::Slice;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::boot::Boot;
@@ -36,7 +38,7 @@ pub struct NodeView {
     pub boot: Arc<Boot>,
     /// What TLS and QUIC handshakes present; follows renewals by itself.
     pub credentials: Arc<Credentials>,
-    /// The SVID behind `credentials`.
+    /// The same SVID for binds: its key is served after the session's.
     pub svid: watch::Receiver<Arc<Svid>>,
     /// Roots and deny-list, as the verifiers of [`edgeward_identity::tls`] take them.
     pub trust: Arc<ArcSwap<TrustView>>,
@@ -59,6 +61,8 @@ pub struct NodeView {
 /// The write side of a [`NodeView`].
 pub struct Publisher {
     pub credentials: Arc<Credentials>,
+    session_key: Arc<dyn Signer>,
+    bind_key: Arc<dyn Signer>,
     pub svid: watch::Sender<Arc<Svid>>,
     pub trust: Arc<ArcSwap<TrustView>>,
     trust_changed: watch::Sender<u64>,
@@ -115,6 +119,8 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
     let trust = Arc::new(ArcSwap::from_pointee(initial.trust));
     let publisher = Publisher {
         credentials: credentials.clone(),
+        session_key: initial.svid.signer().clone(),
+        bind_key: initial.svid.signer().clone(),
         svid: watch::Sender::new(initial.svid),
         trust: trust.clone(),
         trust_changed: watch::Sender::new(deny_number),
@@ -157,9 +163,26 @@ impl Publisher {
         self.trust_changed.send_replace(number);
     }
 
-    /// From now on handshakes present this SVID.
-    pub fn set_svid(&self, svid: Arc<Svid>) {
-        self.credentials.replace(&svid);
-        self.svid.send_replace(svid);
+    /// From now on handshakes present this certificate chain, leaf first.
+    pub fn set_chain(&self, chain: Vec<CertificateDer<'static>>) -> Result<(), SvidError> {
+        let session = Svid::new(chain.clone(), self.session_key.clone())?;
+        let bind = Svid::new(chain, self.bind_key.clone())?;
+        self.credentials.replace(&session);
+        self.svid.send_replace(Arc::new(bind));
+        Ok(())
+    }
+
+    /// From now on binds sign with this handle to the same key, so that strangers who bind never hold up the session.
+    pub fn serve_binds_with(&mut self, key: Arc<dyn Signer>) -> Result<(), SvidError> {
+        let chain = self.svid.borrow().chain().to_vec();
+        self.svid
+            .send_replace(Arc::new(Svid::new(chain, key.clone())?));
+        self.bind_key = key;
+        Ok(())
+    }
+
+    /// The SVID's key as the session has it served.
+    pub fn session_key(&self) -> &Arc<dyn Signer> {
+        &self.session_key
     }
 }

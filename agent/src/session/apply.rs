@@ -9,7 +9,7 @@ use std::time::Duration;
 use edgeward_audit::event::Event;
 use edgeward_audit::{Actor, EventKind};
 use edgeward_evidence::result::{ResultExpect, check_result};
-use edgeward_identity::{Clock, SpkiHash, Svid, TrustView};
+use edgeward_identity::{BootTime, Clock, SpkiHash, Svid, TrustView};
 use edgeward_wire::v1;
 use rustls_pki_types::CertificateDer;
 
@@ -29,7 +29,9 @@ pub struct Holder {
     pub keeper: Keeper,
     pub recorder: Arc<dyn Recorder>,
     heartbeat_number: u64,
-    epoch_raised: edgeward_identity::BootTime,
+    epoch_raised: BootTime,
+    /// Something is in force that the stored epoch does not cover yet.
+    unsettled: bool,
 }
 
 /// What the session has to do next.
@@ -51,6 +53,7 @@ impl Holder {
             recorder,
             heartbeat_number: 0,
             epoch_raised,
+            unsettled: false,
         }
     }
 
@@ -182,7 +185,7 @@ impl Holder {
                 .detail("number", number);
             self.recorder.record_after(event);
         }
-        self.new_epoch().await;
+        self.unsettled = true;
     }
 
     /// A policy for this node: in force only if the journal says so first.
@@ -220,7 +223,7 @@ impl Holder {
         );
         self.keeper.stored.slice = Blob(bytes.to_vec());
         self.publisher.slice.send_replace(Some(Arc::new(slice)));
-        self.new_epoch().await;
+        self.unsettled = true;
     }
 
     pub fn peers(&mut self, update: &v1::PeerUpdate) {
@@ -252,7 +255,7 @@ impl Holder {
         self.publisher.cuts.send_replace(Arc::new(floors.clone()));
         tracing::warn!(node = %cut.node, reason = cut.reason.as_str(), number, "cut");
         self.keeper.stored.cuts = floors;
-        self.new_epoch().await;
+        self.unsettled = true;
     }
 
     /// The cloud's word on our evidence.
@@ -296,12 +299,12 @@ impl Holder {
     }
 
     async fn renewed(&mut self, chain: Vec<Vec<u8>>) -> Applied {
-        let signer = self.publisher.svid.borrow().signer().clone();
-        let certificates = chain
+        let certificates: Vec<_> = chain
             .iter()
             .map(|der| CertificateDer::from(der.clone()))
             .collect();
-        let svid = match Svid::new(certificates, signer) {
+        let key = self.publisher.session_key().clone();
+        let svid = match Svid::new(certificates.clone(), key) {
             Ok(svid) if *svid.id() == self.keeper.stored.node => svid,
             Ok(svid) => {
                 tracing::error!(id = %svid.id(), "the renewed certificate is of another identity");
@@ -324,8 +327,13 @@ impl Holder {
         self.keeper.stored.svid_chain = chain.into_iter().map(Blob).collect();
         self.keeper.dirty = true;
         self.keeper.store();
-        self.publisher.set_svid(Arc::new(svid));
-        Applied::Renewed
+        match self.publisher.set_chain(certificates) {
+            Ok(()) => Applied::Renewed,
+            Err(error) => {
+                tracing::error!(%error, "the renewed certificate is not usable");
+                Applied::Done
+            }
+        }
     }
 
     fn overlay(&mut self, overlay: &v1::OverlayAddresses) {
@@ -343,21 +351,36 @@ impl Holder {
         let held = *self.publisher.standing.borrow();
         if let Standing::Held(why) = held {
             tracing::info!(%why, "the cloud answered: granting again");
-            self.new_epoch().await;
+            self.raise().await;
             self.publisher.standing.send_replace(Standing::Granting);
         }
     }
 
     /// Stores what has changed; once an hour as a new epoch, which also covers the journal's records of that hour.
     pub async fn store(&mut self) {
-        if self.keeper.clock.boottime().since(self.epoch_raised) >= EPOCH_EVERY {
-            self.new_epoch().await;
+        let due = self.keeper.clock.boottime().since(self.epoch_raised) >= EPOCH_EVERY;
+        if due || self.unsettled {
+            self.raise().await;
         } else {
             self.keeper.store();
         }
     }
 
-    async fn new_epoch(&mut self) {
+    /// Whether [`Holder::settle`] has something to do.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// Stores what was put into force as a new epoch. Apart from putting it into force, because the TPM takes its time
+    /// and the next cut must not wait for it.
+    pub async fn settle(&mut self) {
+        if self.unsettled {
+            self.raise().await;
+        }
+    }
+
+    async fn raise(&mut self) {
+        self.unsettled = false;
         self.epoch_raised = self.keeper.clock.boottime();
         self.keeper.store_new_epoch().await;
     }

@@ -53,8 +53,11 @@ impl Keeper {
     }
 
     fn stamp(&mut self) {
-        self.recent
-            .stamp(self.clock.now(), self.boot.kernel(), self.clock.boottime());
+        self.recent.stamp(
+            self.clock.floor(),
+            self.boot.kernel(),
+            self.clock.boottime(),
+        );
     }
 
     /// A state that cannot be written loses nothing that is in force; after a restart less is held.

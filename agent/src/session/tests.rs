@@ -220,7 +220,8 @@ impl World {
         std::mem::take(&mut *self.notes.events.lock())
     }
 
-    async fn stored(&self) -> crate::state::Found {
+    async fn stored(&mut self) -> crate::state::Found {
+        self.holder.settle().await;
         StateFolder::open(self.folder.path(), self.root.as_ref())
             .await
             .unwrap()

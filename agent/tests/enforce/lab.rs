@@ -166,6 +166,9 @@ impl Lab {
                 .enable_all()
                 .build()
                 .unwrap();
+            let log = std::env::var("EDGEWARD_TEST_LOG").unwrap_or_else(|_| "off".to_owned());
+            // Only the first node of the process can.
+            let _started = edgeward_runtime::telemetry::init(&log, Default::default());
             runtime.block_on(async move {
                 let beating = tokio::spawn(beat(publisher, silent));
                 let enforcement = enforce::start(view, recorder, config, token).await.unwrap();
