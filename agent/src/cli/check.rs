@@ -10,6 +10,7 @@ use crate::config::{Config, TpmConfig};
 use crate::machine::open_tpm;
 use crate::root::{Root, RootError, SoftwareRoot, TpmRoot};
 use crate::state::{FolderLock, LockError, StateFolder};
+use crate::status::ask;
 use crate::tpm::health::health;
 use crate::tpm::{Priority, TpmError};
 
@@ -30,6 +31,9 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     match tpm(config, &mut findings).await {
         Ok(root) => node(config, root.as_ref(), &mut findings).await,
         Err(finding) => findings.push(finding),
+    }
+    if agent_runs(config) {
+        findings.push(agent(config).await);
     }
     findings.push(tun());
     if config.enforce.kernel_leases {
@@ -129,6 +133,22 @@ async fn node(config: &Config, root: &dyn Root, findings: &mut Vec<Finding>) {
     };
     for address in addresses {
         findings.push(reach(address).await);
+    }
+}
+
+/// What the running agent says of itself.
+async fn agent(config: &Config) -> Finding {
+    match ask(&config.enforce.status_socket).await {
+        Ok(status) => Finding {
+            what: "agent",
+            good: status.connected,
+            detail: format!(
+                "runs as {}, session {}",
+                status.node,
+                if status.connected { "up" } else { "down" }
+            ),
+        },
+        Err(error) => bad("agent", error),
     }
 }
 

@@ -42,7 +42,7 @@ pub enum Failure {
     OtherTrustDomain(TrustDomain),
     #[error("not enrolled: {0}")]
     NotEnrolled(#[from] NotEnrolled),
-    #[error("not enrolled: no approval within {}", humantime::format_duration(*.0))]
+    #[error("not enrolled within {}", humantime::format_duration(*.0))]
     NotApproved(Duration),
     #[error(transparent)]
     Ask(#[from] AskFailed),
@@ -93,6 +93,7 @@ impl Failure {
                 std::io::ErrorKind::PermissionDenied => "ask as root",
                 _ => "is it running? systemctl status edgeward-agent",
             },
+            Self::TpmInUse => "stop the agent first: systemctl stop edgeward-agent",
             _ => return None,
         };
         Some(advice.to_owned())
