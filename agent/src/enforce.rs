@@ -2,7 +2,7 @@
 //!
 //! [`start`] joins the parts: the bind (who is a peer), the WireGuard node (whose packets are whose), the filter (what
 //! may pass), the kernel (device, addresses, routes, lease sets) and the status socket. It reads a
-//! [`NodeView`](crate::view::NodeView) and writes to a [`Recorder`]; the session and the state know nothing of it.
+//! [`NodeView`] and writes to a [`Recorder`]; the session and the state know nothing of it.
 //!
 //! Pure, told the time: [`decide`] (may this flow, may this bind), [`peers`] (whom to bind), [`hearing`] (do we hear
 //! the cloud), [`leases`] (nftables as text). The rest is the shell around them.

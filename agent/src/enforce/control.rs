@@ -223,6 +223,7 @@ impl WireGuardControl for Control {
         let (role, until) = (arm.role, arm.until);
         let allowed_ips = arm.allowed_ips.clone();
         let known = books.armed.get(&peer).cloned();
+        tracing::debug!(%peer, ?role, epoch = arm.epoch, known = known.is_some(), "arming");
         let (number, open_since) = match known {
             Some(known) if known.keys == keys && known.role == role => {
                 let node = self.tunnel.node();

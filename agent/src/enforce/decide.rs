@@ -20,7 +20,6 @@ use edgeward_tunnel::bind::policy::{Grant, MayBind, NotGranted};
 use edgeward_tunnel::filter::{Decide, Direction, FlowKey, FlowVerdict};
 use edgeward_tunnel::node::{MAX_PEERS, PeerId};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 pub use grant::Candidate;
 pub use picture::{Anchor, BoundPeer, Picture, PictureParts};
@@ -34,7 +33,6 @@ pub struct Decider {
     allowed: Tally,
     /// What the bind saw of peers' evidence since it was last asked for: new results come over open binds.
     seen: Mutex<HashMap<SpiffeId, (SpkiHash, Evidence)>>,
-    seen_some: Notify,
 }
 
 impl Decider {
@@ -43,7 +41,6 @@ impl Decider {
             picture: ArcSwap::from_pointee(picture),
             allowed: Tally::default(),
             seen: Mutex::default(),
-            seen_some: Notify::new(),
         }
     }
 
@@ -57,9 +54,8 @@ impl Decider {
         self.picture.load_full()
     }
 
-    /// Waits until the bind has seen evidence, and takes it. At most [`MAX_PEERS`].
-    pub async fn seen(&self) -> HashMap<SpiffeId, (SpkiHash, Evidence)> {
-        self.seen_some.notified().await;
+    /// What the bind saw of peers' evidence since the last call. At most [`MAX_PEERS`].
+    pub fn take_seen(&self) -> HashMap<SpiffeId, (SpkiHash, Evidence)> {
         std::mem::take(&mut *self.seen.lock())
     }
 
@@ -71,7 +67,6 @@ impl Decider {
         let mut seen = self.seen.lock();
         if seen.len() < MAX_PEERS || seen.contains_key(candidate.id) {
             seen.insert(candidate.id.clone(), (spki, candidate.standing));
-            self.seen_some.notify_one();
         }
     }
 

@@ -172,7 +172,6 @@ impl Driver {
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut busy_until = BootTime::default();
         let control = Arc::clone(&self.control);
-        let decider = Arc::clone(self.scene.decider());
         loop {
             let poll = if self.view.clock.boottime() < busy_until {
                 BUSY_POLL
@@ -228,13 +227,15 @@ impl Driver {
                     changed.map_err(|_| Broken::View)?;
                     self.link_changed().await?;
                 }
-                seen = decider.seen() => self.scene.renew(&seen),
                 () = control.armed_some.notified() => {
                     busy_until = self.view.clock.boottime().plus(BUSY_FOR);
                 }
                 event = events.recv() => self.record_bind(event.ok_or(Broken::Stopped(Stopped))?),
                 _ = tick.tick() => self.tick().await?,
-                _ = report.tick() => self.report_flows(),
+                _ = report.tick() => {
+                    self.report_flows();
+                    self.count();
+                }
                 () = tokio::time::sleep(poll) => {}
             }
             self.hear_wireguard().await?;
@@ -268,12 +269,13 @@ impl Driver {
             return Err(Broken::Tunnel);
         }
         self.link_changed().await?;
+        // Verdicts last for minutes: evidence that is a second late takes nothing away.
+        self.scene.renew(&self.scene.decider().take_seen());
         let now = self.view.clock.boottime();
         let wall = self.view.clock.now();
-        let picture = self.scene.picture();
-        let turned = picture.parts().anchor.wall;
         // Something may have ended or begun since the picture was made.
-        if picture.changes_at(turned).is_some_and(|at| at <= wall) {
+        let changes_at = self.scene.picture().changes_at();
+        if changes_at.is_some_and(|at| at <= wall) {
             self.take_view_into_picture();
             self.bind.recheck().await?;
         }

@@ -44,12 +44,9 @@ impl Hearing {
     #[must_use]
     pub fn after(self, link: &CloudLink, now: BootTime) -> Self {
         if !link.online(now) {
-            let last_heartbeat = match self.0 {
-                // The outage that is not over yet began earlier.
-                State::Settling { last_heartbeat, .. } => last_heartbeat,
-                State::CutOff { .. } | State::Online => link.last_heartbeat(),
-            };
-            return Self(State::CutOff { last_heartbeat });
+            return Self(State::CutOff {
+                last_heartbeat: link.last_heartbeat(),
+            });
         }
         match self.0 {
             State::CutOff { last_heartbeat } => Self(State::Settling {
@@ -172,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_ends_and_a_second_outage_does_not_move_the_first_ones_begin() {
+    fn settling_ends_and_a_second_outage_counts_from_the_heartbeat_between() {
         let lost = Hearing(State::CutOff {
             last_heartbeat: wall(10_100),
         });
@@ -180,7 +177,7 @@ mod tests {
         assert_eq!(back.after(&heard(585), at(590)).towards(None), Link::Online);
         let again = back.after(&heard(500), at(540));
         let offline = Link::Offline {
-            last_heartbeat: wall(10_100),
+            last_heartbeat: wall(10_500),
         };
         assert_eq!(again.towards(None), offline);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::{
@@ -59,6 +59,7 @@ pub struct PictureParts {
 pub struct Picture {
     pub(super) parts: PictureParts,
     bound: HashMap<PeerId, Known>,
+    changes_at: OnceLock<Option<Timestamp>>,
 }
 
 #[derive(Debug)]
@@ -106,7 +107,11 @@ impl Picture {
             .iter()
             .map(|(number, peer)| (*number, Known::new(peer, &parts)))
             .collect();
-        Self { parts, bound }
+        Self {
+            parts,
+            bound,
+            changes_at: OnceLock::new(),
+        }
     }
 
     pub fn parts(&self) -> &PictureParts {
@@ -149,15 +154,19 @@ impl Picture {
         }
     }
 
-    /// When the engine's answer about any bound peer may change by time alone.
-    pub fn changes_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let rules = self.may_grant().ok()?;
-        let meets = self.bound.values().filter_map(|known| {
-            let link = self.link(known);
-            let decision = rules.engine().meet(known.index?, known.evidence, link, now);
-            Some(decision.valid_until)
-        });
-        meets.filter(|time| *time > now).min()
+    /// When the engine's answer about any bound peer may change by time alone. Reckoned once for each picture.
+    pub fn changes_at(&self) -> Option<Timestamp> {
+        let now = self.parts.anchor.wall;
+        *self.changes_at.get_or_init(|| {
+            let rules = self.may_grant().ok()?;
+            let meets = self.bound.values().filter_map(|known| {
+                let link = self.link(known);
+                let engine = rules.engine();
+                let decision = engine.meet(known.index?, known.evidence, link, now);
+                Some(decision.valid_until)
+            });
+            meets.filter(|time| *time > now).min()
+        })
     }
 
     fn judge(

@@ -7,6 +7,8 @@ use edgeward_audit::EventKind;
 use edgeward_identity::{BootTime, SpiffeId};
 use edgeward_tunnel::bind::code::Code;
 use edgeward_tunnel::bind::driver::Event as BindEvent;
+use edgeward_tunnel::filter::DropReason;
+use edgeward_tunnel::node::Refusal;
 
 use super::Driver;
 
@@ -107,6 +109,27 @@ impl Driver {
                     .record_after(self.records.flows_left_out(now, kind, lost));
             }
         }
+    }
+
+    /// What the tunnel counted, for Prometheus.
+    pub(super) fn count(&self) {
+        let tunnel = &self.control.tunnel;
+        let filter = tunnel.filter();
+        let flows = u32::try_from(filter.flow_count()).unwrap_or(u32::MAX);
+        metrics::gauge!("edgeward_flows").set(flows);
+        for reason in DropReason::ALL {
+            metrics::counter!("edgeward_filter_dropped_total", "reason" => reason.as_str())
+                .absolute(filter.dropped(reason));
+        }
+        let refusals = tunnel.node().refusals();
+        for refusal in Refusal::ALL {
+            metrics::counter!("edgeward_wireguard_refused_total", "reason" => refusal.as_str())
+                .absolute(refusals.get(refusal));
+        }
+        let shell = tunnel.counters();
+        metrics::counter!("edgeward_tunnel_quic_dropped_total").absolute(shell.quic_dropped);
+        metrics::counter!("edgeward_tunnel_device_errors_total").absolute(shell.device_errors);
+        metrics::counter!("edgeward_tunnel_send_failures_total").absolute(shell.send_failures);
     }
 
     fn name_of(&self, number: edgeward_tunnel::node::PeerId) -> Option<SpiffeId> {

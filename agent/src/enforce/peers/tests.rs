@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::TrustDomain;
 use edgeward_identity::deny::Denied;
+use edgeward_identity::testing::TEST_NOW;
 use edgeward_wire::control::{Cut, CutReason};
 use edgeward_wire::v1;
 
