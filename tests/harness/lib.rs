@@ -8,11 +8,16 @@
     reason = "the harness waits for other processes: it has no clock to turn"
 )]
 
+pub mod agent;
+pub mod cloud;
 pub mod eventually;
+pub mod lab;
 pub mod netns;
 pub mod postgres;
 pub mod process;
 pub mod swtpm;
+
+pub use lab::Lab;
 
 use std::path::PathBuf;
 

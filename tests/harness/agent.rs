@@ -1,0 +1,168 @@
+//! An edge node: a host with a TPM and an agent as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::bin_dir;
+use crate::cloud::clean_environment;
+use crate::eventually::eventually;
+use crate::netns::Host;
+use crate::process::{Process, output, run};
+use crate::swtpm::Swtpm;
+
+const METRICS_PORT: u16 = 9464;
+
+/// One node; its TPM and state outlive the process.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    host: Host,
+    folder: PathBuf,
+    pub tpm: Swtpm,
+    process: Option<Process>,
+}
+
+impl Node {
+    /// Writes the configuration. The TPM must be on before the agent needs it.
+    pub fn new(name: &str, host: &Host, folder: &Path, tpm: Swtpm) -> anyhow::Result<Self> {
+        for part in ["state", "run"] {
+            std::fs::create_dir_all(folder.join(part))?;
+        }
+        let text = format!(
+            "state_dir = \"{folder}/state\"\nrun_dir = \"{folder}/run\"\nwireguard_dir = \"{folder}/run\"\ninterface = \"ew-{namespace}\"\n\n[tpm]\ntcti = \"{tcti}\"\n",
+            folder = folder.display(),
+            namespace = &host.namespace()[host.namespace().len().saturating_sub(12)..],
+            tcti = Swtpm::tcti(),
+        );
+        std::fs::write(folder.join("agent.toml"), text)?;
+        Ok(Self {
+            name: name.to_owned(),
+            host: host.clone(),
+            folder: folder.to_owned(),
+            tpm,
+            process: None,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Enrols with a token, which goes by a file so that no process list shows it.
+    pub fn enrol(&self, token: &str) -> anyhow::Result<()> {
+        let output = self.try_enrol(token)?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{} did not enrol: {}",
+            self.name,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    /// As [`Node::enrol`], whatever comes of it.
+    pub fn try_enrol(&self, token: &str) -> anyhow::Result<Output> {
+        let file = self.folder.join("token");
+        std::fs::write(&file, token)?;
+        let mut command = self.command("enrol");
+        command.arg("--token-file").arg(&file);
+        output(&mut command)
+    }
+
+    /// Starts the agent and waits until it answers; whether it is ready depends on the cloud.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let mut process =
+            Process::start(&self.name, self.command("run"), &self.folder.join("log"))?;
+        let health = format!("http://127.0.0.1:{METRICS_PORT}/healthz");
+        eventually("the agent answers", Duration::from_secs(30), || {
+            process.check()?;
+            run(self
+                .host
+                .command("curl")
+                .args(["-sSf", "--max-time", "2", &health]))
+            .map(|_| ())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Waits until the agent says that it can do its work.
+    pub fn await_ready(&mut self) -> anyhow::Result<()> {
+        let ready = format!("http://127.0.0.1:{METRICS_PORT}/readyz");
+        let host = self.host.clone();
+        let process = self.process()?;
+        eventually("the agent is ready", Duration::from_secs(30), || {
+            process.check()?;
+            run(host
+                .command("curl")
+                .args(["-sS", "--fail-with-body", "--max-time", "2", &ready]))
+            .map(|_| ())
+        })
+    }
+
+    pub fn process(&mut self) -> anyhow::Result<&mut Process> {
+        self.process.as_mut().context("the agent is not running")
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let status = self.process()?.terminate()?;
+        self.process = None;
+        anyhow::ensure!(status.success(), "the agent ended with {status}");
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process()?.kill()?;
+        self.process = None;
+        Ok(())
+    }
+
+    /// A power cut and a start: agent and TPM both lose what they held in memory, and so does the run folder.
+    pub fn reboot(&mut self) -> anyhow::Result<()> {
+        if self.process.is_some() {
+            self.kill()?;
+        }
+        std::fs::remove_dir_all(self.folder.join("run"))?;
+        std::fs::create_dir_all(self.folder.join("run"))?;
+        self.tpm.power_cut()?;
+        self.tpm.power_on()
+    }
+
+    /// What `edgeward-agent status` says.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        let mut command = self.command("status");
+        let text = run(command.args(["-o", "json"]))?;
+        serde_json::from_str(&text).with_context(|| format!("not json: {text}"))
+    }
+
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// The agent's command line on its host.
+    pub fn command(&self, verb: &str) -> Command {
+        let program = bin_dir().unwrap_or_default().join("edgeward-agent");
+        let mut command = self.host.command(program);
+        clean_environment(&mut command);
+        command.env("TSS2_LOG", "all+NONE");
+        command
+            .arg(verb)
+            .arg("--config")
+            .arg(self.folder.join("agent.toml"));
+        command
+    }
+}

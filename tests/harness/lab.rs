@@ -1,0 +1,111 @@
+//! A whole installation on one machine: a cloud and nodes, each on its own host.
+
+use std::path::Path;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::agent::Node;
+use crate::cloud::{Cloud, CloudOptions};
+use crate::netns::{Host, Network};
+use crate::require_root;
+use crate::swtpm::TpmMaker;
+
+/// Everything a scenario stands on. Processes end before their namespaces go.
+#[derive(Debug)]
+pub struct Lab {
+    pub cloud: Cloud,
+    pub maker: TpmMaker,
+    pub network: Network,
+    folder: TempDir,
+    hosts: u8,
+}
+
+impl Lab {
+    /// A lab whose cloud is not started yet.
+    pub fn new(options: &CloudOptions) -> anyhow::Result<Self> {
+        require_root()?;
+        let folder = tempfile::Builder::new().prefix("edgeward-lab-").tempdir()?;
+        open_to_everybody(folder.path())?;
+        let mut network = Network::new()?;
+        let maker = TpmMaker::new(folder.path())?;
+        let cloud = Cloud::new(
+            &network.host("cloud", 1)?,
+            &folder.path().join("cloud"),
+            options,
+        )?;
+        Ok(Self {
+            cloud,
+            maker,
+            network,
+            folder,
+            hosts: 10,
+        })
+    }
+
+    /// A lab whose cloud runs, trusts its nodes' TPMs and has the quickstart's policy.
+    pub fn with_policy(options: &CloudOptions) -> anyhow::Result<Self> {
+        let mut lab = Self::new(options)?;
+        let spare = lab.node_off("spare")?;
+        drop(spare);
+        for certificate in lab.maker.roots() {
+            lab.cloud.trust_tpm_maker(&certificate)?;
+        }
+        lab.cloud.start()?;
+        lab.cloud
+            .edgeward(&["policy", "apply", QUICKSTART_POLICY])?;
+        Ok(lab)
+    }
+
+    /// A machine with its TPM on, not enrolled.
+    pub fn node(&mut self, name: &str) -> anyhow::Result<Node> {
+        let mut node = self.node_off(name)?;
+        node.tpm.power_on()?;
+        Ok(node)
+    }
+
+    /// A machine that has enrolled, with the labels of the quickstart's policy, and whose agent runs.
+    pub fn member(&mut self, name: &str, role: &str) -> anyhow::Result<Node> {
+        let mut node = self.node(name)?;
+        let label = format!("role={role}");
+        let token = self.cloud.token(&[
+            "--name",
+            name,
+            "--label",
+            "site=quickstart",
+            "--label",
+            &label,
+        ])?;
+        node.enrol(&token)?;
+        node.start()?;
+        node.await_ready()?;
+        Ok(node)
+    }
+
+    /// A host that is no node.
+    pub fn host(&mut self, name: &str) -> anyhow::Result<Host> {
+        self.hosts = self.hosts.checked_add(1).context("too many hosts")?;
+        self.network.host(name, self.hosts)
+    }
+
+    /// The folder of the lab: goes with it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn node_off(&mut self, name: &str) -> anyhow::Result<Node> {
+        let host = self.host(name)?;
+        let folder = self.folder.path().join(name);
+        let tpm = self.maker.make(&host, &folder.join("tpm"))?;
+        Node::new(name, &host, &folder, tpm)
+    }
+}
+
+/// The policy that the quickstart applies.
+pub const QUICKSTART_POLICY: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/policies/quickstart");
+
+fn open_to_everybody(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+}

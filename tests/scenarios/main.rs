@@ -1,0 +1,14 @@
+//! Scenarios on real parts: swtpm, network namespaces, TUN devices, PostgreSQL, the commands themselves.
+//! All need root; without it they fail.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "scenarios wait for other processes: they have no clock to turn"
+)]
+
+mod commands;
+mod enrolment;
+mod restart;
+mod story;
+mod traffic;
+mod wireguard_interop;

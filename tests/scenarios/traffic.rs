@@ -1,0 +1,80 @@
+//! Services on nodes and attempts to reach them.
+
+use std::net::Ipv6Addr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use edgeward_tests::agent::Node;
+use edgeward_tests::eventually::eventually;
+use edgeward_tests::process::{Process, output};
+
+/// How long an allowed access may take to be possible: enrolment, bind and handshake included.
+const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The overlay address of a node, as everybody can compute it.
+pub fn overlay(node: &Node) -> anyhow::Result<Ipv6Addr> {
+    let id = format!(
+        "spiffe://{}/node/{}",
+        edgeward_tests::cloud::TRUST_DOMAIN,
+        node.name()
+    );
+    Ok(edgeward_identity::overlay::ipv6_of(&id.parse()?))
+}
+
+/// A web server on every address of the node; its page is the node's name.
+pub fn serve(node: &Node, port: u16) -> anyhow::Result<Process> {
+    let folder = node.folder().join(format!("www-{port}"));
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("index.html"), node.name())?;
+    let mut command = node.host().command("python3");
+    command.args(["-m", "http.server", "--bind", "::", "--directory"]);
+    command.arg(&folder).arg(port.to_string());
+    let server = Process::start("http.server", command, &node.folder().join("www.log"))?;
+    eventually(
+        "the service answers on its own host",
+        Duration::from_secs(10),
+        || fetch(node, &format!("http://[::1]:{port}/"), 1).map(|_| ()),
+    )?;
+    Ok(server)
+}
+
+/// Whether `from` gets the page of `to` within `seconds`.
+pub fn reaches(from: &Node, to: &Node, port: u16, seconds: u32) -> anyhow::Result<bool> {
+    let url = format!("http://[{}]:{port}/", overlay(to)?);
+    Ok(fetch(from, &url, seconds).is_ok_and(|page| page == to.name()))
+}
+
+/// Waits until it does.
+pub fn await_reach(from: &Node, to: &Node, port: u16) -> anyhow::Result<()> {
+    let what = format!("{} reaches {} on {port}", from.name(), to.name());
+    eventually(&what, OPEN_DEADLINE, || {
+        anyhow::ensure!(
+            reaches(from, to, port, 2)?,
+            "{}\n--- {}:\n{}\n--- {}:\n{}",
+            "it does not",
+            from.name(),
+            tail(&from.log_text()),
+            to.name(),
+            tail(&to.log_text())
+        );
+        Ok(())
+    })
+}
+
+fn fetch(from: &Node, url: &str, seconds: u32) -> anyhow::Result<String> {
+    let mut command: Command = from.host().command("curl");
+    command.args(["-sS", "--max-time", &seconds.to_string(), url]);
+    let output = output(&mut command)?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).context("not text")
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
