@@ -259,9 +259,11 @@ impl Enrolment<'_> {
             least_number: 0,
             now,
         };
-        let result_number = check_result(&issued.result, &keys, &expect)
-            .map_err(|error| NotEnrolled::Issued(error.to_string()))?
-            .number();
+        let result = check_result(&issued.result, &keys, &expect)
+            .map_err(|error| NotEnrolled::Issued(error.to_string()))?;
+        if result.result().boot_key() != self.boot.public_key() {
+            return Err(wrong("the attestation result is about another boot"));
+        }
         let v4 = match issued.overlay.as_ref().map(|overlay| overlay.ipv4.as_str()) {
             None | Some("") => None,
             Some(text) => Some(
@@ -283,7 +285,7 @@ impl Enrolment<'_> {
             cuts: CutFloors::default(),
         };
         let mut recent = Recent::at(now, self.boot.kernel(), self.clock.boottime());
-        recent.result_number = result_number;
+        recent.result_number = result.number();
         recent.result = issued.result;
         Ok((stored, recent))
     }
@@ -347,3 +349,6 @@ fn refusal(refused: v1::Refused) -> Result<Attempt, NotEnrolled> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

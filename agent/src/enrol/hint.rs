@@ -57,6 +57,9 @@ fn refusal_hint(code: &str) -> Option<&'static str> {
             "the cloud wants a tpm: name tier software in a group of the policy, or use one"
         }
         "unavailable" => "the cloud has a fault: try again shortly",
+        _ if code.starts_with("ek_") => {
+            "the cloud does not accept this tpm's ek: its log says why; the maker's root may be missing or another"
+        }
         _ => return None,
     })
 }
