@@ -286,6 +286,8 @@ impl Enrolment<'_> {
         };
         let mut recent = Recent::at(now, self.boot.kernel(), self.clock.boottime());
         recent.result_number = result.number();
+        // Enrolment is hearing the cloud too: an outage counts from here.
+        recent.last_heartbeat = result.result().issued();
         recent.result = issued.result;
         Ok((stored, recent))
     }

@@ -273,7 +273,7 @@ impl Session {
             }
             Body::Cut(bytes) => self.holder.cut(&bytes).await,
             Body::Trust(update) => self.holder.trust(update).await,
-            Body::Slice(bytes) => self.holder.slice(&bytes).await,
+            Body::Slice(bytes) => self.holder.slice(&bytes),
             Body::Peers(update) => self.holder.peers(&update),
             Body::Outcome(outcome) => {
                 if self.holder.outcome(outcome).await == Applied::Renewed {

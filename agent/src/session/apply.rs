@@ -1,7 +1,7 @@
-//! What the cloud sends, put into force: verified, recorded where it grants, published, stored.
+//! What the cloud sends, made known to the node: verified, published, stored.
 //!
-//! What takes away (deny-list, cut, a result that did not come) is published first and recorded after. A policy is
-//! recorded first and published only if that worked.
+//! What takes away (deny-list, cut) is published first and recorded after; a renewed certificate is recorded first. A
+//! policy is recorded by enforcement, which alone knows whether it can be put into force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +91,7 @@ impl Holder {
         }
         let heard = self.heartbeat(&welcome.heartbeat);
         if !welcome.slice.is_empty() {
-            self.slice(&welcome.slice).await;
+            self.slice(&welcome.slice);
         }
         if let Some(update) = &welcome.peers {
             self.peers(update);
@@ -188,8 +188,8 @@ impl Holder {
         self.unsettled = true;
     }
 
-    /// A policy for this node: in force only if the journal says so first.
-    pub async fn slice(&mut self, bytes: &[u8]) {
+    /// A policy for this node. Enforcement records it before it puts it into force.
+    pub fn slice(&mut self, bytes: &[u8]) {
         let keys = self.publisher.keys.borrow().clone();
         let held = self.slice_number();
         let now = self.keeper.clock.now();
@@ -206,20 +206,10 @@ impl Holder {
         if known {
             return;
         }
-        let event = self
-            .event(EventKind::PolicyActivated)
-            .allowed()
-            .detail("number", slice.number)
-            .detail("version", slice.slice.version)
-            .detail("policy", &slice.slice.policy_hash);
-        if let Err(error) = self.recorder.record(event).await {
-            tracing::error!(%error, "a policy is not put into force: it could not be recorded");
-            return;
-        }
         tracing::info!(
             number = slice.number,
             version = slice.slice.version,
-            "policy in force"
+            "policy received"
         );
         self.keeper.stored.slice = Blob(bytes.to_vec());
         self.publisher.slice.send_replace(Some(Arc::new(slice)));

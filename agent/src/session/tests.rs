@@ -275,7 +275,7 @@ fn trust(deny_list: Vec<u8>) -> v1::TrustUpdate {
 async fn a_slice_of_another_key_node_number_or_purpose_changes_nothing() {
     let mut world = World::new().await;
     let own = world.node().to_string();
-    world.holder.slice(&world.slice(5)).await;
+    world.holder.slice(&world.slice(5));
     assert_eq!(world.holder.slice_number(), 5);
     world.events();
     let beat = world.heartbeat(9, 0);
@@ -289,34 +289,27 @@ async fn a_slice_of_another_key_node_number_or_purpose_changes_nothing() {
         vec![0; 100],
     ];
     for bytes in bad {
-        world.holder.slice(&bytes).await;
+        world.holder.slice(&bytes);
         assert_eq!(world.holder.slice_number(), 5);
         assert_eq!(world.events(), [EventKind::PolicyRefused]);
     }
     world.clock.turn(HOUR * 2);
     let expired = world.slice(7);
     world.clock.turn(HOUR * 2);
-    world.holder.slice(&expired).await;
+    world.holder.slice(&expired);
     assert_eq!(world.holder.slice_number(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slice_that_cannot_be_recorded_is_not_put_into_force() {
+async fn a_good_slice_is_published_and_stored_and_the_same_one_changes_nothing() {
     let mut world = World::new().await;
-    world
-        .notes
-        .full
-        .store(true, std::sync::atomic::Ordering::SeqCst);
-    world.holder.slice(&world.slice(5)).await;
-    assert!(world.view.slice.borrow().is_none());
-    world
-        .notes
-        .full
-        .store(false, std::sync::atomic::Ordering::SeqCst);
-    world.holder.slice(&world.slice(5)).await;
-    assert_eq!(world.events(), [EventKind::PolicyActivated]);
-    assert!(world.view.slice.borrow().is_some());
+    let slice = world.slice(5);
+    world.holder.slice(&slice);
+    let mut follow = world.view.slice.clone();
+    assert_eq!(follow.borrow_and_update().as_ref().unwrap().number, 5);
     assert!(!world.stored().await.held.unwrap().slice.0.is_empty());
+    world.holder.slice(&slice);
+    assert!(!follow.has_changed().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
