@@ -7,8 +7,10 @@
 )]
 
 mod commands;
+mod durability;
 mod enrolment;
 mod restart;
 mod story;
+mod strangers;
 mod traffic;
 mod wireguard_interop;
