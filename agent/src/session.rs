@@ -1,7 +1,7 @@
 //! The session: one long-lived stream to the cloud, and what it brings.
 //!
-//! This file keeps the stream up; [`apply`] puts what comes down into force, [`evidence`] answers challenges,
-//! [`upload`] sends the journal. A stream that has gone silent is given up after thirty seconds without a heartbeat,
+//! This file keeps the stream up; `apply` puts what comes down into force, `evidence` answers challenges,
+//! `upload` sends the journal. A stream that has gone silent is given up after thirty seconds without a heartbeat,
 //! whatever TCP says; then the next connection, after a wait that grows and is never the same for two nodes.
 
 use std::net::IpAddr;
