@@ -95,7 +95,7 @@ enum Rejected {
 }
 
 impl Server {
-    /// Accepts until `stop` is cancelled, then lets open requests end within [`DRAIN`].
+    /// Accepts until `stop` is cancelled, then lets open requests end within `DRAIN`.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
         let verifier = PeerVerifier::optional(self.trust.clone(), self.clock.clone(), &Kind::ALL);
         let config = server(self.credentials.clone(), verifier, &[ALPN_H2, ALPN_HTTP1]);

@@ -31,17 +31,18 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod apikeys;
 pub mod audit;
+mod database;
 pub mod deny;
 mod follow;
 pub mod nodes;
 pub mod operators;
 pub mod policies;
 pub mod results;
-pub mod tokens;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
 /// Most connections to the database that one cloud holds.
 pub const MAX_CONNECTIONS: u32 = 16;
@@ -50,17 +51,10 @@ pub const WAIT: Duration = Duration::from_secs(10);
 /// The advisory lock of writers in PostgreSQL ("edgeward" in ASCII).
 const WRITER_LOCK: i64 = 0x6564_6765_7761_7264;
 
+pub use database::Database;
+use database::Location;
+
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
-
-/// Where the store is, checked: `sqlite:PATH`, a path, or `postgres://…` without a password in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Database(Location);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Location {
-    Sqlite(PathBuf),
-    Postgres(String),
-}
 
 /// The open store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -99,7 +93,9 @@ pub enum StoreError {
     )]
     PasswordInUrl,
     /// The operator's: a server elsewhere, reached without knowing that it is the right one.
-    #[error("a database on another machine needs ?sslmode=verify-full (and sslrootcert=FILE for a CA of your own)")]
+    #[error(
+        "a database on another machine needs ?sslmode=verify-full (and sslrootcert=FILE for a CA of your own)"
+    )]
     Plaintext,
     /// The operator's: a file that cannot be made or opened.
     #[error("database file {path}: {source}")]
@@ -124,61 +120,11 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
 }
 
-impl Database {
-    /// A SQLite file.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(Location::Sqlite(path.into()))
-    }
-
-    pub fn is_postgres(&self) -> bool {
-        matches!(self.0, Location::Postgres(_))
-    }
-
-    fn url(&self) -> String {
-        match &self.0 {
-            Location::Sqlite(path) => {
-                // What would end the path in a URL.
-                let path = path
-                    .to_string_lossy()
-                    .replace('%', "%25")
-                    .replace('?', "%3f")
-                    .replace('#', "%23");
-                format!("sqlite://{path}")
-            }
-            Location::Postgres(url) => url.clone(),
-        }
-    }
-}
-
-impl FromStr for Database {
-    type Err = StoreError;
-
-    fn from_str(text: &str) -> Result<Self, StoreError> {
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            if holds_password(text) {
-                return Err(StoreError::PasswordInUrl);
-            }
-            return match is_local(text) || parameter(text, "sslmode") == Some("verify-full") {
-                true => Ok(Self(Location::Postgres(text.to_owned()))),
-                false => Err(StoreError::Plaintext),
-            };
-        }
-        let path = text
-            .strip_prefix("sqlite://")
-            .or_else(|| text.strip_prefix("sqlite:"))
-            .unwrap_or(text);
-        match path.is_empty() || path.contains("://") || path == ":memory:" {
-            true => Err(StoreError::Url(text.to_owned())),
-            false => Ok(Self::file(path)),
-        }
-    }
-}
-
 impl Store {
     /// Opens the database, makes a SQLite file (mode 0600) where there is none, and brings the schema up to date.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
         install_default_drivers();
-        let kind = match &database.0 {
+        let kind = match database.location() {
             Location::Sqlite(path) => {
                 make_file(path)?;
                 Backend::Sqlite
@@ -257,11 +203,13 @@ impl Tx {
 
     /// A single value of the installation; written with `value` if it is not there yet.
     pub async fn fact_or(&mut self, name: &str, value: &str) -> Result<String, StoreError> {
-        sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-            .bind(name)
-            .bind(value)
-            .execute(self.connection())
-            .await?;
+        sqlx::query(
+            "INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(name)
+        .bind(value)
+        .execute(self.connection())
+        .await?;
         let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
             .bind(name)
             .fetch_one(self.connection())
@@ -374,51 +322,4 @@ fn make_file(path: &Path) -> Result<(), StoreError> {
             path: path.to_owned(),
             source,
         })
-}
-
-fn holds_password(url: &str) -> bool {
-    let (authority, _) = parts(url);
-    let in_authority = authority
-        .rsplit_once('@')
-        .is_some_and(|(user, _)| user.contains(':'));
-    in_authority || parameter(url, "password").is_some()
-}
-
-/// Whether the server is on this machine: a socket, or a loopback address.
-fn is_local(url: &str) -> bool {
-    let (authority, _) = parts(url);
-    let host_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let named = match host_port.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or(v6),
-        None => host_port.split(':').next().unwrap_or(host_port),
-    };
-    [Some(named), parameter(url, "host"), parameter(url, "hostaddr")]
-        .into_iter()
-        .flatten()
-        .all(|host| {
-            let is_loopback = host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
-            host.is_empty()
-                || host.starts_with('/')
-                || host.starts_with("%2F")
-                || host.starts_with("%2f")
-                || host == "localhost"
-                || is_loopback
-        })
-}
-
-fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
-    let (_, query) = parts(url);
-    query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=')?;
-        (key == name).then_some(value)
-    })
-}
-
-/// Authority and query of a URL.
-fn parts(url: &str) -> (&str, &str) {
-    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
-    (before.split('/').next().unwrap_or(""), query)
 }

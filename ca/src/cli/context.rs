@@ -4,8 +4,6 @@
 //! `edgeward context add` copies such a folder to `~/.config/edgeward/contexts/<name>`.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::screen::Table;
 use super::{Failure, Session};
 
-/// Largest file of a context, in bytes.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
+mod files;
+
+use files::{make_folder, read_bounded, read_private, write_private};
+
 /// Where `edgeward serve` leaves the first operator's context by default: used where no other is chosen.
 const LOCAL_ADMIN: &str = "/var/lib/edgeward/admin";
 const FILE: &str = "context.toml";
@@ -300,59 +300,6 @@ fn read_key(path: &Path) -> Result<SoftwareKey, Failure> {
         wanted: "a private key in pem",
     })?;
     Ok(SoftwareKey::from_pkcs8(Secret::new(pem.into_contents()))?)
-}
-
-fn read_private(path: &Path) -> Result<Secret<String>, Failure> {
-    let mode = fs::metadata(path)
-        .map_err(Failure::file(path))?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
-        return Err(Failure::Exposed(path.to_owned()));
-    }
-    String::from_utf8(read_bounded(path)?)
-        .map(Secret::new)
-        .map_err(|_| Failure::Content {
-            path: path.to_owned(),
-            wanted: "text",
-        })
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
-    let size = fs::metadata(path).map_err(Failure::file(path))?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(Failure::Content {
-            path: path.to_owned(),
-            wanted: "of a reasonable size",
-        });
-    }
-    fs::read(path).map_err(Failure::file(path))
-}
-
-/// Replaces a file as a whole; only its owner may read it.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let beside = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(Failure::file(path))
-}
-
-fn make_folder(path: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(Failure::file(path))
 }
 
 fn home() -> Result<PathBuf, Failure> {
