@@ -28,7 +28,10 @@ pub const MAX_FLOWS_SHOWN: usize = 1000;
 pub enum Request {
     Status,
     /// May `from` reach `to` (`service/interface`) now? One of the two is this node.
-    Check { from: SpiffeId, to: String },
+    Check {
+        from: SpiffeId,
+        to: String,
+    },
 }
 
 /// What is answered.
@@ -37,8 +40,12 @@ pub enum Request {
 pub enum Answer {
     Status(Box<Status>),
     /// One for each node that offers the interface.
-    Check { checked: Vec<Checked> },
-    Refused { reason: String },
+    Check {
+        checked: Vec<Checked>,
+    },
+    Refused {
+        reason: String,
+    },
 }
 
 /// This node.

@@ -167,7 +167,26 @@ fn policy_trust_and_silence_take_away_what_they_must() {
         b.status().link == "cut-off"
     });
     let answer = exchange(&a, &b, OPEN_PORT);
-    if answer.is_err() { println!("FAILED {answer:?}\n{}\n{}\n{}\n{}", a.status(), b.status(), a.nft(), b.nft()); std::thread::park_timeout(Duration::from_secs(3)); println!("later {}\n{}\n{}\n{}", a.status(), b.status(), a.nft(), b.nft()); println!("{:?}", exchange(&a, &b, OPEN_PORT)); println!("A {:#?}\nB {:#?}", a.recorder.kinds(), b.recorder.kinds()); panic!() }
+    if answer.is_err() {
+        println!(
+            "FAILED {answer:?}\n{}\n{}\n{}\n{}",
+            a.status(),
+            b.status(),
+            a.nft(),
+            b.nft()
+        );
+        std::thread::park_timeout(Duration::from_secs(3));
+        println!(
+            "later {}\n{}\n{}\n{}",
+            a.status(),
+            b.status(),
+            a.nft(),
+            b.nft()
+        );
+        println!("{:?}", exchange(&a, &b, OPEN_PORT));
+        println!("A {:#?}\nB {:#?}", a.recorder.kinds(), b.recorder.kinds());
+        panic!()
+    }
     let mut stream = lab::connect(&a, &b, OPEN_PORT).unwrap();
     fleet.rule(&a, &b, |row| {
         row.offline.own = Some(edgeward_policy::Seconds::new(0))

@@ -50,11 +50,7 @@ fn cut(node: &str, time: Timestamp) -> Arc<CutFloors> {
 
 #[test]
 fn a_node_that_is_held_grants_nothing() {
-    for held in [
-        Held::ClockBehindFloor,
-        Held::StateRolledBack,
-        Held::NoFloor,
-    ] {
+    for held in [Held::ClockBehindFloor, Held::StateRolledBack, Held::NoFloor] {
         let mut parts = parts();
         parts.standing = Standing::Held(held);
         assert_eq!(labels(parts.clone()), [held.code(), held.code()]);
