@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use edgeward_identity::{Kind, SpiffeId, TrustDomain};
 use edgeward_runtime::config::{self, BadConfig, Twins};
+use edgeward_wire::limits::ENROL_DEADLINE;
 use serde::Deserialize;
 
 use crate::store::Database;
@@ -58,6 +59,8 @@ pub struct Config {
     pub token: TokenDefaults,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
+    /// How long one attempt to enrol may take: a token's reservation lasts as long.
+    pub enrol_deadline: Duration,
 }
 
 /// When evidence is asked for.
@@ -117,10 +120,12 @@ struct SvidBounds {
     max_lifetime: Duration,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Enrol {
     approval: bool,
+    #[serde(with = "edgeward_runtime::config::duration")]
+    deadline: Duration,
 }
 
 impl Config {
@@ -159,6 +164,9 @@ impl Config {
         if file.token.uses == 0 {
             return Err(BadConfig::value("token.uses", "zero"));
         }
+        if file.enrol.deadline.is_zero() || file.enrol.deadline > ENROL_DEADLINE {
+            return Err(BadConfig::value("enrol.deadline", "zero or more than 2m"));
+        }
         Ok(Self {
             advertise: advertised(file.advertise, file.listen)?,
             ek_roots: file
@@ -174,6 +182,7 @@ impl Config {
             svid_max_lifetime: file.svid.max_lifetime,
             token: file.token,
             approval: file.enrol.approval,
+            enrol_deadline: file.enrol.deadline,
         })
     }
 }
@@ -184,6 +193,15 @@ impl Default for Attest {
             interval: Duration::from_secs(60),
             jitter: Duration::from_secs(10),
             deadline: edgeward_wire::limits::CHALLENGE_DEADLINE,
+        }
+    }
+}
+
+impl Default for Enrol {
+    fn default() -> Self {
+        Self {
+            approval: false,
+            deadline: ENROL_DEADLINE,
         }
     }
 }
@@ -294,6 +312,7 @@ mod tests {
             ("[svid]\nmax_lifetime = \"1h\"", "svid.max_lifetime"),
             ("[token]\nttl = \"0s\"", "token.ttl"),
             ("[token]\nuses = 0", "token.uses"),
+            ("[enrol]\ndeadline = \"3m\"", "enrol.deadline"),
         ] {
             match load(&format!("{LEAST}{extra}\n"), &[]) {
                 Err(BadConfig::Value { key: found, .. }) => assert_eq!(found, key),
@@ -339,11 +358,13 @@ mod tests {
         let config = load(
             LEAST,
             &[
+                ("EDGEWARD_TOKEN__USES", "3"),
                 ("EDGEWARD_ATTEST__INTERVAL", "5s"),
                 ("EDGEWARD_ATTEST__JITTER", "1s"),
             ],
         )
         .unwrap();
         assert_eq!(config.attest.interval, Duration::from_secs(5));
+        assert_eq!(config.token.uses, 3);
     }
 }

@@ -14,6 +14,7 @@ use edgeward_wire::control::CutReason;
 
 use crate::api::views::EkRootView;
 use crate::api::{Control, ControlFault};
+use crate::enrol::roots;
 use crate::hub::{Hub, Member, nothing_known};
 use crate::store::nodes::NodeStatus;
 
@@ -24,7 +25,6 @@ const NO_NODE: &str = "";
 #[derive(Clone)]
 pub struct NodeControl {
     hub: Arc<Hub>,
-    ek_roots: Vec<EkRootView>,
 }
 
 /// One act that takes a node's rights away.
@@ -52,6 +52,14 @@ const REMOVE: Taking = Taking {
     cut: CutReason::Removed,
     kind: EventKind::NodeRemoved,
 };
+
+impl Taking {
+    fn apply(self, member: &mut Member, now: Timestamp) {
+        member.row.status = self.to;
+        member.row.updated = now;
+        member.standing = nothing_known(&member.row.name, now);
+    }
+}
 
 #[async_trait]
 impl Control for NodeControl {
@@ -133,13 +141,19 @@ impl Control for NodeControl {
     }
 
     fn ek_roots(&self) -> Vec<EkRootView> {
-        self.ek_roots.clone()
+        match roots::views(&self.hub.config.ek_roots) {
+            Ok(views) => views,
+            Err(fault) => {
+                tracing::error!(%fault, "ek trust store cannot be read");
+                Vec::new()
+            }
+        }
     }
 }
 
 impl NodeControl {
-    pub fn new(hub: Arc<Hub>, ek_roots: Vec<EkRootView>) -> Self {
-        Self { hub, ek_roots }
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
     }
 
     async fn take(
@@ -150,23 +164,21 @@ impl NodeControl {
         taking: Taking,
     ) -> Result<(), ControlFault> {
         let hub = &self.hub;
-        // The cut waits for nobody: not for an enrolment, not for the database.
+        // The cut waits for nobody: not for an enrolment, not for the database. In memory first, so that a session
+        // that begins now does not miss it.
         let member = self.member_in(name, taking.from, taking.to.as_str())?;
+        hub.update_member(name, |known| taking.apply(known, hub.clock.now()));
         hub.push_cut(&member.id, taking.cut, hub.clock.now())
             .map_err(unsigned)?;
         hub.deny_at_once(&member.keys, taking.cut.as_str());
         let _changes = hub.changes.lock().await;
-        let mut member = self.member_in(name, taking.from, taking.to.as_str())?;
-        // Keys issued since the cut.
-        hub.deny_at_once(&member.keys, taking.cut.as_str());
         let now = hub.clock.now();
-        member.row.status = taking.to;
-        member.row.updated = now;
-        member.standing = nothing_known(name, now);
-        hub.update_member(name, |known| {
-            known.row = member.row.clone();
-            known.standing = member.standing.clone();
-        });
+        // An enrolment or a renewal may have come between: what it made falls, too.
+        hub.update_member(name, |known| taking.apply(known, now));
+        let member = hub
+            .member(name)
+            .ok_or_else(|| ControlFault::NoSuchNode(name.to_owned()))?;
+        hub.deny_at_once(&member.keys, taking.cut.as_str());
         hub.fleet_changed();
         self.write_taking(&member, by, reason, taking, now).await
     }

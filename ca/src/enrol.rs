@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
 use edgeward_evidence::make_credential::{ActivationSecret, draw_secret};
@@ -16,7 +17,7 @@ use edgeward_evidence::verify::{
 };
 use edgeward_evidence::{EkRoots, Exporter, Nonce, make_credential};
 use edgeward_identity::{SpiffeId, SpkiHash};
-use edgeward_wire::limits::{ENROL_DEADLINE, MAX_ENROL_MESSAGE_BYTES};
+use edgeward_wire::limits::MAX_ENROL_MESSAGE_BYTES;
 use edgeward_wire::v1::enrolment_server::{Enrolment, EnrolmentServer};
 use edgeward_wire::v1::{self, enrol_request, enrol_response};
 use futures::Stream;
@@ -56,7 +57,7 @@ pub const MAX_RESERVATIONS: usize = 8;
 #[derive(Clone)]
 pub struct EnrolService {
     hub: Arc<Hub>,
-    roots: Arc<EkRoots>,
+    roots: Arc<ArcSwap<EkRoots>>,
     sources: Crowd<IpAddr>,
     /// By token and root: the two-minute reservation.
     reservations: Crowd<(String, String)>,
@@ -74,10 +75,10 @@ struct Challenge {
 }
 
 impl EnrolService {
-    pub fn new(hub: Arc<Hub>, roots: EkRoots) -> Self {
+    pub fn new(hub: Arc<Hub>, roots: Arc<ArcSwap<EkRoots>>) -> Self {
         Self {
             hub,
-            roots: Arc::new(roots),
+            roots,
             sources: Crowd::new(MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE),
             reservations: Crowd::new(MAX_ATTEMPTS, MAX_RESERVATIONS),
         }
@@ -93,7 +94,7 @@ impl EnrolService {
         let mut about = About::default();
         let outcome = tokio::select! {
             done = tokio::time::timeout(
-                ENROL_DEADLINE,
+                self.hub.config.enrol_deadline,
                 self.converse(&caller, &mut incoming, &answers, &mut about),
             ) => done.unwrap_or(Err(EnrolRefused::Deadline)),
             () = place.evicted() => Err(EnrolRefused::Evicted),
@@ -126,7 +127,7 @@ impl EnrolService {
                 EnrolRefused::TokenUnknown(begin.token_id.chars().take(64).collect())
             })?;
         token::check_secret(&token, &begin.token_secret)?;
-        let candidate = Candidate::parse(begin, &self.roots, hub.clock.now())?;
+        let candidate = Candidate::parse(begin, &self.roots.load(), hub.clock.now())?;
         let root = candidate.root_id();
         root.as_str().clone_into(&mut about.root);
         self.precheck(&token, &candidate).await?;
@@ -179,9 +180,7 @@ impl EnrolService {
         candidate: &Candidate,
     ) -> Result<(), EnrolRefused> {
         let root = candidate.root_id();
-        let mut tx = self.hub.store.begin("enrol.precheck").await?;
-        let used = tx.token_use(&token.id, root.as_str()).await?;
-        drop(tx);
+        let used = self.hub.store.token_use(&token.id, root.as_str()).await?;
         let open = used.is_some();
         token::check_use(token, &root, used.as_ref(), open, self.hub.clock.now())?;
         if used.is_none() {

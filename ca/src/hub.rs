@@ -1,23 +1,13 @@
 //! What all sessions share: the fleet in memory, who is attached, and the fan-out of cuts, lists, slices and results.
-//!
-//! Fan-out never waits: a session whose queue is full is ended, and its agent comes back to a whole new state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use edgeward_audit::Event;
-use edgeward_audit::event::{Actor, EventKind};
-use edgeward_evidence::AttestationResult;
-use edgeward_identity::signed::EVERYBODY;
-use edgeward_identity::{
-    AttestationState, Clock, DenyList, Kind, Purpose, SignError, SpiffeId, SpkiHash, Timestamp,
-    TrustView,
-};
+use edgeward_identity::{Clock, Kind, SignError, SpiffeId, TrustView};
 use edgeward_policy::CompiledPolicy;
-use edgeward_wire::control::{Cut, CutReason};
 use edgeward_wire::v1::{self, cloud_message::Body};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
@@ -25,13 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{AuditLog, RecordFault};
 use crate::config::Config;
-use crate::keys::{CloudKeys, Label};
+use crate::keys::CloudKeys;
 use crate::serve::Connections;
 use crate::store::results::AttestationRow;
 use crate::store::{Store, StoreError};
 
 mod directory;
+mod fanout;
 mod slices;
+mod standing;
 mod writer;
 
 pub use directory::Member;
@@ -44,14 +36,8 @@ use writer::Writer;
 
 /// Most messages that wait for one session.
 pub const MAX_QUEUED: usize = 256;
-/// How long a cut stays valid: longer than any agent's session may lag.
-const CUT_LIFETIME: Duration = Duration::from_secs(3600);
-/// How long a signed deny-list stays valid; sent anew with every session and change.
-const DENY_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// How often nodes without a session are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// How old a pass of a node without a session may be before the node is called stale.
-const DEFAULT_FRESH: Duration = Duration::from_secs(600);
 
 /// A message to one agent.
 pub type Outgoing = Result<v1::CloudMessage, tonic::Status>;
@@ -186,12 +172,16 @@ impl Hub {
             tokio::spawn(async move { hub.writer.run(stop).await })
         };
         loop {
-            tokio::select! {
+            let everybody = tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.fleet_notify.notified() => {}
-                _ = sweep.tick() => self.sweep().await,
-            }
-            if let Err(error) = self.distribute().await {
+                () = self.fleet_notify.notified() => true,
+                _ = sweep.tick() => {
+                    self.sweep().await;
+                    // What failed before is tried again.
+                    self.stale_fleet.load(Ordering::Acquire)
+                }
+            };
+            if let Err(error) = self.distribute(everybody).await {
                 tracing::error!(%error, "slices cannot be distributed");
             }
         }
@@ -263,12 +253,14 @@ impl Hub {
         self.deny_object.load().to_vec()
     }
 
-    /// Puts a session in force. One that another has taken the place of is told so.
+    /// Puts a session in force. What `first` makes is sent before anything that is pushed to it, and says everything
+    /// that was pushed to others before. A session that this one takes the place of is told so.
     pub(crate) fn attach(
         &self,
         name: &str,
         attachment: Attachment,
         slice: Option<&SignedSlice>,
+        first: impl FnOnce() -> Vec<Body>,
     ) -> u64 {
         let number = self.next_session.fetch_add(1, Ordering::Relaxed);
         let attached = Attached {
@@ -279,15 +271,14 @@ impl Hub {
             ended: attachment.ended,
             sent: slice.map(SignedSlice::sent).unwrap_or_default(),
         };
-        let before = self.sessions.lock().insert(name.to_owned(), attached);
-        if let Some(before) = before {
+        let mut sessions = self.sessions.lock();
+        for body in first() {
+            attached.push(body);
+        }
+        if let Some(before) = sessions.insert(name.to_owned(), attached) {
             before.displaced.cancel();
         }
-        #[allow(
-            clippy::cast_precision_loss,
-            reason = "a count of sessions is far below 2^52"
-        )]
-        metrics::gauge!("edgeward_sessions").set(self.sessions() as f64);
+        count_sessions(sessions.len());
         number
     }
 
@@ -300,155 +291,7 @@ impl Hub {
         {
             sessions.remove(name);
         }
-        #[allow(
-            clippy::cast_precision_loss,
-            reason = "a count of sessions is far below 2^52"
-        )]
-        metrics::gauge!("edgeward_sessions").set(sessions.len() as f64);
-    }
-
-    /// Tells the peers of a node how to reach it and what its newest result is.
-    pub(crate) fn announce(&self, name: &str) {
-        let Some(member) = self.member(name) else {
-            return;
-        };
-        let update = v1::PeerUpdate {
-            full: false,
-            peers: vec![member.to_wire()],
-            gone: Vec::new(),
-        };
-        let sessions = self.sessions.lock();
-        for (other, session) in sessions.iter() {
-            if other != name && session.sent.peers.contains(name) {
-                session.push(Body::Peers(update.clone()));
-            }
-        }
-    }
-
-    /// Tells every session that nothing goes to or from a node any more. Waits for nothing.
-    pub(crate) fn push_cut(
-        &self,
-        node: &SpiffeId,
-        reason: CutReason,
-        now: Timestamp,
-    ) -> Result<(), SignError> {
-        let number = self.keys.rising_number(now);
-        let label = Label {
-            purpose: Purpose::Control,
-            audience: EVERYBODY.to_owned(),
-            number,
-            issued: now,
-            lifetime: CUT_LIFETIME,
-        };
-        let cut = Cut {
-            node: node.clone(),
-            reason,
-            time: now,
-        };
-        self.broadcast(&Body::Cut(self.keys.sign(label, &cut)?));
-        metrics::counter!("edgeward_cuts_total", "reason" => reason.as_str()).increment(1);
-        Ok(())
-    }
-
-    /// Refuses these keys from now on, before the database knows.
-    pub(crate) fn deny_at_once(&self, keys: &[(SpkiHash, Timestamp)], reason: &str) {
-        use edgeward_identity::deny::Denied;
-        let view = self.trust.load_full();
-        let mut entries = view.deny.entries().clone();
-        for (key, until) in keys {
-            let denied = Denied {
-                reason: reason.to_owned(),
-                until: *until,
-            };
-            entries.insert(*key, denied);
-        }
-        if let Ok(deny) = DenyList::new(view.deny.number(), entries) {
-            self.trust.store(Arc::new(TrustView {
-                bundle: view.bundle.clone(),
-                deny,
-            }));
-        }
-        for (key, _) in keys {
-            self.connections.close_key(key);
-        }
-    }
-
-    /// The list in force from now on: handshakes, open connections, every session.
-    pub(crate) fn enforce_deny_list(&self, deny: DenyList) -> Result<(), SignError> {
-        let now = self.clock.now();
-        let label = Label {
-            purpose: Purpose::DenyList,
-            audience: EVERYBODY.to_owned(),
-            number: deny.number(),
-            issued: now,
-            lifetime: DENY_LIFETIME,
-        };
-        let bytes = self.keys.sign(label, &deny)?;
-        self.connections.close_denied(&deny);
-        self.trust.store(Arc::new(TrustView {
-            bundle: self.keys.bundle(),
-            deny,
-        }));
-        self.deny_object.store(Arc::new(bytes));
-        self.broadcast(&Body::Trust(self.trust_update()));
-        Ok(())
-    }
-
-    /// A pass: in force at once, written soon.
-    pub(crate) fn passed(&self, row: AttestationRow, key: SpkiHash) {
-        let name = row.node.clone();
-        self.update_member(&name, |member| {
-            member.standing = row.clone();
-            member.key = Some(key);
-        });
-        self.writer.soon(row);
-        self.announce(&name);
-    }
-
-    /// A node that failed or went silent: its peers are told first, then it is written.
-    pub(crate) async fn fell(
-        &self,
-        member: &Member,
-        state: AttestationState,
-        code: &str,
-        reason: String,
-    ) {
-        let now = self.clock.now();
-        let (cut, kind) = match state {
-            AttestationState::Stale => (CutReason::Stale, EventKind::AttestationStale),
-            _ => (CutReason::Failed, EventKind::AttestationFailed),
-        };
-        let fell_before = member.standing.state == state;
-        if !fell_before && let Err(error) = self.push_cut(&member.id, cut, now) {
-            tracing::error!(node = %member.id, %error, "cut cannot be signed");
-        }
-        let row = AttestationRow {
-            state,
-            code: Some(code.to_owned()),
-            changed: now,
-            result: None,
-            ..member.standing.clone()
-        };
-        self.update_member(&member.row.name, |known| known.standing = row.clone());
-        let event = Event::new(now, Actor::Cloud, kind)
-            .subject(member.id.clone())
-            .denied(code)
-            .detail("reason", reason);
-        if let Err(error) = self.writer.now(&row, &self.audit, event).await {
-            tracing::error!(node = %member.id, %error, "fall cannot be recorded");
-        }
-    }
-
-    /// Signs what the cloud says about a node's evidence; it ends when the node's certificate would.
-    pub(crate) fn sign_result(
-        &self,
-        result: &AttestationResult,
-        lifetime: Duration,
-        now: Timestamp,
-    ) -> Result<Vec<u8>, HubFault> {
-        let number = self.keys.rising_number(now);
-        let object = result.sign(self.keys.results_signer(), number, now.plus(lifetime))?;
-        Ok(object.to_bytes())
+        count_sessions(sessions.len());
     }
 
     pub(crate) async fn next_number(&self, name: &'static str) -> Result<u64, HubFault> {
@@ -456,20 +299,6 @@ impl Hub {
         let number = tx.raise_number(name).await?;
         tx.commit().await?;
         Ok(number)
-    }
-
-    fn broadcast(&self, body: &Body) {
-        for session in self.sessions.lock().values() {
-            session.push(body.clone());
-        }
-    }
-
-    fn attached(&self) -> Vec<(String, u64)> {
-        self.sessions
-            .lock()
-            .iter()
-            .map(|(name, session)| (name.clone(), session.number))
-            .collect()
     }
 
     fn with_session<T>(
@@ -484,62 +313,12 @@ impl Hub {
             .filter(|session| session.number == number)
             .map(read)
     }
-
-    fn send_to(&self, name: &str, number: u64, body: Body) {
-        self.with_session(name, number, |session| session.push(body));
-    }
-
-    /// Nodes that gave no evidence for long and have no session: their peers let them age by themselves; here they
-    /// get their name.
-    async fn sweep(&self) {
-        let now = self.clock.now();
-        let attached: BTreeSet<String> = self.sessions.lock().keys().cloned().collect();
-        let policy = self.policy();
-        let silent: Vec<Member> = self
-            .directory
-            .lock()
-            .all()
-            .filter(|member| member.standing.state == AttestationState::Trusted)
-            .filter(|member| !attached.contains(&member.row.name))
-            .filter(|member| {
-                let fresh = policy
-                    .as_ref()
-                    .and_then(|policy| {
-                        policy
-                            .profiles_for(&member.row.labels)
-                            .iter()
-                            .filter_map(|profile| profile.fresh)
-                            .min()
-                    })
-                    .map_or(DEFAULT_FRESH, edgeward_policy::Seconds::as_duration);
-                let passed = member.standing.passed.unwrap_or_default();
-                now.since(passed) > fresh
-            })
-            .cloned()
-            .collect();
-        for member in silent {
-            let row = AttestationRow {
-                state: AttestationState::Stale,
-                code: Some("silent".to_owned()),
-                changed: now,
-                ..member.standing.clone()
-            };
-            self.update_member(&member.row.name, |known| known.standing = row.clone());
-            let event = Event::new(now, Actor::Cloud, EventKind::AttestationStale)
-                .subject(member.id.clone())
-                .denied("silent");
-            if let Err(error) = self.writer.now(&row, &self.audit, event).await {
-                tracing::error!(node = %member.id, %error, "silence cannot be recorded");
-            }
-        }
-    }
 }
 
-impl Attached {
-    fn push(&self, body: Body) {
-        let message = v1::CloudMessage { body: Some(body) };
-        if self.out.try_send(Ok(message)).is_err() {
-            self.ended.cancel();
-        }
-    }
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a count of sessions is far below 2^52"
+)]
+fn count_sessions(number: usize) {
+    metrics::gauge!("edgeward_sessions").set(number as f64);
 }

@@ -103,14 +103,8 @@ pub async fn start(
     if let Some(policy) = first_start::policy(&store).await? {
         hub.set_policy(Arc::new(policy));
     }
-    let (ek_roots, refused) = roots::load(&config.ek_roots)?;
-    for refused in refused {
-        tracing::warn!(%refused, "left out of the ek trust store");
-    }
-    let control: Arc<dyn Control> = Arc::new(NodeControl::new(
-        hub.clone(),
-        roots::views(&config.ek_roots)?,
-    ));
+    let ek_roots = roots::Watched::load(&config.ek_roots)?;
+    let control: Arc<dyn Control> = Arc::new(NodeControl::new(hub.clone()));
     let api = Api::new(
         store.clone(),
         audit.clone(),
@@ -124,9 +118,11 @@ pub async fn start(
     let credentials = Credentials::new(&svid);
     let refused = audit.clone();
     let refused_clock = clock.clone();
-    let grpc = tonic::service::Routes::new(EnrolService::new(hub.clone(), ek_roots).into_server())
-        .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
-        .into_axum_router();
+    let grpc = tonic::service::Routes::new(
+        EnrolService::new(hub.clone(), ek_roots.current()).into_server(),
+    )
+    .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
+    .into_axum_router();
     let server = Server {
         credentials: credentials.clone(),
         trust,
@@ -141,25 +137,23 @@ pub async fn start(
             refused.later(event);
         }),
     };
+    tasks.spawn("ek-roots", ek_roots.run(token.clone()));
     tasks.spawn("hub", hub.clone().run(token.clone()));
     tasks.spawn(
         "upkeep",
-        upkeep::run(
-            keys,
-            credentials,
-            config.id.clone(),
-            store.clone(),
-            clock.clone(),
-            token.clone(),
-        ),
+        upkeep::run(hub.clone(), credentials, token.clone()),
     );
     let writing = tokio::spawn(writer.run(log_stop.clone()));
     port_gate.open();
     tracing::info!(id = %config.id, listen = %config.listen, "serving");
     let stopped = audit.clone();
+    let closing = token.clone();
+    tokio::spawn(async move {
+        // Not ready from the moment the port stops accepting.
+        closing.cancelled().await;
+        drop((store_gate, port_gate));
+    });
     tasks.spawn("serve", async move {
-        // Gates close when dropped: not ready from the moment the port stops accepting.
-        let _gates = (store_gate, port_gate);
         let result = server.run(listener, token).await;
         let event = Event::new(clock.now(), Actor::Cloud, EventKind::CloudStopped);
         stopped.record(event).await?;

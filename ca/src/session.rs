@@ -58,6 +58,8 @@ pub enum SessionEnded {
     Displaced,
     #[error("did not pass while another session of the node was open")]
     NotPassed,
+    #[error("too many batches and answers that nothing asked for")]
+    Flood,
     #[error("connection ended: denied, or too slow")]
     Cancelled,
     /// Ours.
@@ -82,6 +84,7 @@ impl SessionEnded {
             Self::Closed => "session_closed",
             Self::Displaced => "session_displaced",
             Self::NotPassed => "session_not_passed",
+            Self::Flood => "session_flood",
             Self::Cancelled => "session_cancelled",
             Self::Shutdown => "cloud_shutdown",
             Self::Store(_) | Self::Hub(_) => "unavailable",
@@ -127,6 +130,7 @@ impl SessionService {
                 | SessionEnded::Unknown
                 | SessionEnded::Status(_)
                 | SessionEnded::Certificate
+                | SessionEnded::Flood
         );
         let event = match refused {
             true => Event::new(now, id.clone(), EventKind::SessionRefused).denied(code),

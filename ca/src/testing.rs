@@ -141,7 +141,7 @@ impl Cloud {
     }
 
     pub(crate) fn control(&self) -> NodeControl {
-        NodeControl::new(self.hub.clone(), Vec::new())
+        NodeControl::new(self.hub.clone())
     }
 
     /// A token for one use, changed as wanted; its id is `t1` unless changed.

@@ -5,16 +5,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use edgeward_evidence::ek::EkFile;
 use edgeward_evidence::ek::roots::{MAX_FILE_BYTES, MAX_ROOTS, RefusedFile};
 use edgeward_evidence::{Digest, EkRoots};
 use edgeward_identity::{Tier, Timestamp};
 use ring::digest::{SHA256, digest};
+use tokio_util::sync::CancellationToken;
 
 use crate::api::views::EkRootView;
 use crate::when::When;
 
+/// How often the folder is looked at.
+pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Largest list of digests, in bytes.
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -33,6 +39,80 @@ pub enum RootsFault {
     TooMany { path: PathBuf },
     #[error("{}:{line}: not a sha-256 in hex", path.display())]
     Digest { path: PathBuf, line: usize },
+}
+
+/// The trust store as it is on disk, read again when a file changes.
+#[derive(Debug)]
+pub struct Watched {
+    folder: PathBuf,
+    seen: Vec<Seen>,
+    current: Arc<ArcSwap<EkRoots>>,
+}
+
+/// A file and what tells that it has changed.
+type Seen = (PathBuf, u64, Option<SystemTime>);
+
+impl Watched {
+    /// A folder that cannot be read stops the start.
+    pub fn load(folder: &Path) -> Result<Self, RootsFault> {
+        let seen = seen(folder)?;
+        let roots = load_and_tell(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            seen,
+            current: Arc::new(ArcSwap::from_pointee(roots)),
+        })
+    }
+
+    pub fn current(&self) -> Arc<ArcSwap<EkRoots>> {
+        self.current.clone()
+    }
+
+    /// Looks every [`LOOK_EVERY`] until `stop`. What cannot be read leaves what was there before.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Err(fault) = self.look() {
+                tracing::error!(%fault, "ek trust store cannot be read: the one before stays");
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<(), RootsFault> {
+        let now = seen(&self.folder)?;
+        if now == self.seen {
+            return Ok(());
+        }
+        self.seen = now;
+        self.current.store(Arc::new(load_and_tell(&self.folder)?));
+        tracing::info!("ek trust store read again");
+        Ok(())
+    }
+}
+
+fn load_and_tell(folder: &Path) -> Result<EkRoots, RootsFault> {
+    let (roots, refused) = load(folder)?;
+    for refused in refused {
+        tracing::warn!(%refused, "left out of the ek trust store");
+    }
+    Ok(roots)
+}
+
+fn seen(folder: &Path) -> Result<Vec<Seen>, RootsFault> {
+    let mut paths = vec![folder.join("listed.txt"), folder.join("denied.txt")];
+    for tier in [Tier::Hardware, Tier::Listed, Tier::Virtual] {
+        paths.extend(sorted_files(&folder.join(tier.as_str()))?);
+    }
+    Ok(paths
+        .into_iter()
+        .filter_map(|path| {
+            let about = fs::metadata(&path).ok()?;
+            Some((path, about.len(), about.modified().ok()))
+        })
+        .collect())
 }
 
 /// Reads the folder. A folder that is not there holds nothing: then no EK leads anywhere. Files that are not what they
@@ -185,6 +265,22 @@ mod tests {
     fn a_folder_that_is_not_there_roots_nothing() {
         let (_, refused) = load(Path::new("/nonexistent/ek-roots")).unwrap();
         assert!(refused.is_empty());
+    }
+
+    #[test]
+    fn a_change_is_read_again_and_a_bad_one_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("listed.txt");
+        let mut watched = Watched::load(folder.path()).unwrap();
+        let first = watched.current.load_full();
+        fs::write(&list, "ab".repeat(32)).unwrap();
+        watched.look().unwrap();
+        let second = watched.current.load_full();
+        assert!(!Arc::ptr_eq(&first, &second));
+        watched.look().unwrap();
+        fs::write(&list, "nonsense").unwrap();
+        assert!(watched.look().is_err());
+        assert!(Arc::ptr_eq(&second, &watched.current.load_full()));
     }
 
     #[test]

@@ -156,7 +156,8 @@ async fn tier_software_is_refused_where_no_group_names_it() {
 
 #[tokio::test]
 async fn tokens_that_are_expired_revoked_used_up_or_for_another_ek_are_refused() {
-    let cases: [(fn(&mut TokenRow), &str); 4] = [
+    type Change = fn(&mut TokenRow);
+    let cases: [(Change, &str); 4] = [
         (|token| token.expires = now(), "token_expired"),
         (|token| token.used = 1, "token_used"),
         (
@@ -259,6 +260,22 @@ async fn a_proof_for_another_attempt_or_over_another_connection_is_refused() {
     assert_eq!(refusal(&mut one).await, "quote_nonce_mismatch");
     drop(second);
     cloud.enrol(&mut machine, "t1", "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_challenge_that_is_answered_after_its_deadline_is_refused() {
+    let mut machine = Machine::new();
+    let cloud = Cloud::start_with(&[&machine], "[enrol]\ndeadline = \"300ms\"\n").await;
+    cloud.token(|_| {}).await;
+    let before = cloud.state().await;
+    let mut attempt = cloud.attempt().await;
+    attempt.begin(machine.begin("t1", "a")).await;
+    let challenge = challenge(&mut attempt).await;
+    assert_eq!(refusal(&mut attempt).await, "enrol_deadline");
+    let late = machine.prove(&challenge, &attempt.exporter, "t1");
+    attempt.prove(late).await;
+    assert!(cloud.recorded("enrolment.refused", "enrol_deadline").await);
+    assert_eq!(cloud.state().await, before);
 }
 
 #[tokio::test]

@@ -58,8 +58,8 @@ impl Hub {
         let Some(fleeted) = self.fleeted().await? else {
             return Ok(None);
         };
-        match self.cut_slice(&fleeted, id) {
-            Ok(slice) => Ok(Some(slice)),
+        match cut_slice(&fleeted, id) {
+            Ok((slice, content)) => self.sign_slice(&fleeted, slice, content, id).map(Some),
             Err(HubFault::Slice(SliceError::UnknownNode(_))) => Ok(None),
             Err(fault) => Err(fault),
         }
@@ -111,37 +111,56 @@ impl Hub {
         }
     }
 
-    /// Sends every session whose slice has changed, or ends soon, its new one. The task behind [`Hub::fleet_changed`].
-    pub(super) async fn distribute(&self) -> Result<(), HubFault> {
+    /// Sends new slices: to everybody whose slice has changed, or only to those whose slice ends soon. The task behind
+    /// [`Hub::fleet_changed`].
+    pub(super) async fn distribute(&self, everybody: bool) -> Result<(), HubFault> {
+        let now = self.clock.now();
+        let due: Vec<(String, u64)> = self
+            .sessions
+            .lock()
+            .iter()
+            .filter(|(_, session)| everybody || now >= session.sent.renew_at)
+            .map(|(name, session)| (name.clone(), session.number))
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
         let Some(fleeted) = self.fleeted().await? else {
             return Ok(());
         };
-        let now = self.clock.now();
-        for (name, number) in self.attached() {
-            let Some(id) = self.member(&name).map(|member| member.id) else {
-                continue;
-            };
-            let slice = match self.cut_slice(&fleeted, &id) {
-                Ok(slice) => slice,
-                Err(fault) => {
-                    tracing::warn!(node = %id, %fault, "no slice for this node");
-                    continue;
-                }
-            };
-            let sent = slice.sent();
-            let due = self.with_session(&name, number, |session| {
-                let due = session.sent.content != sent.content || now >= session.sent.renew_at;
-                if due {
-                    session.sent = sent.clone();
-                }
-                due
-            });
-            if due == Some(true) {
-                let peers = self.directory_of(&slice.peers);
-                self.send_to(&name, number, Body::Slice(slice.bytes));
-                self.send_to(&name, number, Body::Peers(peers));
+        for (name, number) in due {
+            if let Err(fault) = self.distribute_to(&fleeted, &name, number, now) {
+                tracing::warn!(node = name, %fault, "no slice for this node");
             }
         }
+        Ok(())
+    }
+
+    fn distribute_to(
+        &self,
+        fleeted: &Fleeted,
+        name: &str,
+        number: u64,
+        now: Timestamp,
+    ) -> Result<(), HubFault> {
+        let Some(member) = self.member(name) else {
+            return Ok(());
+        };
+        let (slice, content) = cut_slice(fleeted, &member.id)?;
+        let same = self.with_session(name, number, |session| {
+            session.sent.content == Some(content) && now < session.sent.renew_at
+        });
+        if same != Some(false) {
+            return Ok(());
+        }
+        let slice = self.sign_slice(fleeted, slice, content, &member.id)?;
+        self.with_session(name, number, |session| {
+            session.sent = slice.sent();
+            // Read while nothing can be pushed to this session: what is pushed later is newer.
+            let peers = self.directory_of(&slice.peers);
+            session.push(Body::Slice(slice.bytes));
+            session.push(Body::Peers(peers));
+        });
         Ok(())
     }
 
@@ -174,12 +193,14 @@ impl Hub {
         Ok(Some(fleeted))
     }
 
-    fn cut_slice(&self, fleeted: &Fleeted, id: &SpiffeId) -> Result<SignedSlice, HubFault> {
+    fn sign_slice(
+        &self,
+        fleeted: &Fleeted,
+        mut slice: Slice,
+        content: Digest,
+        id: &SpiffeId,
+    ) -> Result<SignedSlice, HubFault> {
         let now = self.clock.now();
-        let mut slice = fleeted
-            .policy
-            .slice_of(&fleeted.index, id, Timestamp::default())?;
-        let content = Digest::of(&serde_json::to_vec(&slice).map_err(HubFault::json)?);
         // A node that is cut off must be able to use up the longest `offline` that it has.
         let lifetime = slice.lifetimes.max_offline.as_duration() + 2 * RENEW_BEFORE;
         slice.expires = now.plus(lifetime);
@@ -208,6 +229,15 @@ impl SignedSlice {
             peers: self.peers.clone(),
         }
     }
+}
+
+/// A slice, and what tells whether it has changed: everything in it but its end.
+fn cut_slice(fleeted: &Fleeted, id: &SpiffeId) -> Result<(Slice, Digest), HubFault> {
+    let slice = fleeted
+        .policy
+        .slice_of(&fleeted.index, id, Timestamp::default())?;
+    let content = Digest::of(&serde_json::to_vec(&slice).map_err(HubFault::json)?);
+    Ok((slice, content))
 }
 
 fn peers_of(slice: &Slice) -> BTreeSet<String> {

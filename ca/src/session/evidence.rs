@@ -255,13 +255,14 @@ impl Live {
         }
     }
 
-    fn unasked(&self) -> Result<(), SessionEnded> {
+    fn unasked(&mut self) -> Result<(), SessionEnded> {
         metrics::counter!("edgeward_attestations_total", "outcome" => "unasked").increment(1);
         let event = Event::new(self.hub.clock.now(), self.id(), EventKind::SvidDenied)
             .subject(self.id())
             .denied("challenge_unknown");
         self.hub.audit.later(event);
-        self.refuse("challenge_unknown")
+        self.refuse("challenge_unknown")?;
+        self.misdeed()
     }
 
     fn refuse(&self, code: &str) -> Result<(), SessionEnded> {

@@ -1,13 +1,14 @@
 //! A session in force: one input at a time (a message, a moment, an end), its outputs, and again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use edgeward_audit::Event;
 use edgeward_audit::batch::{Batch, JournalKey, JournalKeyStatement};
 use edgeward_audit::event::EventKind;
 use edgeward_audit::record::BootId;
 use edgeward_evidence::Nonce;
-use edgeward_identity::{AttestationState, Purpose, VerifiedPeer};
+use edgeward_identity::{AttestationState, BootTime, Purpose, VerifiedPeer};
 use edgeward_wire::control::Heartbeat;
 use edgeward_wire::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER};
 use edgeward_wire::v1::{self, cloud_message::Body, node_message};
@@ -24,6 +25,11 @@ use crate::hub::{Attachment, Hub, HubFault, Outgoing, SignedSlice};
 use crate::keys::Label;
 use crate::serve::Caller;
 
+/// How often new endpoints of a node are told to its peers.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(2);
+/// Most refused batches and unasked answers of one session.
+const MAX_MISDEEDS: u32 = 64;
+
 /// One agent's session.
 pub(super) struct Live {
     pub(super) hub: Arc<Hub>,
@@ -37,6 +43,10 @@ pub(super) struct Live {
     /// `None`: another session of the node is in force until this one passes.
     number: Option<u64>,
     journal_key: Option<JournalKey>,
+    /// Whether peers do not know the newest endpoints yet.
+    moved: bool,
+    announced: BootTime,
+    misdeeds: u32,
     /// Nonces of this session that may be answered, for the transcript.
     pub(super) asked: Vec<Nonce>,
 }
@@ -62,16 +72,20 @@ impl Live {
             displaced: CancellationToken::new(),
             number: None,
             journal_key: None,
+            moved: false,
+            announced: BootTime::default(),
+            misdeeds: 0,
             asked: Vec::new(),
         };
         let slice = live.slice().await?;
-        let contested = hub.is_attached(&live.name);
-        if !contested {
-            live.attach(slice.as_ref());
-        }
+        let audit_next = hub.store.next_record(&live.id(), boot).await?;
         let heartbeat = live.heartbeat()?;
-        let welcome = opening::welcome(hub, &member, boot, heartbeat, slice.as_ref()).await?;
-        live.send(Body::Welcome(welcome))?;
+        let welcome = || opening::welcome(hub, &member, audit_next, heartbeat, slice.as_ref());
+        let contested = hub.is_attached(&live.name);
+        match contested {
+            true => live.send(Body::Welcome(welcome()))?,
+            false => live.attach(slice.as_ref(), || vec![Body::Welcome(welcome())]),
+        }
         let event = Event::new(hub.clock.now(), live.id(), EventKind::SessionOpened)
             .subject(live.id())
             .allowed()
@@ -123,7 +137,10 @@ impl Live {
                     Ok(())
                 }
                 () = tokio::time::sleep(wait) => Ok(()),
-                _ = heartbeat.tick() => self.heartbeat().and_then(|beat| self.send(Body::Heartbeat(beat))),
+                _ = heartbeat.tick() => {
+                    self.announce_move();
+                    self.heartbeat().and_then(|beat| self.send(Body::Heartbeat(beat)))
+                }
                 message = incoming.message() => match message {
                     Ok(Some(message)) => self.receive(message).await,
                     Ok(None) | Err(_) => return SessionEnded::Closed,
@@ -136,7 +153,7 @@ impl Live {
     }
 
     /// Does what the schedule says; returns how long there is nothing more to do.
-    async fn poll(&mut self) -> Result<std::time::Duration, SessionEnded> {
+    async fn poll(&mut self) -> Result<Duration, SessionEnded> {
         loop {
             let now = self.hub.clock.boottime();
             let draw = draw()?;
@@ -172,6 +189,25 @@ impl Live {
         }))
     }
 
+    /// Peers learn of new endpoints at once, but not more often than every [`ANNOUNCE_EVERY`].
+    fn announce_move(&mut self) {
+        let now = self.hub.clock.boottime();
+        if self.moved && now.since(self.announced) >= ANNOUNCE_EVERY {
+            self.moved = false;
+            self.announced = now;
+            self.hub.announce(&self.name);
+        }
+    }
+
+    /// Counts what no agent of ours does; a node that goes on with it loses its session.
+    pub(super) fn misdeed(&mut self) -> Result<(), SessionEnded> {
+        self.misdeeds += 1;
+        match self.misdeeds > MAX_MISDEEDS {
+            true => Err(SessionEnded::Flood),
+            false => Ok(()),
+        }
+    }
+
     async fn went_silent(&mut self) -> Result<(), SessionEnded> {
         self.asked.clear();
         if self.number.is_none() {
@@ -200,12 +236,11 @@ impl Live {
             Some(node_message::Body::Audit(batch)) => self.audit(&batch.batch).await,
             Some(node_message::Body::Status(status)) => {
                 let endpoints = endpoints_of(status.endpoints)?;
-                let known = self.hub.member(&self.name);
-                if known.is_some_and(|member| member.endpoints != endpoints) {
-                    self.hub
-                        .update_member(&self.name, |member| member.endpoints = endpoints);
-                    self.hub.announce(&self.name);
-                }
+                self.hub.update_member(&self.name, |member| {
+                    self.moved |= member.endpoints != endpoints;
+                    member.endpoints = endpoints;
+                });
+                self.announce_move();
                 Ok(())
             }
             Some(node_message::Body::SvidStored(stored)) => self.stored(&stored.spki_hash).await,
@@ -232,14 +267,16 @@ impl Live {
             self.hub.audit.later(event);
         }
         let slice = self.slice().await?;
-        self.attach(slice.as_ref());
+        let hub = self.hub.clone();
         // What was pushed while this session waited went to the other one.
-        self.send(Body::Trust(self.hub.trust_update()))?;
-        if let Some(slice) = slice {
-            let peers = self.hub.directory_of(&slice.peers);
-            self.send(Body::Slice(slice.bytes))?;
-            self.send(Body::Peers(peers))?;
-        }
+        self.attach(slice.as_ref(), || {
+            let mut first = vec![Body::Trust(hub.trust_update())];
+            if let Some(slice) = &slice {
+                first.push(Body::Slice(slice.bytes.clone()));
+                first.push(Body::Peers(hub.directory_of(&slice.peers)));
+            }
+            first
+        });
         Ok(())
     }
 
@@ -301,22 +338,23 @@ impl Live {
         self.send(Body::Audit(answer))
     }
 
-    fn audit_refused(&self, answer: v1::AuditAcknowledge) -> Result<(), SessionEnded> {
+    fn audit_refused(&mut self, answer: v1::AuditAcknowledge) -> Result<(), SessionEnded> {
         let event = Event::new(self.hub.clock.now(), self.id(), EventKind::JournalRefused)
             .subject(self.id())
             .denied(&answer.refused_code);
         self.hub.audit.later(event);
-        self.send(Body::Audit(answer))
+        self.send(Body::Audit(answer))?;
+        self.misdeed()
     }
 
-    fn attach(&mut self, slice: Option<&SignedSlice>) {
+    fn attach(&mut self, slice: Option<&SignedSlice>, first: impl FnOnce() -> Vec<Body>) {
         let attachment = Attachment {
             out: self.out.clone(),
             hasten: self.hasten.clone(),
             displaced: self.displaced.clone(),
             ended: self.opened.caller.ended.clone(),
         };
-        self.number = Some(self.hub.attach(&self.name, attachment, slice));
+        self.number = Some(self.hub.attach(&self.name, attachment, slice, first));
     }
 
     pub(super) async fn slice(&self) -> Result<Option<SignedSlice>, HubFault> {

@@ -59,16 +59,13 @@ pub(super) async fn open(
 }
 
 /// Everything a node needs to know, in one message.
-pub(super) async fn welcome(
+pub(super) fn welcome(
     hub: &Hub,
     member: &Member,
-    boot: BootId,
+    audit_next: u64,
     heartbeat: Vec<u8>,
     slice: Option<&SignedSlice>,
-) -> Result<v1::Welcome, SessionEnded> {
-    let mut tx = hub.store.begin("session.audit_next").await?;
-    let head = tx.journal_head(&member.id, boot).await?;
-    drop(tx);
+) -> v1::Welcome {
     let peers = match slice {
         Some(slice) => hub.directory_of(&slice.peers),
         None => v1::PeerUpdate {
@@ -76,12 +73,12 @@ pub(super) async fn welcome(
             ..v1::PeerUpdate::default()
         },
     };
-    Ok(v1::Welcome {
+    v1::Welcome {
         trust: Some(hub.trust_update()),
         slice: slice.map(|slice| slice.bytes.clone()).unwrap_or_default(),
         peers: Some(peers),
         overlay: Some(overlay_of(member)),
-        audit_next: head.map_or(0, |head| head.seq.saturating_add(1)),
+        audit_next,
         heartbeat,
-    })
+    }
 }

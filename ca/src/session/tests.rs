@@ -561,3 +561,38 @@ async fn shutdown_says_goodbye() {
     drop(agent);
     ending.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_node_that_floods_its_session_with_nonsense_loses_it() {
+    let (cloud, a, _b) = two("").await;
+    let mut agent = cloud.agent(&a).await;
+    for _ in 0..100 {
+        let batch = v1::AuditBatch { batch: vec![1] };
+        agent.send(node_message::Body::Audit(batch)).await;
+    }
+    assert_eq!(agent.goodbye().await.unwrap(), "session_flood");
+}
+
+#[tokio::test]
+async fn peers_learn_of_new_endpoints() {
+    let (cloud, mut a, b) = two("").await;
+    let mut peer = cloud.agent(&b).await;
+    welcome(&mut peer).await;
+    let mut agent = cloud.agent(&a).await;
+    agent.pass(&mut a, "a").await;
+    let status = v1::NodeStatus {
+        endpoints: vec!["198.51.100.9:51820".to_owned()],
+        ..v1::NodeStatus::default()
+    };
+    agent.send(node_message::Body::Status(status)).await;
+    let told = peer
+        .until(|body| match body {
+            Body::Peers(update) => update
+                .peers
+                .into_iter()
+                .find(|peer| peer.endpoints == ["198.51.100.9:51820"]),
+            _ => None,
+        })
+        .await;
+    assert!(told.is_some());
+}

@@ -6,9 +6,7 @@ use edgeward_identity::deny::Denied;
 use edgeward_identity::{DenyList, SpkiHash, Timestamp};
 use sqlx::{AnyConnection, Row};
 
-use super::{
-    Store, StoreError, Tx, number_to_column, parse_column, time_from_column, to_column,
-};
+use super::{Store, StoreError, Tx, number_to_column, parse_column, time_from_column, to_column};
 
 const NUMBER: &str = "deny.number";
 

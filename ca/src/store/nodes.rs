@@ -74,7 +74,12 @@ const COLUMNS: &str = "name, status, tier, root, ak, labels, v4, token, enrolled
 const SVID_COLUMNS: &str = "serial, node, key_hash, public, issued, not_after, acknowledged";
 
 impl NodeStatus {
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Active, Self::Quarantined, Self::Removed];
+    pub const ALL: [Self; 4] = [
+        Self::Pending,
+        Self::Active,
+        Self::Quarantined,
+        Self::Removed,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -125,7 +130,9 @@ impl Store {
 
     /// Every node, removed ones too, by name.
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
-        let sql = AssertSqlSafe(format!("SELECT {COLUMNS} FROM nodes ORDER BY name LIMIT $1"));
+        let sql = AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM nodes ORDER BY name LIMIT $1"
+        ));
         sqlx::query(sql)
             .bind(MAX_NODES)
             .fetch_all(&mut *self.read().await?)

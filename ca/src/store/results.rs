@@ -37,11 +37,14 @@ pub struct Counters {
     pub safe: bool,
 }
 
-const COLUMNS: &str = "node, state, code, changed, passed, result, boot_key, reset_count, restart_count, clock, safe";
+const COLUMNS: &str =
+    "node, state, code, changed, passed, result, boot_key, reset_count, restart_count, clock, safe";
 
 impl Store {
     pub async fn attestation(&self, node: &str) -> Result<Option<AttestationRow>, StoreError> {
-        let sql = AssertSqlSafe(format!("SELECT {COLUMNS} FROM attestations WHERE node = $1"));
+        let sql = AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM attestations WHERE node = $1"
+        ));
         sqlx::query(sql)
             .bind(node)
             .fetch_optional(&mut *self.read().await?)

@@ -2,8 +2,8 @@
 
 use edgeward_identity::Timestamp;
 use edgeward_policy::Labels;
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
 use super::{
     Store, StoreError, Tx, json_column, number_from_column, parse_column, time_from_column,
@@ -55,6 +55,11 @@ impl Store {
             .await?
             .map(|row| token_of(&row))
             .transpose()
+    }
+
+    /// This machine's use of the token, if it used it.
+    pub async fn token_use(&self, id: &str, root: &str) -> Result<Option<TokenUse>, StoreError> {
+        token_use(&mut *self.read().await?, id, root).await
     }
 
     /// Newest first, at most [`MAX_LISTED`].
@@ -129,18 +134,7 @@ impl Tx {
         id: &str,
         root: &str,
     ) -> Result<Option<TokenUse>, StoreError> {
-        sqlx::query("SELECT node, used FROM token_uses WHERE token = $1 AND root = $2")
-            .bind(id)
-            .bind(root)
-            .fetch_optional(self.connection())
-            .await?
-            .map(|row| {
-                Ok(TokenUse {
-                    node: row.try_get("node")?,
-                    used: time_from_column(row.try_get("used")?),
-                })
-            })
-            .transpose()
+        token_use(self.connection(), id, root).await
     }
 
     /// Consumes one use. False if none is left, or the token was revoked: then nothing was consumed.
@@ -172,6 +166,25 @@ impl Tx {
     }
 }
 
+async fn token_use(
+    connection: &mut AnyConnection,
+    id: &str,
+    root: &str,
+) -> Result<Option<TokenUse>, StoreError> {
+    sqlx::query("SELECT node, used FROM token_uses WHERE token = $1 AND root = $2")
+        .bind(id)
+        .bind(root)
+        .fetch_optional(connection)
+        .await?
+        .map(|row| {
+            Ok(TokenUse {
+                node: row.try_get("node")?,
+                used: time_from_column(row.try_get("used")?),
+            })
+        })
+        .transpose()
+}
+
 fn token_of(row: &AnyRow) -> Result<TokenRow, StoreError> {
     let count = |column: i64| u32::try_from(number_from_column(column)).unwrap_or(u32::MAX);
     let name: Option<String> = row.try_get("name")?;
@@ -184,7 +197,9 @@ fn token_of(row: &AnyRow) -> Result<TokenRow, StoreError> {
         uses: count(row.try_get("uses")?),
         used: count(row.try_get("used")?),
         labels: json_column("labels", row.try_get("labels")?)?,
-        name: name.map(|name| parse_column("name pattern", &name)).transpose()?,
+        name: name
+            .map(|name| parse_column("name pattern", &name))
+            .transpose()?,
         ek: row.try_get("ek")?,
         approval: row.try_get::<i64, _>("approval")? != 0,
         revoked: row

@@ -1,0 +1,127 @@
+//! Telling sessions: cuts, lists, peers. Never waits: a session whose queue is full is ended, and its agent comes back to
+//! a whole new state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_identity::deny::Denied;
+use edgeward_identity::signed::EVERYBODY;
+use edgeward_identity::{DenyList, Purpose, SignError, SpiffeId, SpkiHash, Timestamp, TrustView};
+use edgeward_wire::control::{Cut, CutReason};
+use edgeward_wire::v1::{self, cloud_message::Body};
+
+use super::{Attached, Hub};
+use crate::keys::Label;
+
+/// How long a cut stays valid: longer than any agent's session may lag.
+const CUT_LIFETIME: Duration = Duration::from_secs(3600);
+/// How long a signed deny-list stays valid; sent anew with every session and change.
+const DENY_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+
+impl Hub {
+    /// Tells the peers of a node how to reach it and what its newest result is.
+    pub(crate) fn announce(&self, name: &str) {
+        let Some(member) = self.member(name) else {
+            return;
+        };
+        let update = v1::PeerUpdate {
+            full: false,
+            peers: vec![member.to_wire()],
+            gone: Vec::new(),
+        };
+        let sessions = self.sessions.lock();
+        for (other, session) in sessions.iter() {
+            if other != name && session.sent.peers.contains(name) {
+                session.push(Body::Peers(update.clone()));
+            }
+        }
+    }
+
+    /// Tells every session that nothing goes to or from a node any more. Waits for nothing.
+    pub(crate) fn push_cut(
+        &self,
+        node: &SpiffeId,
+        reason: CutReason,
+        now: Timestamp,
+    ) -> Result<(), SignError> {
+        let number = self.keys.rising_number(now);
+        let label = Label {
+            purpose: Purpose::Control,
+            audience: EVERYBODY.to_owned(),
+            number,
+            issued: now,
+            lifetime: CUT_LIFETIME,
+        };
+        let cut = Cut {
+            node: node.clone(),
+            reason,
+            time: now,
+        };
+        self.broadcast(&Body::Cut(self.keys.sign(label, &cut)?));
+        metrics::counter!("edgeward_cuts_total", "reason" => reason.as_str()).increment(1);
+        Ok(())
+    }
+
+    /// Refuses these keys from now on, before the database knows.
+    pub(crate) fn deny_at_once(&self, keys: &[(SpkiHash, Timestamp)], reason: &str) {
+        let view = self.trust.load_full();
+        let mut entries = view.deny.entries().clone();
+        for (key, until) in keys {
+            let denied = Denied {
+                reason: reason.to_owned(),
+                until: *until,
+            };
+            entries.insert(*key, denied);
+        }
+        if let Ok(deny) = DenyList::new(view.deny.number(), entries) {
+            self.trust.store(Arc::new(TrustView {
+                bundle: view.bundle.clone(),
+                deny,
+            }));
+        }
+        for (key, _) in keys {
+            self.connections.close_key(key);
+        }
+    }
+
+    /// The list in force from now on: handshakes, open connections, every session.
+    pub(crate) fn enforce_deny_list(&self, deny: DenyList) -> Result<(), SignError> {
+        let now = self.clock.now();
+        let label = Label {
+            purpose: Purpose::DenyList,
+            audience: EVERYBODY.to_owned(),
+            number: deny.number(),
+            issued: now,
+            lifetime: DENY_LIFETIME,
+        };
+        let bytes = self.keys.sign(label, &deny)?;
+        self.connections.close_denied(&deny);
+        self.trust.store(Arc::new(TrustView {
+            bundle: self.keys.bundle(),
+            deny,
+        }));
+        self.deny_object.store(Arc::new(bytes));
+        self.broadcast(&Body::Trust(self.trust_update()));
+        Ok(())
+    }
+
+    /// The lists of now, signed anew: bundle and key set may have changed, and signatures end.
+    pub(crate) fn refresh_trust(&self) -> Result<(), SignError> {
+        self.enforce_deny_list(self.trust.load().deny.clone())
+    }
+
+    fn broadcast(&self, body: &Body) {
+        for session in self.sessions.lock().values() {
+            session.push(body.clone());
+        }
+    }
+}
+
+impl Attached {
+    pub(super) fn push(&self, body: Body) {
+        let message = v1::CloudMessage { body: Some(body) };
+        if self.out.try_send(Ok(message)).is_err() {
+            self.ended.cancel();
+        }
+    }
+}
