@@ -147,8 +147,7 @@ impl TrustBundle {
         self.roots
             .iter()
             .filter_map(|root| {
-                let (_, parsed) =
-                    x509_parser::certificate::X509Certificate::from_der(root).ok()?;
+                let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(root).ok()?;
                 PublicKey::from_spki_der(parsed.public_key().raw).ok()
             })
             .collect()

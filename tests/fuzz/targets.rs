@@ -1,14 +1,20 @@
 //! Every parser of outside bytes, by name. Replayed and mutated on stable by `tests/fuzz/replay.rs`; driven by libFuzzer
 //! where a nightly toolchain exists (`tests/fuzz/libfuzzer`).
 
+use std::collections::BTreeSet;
+
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::checkpoint::Checkpoint;
 use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
+use edgeward_audit::query::{CursorKey, Query};
 use edgeward_audit::{Event, SealedRecord};
+use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_statement::BootStatement;
+use edgeward_evidence::ek::{EkFile, der, verify_ek_certificate};
 use edgeward_evidence::tpm::{Attest, Name, Public, Signature};
-use edgeward_identity::{SignedObject, SpiffeId, SvidLeaf, TrustBundle, TrustDomain};
+use edgeward_identity::testing::TEST_NOW;
+use edgeward_identity::{Secret, SignedObject, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain};
 use edgeward_policy::Slice;
 use edgeward_policy::source::SourceFile;
 use edgeward_tunnel::bind::codec;
@@ -61,6 +67,11 @@ pub const TARGETS: &[Target] = &[
         seeds: checkpoints,
     },
     Target {
+        name: "audit_query",
+        run: audit_query,
+        seeds: || vec![b"from=2026-01-31T12:00:00Z\nnode=a\ntype=flow.*\nlimit=10".to_vec()],
+    },
+    Target {
         name: "audit_record",
         run: |bytes| drop(SealedRecord::parse(bytes)),
         seeds: none,
@@ -83,6 +94,23 @@ pub const TARGETS: &[Target] = &[
             }
         },
         seeds: || vec![b"edgeward1.".to_vec()],
+    },
+    Target {
+        name: "ek_certificate",
+        run: |bytes| {
+            let (roots, _) = EkRoots::load(
+                &[EkFile {
+                    tier: Tier::Virtual,
+                    name: "fuzz.pem",
+                    bytes,
+                }],
+                BTreeSet::new(),
+                BTreeSet::new(),
+            );
+            drop(verify_ek_certificate(&[bytes], bytes, &roots, TEST_NOW));
+            let _ = der::trim(bytes);
+        },
+        seeds: certificates,
     },
     Target {
         name: "ip_packet",
@@ -165,6 +193,21 @@ pub const TARGETS: &[Target] = &[
         seeds: || vec![[&[4, 0, 0, 0][..], &[1; 60]].concat()],
     },
 ];
+
+/// One `key=value` a line.
+fn audit_query(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    if let Ok(domain) = TrustDomain::new("plant.example") {
+        drop(Query::parse(
+            pairs,
+            &domain,
+            &CursorKey::new(&Secret::new([7; 32])),
+        ));
+    }
+}
 
 fn none() -> Vec<Vec<u8>> {
     Vec::new()
