@@ -116,7 +116,7 @@ fn idle(nodes: usize) -> anyhow::Result<()> {
 fn cut(rounds: usize) -> anyhow::Result<()> {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
     let from = lab.member("a", "gateway")?;
-    let to = lab.member("b", "machine")?;
+    let mut to = lab.member("b", "machine")?;
     let echoed = to.folder().join("echo");
     let _echo = Process::start("echo", inside(&to, &["echo"])?, &echoed)?;
     let (mut dark, mut command) = (Vec::new(), Vec::new());
@@ -145,12 +145,15 @@ fn cut(rounds: usize) -> anyhow::Result<()> {
         dark.push(last.saturating_sub(ordered));
         drop(probe);
         lab.cloud.edgeward(&["node", "release", "b"])?;
+        // An agent that was refused waits longer each time before it asks again; a new one asks at once.
+        to.stop()?;
+        to.start()?;
     }
     print_spread(
         "from the start of `edgeward node quarantine` to the last byte",
         dark,
     );
-    print_spread("of this the command itself", command);
+    print_spread("the command itself, start to end", command);
     Ok(())
 }
 
