@@ -8,7 +8,7 @@ use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
 use edgeward_audit::record::BootId;
 use edgeward_identity::tls::Credentials;
-use edgeward_identity::{Clock, DenyList, SystemClock, TrustView};
+use edgeward_identity::{Clock, DenyList, SystemClock, Timestamp, TrustView};
 use edgeward_runtime::readiness::Readiness;
 use edgeward_runtime::shutdown::Tasks;
 use edgeward_runtime::{monitor, shutdown};
@@ -16,12 +16,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Control, Settings};
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, LaterWriter};
 use crate::config::Config;
 use crate::cut::NodeControl;
 use crate::enrol::{EnrolService, roots};
 use crate::hub::{Hub, Parts};
-use crate::serve::{Connections, Server};
+use crate::serve::{Connections, OnRefused, Server};
 use crate::session::SessionService;
 use crate::store::Store;
 
@@ -72,19 +72,7 @@ pub async fn start(
     let store = Store::open(&config.database).await?;
     store_gate.open();
     let token = tasks.token().clone();
-    // Outlives the others: their last events are still to be written.
-    let log_stop = CancellationToken::new();
-    let (audit, writer) =
-        AuditLog::open(store.clone(), config.id.clone(), boot_id()?, clock.now()).await?;
-    let audit = Arc::new(audit);
-    first_start::operators(&store, &audit, admin.as_ref(), clock.now()).await?;
-    audit
-        .record(Event::new(
-            clock.now(),
-            Actor::Cloud,
-            EventKind::CloudStarted,
-        ))
-        .await?;
+    let (audit, writer) = log(&store, &config, admin.as_ref(), clock.now()).await?;
     let trust = Arc::new(ArcSwap::from_pointee(TrustView {
         bundle: keys.bundle(),
         deny: DenyList::default(),
@@ -116,8 +104,6 @@ pub async fn start(
     .await?;
     let svid = upkeep::own_svid(&keys, &config.id, clock.now())?;
     let credentials = Credentials::new(&svid);
-    let refused = audit.clone();
-    let refused_clock = clock.clone();
     let grpc = tonic::service::Routes::new(
         EnrolService::new(hub.clone(), ek_roots.current()).into_server(),
     )
@@ -130,12 +116,7 @@ pub async fn start(
         connections,
         grpc: api.guard().protect(grpc),
         rest: api.router(),
-        on_refused: Arc::new(move |address, reason| {
-            let event = Event::new(refused_clock.now(), address, EventKind::SessionRefused)
-                .denied("tls_certificate")
-                .detail("reason", reason);
-            refused.later(event);
-        }),
+        on_refused: record_refused(audit.clone(), clock.clone()),
     };
     tasks.spawn("ek-roots", ek_roots.run(token.clone()));
     tasks.spawn("hub", hub.clone().run(token.clone()));
@@ -143,10 +124,8 @@ pub async fn start(
         "upkeep",
         upkeep::run(hub.clone(), credentials, token.clone()),
     );
-    let writing = tokio::spawn(writer.run(log_stop.clone()));
     port_gate.open();
     tracing::info!(id = %config.id, listen = %config.listen, "serving");
-    let stopped = audit.clone();
     let closing = token.clone();
     tokio::spawn(async move {
         // Not ready from the moment the port stops accepting.
@@ -154,15 +133,41 @@ pub async fn start(
         drop((store_gate, port_gate));
     });
     tasks.spawn("serve", async move {
+        // The log outlives everything else: its last events are still to be written.
+        let log_stop = CancellationToken::new();
+        let writing = tokio::spawn(writer.run(log_stop.clone()));
         let result = server.run(listener, token).await;
         let event = Event::new(clock.now(), Actor::Cloud, EventKind::CloudStopped);
-        stopped.record(event).await?;
+        audit.record(event).await?;
         log_stop.cancel();
         writing.await?;
         store.close().await;
         result
     });
     Ok(hub)
+}
+
+/// Opens the log of this process, and enters what the first start made.
+async fn log(
+    store: &Store,
+    config: &Config,
+    admin: Option<&first_start::Admin>,
+    now: Timestamp,
+) -> anyhow::Result<(Arc<AuditLog>, LaterWriter)> {
+    let (audit, writer) = AuditLog::open(store.clone(), config.id.clone(), boot_id()?, now).await?;
+    first_start::operators(store, &audit, admin, now).await?;
+    let event = Event::new(now, Actor::Cloud, EventKind::CloudStarted);
+    audit.record(event).await?;
+    Ok((Arc::new(audit), writer))
+}
+
+fn record_refused(audit: Arc<AuditLog>, clock: Arc<dyn Clock>) -> OnRefused {
+    Arc::new(move |address, reason| {
+        let event = Event::new(clock.now(), address, EventKind::SessionRefused)
+            .denied("tls_certificate")
+            .detail("reason", reason);
+        audit.later(event);
+    })
 }
 
 fn settings(config: &Config) -> Settings {

@@ -98,26 +98,32 @@ pub(super) async fn admit(hub: &Hub, proven: Proven<'_>) -> Result<Admitted, Enr
     if let Some(deny) = deny {
         hub.enforce_deny_list(deny).map_err(HubFault::from)?;
     }
-    let slice = hub.slice(&decided.id).await?;
-    let answer = v1::EnrolIssued {
-        spiffe_id: decided.id.to_string(),
-        svid_chain: issued
-            .issued
-            .chain
-            .iter()
-            .map(|certificate| certificate.to_vec())
-            .collect(),
+    let answer = answer(hub, &decided.id, &issued, result, overlay).await?;
+    Ok(Admitted::Issued {
+        answer: Box::new(answer),
+        node: decided.id,
+        key,
+    })
+}
+
+async fn answer(
+    hub: &Hub,
+    id: &SpiffeId,
+    issued: &NodeIssued,
+    result: Vec<u8>,
+    overlay: v1::OverlayAddresses,
+) -> Result<v1::EnrolIssued, EnrolRefused> {
+    let slice = hub.slice(id).await?;
+    let chain = &issued.issued.chain;
+    Ok(v1::EnrolIssued {
+        spiffe_id: id.to_string(),
+        svid_chain: chain.iter().map(|der| der.to_vec()).collect(),
         trust_bundle: hub.keys.bundle().to_spiffe_json(),
         key_set: hub.keys.key_set_bytes(),
         deny_list: hub.deny_bytes(),
         result,
         slice: slice.map(|slice| slice.bytes).unwrap_or_default(),
         overlay: Some(overlay),
-    };
-    Ok(Admitted::Issued {
-        answer: Box::new(answer),
-        node: decided.id,
-        key,
     })
 }
 
