@@ -140,6 +140,7 @@ impl Store {
                     Ok(())
                 })
             })
+            .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect(&database.url())
             .await?;
         MIGRATIONS.run(&pool).await?;
@@ -250,11 +251,22 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Exists,
-            // PostgreSQL: lock not available, query cancelled, shutdown; SQLite: busy, locked.
+            // PostgreSQL: lock not available, query cancelled, shutdown, disk full; SQLite: busy, locked, disk full.
             sqlx::Error::Database(database)
                 if matches!(
                     database.code().as_deref(),
-                    Some("55P03" | "57014" | "57P01" | "57P02" | "57P03" | "5" | "6" | "517")
+                    Some(
+                        "55P03"
+                            | "57014"
+                            | "57P01"
+                            | "57P02"
+                            | "57P03"
+                            | "53100"
+                            | "5"
+                            | "6"
+                            | "13"
+                            | "517"
+                    )
                 ) =>
             {
                 Self::Unavailable(database.message().to_owned())
@@ -309,6 +321,14 @@ pub fn json_column<T: serde::de::DeserializeOwned>(
 pub fn to_json_column<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value)
         .expect("maps with string keys and plain structures always serialise")
+}
+
+/// Whether a connection may be used again. After a failure such as a full disk SQLite has ended the transaction by
+/// itself, and sqlx goes on counting it: such a connection would refuse every later `BEGIN`.
+async fn is_clean(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    // Lets a rollback that is still queued happen first.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn make_file(path: &Path) -> Result<(), StoreError> {

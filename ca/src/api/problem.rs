@@ -95,7 +95,7 @@ impl From<StoreError> for Problem {
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "unavailable",
-                    "the store is busy or away; try again",
+                    "the store is busy, full or away; try again",
                 )
             }
             other => Self::internal(&other),

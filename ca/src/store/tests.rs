@@ -70,6 +70,32 @@ async fn a_new_sqlite_file_is_for_its_owner_alone() {
     store.close().await;
 }
 
+#[tokio::test]
+async fn after_a_full_disk_the_store_works_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&Database::file(folder.path().join("full.db")))
+        .await
+        .unwrap();
+    for name in ["a", "b", "c"] {
+        let mut tx = store.begin("test").await.unwrap();
+        // No page more than there are: what SQLite then says is what it says of a full disk.
+        sqlx::query("PRAGMA max_page_count = 1")
+            .execute(tx.connection())
+            .await
+            .unwrap();
+        let refused = put(&mut tx, name, &"x".repeat(1_000_000)).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+        drop(tx);
+    }
+    let mut tx = store.begin("test").await.unwrap();
+    put(&mut tx, "after", "1").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(count(&store).await, 1);
+}
+
 async fn put(tx: &mut Tx, name: &str, value: &str) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2)")
         .bind(name)
