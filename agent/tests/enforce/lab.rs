@@ -334,6 +334,21 @@ pub(crate) fn connect(from: &Lab, to: &Lab, port: u16) -> std::io::Result<Asking
     })
 }
 
+/// A connection that was answered. Both may have dialled at once: then the tunnel turns once more after it opened.
+pub(crate) fn answered(from: &Lab, to: &Lab, port: u16) -> Asking {
+    let mut found = None;
+    eventually(Duration::from_secs(20), "the interface answers", || {
+        let mut stream = match connect(from, to, port) {
+            Ok(stream) => stream,
+            Err(_) => return false,
+        };
+        let hello = stream.ask().is_ok_and(|answer| answer == "hello");
+        found = hello.then_some(stream);
+        hello
+    });
+    found.unwrap()
+}
+
 pub(crate) fn exchange(from: &Lab, to: &Lab, port: u16) -> std::io::Result<String> {
     connect(from, to, port)?.ask()
 }
