@@ -44,6 +44,8 @@ const UP_QUEUE: usize = 64;
 const WELCOME_DEADLINE: Duration = Duration::from_secs(15);
 /// A session that lasted this long makes the next wait short again.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// Longest wait while the cloud is there and turns this node away: an operator who releases it waits no longer.
+const TURNED_AWAY_WAIT: Duration = Duration::from_secs(10);
 /// The session ends this long before its leaf does.
 const LEAF_MARGIN: Duration = Duration::from_secs(60);
 /// How often the state of the moment is stored while nothing forces it.
@@ -111,6 +113,17 @@ pub enum SessionEnded {
     Root(#[from] RootError),
 }
 
+impl SessionEnded {
+    /// Whether a cloud that works said no: in TLS, or with a word.
+    fn is_turned_away(&self) -> bool {
+        match self {
+            Self::NotConnected(failed) => failed.tls_error().is_some(),
+            Self::Goodbye(_) | Self::Rejected => true,
+            _ => false,
+        }
+    }
+}
+
 /// A stream in force.
 struct Live {
     up: mpsc::Sender<v1::NodeMessage>,
@@ -133,7 +146,11 @@ impl Session {
             if began.elapsed() >= STABLE_AFTER || matches!(ended, SessionEnded::Renewed) {
                 backoff.reset();
             }
-            let wait = backoff.next_wait();
+            let wait = if ended.is_turned_away() {
+                backoff.next_wait_within(TURNED_AWAY_WAIT)
+            } else {
+                backoff.next_wait()
+            };
             tracing::info!(reason = %ended, again_in_ms = wait.as_millis(), "session ended");
             tokio::select! {
                 () = token.cancelled() => break,

@@ -25,7 +25,12 @@ impl Backoff {
     }
 
     pub fn next_wait(&mut self) -> Duration {
-        let step = self.step;
+        self.next_wait_within(LONGEST)
+    }
+
+    /// As [`Backoff::next_wait`], with a shorter bound.
+    pub fn next_wait_within(&mut self, longest: Duration) -> Duration {
+        let step = self.step.min(longest);
         self.step = (step * 2).min(LONGEST);
         let mut byte = [0];
         // Without randomness the whole step: late rather than together.
@@ -39,6 +44,15 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shorter_bound_holds_however_long_the_waits_were() {
+        let mut backoff = Backoff::default();
+        for _ in 0..20 {
+            backoff.next_wait();
+        }
+        assert!(backoff.next_wait_within(FIRST * 15) <= FIRST * 15);
+    }
 
     #[test]
     fn waits_grow_to_a_bound_and_start_small_again() {
