@@ -33,9 +33,9 @@ impl Node {
             std::fs::create_dir_all(folder.join(part))?;
         }
         let text = format!(
-            "state_dir = \"{folder}/state\"\nrun_dir = \"{folder}/run\"\nwireguard_dir = \"{folder}/run\"\ninterface = \"ew-{namespace}\"\n\n[tpm]\ntcti = \"{tcti}\"\n",
+            "state_dir = \"{folder}/state\"\nrun_dir = \"{folder}/run\"\ninterface = \"{interface}\"\n\n[tpm]\ntcti = \"{tcti}\"\n",
             folder = folder.display(),
-            namespace = &host.namespace()[host.namespace().len().saturating_sub(12)..],
+            interface = interface_of(host),
             tcti = Swtpm::tcti(),
         );
         std::fs::write(folder.join("agent.toml"), text)?;
@@ -142,6 +142,13 @@ impl Node {
         self.tpm.power_on()
     }
 
+    /// What `wg show` says of the tunnel, with these further words.
+    pub fn wg_show(&self, words: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.host.command("wg");
+        command.args(["show", &interface_of(&self.host)]);
+        run(command.args(words))
+    }
+
     /// What `edgeward-agent status` says.
     pub fn status(&self) -> anyhow::Result<Value> {
         let mut command = self.command("status");
@@ -165,4 +172,18 @@ impl Node {
             .arg(self.folder.join("agent.toml"));
         command
     }
+}
+
+impl Drop for Node {
+    /// A killed agent leaves its WireGuard socket; such sockets are one folder for all namespaces.
+    fn drop(&mut self) {
+        self.process = None;
+        let _ = std::fs::remove_file(format!("/run/wireguard/{}.sock", interface_of(&self.host)));
+    }
+}
+
+/// Unique on the machine and at most 15 characters.
+fn interface_of(host: &Host) -> String {
+    let name = host.namespace();
+    format!("ew-{}", &name[name.len().saturating_sub(12)..])
 }

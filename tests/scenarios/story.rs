@@ -48,6 +48,16 @@ fn story(options: &CloudOptions) -> anyhow::Result<()> {
         "the rule works in one direction only"
     );
 
+    let shown = a.wg_show(&[])?;
+    assert!(
+        shown.contains("latest handshake"),
+        "wg shows the tunnel: {shown}"
+    );
+    for secret in ["private-key", "preshared-keys"] {
+        let told = a.wg_show(&[secret])?;
+        assert!(told.contains("(none)"), "{secret}: {told}");
+    }
+
     lab.cloud.edgeward(&["node", "quarantine", "b"])?;
     let ordered = Instant::now();
     eventually("b is dark", Duration::from_secs(3), || {
