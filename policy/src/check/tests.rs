@@ -35,9 +35,8 @@ members = ["operator/li"]
 [service.line3]
 on = "gateways"
 [service.line3.interface.modbus]
-net = "lan0"
+net = "mesh"
 l4 = "tcp/502"
-to = "192.0.2.10:502"
 [service.line3.interface.admin]
 net = "mesh"
 l4 = "tcp/443"

@@ -20,7 +20,7 @@ on = "b"
 net = "mesh"
 l4 = "tcp/443"
 [service.s.interface.plc]
-net = "lan0"
+net = "mesh"
 l4 = "udp/502"
 [[rule]]
 id = "a-to-web"

@@ -8,7 +8,8 @@ use toml::de::DeValue;
 
 use super::fields::{Fields, Keys, Reader};
 use crate::ast::{InterfaceDef, ServiceDef, WindowDef};
-use crate::slice::Proto;
+use crate::diagnostic::Code;
+use crate::slice::{MESH, Proto};
 use crate::source::Placed;
 use crate::window::{Day, MINUTES_PER_DAY, Window, zone_exists};
 
@@ -81,6 +82,18 @@ fn read_interface(
         }
         fits
     });
+    let net = net.filter(|net| {
+        let tunnel = net.value == MESH;
+        if !tunnel {
+            reader.found.error_with_help(
+                net.at,
+                Code::NotEnforced,
+                format!("interfaces on another network than the tunnel are not enforced by this version: {:?}", net.value),
+                "net = \"mesh\": the tunnel",
+            );
+        }
+        tunnel
+    });
     let l4 = fields.required_string(reader, "l4").and_then(|text| {
         let l4 = read_l4(&text.value);
         if l4.is_none() {
@@ -131,7 +144,13 @@ fn read_forward(reader: &mut Reader<'_, '_>, fields: &Fields<'_>) -> Option<Opti
         );
         return None;
     }
-    Some(address)
+    reader.found.error_with_help(
+        text.at,
+        Code::NotEnforced,
+        "forwarding to another address is not enforced by this version".to_owned(),
+        "leave `to` out: the service answers on the node itself",
+    );
+    None
 }
 
 pub(super) fn read_window(

@@ -26,8 +26,16 @@ fn what_the_format_has_and_nothing_enforces_is_refused() {
             "[\"operator/li\", §\"claim:groups=acme-service\"]",
         ),
         base_with(
-            "to = \"192.0.2.10:502\"",
-            "§l7 = { proto = \"modbus\", actions = { read = [\"fc:1-4\"] } }",
+            "l4 = \"tcp/502\"",
+            "l4 = \"tcp/502\"\nto = §\"192.0.2.10:502\"",
+        ),
+        base_with(
+            "net = \"mesh\"\nl4 = \"tcp/443\"",
+            "net = §\"lan0\"\nl4 = \"tcp/443\"",
+        ),
+        base_with(
+            "l4 = \"tcp/502\"",
+            "l4 = \"tcp/502\"\n§l7 = { proto = \"modbus\", actions = { read = [\"fc:1-4\"] } }",
         ),
         after(
             "[§device.plc-17]\nnode = \"gw-3\"\ninterface = \"lan0\"\nlabels = { kind = \"plc\" }",
@@ -76,7 +84,7 @@ fn unknown_keys_are_refused_with_the_nearest_accepted_one() {
             "interface",
         ),
         (
-            base_with("net = \"lan0\"", "net = \"lan0\"\n§l44 = 1"),
+            base_with("l4 = \"tcp/502\"", "l4 = \"tcp/502\"\n§l44 = 1"),
             "l4",
         ),
         (base_with("tz = ", "§day = 1\ntz = "), "days"),
@@ -207,13 +215,22 @@ fn values_that_do_not_fit_are_refused_where_they_stand() {
         base_with("[\"operator/li\"]", "[§\"li\"]"),
         base_with("[\"operator/li\"]", "[§\"operator/l i\"]"),
         base_with("[\"operator/li\"]", "[§\"operator/a/b\"]"),
-        base_with("net = \"mesh\"", "net = §\"mesh of sixteen\""),
+        base_with(
+            "net = \"mesh\"\nl4 = \"tcp/443\"",
+            "net = §\"mesh of sixteen\"\nl4 = \"tcp/443\"",
+        ),
         base_with("l4 = \"tcp/443\"", "l4 = §\"sctp/443\""),
         base_with("l4 = \"tcp/443\"", "l4 = §\"tcp/0\""),
         base_with("l4 = \"tcp/443\"", "l4 = §\"tcp/65536\""),
         base_with("l4 = \"tcp/443\"", "l4 = §\"tcp/+443\""),
-        base_with("to = \"192.0.2.10:502\"", "to = §\"plc.example:502\""),
-        base_with("to = \"192.0.2.10:502\"", "to = §\"0.0.0.0:502\""),
+        base_with(
+            "l4 = \"tcp/502\"",
+            "l4 = \"tcp/502\"\nto = §\"plc.example:502\"",
+        ),
+        base_with(
+            "l4 = \"tcp/502\"",
+            "l4 = \"tcp/502\"\nto = §\"0.0.0.0:502\"",
+        ),
         base_with("\"Asia/Shanghai\"", "§\"Asia/Atlantis\""),
         base_with("[\"sat\", \"sun\"]", "[\"sat\", §\"sunday\"]"),
         base_with("from = \"02:00\"", "from = §\"24:00\""),
