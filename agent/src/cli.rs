@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use edgeward_runtime::config::BadConfig;
+use edgeward_runtime::screen::{Colour, Format, Screen};
 use edgeward_runtime::telemetry::LogFormat;
 use edgeward_runtime::{exit, telemetry};
 use tokio::runtime::Builder;
@@ -20,8 +21,6 @@ mod status;
 mod token;
 
 pub use failure::Failure;
-
-use screen::{Colour, Format, Screen};
 
 /// What the service logs unless told otherwise; the other commands only warn.
 const SERVICE_LOG: &str = "info";
@@ -176,7 +175,7 @@ pub fn run(cli: Cli) -> u8 {
     match perform(cli, screen) {
         Ok(()) => exit::OK,
         Err(failure) => {
-            screen.error(&failure);
+            screen::complain(screen, &failure);
             failure.exit_code()
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edgeward_runtime::exit;
+use edgeward_runtime::screen::{Colour, Format, Screen};
 use edgeward_runtime::telemetry::LogFormat;
 
 mod apikeys;
@@ -27,7 +28,6 @@ mod tests;
 pub use failure::Failure;
 
 use client::Client;
-use screen::{Colour, Format, Screen};
 
 /// Identities worth something only while the machine proves what it runs.
 #[derive(Debug, Parser)]
@@ -87,7 +87,7 @@ pub struct Global {
         value_name = "FILE"
     )]
     pub api_key_file: Option<PathBuf>,
-    /// How answers look
+    /// How answers look; JSON is as the API gives it, audit events one object a line
     #[arg(
         short,
         long,
@@ -187,14 +187,14 @@ struct Session {
 /// Runs a command other than `serve`, prints what there is to print, and returns the exit code.
 pub async fn run(cli: Cli) -> u8 {
     let session = Session {
-        screen: Screen::new(cli.global.output, cli.global.color),
+        screen: Screen::new(cli.global.output, cli.global.color).with_meaning(screen::meaning),
         global: cli.global,
     };
     match dispatch(&session, cli.command).await {
         Ok(()) => exit::OK,
         Err(Failure::Quiet) => exit::FAILED,
         Err(failure) => {
-            session.screen.error(&failure);
+            screen::complain(&session.screen, &failure);
             failure.exit_code()
         }
     }

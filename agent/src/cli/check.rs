@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
+use super::screen::verdict;
 use super::{Failure, Session};
 use crate::config::{Config, TpmConfig};
 use crate::machine::open_tpm;
@@ -44,7 +45,7 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
         let lines: Vec<String> = findings
             .iter()
             .map(|finding| {
-                let verdict = session.screen.verdict(finding.good);
+                let verdict = verdict(session.screen, finding.good);
                 format!("{verdict}  {:<12} {}", finding.what, finding.detail)
             })
             .collect();

@@ -1,11 +1,11 @@
 //! `edgeward apikey`.
 
 use clap::Subcommand;
+use edgeward_runtime::screen::Table;
 
 use super::client::encode;
 use super::operators::status_word;
 use super::progress::watch;
-use super::screen::Table;
 use super::{Failure, Session};
 use crate::access::Role;
 use crate::api::Items;
@@ -64,7 +64,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::List => {
             let list: Items<ApiKeyView> =
                 watch(&session.screen, "listing keys", client.get(PATH)).await?;
-            session.screen.answer(&list.items, |keys| table(keys));
+            session.screen.tabulate(&list.items, |keys| table(keys));
         }
         Command::Revoke { name } => {
             let path = format!("{PATH}/{}", encode(&name));

@@ -2,10 +2,11 @@
 
 use clap::{Args, Subcommand};
 use edgeward_identity::{Clock, SystemClock};
+use edgeward_runtime::screen::Table;
 
 use super::client::{Client, encode};
 use super::progress::watch;
-use super::screen::{Table, or_dash, pairs};
+use super::screen::{or_dash, pairs};
 use super::{Failure, Session};
 use crate::api::views::{CoverageReport, EventPage, EventView};
 use crate::when;
@@ -117,7 +118,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             };
             let report: CoverageReport =
                 watch(&session.screen, "asking for coverage", client.get(&path)).await?;
-            session.screen.answer(&report, coverage);
+            session.screen.tabulate(&report, coverage);
             Ok(())
         }
     }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use edgeward_identity::{Secret, SoftwareKey, SpiffeId, Svid, TrustBundle, TrustDomain};
+use edgeward_runtime::screen::Table;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use super::screen::Table;
 use super::{Failure, Session};
 
 mod files;
@@ -233,7 +233,7 @@ fn list(session: &Session) -> Result<(), Failure> {
             name,
         });
     }
-    session.screen.answer(&rows, |rows| {
+    session.screen.tabulate(&rows, |rows| {
         let mut table = Table::new(&["CURRENT", "NAME", "CLOUD", "AS"]);
         for row in rows {
             let who = row.identity.as_ref().map(ToString::to_string);

@@ -1,10 +1,11 @@
 //! `edgeward node`.
 
 use clap::Subcommand;
+use edgeward_runtime::screen::Table;
 
 use super::client::{Client, encode};
 use super::progress::watch;
-use super::screen::{Table, or_dash, pairs};
+use super::screen::{or_dash, pairs};
 use super::{Failure, Session};
 use crate::api::Items;
 use crate::api::views::{NodeView, ReasonRequest};
@@ -77,14 +78,14 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
                     && state.as_ref().is_none_or(|wanted| node.state == *wanted)
                     && labels.iter().all(|label| has_label(node, label))
             });
-            session.screen.answer(&list.items, |nodes| table(nodes));
+            session.screen.tabulate(&list.items, |nodes| table(nodes));
             Ok(())
         }
         Command::Show { name } => {
             let path = format!("{PATH}/{}", encode(&name));
             let node: NodeView =
                 watch(&session.screen, "asking for the node", client.get(&path)).await?;
-            session.screen.answer(&node, details);
+            session.screen.tabulate(&node, details);
             Ok(())
         }
         Command::Approve { names } => each(session, &client, &names, "approve", None).await,
@@ -123,7 +124,7 @@ async fn each(
             }
         }
     }
-    session.screen.answer(&done, |nodes| table(nodes));
+    session.screen.tabulate(&done, |nodes| table(nodes));
     if failed { Err(Failure::Quiet) } else { Ok(()) }
 }
 

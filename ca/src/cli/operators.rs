@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use edgeward_identity::{Kind, Signer, SoftwareKey, SpiffeId};
+use edgeward_runtime::screen::Table;
 
 use super::client::{Client, encode};
 use super::context::{self, NewContext};
 use super::progress::watch;
-use super::screen::Table;
 use super::{Failure, Session};
 use crate::access::Role;
 use crate::api::Items;
@@ -62,7 +62,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
                 watch(&session.screen, "listing operators", client.get(PATH)).await?;
             session
                 .screen
-                .answer(&list.items, |operators| table(operators));
+                .tabulate(&list.items, |operators| table(operators));
             Ok(())
         }
         Command::Revoke { name } => {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use edgeward_policy::SourceFile;
+use edgeward_runtime::screen::{Screen, Table};
 
 use super::client::Client;
 use super::progress::watch;
-use super::screen::{Screen, Table};
 use super::{Failure, Session, sources};
 use crate::api::Items;
 use crate::api::views::{PolicyApply, PolicyFile, PolicyReport, PolicyView};
@@ -71,7 +71,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             .await?;
             session
                 .screen
-                .answer(&list.items, |policies| table(policies));
+                .tabulate(&list.items, |policies| table(policies));
             Ok(())
         }
         Command::Show { number } => show(session, number).await,
@@ -102,7 +102,7 @@ async fn apply(session: &Session, dir: &Path) -> Result<(), Failure> {
     .await?;
     session
         .screen
-        .answer(&vec![applied], |policies| table(policies));
+        .tabulate(&vec![applied], |policies| table(policies));
     Ok(())
 }
 

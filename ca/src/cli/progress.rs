@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::Write;
 use std::time::Duration;
 
-use super::screen::Screen;
+use edgeward_runtime::screen::Screen;
 
 /// Before this nobody wonders.
 const PATIENCE: Duration = Duration::from_secs(1);

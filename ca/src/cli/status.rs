@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
+use edgeward_runtime::screen::Table;
 
 use super::progress::watch;
-use super::screen::Table;
 use super::{Failure, Session};
 use crate::api::Items;
 use crate::api::views::{EkRootView, StatusView};
@@ -25,7 +25,7 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
         client.get("/api/v1/status"),
     )
     .await?;
-    session.screen.answer(&status, table);
+    session.screen.tabulate(&status, table);
     Ok(())
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn ek_roots(session: &Session, command: &EkRootsCommand) -> Res
         client.get("/api/v1/ek-roots"),
     )
     .await?;
-    session.screen.answer(&list.items, |roots| {
+    session.screen.tabulate(&list.items, |roots| {
         let mut table = Table::new(&["NAME", "TIER", "EXPIRES", "SHA-256"]);
         for root in roots {
             table.row([

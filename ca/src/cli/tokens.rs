@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
+use edgeward_runtime::screen::Table;
 
 use super::client::encode;
 use super::progress::watch;
-use super::screen::{Table, or_dash, pairs};
+use super::screen::{or_dash, pairs};
 use super::{Failure, Session};
 use crate::api::Items;
 use crate::api::views::{TokenCreated, TokenRequest, TokenStatus, TokenView};
@@ -82,7 +83,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::List => {
             let list: Items<TokenView> =
                 watch(&session.screen, "listing tokens", client.get(PATH)).await?;
-            session.screen.answer(&list.items, |tokens| table(tokens));
+            session.screen.tabulate(&list.items, |tokens| table(tokens));
         }
         Command::Revoke { id } => {
             let path = format!("{PATH}/{}", encode(&id));
