@@ -1,0 +1,186 @@
+//! What a node's machine says and proves.
+
+use edgeward_evidence::make_credential::{ActivationSecret, Credential};
+use edgeward_evidence::testing::SoftwareTpm;
+use edgeward_evidence::tpm::{PcrBank, PcrSelection};
+use edgeward_evidence::transcript::Moment;
+use edgeward_evidence::{Exporter, Nonce, Transcript};
+use edgeward_identity::{Secret, Signer, SoftwareKey, Svid};
+use edgeward_wire::v1;
+use rustls::pki_types::CertificateDer;
+
+use super::{SECRET, copy_of, domain, node};
+
+/// A machine with a TPM in software.
+pub(crate) struct Machine {
+    pub(crate) tpm: SoftwareTpm,
+    pub(crate) boot_key: SoftwareKey,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Self {
+            tpm: SoftwareTpm::new(),
+            boot_key: SoftwareKey::generate().unwrap(),
+            chain: Vec::new(),
+        }
+    }
+
+    pub(crate) fn svid(&self) -> Svid {
+        Svid::new(self.chain.clone(), copy_of(&self.tpm.svid)).unwrap()
+    }
+
+    pub(crate) fn begin(&self, token: &str, name: &str) -> v1::EnrolBegin {
+        v1::EnrolBegin {
+            token_id: token.to_owned(),
+            token_secret: SECRET.to_vec(),
+            wanted_name: name.to_owned(),
+            root: Some(v1::enrol_begin::Root::Tpm(v1::TpmClaims {
+                ek_certificates: Vec::new(),
+                ek_public: self.tpm.ek_public().to_bytes(),
+                ak_public: self.tpm.ak_public().to_bytes(),
+                svid_public: self.tpm.svid_public().to_bytes(),
+            })),
+            boot_key: self.boot_key.public_key().point().to_vec(),
+            agent_version: "test".to_owned(),
+        }
+    }
+
+    pub(crate) fn prove(
+        &mut self,
+        challenge: &v1::EnrolChallenge,
+        exporter: &[u8; 32],
+        token: &str,
+    ) -> v1::EnrolProof {
+        let secret = self.activate(challenge).unwrap_or([0; 32]);
+        self.prove_with(challenge, exporter, token, secret)
+    }
+
+    pub(crate) fn activate(&self, challenge: &v1::EnrolChallenge) -> Option<[u8; 32]> {
+        let credential = Credential {
+            id_object: challenge.credential_blob.clone(),
+            encrypted_secret: challenge.encrypted_secret.clone(),
+        };
+        self.tpm
+            .ek
+            .activate(&self.tpm.ak_public().name(), &credential)
+    }
+
+    pub(crate) fn prove_with(
+        &mut self,
+        challenge: &v1::EnrolChallenge,
+        exporter: &[u8; 32],
+        token: &str,
+        secret: [u8; 32],
+    ) -> v1::EnrolProof {
+        let secret: ActivationSecret = Secret::new(secret);
+        let data = Transcript {
+            trust_domain: &domain(),
+            boot_key: self.boot_key.public_key(),
+            moment: Moment::EnrolTpm {
+                token_id: token,
+                nonce: &nonce_of(&challenge.nonce),
+                exporter: &Exporter::from_bytes(*exporter),
+                ek_digest: &self.tpm.ek_public().digest(),
+                ak_name: &self.tpm.ak_public().name(),
+                svid_public: &self.tpm.svid_public().to_bytes(),
+                secret: &secret,
+            },
+        }
+        .qualifying_data();
+        let selection = selection_of(challenge.pcr_selection.as_ref().unwrap());
+        let certify = self.tpm.certify(data.as_bytes());
+        v1::EnrolProof {
+            proof: Some(v1::enrol_proof::Proof::Tpm(v1::TpmProof {
+                certify_attest: certify.attest,
+                certify_signature: certify.signature,
+                quote: Some(self.quote(data.as_bytes(), &selection)),
+            })),
+        }
+    }
+
+    pub(crate) fn hello(&self) -> v1::Hello {
+        v1::Hello {
+            agent_version: "test".to_owned(),
+            boot_id: vec![7; 16],
+            boot_key: self.boot_key.public_key().point().to_vec(),
+            slice_number: 0,
+            deny_number: 0,
+            key_set_number: 0,
+            endpoints: vec!["192.0.2.1:51820".to_owned()],
+        }
+    }
+
+    /// A good answer to a challenge.
+    pub(crate) fn answer(
+        &mut self,
+        challenge: &v1::AttestChallenge,
+        exporter: &[u8; 32],
+        name: &str,
+    ) -> v1::AttestEvidence {
+        let data = Transcript {
+            trust_domain: &domain(),
+            boot_key: self.boot_key.public_key(),
+            moment: Moment::AttestTpm {
+                node: &node(name),
+                nonce: &nonce_of(&challenge.nonce),
+                exporter: &Exporter::from_bytes(*exporter),
+                ek_digest: &self.tpm.ek_public().digest(),
+                ak_name: &self.tpm.ak_public().name(),
+                svid_public: &self.tpm.svid_public().to_bytes(),
+            },
+        }
+        .qualifying_data();
+        let selection = selection_of(challenge.pcr_selection.as_ref().unwrap());
+        let quote = self.quote(data.as_bytes(), &selection);
+        let (certify, svid_public) = match challenge.renew {
+            true => (
+                self.tpm.certify(data.as_bytes()),
+                self.tpm.svid_public().to_bytes(),
+            ),
+            false => (
+                edgeward_evidence::verify::SignedAttest::default(),
+                Vec::new(),
+            ),
+        };
+        v1::AttestEvidence {
+            nonce: challenge.nonce.clone(),
+            root: Some(v1::attest_evidence::Root::Tpm(v1::TpmEvidence {
+                quote: Some(quote),
+                certify_attest: certify.attest,
+                certify_signature: certify.signature,
+                svid_public,
+            })),
+        }
+    }
+
+    fn quote(&mut self, data: &[u8], selection: &PcrSelection) -> v1::Quote {
+        let quote = self.tpm.quote(data, selection);
+        v1::Quote {
+            attest: quote.quote.attest,
+            signature: quote.quote.signature,
+            pcrs: quote
+                .pcr_values
+                .into_iter()
+                .map(|pcr| v1::PcrValue {
+                    index: u32::from(pcr.index),
+                    digest: pcr.value,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn nonce_of(bytes: &[u8]) -> Nonce {
+    Nonce::from_bytes(bytes.try_into().unwrap())
+}
+
+fn selection_of(selection: &v1::PcrSelection) -> PcrSelection {
+    let bank = PcrBank::from_id(u16::try_from(selection.bank).unwrap()).unwrap();
+    let indexes = selection
+        .indexes
+        .iter()
+        .map(|index| u8::try_from(*index).unwrap());
+    PcrSelection::new(bank, indexes).unwrap()
+}
