@@ -144,9 +144,9 @@ fn every_kind_has_its_stable_name_and_class() {
         attestation.stale must, policy.applied must, policy.refused should, policy.delivered should, \
         policy.activated must, bind.opened must, bind.refused should, bind.closed should, flow.allowed should, \
         flow.denied should, cut.ordered must, cut.effected must, operator.added must, operator.revoked must, \
-        apikey.created must, apikey.revoked must, api.refused should, journal.opened must, journal.recovered must, \
-        journal.lost must, journal.gap must, journal.forked must, journal.refused should, cloud.initialised must, \
-        cloud.started must, cloud.stopped must, agent.started must, agent.stopped must, agent.held must, \
+        apikey.created must, apikey.revoked must, api.refused should, audit.read must, journal.opened must, \
+        journal.recovered must, journal.lost must, journal.gap must, journal.forked must, journal.refused should, \
+        cloud.initialised must, cloud.started must, cloud.stopped must, agent.started must, agent.stopped must, agent.held must, \
         boot.stated must";
     let class = |kind: EventKind| {
         serde_json::to_value(kind.class())
