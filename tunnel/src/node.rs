@@ -40,8 +40,8 @@ pub use inbound::{Inbound, InboundRun};
 pub use outbound::Sealer;
 pub use peer::PeerHandle;
 pub use timers::{
-    KEEPALIVE_TIMEOUT, MAX_BACKOFF, REJECT_AFTER_TIME, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME,
-    REKEY_TIMEOUT,
+    FIRST_RETRY, KEEPALIVE_TIMEOUT, MAX_BACKOFF, REJECT_AFTER_TIME, REKEY_AFTER_TIME,
+    REKEY_ATTEMPT_TIME, REKEY_TIMEOUT,
 };
 
 use crate::wireguard::{Psk, SessionIndex, StaticKeys};

@@ -110,6 +110,8 @@ pub struct ReplayGate {
 pub struct Initiator {
     tunn: Tunn,
     index: SessionIndex,
+    /// Sender index of the newest initiation, as on the wire: its low 8 bits count.
+    newest: Option<[u8; 4]>,
 }
 
 /// A session with keys for both directions.
@@ -247,6 +249,7 @@ impl Initiator {
         Self {
             tunn: door.engine(peer, psk, index),
             index,
+            newest: None,
         }
     }
 
@@ -260,7 +263,10 @@ impl Initiator {
             return Err(Refused::Buffer(out.len()));
         }
         match self.tunn.format_handshake_initiation(out, true) {
-            TunnResult::WriteToNetwork(message) => Ok(message.len()),
+            TunnResult::WriteToNetwork(message) => {
+                self.newest = word(message, 4);
+                Ok(message.len())
+            }
             result => Err(reason(&result)),
         }
     }
@@ -277,10 +283,16 @@ impl Initiator {
 
     /// Takes the peer's response. On success `out` holds a keepalive of the returned length, which must be
     /// sent: it confirms the session to the responder. On failure the handshake goes on waiting.
+    ///
+    /// Only the newest initiation may be answered: a responder keeps one unconfirmed session, and the newer
+    /// initiation replaces the one that a late answer belongs to.
     pub fn complete(&mut self, response: &[u8], out: &mut [u8]) -> Result<usize, Refused> {
         expect_kind(response, |message| matches!(message, Message::Response(_)))?;
         if out.len() < MAX_HANDSHAKE_BYTES {
             return Err(Refused::Buffer(out.len()));
+        }
+        if word(response, 8) != self.newest {
+            return Err(Refused::Unexpected);
         }
         match self.tunn.decapsulate(None, response, out) {
             TunnResult::WriteToNetwork(keepalive) => Ok(keepalive.len()),
@@ -391,6 +403,11 @@ fn expect_kind(datagram: &[u8], wanted: impl Fn(Message) -> bool) -> Result<(), 
     } else {
         Err(Refused::Unexpected)
     }
+}
+
+/// The four bytes at `from`.
+fn word(datagram: &[u8], from: usize) -> Option<[u8; 4]> {
+    datagram.get(from..)?.first_chunk().copied()
 }
 
 /// Message counter of a data message: little endian, bytes 8 to 15.

@@ -69,11 +69,12 @@ impl Node {
         let mut initiator = Initiator::new(&peer.door, &peer.public_key, &state.psk, index);
         send_initiation(&mut initiator, to, out);
         state.last_sent = now;
+        let first = is_first(peer, state);
         state.attempt = Some(Attempt {
             initiator,
             epoch: state.epoch,
             started: now,
-            retry_at: now.plus(self.retry_interval(1, Duration::ZERO)),
+            retry_at: now.plus(self.retry_interval(1, Duration::ZERO, first)),
             tries: 1,
             lost: false,
         });
@@ -81,17 +82,19 @@ impl Node {
 
     pub(super) fn repeat_handshake(
         &self,
+        peer: &Peer,
         state: &mut PeerState,
         now: BootTime,
         elapsed: Duration,
         out: &mut Vec<Outgoing>,
     ) {
+        let first = is_first(peer, state);
         let to = state.next_target();
         let Some(attempt) = &mut state.attempt else {
             return;
         };
         attempt.tries = attempt.tries.saturating_add(1);
-        attempt.retry_at = now.plus(self.retry_interval(attempt.tries, elapsed));
+        attempt.retry_at = now.plus(self.retry_interval(attempt.tries, elapsed, first));
         match to {
             Some(to) => send_initiation(&mut attempt.initiator, to, out),
             None => self.counters.count(Refusal::NoEndpoint),
@@ -329,6 +332,11 @@ impl Node {
         }
         Err(NoRandomness)
     }
+}
+
+/// Whether the handshake under way is the initiator's first of this epoch: until it completes, nobody can open.
+fn is_first(peer: &Peer, state: &PeerState) -> bool {
+    peer.role == Role::Initiator && state.opened != Some(state.epoch)
 }
 
 fn send_initiation(initiator: &mut Initiator, to: Endpoint, out: &mut Vec<Outgoing>) {

@@ -503,7 +503,7 @@ fn a_longer_lease_is_honoured() {
 fn an_epoch_turns_without_losing_a_packet() {
     let mut pair = Pair::open();
     for epoch in 2..20u8 {
-        pair.now = pair.now.plus(Duration::from_secs(1));
+        pair.run(Duration::from_secs(1), true);
         let mut out = Vec::new();
         pair.b
             .turn_epoch(
@@ -1046,4 +1046,59 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_lost_first_handshake_is_repeated_within_a_second() {
+    let mut pair = Pair::armed();
+    pair.wire.clear();
+    pair.run(Duration::from_millis(700), true);
+    assert_eq!(pair.passes(), (true, true));
+}
+
+#[test]
+fn two_lost_first_handshakes_are_made_good_within_two_seconds() {
+    let mut pair = Pair::armed();
+    pair.wire.clear();
+    pair.run(Duration::from_millis(700), false);
+    pair.run(Duration::from_millis(1300), true);
+    assert_eq!(pair.passes(), (true, true));
+}
+
+#[test]
+fn an_epoch_turned_right_after_a_handshake_opens_within_a_second() {
+    let mut pair = Pair::open();
+    let mut out = Vec::new();
+    // The responder answers no second initiation within 20 ms.
+    pair.b
+        .turn_epoch(A, Secret::new([8; 32]), 2, pair.now, &mut out)
+        .unwrap();
+    pair.a
+        .turn_epoch(B, Secret::new([8; 32]), 2, pair.now, &mut out)
+        .unwrap();
+    pair.put_a(out);
+    pair.deliver_all();
+    let open = |node: &Node| node.status().first().and_then(|peer| peer.open);
+    assert_eq!((open(&pair.a), open(&pair.b)), (Some(1), Some(1)));
+    pair.run(Duration::from_millis(700), true);
+    assert_eq!((open(&pair.a), open(&pair.b)), (Some(2), Some(2)));
+    assert_eq!(pair.passes(), (true, true));
+}
+
+#[test]
+fn a_late_answer_to_an_earlier_initiation_does_not_part_the_two_sides() {
+    let mut pair = Pair::armed();
+    let (_, first) = pair.wire.pop_front().unwrap();
+    pair.deliver(true, &first);
+    let (_, late) = pair.wire.pop_front().unwrap();
+    // The initiator asks again before the answer is there, and the responder forgets its first session.
+    pair.now = pair.now.plus(Duration::from_millis(700));
+    pair.tick();
+    let (to_b, second) = pair.wire.pop_front().unwrap();
+    assert!(to_b);
+    pair.deliver(true, &second);
+    pair.deliver(false, &late);
+    assert_eq!(pair.a.status().first().and_then(|peer| peer.open), None);
+    pair.deliver_all();
+    assert_eq!(pair.passes(), (true, true));
 }

@@ -18,6 +18,9 @@ pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
 /// Time without an answer after which a handshake is repeated.
 pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without an answer after which an initiator repeats the first handshake of an epoch; twice as long each
+/// time, up to [`REKEY_TIMEOUT`]. The bind waits for this handshake, and the responder cannot start one.
+pub const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// Time of repeating after which the peer counts as lost.
 pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 /// Time after which received data is answered by a keepalive at least.
@@ -68,11 +71,16 @@ impl Node {
         self.publish(&schedule);
     }
 
-    pub(super) fn retry_interval(&self, tries: u32, elapsed: Duration) -> Duration {
+    /// `first` says whether it is an initiator's first handshake of an epoch.
+    pub(super) fn retry_interval(&self, tries: u32, elapsed: Duration, first: bool) -> Duration {
+        let early = FIRST_RETRY.saturating_mul(1 << tries.saturating_sub(1).min(8));
+        if first && early < REKEY_TIMEOUT {
+            return early + self.jitter(early / 4);
+        }
         if elapsed < REKEY_ATTEMPT_TIME {
             return REKEY_TIMEOUT + self.jitter(RETRY_JITTER);
         }
-        // After 90 s about 17 tries were made; from then on each pause is twice the last one.
+        // After 90 s about 17 tries were made, or 20; from then on each pause is twice the last one.
         let doublings = tries.saturating_sub(17).min(8);
         let pause = REKEY_TIMEOUT
             .saturating_mul(1 << doublings)
@@ -150,7 +158,7 @@ impl Node {
                 return;
             }
         }
-        self.repeat_handshake(state, now, elapsed, out);
+        self.repeat_handshake(peer, state, now, elapsed, out);
     }
 
     fn keep_alive(
