@@ -32,6 +32,8 @@ pub struct Holder {
     epoch_raised: BootTime,
     /// Something is in force that the stored epoch does not cover yet.
     unsettled: bool,
+    /// Peers came, went or moved since the state was stored: a node that restarts without the cloud must find them.
+    moved: bool,
 }
 
 /// What the session has to do next.
@@ -54,6 +56,7 @@ impl Holder {
             heartbeat_number: 0,
             epoch_raised,
             unsettled: false,
+            moved: false,
         }
     }
 
@@ -225,6 +228,7 @@ impl Holder {
                 }
                 self.keeper.stored.peers = directory.to_stored();
                 self.keeper.dirty = true;
+                self.moved |= !directory.has_places_of(&held);
                 self.publisher.peers.send_replace(Arc::new(directory));
             }
             Err(error) => tracing::warn!(%error, "an update of the directory is refused"),
@@ -358,19 +362,23 @@ impl Holder {
 
     /// Whether [`Holder::settle`] has something to do.
     pub fn is_unsettled(&self) -> bool {
-        self.unsettled
+        self.unsettled || self.moved
     }
 
-    /// Stores what was put into force as a new epoch. Apart from putting it into force, because the TPM takes its time
+    /// Stores what was put into force as a new epoch, and what only moved without one. Apart from putting it into force, because the TPM takes its time
     /// and the next cut must not wait for it.
     pub async fn settle(&mut self) {
         if self.unsettled {
             self.raise().await;
+        } else if self.moved {
+            self.moved = false;
+            self.keeper.store();
         }
     }
 
     async fn raise(&mut self) {
         self.unsettled = false;
+        self.moved = false;
         self.epoch_raised = self.keeper.clock.boottime();
         self.keeper.store_new_epoch().await;
     }

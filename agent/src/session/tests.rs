@@ -486,15 +486,42 @@ async fn a_result_that_is_not_one_is_not_published() {
     assert!(world.view.result.borrow().is_none());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bad_update_of_the_directory_leaves_it_as_it_was() {
-    let mut world = World::new().await;
-    let peer = |id: &str| v1::Peer {
+fn peer(id: &str) -> v1::Peer {
+    v1::Peer {
         spiffe_id: id.to_owned(),
         endpoints: vec!["192.0.2.1:51820".to_owned()],
         spki_hash: vec![1; 32],
         result: Vec::new(),
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_came_is_stored_at_once_and_a_mere_result_is_not() {
+    let mut world = World::new().await;
+    let came = peer("spiffe://plant.example/node/b");
+    world.holder.peers(&v1::PeerUpdate {
+        full: true,
+        peers: vec![came.clone()],
+        gone: Vec::new(),
+    });
+    assert!(world.holder.is_unsettled());
+    assert_eq!(world.stored().await.held.unwrap().peers.len(), 1);
+
+    assert!(!world.holder.is_unsettled());
+    world.holder.peers(&v1::PeerUpdate {
+        full: false,
+        peers: vec![v1::Peer {
+            result: vec![1],
+            ..came
+        }],
+        gone: Vec::new(),
+    });
+    assert!(!world.holder.is_unsettled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_update_of_the_directory_leaves_it_as_it_was() {
+    let mut world = World::new().await;
     let update = |full, peers| v1::PeerUpdate {
         full,
         peers,

@@ -72,6 +72,17 @@ impl Directory {
         self.peers.iter()
     }
 
+    /// Whether both name the same peers at the same endpoints with the same keys. Results come and go every minute, and a
+    /// peer brings its own to a bind.
+    pub fn has_places_of(&self, other: &Self) -> bool {
+        self.peers.len() == other.peers.len()
+            && self.peers.iter().zip(&other.peers).all(|(own, theirs)| {
+                own.0 == theirs.0
+                    && own.1.endpoints == theirs.1.endpoints
+                    && own.1.spki_hash == theirs.1.spki_hash
+            })
+    }
+
     pub fn len(&self) -> usize {
         self.peers.len()
     }
