@@ -1,7 +1,11 @@
 //! Generates the contract from `proto/` without protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["edgeward/v1/enrolment.proto", "edgeward/v1/session.proto"];
+    let files = [
+        "edgeward/v1/enrolment.proto",
+        "edgeward/v1/session.proto",
+        "edgeward/v1/workload.proto",
+    ];
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().compile_fds(descriptors)?;

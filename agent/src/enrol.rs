@@ -219,6 +219,7 @@ impl Enrolment<'_> {
             root: Some(root),
             boot_key: self.boot.public_key().point().to_vec(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            recover: String::new(),
         }
     }
 

@@ -327,6 +327,8 @@ impl Session {
             deny_number: *self.view.trust_changed.borrow(),
             key_set_number: self.view.keys.borrow().number(),
             endpoints: self.endpoints.through(local),
+            bundle_sequence: 0,
+            join: 0,
         }
     }
 
@@ -337,6 +339,7 @@ impl Session {
             binds_open: progress.binds_open,
             slice_number: self.holder.slice_number(),
             cut_number: progress.cut_number,
+            bundle_sequence: 0,
         }
     }
 }

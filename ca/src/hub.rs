@@ -246,6 +246,7 @@ impl Hub {
             trust_bundle: self.keys.bundle().to_spiffe_json(),
             key_set: self.keys.key_set_bytes(),
             deny_list: self.deny_object.load().to_vec(),
+            authorities: Vec::new(),
         }
     }
 

@@ -59,6 +59,9 @@ impl Answers {
             Ok(v1::AttestEvidence {
                 nonce: challenge.nonce,
                 root: Some(evidence),
+                logs: None,
+                app_control: String::new(),
+                time: 0,
             })
         });
     }

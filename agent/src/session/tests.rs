@@ -401,7 +401,7 @@ async fn a_root_is_never_added_by_a_session() {
         let update = v1::TrustUpdate {
             trust_bundle: bundle,
             key_set: key_set(&other, &world.stranger, 7),
-            deny_list: Vec::new(),
+            ..Default::default()
         };
         world.holder.trust(update).await;
         assert_eq!(world.view.trust.load().bundle, world.authority.bundle());

@@ -229,6 +229,7 @@ impl Live {
             result: signed,
             svid_chain: granted.chain,
             refused: None,
+            findings: Vec::new(),
         }))
     }
 
@@ -273,6 +274,7 @@ impl Live {
                 code: code.to_owned(),
                 retry_seconds: 0,
             }),
+            findings: Vec::new(),
         }))
     }
 

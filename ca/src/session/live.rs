@@ -186,6 +186,8 @@ impl Live {
             nonce: nonce.as_bytes().to_vec(),
             pcr_selection: Some(selection_to_wire(&selection)),
             renew,
+            logs: None,
+            pcrs_known: Vec::new(),
         }))
     }
 
@@ -244,7 +246,7 @@ impl Live {
                 Ok(())
             }
             Some(node_message::Body::SvidStored(stored)) => self.stored(&stored.spki_hash).await,
-            Some(node_message::Body::Hello(_)) | None => {
+            Some(node_message::Body::Hello(_) | node_message::Body::JoinStored(_)) | None => {
                 Err(SessionEnded::Hello("message out of order"))
             }
         }

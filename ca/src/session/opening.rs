@@ -80,5 +80,6 @@ pub(super) fn welcome(
         overlay: Some(overlay_of(member)),
         audit_next,
         heartbeat,
+        join: 0,
     }
 }

@@ -44,6 +44,7 @@ impl Machine {
             })),
             boot_key: self.boot_key.public_key().point().to_vec(),
             agent_version: "test".to_owned(),
+            recover: String::new(),
         }
     }
 
@@ -109,6 +110,8 @@ impl Machine {
             deny_number: 0,
             key_set_number: 0,
             endpoints: vec!["192.0.2.1:51820".to_owned()],
+            bundle_sequence: 0,
+            join: 0,
         }
     }
 
@@ -152,6 +155,9 @@ impl Machine {
                 certify_signature: certify.signature,
                 svid_public,
             })),
+            logs: None,
+            app_control: String::new(),
+            time: 0,
         }
     }
 

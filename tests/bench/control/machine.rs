@@ -188,6 +188,9 @@ impl Machine {
                 quote: Some(self.quote(&data, challenge.pcr_selection.as_ref())?),
                 ..v1::TpmEvidence::default()
             })),
+            logs: None,
+            app_control: String::new(),
+            time: 0,
         }))
     }
 
@@ -204,6 +207,7 @@ impl Machine {
             })),
             boot_key: self.boot_key.public_key().point().to_vec(),
             agent_version: "bench".to_owned(),
+            recover: String::new(),
         }
     }
 
