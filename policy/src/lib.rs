@@ -9,6 +9,7 @@ pub mod check;
 pub mod compile;
 pub mod decision;
 pub mod diagnostic;
+pub mod digests;
 pub mod engine;
 pub mod filter;
 pub mod fleet;
@@ -24,9 +25,10 @@ pub use check::{Opening, Report, Summary, check};
 pub use compile::{CompiledPolicy, FleetIndex};
 pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
 pub use diagnostic::{Code, Diagnostic};
+pub use digests::{DigestList, FileHash, ListedDigest};
 pub use engine::{Engine, EngineError};
 pub use fleet::{Fleet, FleetNode, Labels};
-pub use profile::{Mode, PcrBank, Profile};
+pub use profile::{AppControl, ImaRequirement, Mode, PcrBank, Profile, Violations};
 pub use seconds::Seconds;
 pub use slice::{
     Action, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,

@@ -1,11 +1,13 @@
 //! Profiles: what a group of nodes must measure to be `trusted`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use edgeward_identity::Tier;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::digests::DigestList;
 use crate::seconds::Seconds;
 
 /// Highest PCR index (TCG PC Client Platform TPM Profile 1.05, 4.4).
@@ -31,6 +33,39 @@ pub enum Mode {
     Monitor,
 }
 
+/// Whether a list of measurements may hold violations: files that changed while they were being measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Violations {
+    /// One makes a node fail.
+    Fail,
+    /// They are not looked at. An opening.
+    Ignore,
+}
+
+/// How strongly a node keeps programs from running that nobody signed for. Each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppControl {
+    /// What the agent starts itself.
+    Launcher,
+    /// Every start, asked of the agent by fanotify.
+    Fanotify,
+    /// Every start, decided in the kernel.
+    Kernel,
+}
+
+/// What IMA may have measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImaRequirement {
+    /// Every file measured must be in here. Empty only where `deny` is not: then everything else is right.
+    pub allow: Arc<DigestList>,
+    /// No file measured may be in here.
+    pub deny: Arc<DigestList>,
+    pub violations: Violations,
+}
+
 /// What a group of nodes must measure. A node in several groups must pass every profile they name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +78,11 @@ pub struct Profile {
     pub pcrs: BTreeMap<u8, Vec<String>>,
     /// TPM firmware versions refused (TPMS_ATTEST.firmwareVersion).
     pub firmware_deny: Vec<u64>,
+    /// Whether Secure Boot must be on (or off), judged from the replayed event log.
+    pub secure_boot: Option<bool>,
+    pub ima: Option<ImaRequirement>,
+    /// The least that the node's control of applications must be.
+    pub app_control: Option<AppControl>,
     pub mode: Mode,
     /// Oldest pass that counts while the verifier is connected.
     pub fresh: Option<Seconds>,
@@ -69,7 +109,27 @@ impl PcrBank {
     }
 }
 
+impl AppControl {
+    pub const ALL: [Self; 3] = [Self::Launcher, Self::Fanotify, Self::Kernel];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launcher => "launcher",
+            Self::Fanotify => "fanotify",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
 impl Profile {
+    /// Whether it compares anything that evidence shows of the machine beyond its TPM's tier and firmware.
+    pub fn compares(&self) -> bool {
+        !self.pcrs.is_empty()
+            || self.secure_boot.is_some()
+            || self.ima.is_some()
+            || self.app_control.is_some()
+    }
+
     /// SHA-256 over the profile's JSON: what an attestation result names.
     pub fn hash(&self) -> [u8; 32] {
         let json = serde_json::to_vec(self).expect("string keys and plain values always serialise");

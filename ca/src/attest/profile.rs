@@ -162,6 +162,9 @@ mod tests {
                 })
                 .collect::<BTreeMap<_, _>>(),
             firmware_deny: vec![],
+            secure_boot: None,
+            ima: None,
+            app_control: None,
             mode: policy::Mode::Enforce,
             fresh: None,
             offline: None,

@@ -89,6 +89,9 @@ pub(super) fn read_profile(
             bank: bank?,
             pcrs,
             firmware_deny: firmware_deny?,
+            secure_boot: None,
+            ima: None,
+            app_control: None,
             mode: mode
                 .and_then(|mode| mode.value.first().copied())
                 .unwrap_or(Mode::Enforce),
