@@ -22,7 +22,7 @@ use crate::verify::TpmTier;
 
 pub use certificate::TpmIdentity;
 pub use refusal::EkRefused;
-pub use roots::{EkFile, EkRoots};
+pub use roots::{EkFile, EkLists, EkRoots, Terms};
 
 /// Most certificates in a path: leaf, intermediates and root.
 pub const MAX_CHAIN: usize = 5;
@@ -47,6 +47,8 @@ pub enum EkAnchor {
         tpm: TpmIdentity,
         /// Of the EK certificate, lower-case hex.
         serial: String,
+        /// Whether the certificate had ended and counts on by an operator's word.
+        ended: bool,
     },
     /// The allow-list.
     Listed,
@@ -64,15 +66,25 @@ pub fn verify_ek_certificate(
     if chain.len() > MAX_CHAIN {
         return Err(EkRefused::ChainTooLong);
     }
-    let leaf = certificate::check_leaf(leaf_der)?;
+    let leaf = certificate::check_leaf(leaf_der, roots.strictness_of(leaf_der))?;
     let public = template::rebuild(&leaf.key)?;
     if public.to_bytes() != ek_public {
         return Err(EkRefused::PublicMismatch);
     }
     let digest = public.digest();
     roots.refuse_denied(&digest)?;
-    certificate::check_validity(&leaf, now)?;
-    let path = roots.verify_path(leaf_der, intermediates, now)?;
+    let validity = certificate::check_validity(&leaf, now);
+    if validity
+        .as_ref()
+        .is_err_and(|refused| *refused != EkRefused::Expired)
+    {
+        validity.clone()?;
+    }
+    let path = match (roots.verify_path(leaf_der, intermediates, now), &validity) {
+        (Ok(path), Err(refused)) if !path.after_its_end => return Err(refused.clone()),
+        (Err(_), Err(refused)) => return Err(refused.clone()),
+        (path, _) => path?,
+    };
     Ok(VerifiedEk {
         public,
         digest,
@@ -81,6 +93,7 @@ pub fn verify_ek_certificate(
             root: path.root,
             tpm: leaf.tpm,
             serial: leaf.serial,
+            ended: validity.is_err(),
         },
     })
 }

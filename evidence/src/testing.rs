@@ -9,7 +9,7 @@ use edgeward_identity::{PublicKey, Signer, SoftwareKey, SpiffeId, Tier};
 
 use crate::Digest;
 use crate::appraise::{Mode, Profile, ProfileFields};
-use crate::ek::{EkRoots, VerifiedEk, verify_listed_ek};
+use crate::ek::{EkLists, EkRoots, VerifiedEk, verify_listed_ek};
 use crate::make_credential::Credential;
 use crate::tpm::public::{Curve, Key, Scheme};
 use crate::tpm::{
@@ -72,7 +72,11 @@ impl SoftwareTpm {
     /// The EK as if an operator had listed it.
     pub fn listed_ek(&self) -> VerifiedEk {
         let public = self.ek_public();
-        let (roots, _) = EkRoots::load(&[], BTreeSet::from([public.digest()]), BTreeSet::new());
+        let lists = EkLists {
+            listed: BTreeSet::from([public.digest()]),
+            ..EkLists::default()
+        };
+        let (roots, _) = EkRoots::load(&[], lists);
         verify_listed_ek(&public.to_bytes(), &roots).expect("the EK is on the list")
     }
 

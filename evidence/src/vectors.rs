@@ -264,8 +264,8 @@ fn parse_all(bytes: &[u8]) {
     let _ = Attest::parse(bytes);
     let _ = Signature::parse(bytes);
     let _ = crate::ek::der::check_strict(bytes);
-    let _ = crate::ek::certificate::check_leaf(bytes);
-    let _ = crate::ek::certificate::check_issuer(bytes);
+    let _ = crate::ek::certificate::check_leaf(bytes, crate::ek::der::Strictness::SetsInAnyOrder);
+    let _ = crate::ek::certificate::check_issuer(bytes, crate::ek::der::Strictness::SetsInAnyOrder);
     let _ = crate::BootStatement::parse(bytes);
     let _ = crate::verify::SvidKey::from_public(bytes);
     let _ = crate::verify::AttestationKey::from_public(bytes);

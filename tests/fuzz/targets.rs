@@ -1,8 +1,6 @@
 //! Every parser of outside bytes, by name. Replayed and mutated on stable by `tests/fuzz/replay.rs`; driven by libFuzzer
 //! where a nightly toolchain exists (`tests/fuzz/libfuzzer`).
 
-use std::collections::BTreeSet;
-
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::checkpoint::Checkpoint;
 use edgeward_audit::merkle::Frontier;
@@ -11,7 +9,7 @@ use edgeward_audit::query::{CursorKey, Query};
 use edgeward_audit::{Event, SealedRecord};
 use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_statement::BootStatement;
-use edgeward_evidence::ek::{EkFile, der, verify_ek_certificate};
+use edgeward_evidence::ek::{EkFile, EkLists, Terms, der, verify_ek_certificate};
 use edgeward_evidence::tpm::{Attest, Name, Public, Signature};
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{Secret, SignedObject, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain};
@@ -103,9 +101,12 @@ pub const TARGETS: &[Target] = &[
                     tier: Tier::Virtual,
                     name: "fuzz.pem",
                     bytes,
+                    terms: Terms {
+                        sets_in_any_order: true,
+                        ..Terms::default()
+                    },
                 }],
-                BTreeSet::new(),
-                BTreeSet::new(),
+                EkLists::default(),
             );
             drop(verify_ek_certificate(&[bytes], bytes, &roots, TEST_NOW));
             let _ = der::trim(bytes);

@@ -1,11 +1,9 @@
-use std::collections::BTreeSet;
-
 use edgeward_agent::tpm::activate::activate;
 use edgeward_agent::tpm::ek::endorsement;
 use edgeward_agent::tpm::keys::{ak_public, renew_svid, svid_public};
 use edgeward_agent::tpm::signer::point_of;
 use edgeward_agent::tpm::{EkChoice, EkKind, SvidSlot, TpmError, quote};
-use edgeward_evidence::ek::{EkFile, EkRoots, verify_ek_certificate};
+use edgeward_evidence::ek::{EkFile, EkLists, EkRoots, Terms, verify_ek_certificate};
 use edgeward_evidence::make_credential::{draw_secret, make_credential};
 use edgeward_evidence::tpm::{Attest, AttestBody, PcrBank, PcrSelection, Public, Signature};
 use edgeward_identity::{Clock, SystemClock, Tier};
@@ -106,9 +104,10 @@ fn a_cloud_that_knows_the_maker_accepts_the_ek_with_its_certificate() {
             tier: Tier::Virtual,
             name,
             bytes,
+            terms: Terms::default(),
         })
         .collect();
-    let (roots, refused) = EkRoots::load(&files, BTreeSet::new(), BTreeSet::new());
+    let (roots, refused) = EkRoots::load(&files, EkLists::default());
     assert!(refused.is_empty(), "{refused:?}");
     for choice in [EkChoice::Rsa2048, EkChoice::P384] {
         let found = call(&tpm, move |device| endorsement(device, choice)).unwrap();

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use edgeward_evidence::ek::EkFile;
 use edgeward_evidence::ek::roots::{MAX_FILE_BYTES, MAX_ROOTS, RefusedFile};
+use edgeward_evidence::ek::{EkFile, EkLists, Terms};
 use edgeward_evidence::{Digest, EkRoots};
 use edgeward_identity::{Tier, Timestamp};
 use ring::digest::{SHA256, digest};
@@ -139,11 +139,19 @@ pub fn load(folder: &Path) -> Result<(EkRoots, Vec<RefusedFile>), RootsFault> {
             tier: *tier,
             name,
             bytes,
+            terms: Terms::default(),
         })
         .collect();
     let listed = digests(&folder.join("listed.txt"))?;
     let denied = digests(&folder.join("denied.txt"))?;
-    Ok(EkRoots::load(&files, listed, denied))
+    Ok(EkRoots::load(
+        &files,
+        EkLists {
+            listed,
+            denied,
+            ..EkLists::default()
+        },
+    ))
 }
 
 /// The certificates in the folder as operators are shown them.

@@ -7,6 +7,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
 use x509_parser::time::ASN1Time;
 
+use crate::ek::der::Strictness;
 use crate::ek::refusal::EkRefused;
 use crate::ek::template::CertifiedKey;
 use crate::ek::{MAX_CERTIFICATE_BYTES, der, weak};
@@ -64,8 +65,8 @@ pub(crate) struct EkLeaf {
     not_after: Timestamp,
 }
 
-pub(crate) fn check_leaf(bytes: &[u8]) -> Result<EkLeaf, EkRefused> {
-    let certificate = parse_end_entity(bytes)?;
+pub(crate) fn check_leaf(bytes: &[u8], strictness: Strictness) -> Result<EkLeaf, EkRefused> {
+    let certificate = parse_end_entity(bytes, strictness)?;
     let key = certified_key(&certificate)?;
     check_key_usage(&certificate, &key)?;
     check_extended_key_usage(&certificate)?;
@@ -91,8 +92,11 @@ pub(crate) fn check_validity(leaf: &EkLeaf, now: Timestamp) -> Result<(), EkRefu
 }
 
 /// An issuer's certificate, checked as far as it can be by itself.
-pub(crate) fn check_issuer(bytes: &[u8]) -> Result<X509Certificate<'_>, EkRefused> {
-    let certificate = parse_strict(bytes)?;
+pub(crate) fn check_issuer(
+    bytes: &[u8],
+    strictness: Strictness,
+) -> Result<X509Certificate<'_>, EkRefused> {
+    let certificate = parse(bytes, strictness)?;
     check_critical(&certificate, &ISSUER_CRITICAL)?;
     Ok(certificate)
 }
@@ -106,8 +110,11 @@ pub(crate) fn validity(certificate: &X509Certificate<'_>) -> (Timestamp, Timesta
 }
 
 /// What holds for the last certificate of any path.
-pub(crate) fn parse_end_entity(bytes: &[u8]) -> Result<X509Certificate<'_>, EkRefused> {
-    let certificate = parse_strict(bytes)?;
+pub(crate) fn parse_end_entity(
+    bytes: &[u8],
+    strictness: Strictness,
+) -> Result<X509Certificate<'_>, EkRefused> {
+    let certificate = parse(bytes, strictness)?;
     check_critical(&certificate, &LEAF_CRITICAL)?;
     // Name constraints, too, are for authorities only.
     let constrains = !matches!(certificate.name_constraints(), Ok(None));
@@ -117,15 +124,15 @@ pub(crate) fn parse_end_entity(bytes: &[u8]) -> Result<X509Certificate<'_>, EkRe
     Ok(certificate)
 }
 
-/// Strict DER, X.509, one instance of each extension, and a key within the bounds that keep verification cheap.
-fn parse_strict(bytes: &[u8]) -> Result<X509Certificate<'_>, EkRefused> {
+/// DER, X.509, one instance of each extension, and a key within the bounds that keep verification cheap.
+fn parse(bytes: &[u8], strictness: Strictness) -> Result<X509Certificate<'_>, EkRefused> {
     if bytes.len() > MAX_CERTIFICATE_BYTES {
         return Err(EkRefused::TooLarge {
             size: bytes.len(),
             limit: MAX_CERTIFICATE_BYTES,
         });
     }
-    der::check_strict(bytes).map_err(EkRefused::BadDer)?;
+    der::check(bytes, strictness).map_err(EkRefused::BadDer)?;
     let (_, certificate) = X509Certificate::from_der(bytes)
         .map_err(|_| EkRefused::BadDer("not an x.509 certificate"))?;
     if certificate.extensions_map().is_err() {

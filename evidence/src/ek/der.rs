@@ -1,8 +1,8 @@
 //! What DER forbids and lenient parsers let pass (X.690, 10 and 11): indefinite or padded lengths, sets out of order,
 //! booleans other than 00 and ff, padded integers, bytes after the end.
 //!
-//! Two parsers that read one certificate differently are a way in. Some makers' roots break these rules (Nuvoton
-//! ones have a set out of order); they are refused, and such TPMs enrol by allow-list.
+//! Two parsers that read one certificate differently are a way in. Some makers break these rules (Nuvoton's names have a
+//! set out of order); what they made is refused unless somebody listed it, and then nothing but the order is forgiven.
 
 /// Deepest nesting accepted.
 const MAX_DEPTH: usize = 24;
@@ -12,9 +12,23 @@ const INTEGER: u8 = 0x02;
 const SET: u8 = 0x31;
 const CONSTRUCTED: u8 = 0x20;
 
+/// How much of DER is insisted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    Strict,
+    /// Members of a set may stand in any order; all else as in DER. For what was listed by its hash, or is signed by a
+    /// root that was.
+    SetsInAnyOrder,
+}
+
 /// Checks that `bytes` are one DER value, all the way down. Says in a few words what is wrong.
 pub fn check_strict(bytes: &[u8]) -> Result<(), &'static str> {
-    let (_, rest) = check_value(bytes, 0)?;
+    check(bytes, Strictness::Strict)
+}
+
+/// As [`check_strict`], as strictly as asked.
+pub fn check(bytes: &[u8], strictness: Strictness) -> Result<(), &'static str> {
+    let (_, rest) = check_value(bytes, 0, strictness)?;
     if !rest.is_empty() {
         return Err("bytes follow after the value");
     }
@@ -49,7 +63,11 @@ pub(crate) fn children(bytes: &[u8]) -> Result<Vec<(u8, &[u8])>, &'static str> {
 }
 
 /// Checks one value; returns it whole, and what follows.
-fn check_value(bytes: &[u8], depth: usize) -> Result<(&[u8], &[u8]), &'static str> {
+fn check_value(
+    bytes: &[u8],
+    depth: usize,
+    strictness: Strictness,
+) -> Result<(&[u8], &[u8]), &'static str> {
     if depth > MAX_DEPTH {
         return Err("nested too deeply");
     }
@@ -60,18 +78,23 @@ fn check_value(bytes: &[u8], depth: usize) -> Result<(&[u8], &[u8]), &'static st
     let (_, content) = value.split_at_checked(header).ok_or("value is cut off")?;
     let tag = *bytes.first().ok_or("value is cut off")?;
     if tag & CONSTRUCTED != 0 {
-        check_children(tag, content, depth)?;
+        check_children(tag, content, depth, strictness)?;
     } else {
         check_primitive(tag, content)?;
     }
     Ok((value, rest))
 }
 
-fn check_children(tag: u8, mut content: &[u8], depth: usize) -> Result<(), &'static str> {
+fn check_children(
+    tag: u8,
+    mut content: &[u8],
+    depth: usize,
+    strictness: Strictness,
+) -> Result<(), &'static str> {
     let mut last: &[u8] = &[];
     while !content.is_empty() {
-        let (child, rest) = check_value(content, depth + 1)?;
-        if tag == SET && child < last {
+        let (child, rest) = check_value(content, depth + 1, strictness)?;
+        if tag == SET && child < last && strictness == Strictness::Strict {
             return Err("set is out of order");
         }
         last = child;

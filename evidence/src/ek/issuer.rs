@@ -3,6 +3,7 @@
 use edgeward_identity::Timestamp;
 
 use crate::ek::certificate::{check_issuer, validity};
+use crate::ek::der::Strictness;
 use crate::ek::refusal::EkRefused;
 use crate::ek::signed::{Signed, split_key};
 
@@ -27,11 +28,12 @@ pub(crate) struct Issuer {
     has_name_constraints: bool,
     not_before: Timestamp,
     not_after: Timestamp,
+    counts_after_its_end: bool,
 }
 
 impl Issuer {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, EkRefused> {
-        let certificate = check_issuer(bytes)?;
+    pub(crate) fn parse(bytes: &[u8], strictness: Strictness) -> Result<Self, EkRefused> {
+        let certificate = check_issuer(bytes, strictness)?;
         Signed::parse(bytes)?;
         let constraints = certificate.basic_constraints().ok().flatten();
         let key_usage = certificate.key_usage().ok().flatten();
@@ -64,6 +66,7 @@ impl Issuer {
             has_name_constraints: certificate.name_constraints().ok().flatten().is_some(),
             not_before,
             not_after,
+            counts_after_its_end: false,
         })
     }
 
@@ -115,8 +118,21 @@ impl Issuer {
         Ok(())
     }
 
+    /// An operator's word: its maker is gone, and what it signed counts on.
+    pub(crate) fn counting_after_its_end(self) -> Self {
+        Self {
+            counts_after_its_end: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn counts_after_its_end(&self) -> bool {
+        self.counts_after_its_end
+    }
+
     pub(crate) fn check_validity(&self, now: Timestamp) -> Result<(), EkRefused> {
-        if now < self.not_before || now > self.not_after {
+        let ended = now > self.not_after && !self.counts_after_its_end;
+        if now < self.not_before || ended {
             return Err(EkRefused::ChainExpired);
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! The EK trust store: pinned certificates of TPM makers with a tier each, an allow-list and a deny-list of EKs.
 //!
 //! The files are read by a shell and handed in as bytes; several certificates a file, PEM (text around the blocks is
-//! skipped) or one DER. A self-issued certificate becomes a root; any other one is an intermediate at hand, which
-//! must itself lead to a root here.
+//! skipped) or one DER. A self-issued certificate becomes a root, and so does one whose [`Terms`] say so; any other one is
+//! an intermediate at hand, which must itself lead to a root here.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use edgeward_identity::{Tier, Timestamp};
 
 use crate::digest::Digest;
 use crate::ek::certificate::EKU_EK_CERTIFICATE;
+use crate::ek::der::Strictness;
 use crate::ek::issuer::Issuer;
 use crate::ek::path::{self, Rules};
 use crate::ek::refusal::EkRefused;
@@ -29,6 +30,30 @@ pub struct EkFile<'a> {
     /// As the operator knows it; appears in errors and in [`crate::ek::EkAnchor`].
     pub name: &'a str,
     pub bytes: &'a [u8],
+    pub terms: Terms,
+}
+
+/// On which terms a certificate is trusted. By default the strictest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// A path may end here although another authority issued it: this very certificate is pinned.
+    pub anchor: bool,
+    /// It, and what it issued, may have the members of a set out of order ([`Strictness::SetsInAnyOrder`]).
+    pub sets_in_any_order: bool,
+    /// What it issued counts after its end and after the end of the EK certificate: its maker is gone.
+    pub after_its_end: bool,
+}
+
+/// What was said about single EKs, each named by the SHA-256 of its `TPMT_PUBLIC`, and single EK certificates, each named
+/// by the SHA-256 of its DER.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EkLists {
+    /// EKs of TPMs without a certificate: tier `listed`.
+    pub listed: BTreeSet<Digest>,
+    /// EKs refused whatever their certificate says.
+    pub denied: BTreeSet<Digest>,
+    /// Certificates that may have the members of a set out of order.
+    pub sets_in_any_order: BTreeSet<Digest>,
 }
 
 /// Pinned roots, intermediates at hand, allow-list and deny-list.
@@ -36,8 +61,7 @@ pub struct EkFile<'a> {
 pub struct EkRoots {
     roots: Vec<Pinned>,
     intermediates: Vec<Pinned>,
-    listed: BTreeSet<Digest>,
-    denied: BTreeSet<Digest>,
+    lists: EkLists,
 }
 
 /// A file, or a certificate in it, that the trust store did not take.
@@ -72,6 +96,8 @@ pub enum RootRefused {
 pub(crate) struct RootedPath {
     pub(crate) tier: TpmTier,
     pub(crate) root: String,
+    /// Whether the end of the leaf's validity does not matter under this root.
+    pub(crate) after_its_end: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -79,18 +105,14 @@ struct Pinned {
     name: String,
     tier: TpmTier,
     certificate: Issuer,
+    terms: Terms,
 }
 
 impl EkRoots {
     /// Takes what can be taken and names what cannot. An EK is never better off for a refused file.
-    pub fn load(
-        files: &[EkFile<'_>],
-        listed: BTreeSet<Digest>,
-        denied: BTreeSet<Digest>,
-    ) -> (Self, Vec<RefusedFile>) {
+    pub fn load(files: &[EkFile<'_>], lists: EkLists) -> (Self, Vec<RefusedFile>) {
         let mut store = Self {
-            listed,
-            denied,
+            lists,
             ..Self::default()
         };
         let mut refused = Vec::new();
@@ -128,14 +150,37 @@ impl EkRoots {
     }
 
     pub fn is_listed(&self, ek: &Digest) -> bool {
-        self.listed.contains(ek)
+        self.lists.listed.contains(ek)
     }
 
     pub(crate) fn refuse_denied(&self, ek: &Digest) -> Result<(), EkRefused> {
-        if self.denied.contains(ek) {
+        if self.lists.denied.contains(ek) {
             return Err(EkRefused::Denied(*ek));
         }
         Ok(())
+    }
+
+    /// How strictly a certificate that a node sent is read: forgiven is only what was listed, or claims an issuer that
+    /// was. Whether that issuer made it, the path tells.
+    pub(crate) fn strictness_of(&self, certificate: &[u8]) -> Strictness {
+        let of_such = || {
+            Signed::parse(certificate).is_ok_and(|signed| {
+                self.roots
+                    .iter()
+                    .chain(&self.intermediates)
+                    .filter(|pinned| pinned.terms.sets_in_any_order)
+                    .any(|pinned| pinned.certificate.subject() == signed.issuer)
+            })
+        };
+        match self
+            .lists
+            .sets_in_any_order
+            .contains(&Digest::of(certificate))
+            || of_such()
+        {
+            true => Strictness::SetsInAnyOrder,
+            false => Strictness::Strict,
+        }
     }
 
     /// Verifies a path; its tier is the worst of all pinned certificates on it.
@@ -147,7 +192,7 @@ impl EkRoots {
     ) -> Result<RootedPath, EkRefused> {
         let sent: Vec<Issuer> = sent
             .iter()
-            .map(|bytes| Issuer::parse(bytes))
+            .map(|bytes| Issuer::parse(bytes, self.strictness_of(bytes)))
             .collect::<Result<_, _>>()?;
         let at_hand = self.intermediates.iter().map(|pinned| &pinned.certificate);
         let candidates: Vec<&Issuer> = sent.iter().chain(at_hand).collect();
@@ -184,6 +229,7 @@ impl EkRoots {
         Ok(RootedPath {
             tier,
             root: root.name.clone(),
+            after_its_end: root.certificate.counts_after_its_end(),
         })
     }
 
@@ -192,9 +238,16 @@ impl EkRoots {
         if self.roots.len() + self.intermediates.len() >= MAX_ROOTS {
             return Err(RootRefused::TooMany);
         }
-        let certificate = Issuer::parse(bytes)?;
+        let strictness = match file.terms.sets_in_any_order {
+            true => Strictness::SetsInAnyOrder,
+            false => Strictness::Strict,
+        };
+        let certificate = match file.terms.after_its_end {
+            true => Issuer::parse(bytes, strictness)?.counting_after_its_end(),
+            false => Issuer::parse(bytes, strictness)?,
+        };
         certificate.check_may_sign()?;
-        let is_root = certificate.is_self_issued();
+        let is_root = certificate.is_self_issued() || file.terms.anchor;
         let pinned = if is_root {
             &mut self.roots
         } else {
@@ -212,6 +265,7 @@ impl EkRoots {
                     name: file.name.to_owned(),
                     tier,
                     certificate,
+                    terms: file.terms,
                 });
                 Ok(())
             }

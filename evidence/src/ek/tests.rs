@@ -11,9 +11,12 @@ use rcgen::{
 };
 
 use super::*;
+use crate::ek::der::Strictness;
 use crate::testing::SoftwareTpm;
 use crate::tpm::public::{Curve, Key};
 use crate::vectors;
+
+mod terms;
 
 const EK_CERTIFICATE: [u64; 5] = [2, 23, 133, 8, 1];
 /// 2026-01-01.
@@ -197,9 +200,10 @@ fn store(files: &[(Tier, &[u8])]) -> EkRoots {
             tier: *tier,
             name: "maker.der",
             bytes,
+            terms: Terms::default(),
         })
         .collect();
-    let (roots, refused) = EkRoots::load(&files, BTreeSet::new(), BTreeSet::new());
+    let (roots, refused) = EkRoots::load(&files, EkLists::default());
     assert_eq!(refused, []);
     roots
 }
@@ -543,8 +547,16 @@ fn an_ek_on_the_deny_list_is_refused_with_and_without_certificate() {
         tier: Tier::Hardware,
         name: "maker.der",
         bytes: &maker.root.der,
+        terms: Terms::default(),
     };
-    let (roots, _) = EkRoots::load(&[file], BTreeSet::from([digest]), BTreeSet::from([digest]));
+    let (roots, _) = EkRoots::load(
+        &[file],
+        EkLists {
+            listed: BTreeSet::from([digest]),
+            denied: BTreeSet::from([digest]),
+            ..EkLists::default()
+        },
+    );
     let ek = maker.tpm.ek_public().to_bytes();
     let leaf = maker.leaf(&leaf_params());
     let chain: [&[u8]; 2] = [&leaf, &maker.intermediate.der];
@@ -596,7 +608,13 @@ fn no_altered_byte_of_a_certificate_is_accepted() {
 fn an_ek_that_is_not_exactly_on_the_allow_list_is_refused() {
     let tpm = SoftwareTpm::new();
     let public = tpm.ek_public();
-    let list = |digest: Digest| EkRoots::load(&[], BTreeSet::from([digest]), BTreeSet::new()).0;
+    let list = |digest: Digest| {
+        let lists = EkLists {
+            listed: BTreeSet::from([digest]),
+            ..EkLists::default()
+        };
+        EkRoots::load(&[], lists).0
+    };
     let code = |roots: &EkRoots| {
         verify_listed_ek(&public.to_bytes(), roots)
             .unwrap_err()
@@ -674,7 +692,12 @@ fn a_trust_store_names_each_file_that_it_does_not_take() {
     let maker = Maker::new();
     let leaf = maker.leaf(&leaf_params());
     let pem = b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".as_slice();
-    let file = |tier, name, bytes| EkFile { tier, name, bytes };
+    let file = |tier, name, bytes| EkFile {
+        tier,
+        name,
+        bytes,
+        terms: Terms::default(),
+    };
     let files = [
         file(Tier::Hardware, "good", maker.root.der.as_slice()),
         file(Tier::Software, "software", &maker.root.der),
@@ -684,7 +707,7 @@ fn a_trust_store_names_each_file_that_it_does_not_take() {
         file(Tier::Virtual, "twice", &maker.root.der),
         file(Tier::Hardware, "cut", &maker.root.der[..100]),
     ];
-    let (roots, refused) = EkRoots::load(&files, BTreeSet::new(), BTreeSet::new());
+    let (roots, refused) = EkRoots::load(&files, EkLists::default());
     let refused: Vec<_> = refused
         .iter()
         .map(|file| (file.name.as_str(), file.code()))
@@ -730,9 +753,10 @@ fn real_makers_certificates_load_or_are_refused_by_name() {
             tier: Tier::Hardware,
             name,
             bytes,
+            terms: Terms::default(),
         })
         .collect();
-    let (roots, refused) = EkRoots::load(&store, BTreeSet::new(), BTreeSet::new());
+    let (roots, refused) = EkRoots::load(&store, EkLists::default());
     let named: Vec<_> = refused
         .iter()
         .map(|file| (file.name.as_str(), file.code()))
@@ -766,7 +790,7 @@ fn only_the_encryption_certificate_of_a_real_vtpm_is_an_ek_certificate() {
         return;
     };
     let roots = store(&[(Tier::Virtual, &root)]);
-    let leaf = certificate::check_leaf(&ek).unwrap();
+    let leaf = certificate::check_leaf(&ek, Strictness::Strict).unwrap();
     let public = template::rebuild(&leaf.key).unwrap().to_bytes();
     let verify =
         |chain: &[&[u8]]| verify_ek_certificate(chain, &public, &roots, NOW).map_err(|e| e.code());

@@ -2,6 +2,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::ek::certificate::parse_end_entity;
+use crate::ek::der::Strictness;
 use crate::vectors;
 
 const SERVER_AUTH: &str = "1.3.6.1.5.5.7.3.1";
@@ -60,7 +61,7 @@ fn judge(case: &Case) -> Result<(), EkRefused> {
     // Roots that cannot be pinned are no roots; what cannot be parsed was not sent.
     let parse = |list: &[String]| -> Vec<Issuer> {
         list.iter()
-            .filter_map(|pem| Issuer::parse(&der(pem)).ok())
+            .filter_map(|pem| Issuer::parse(&der(pem), Strictness::Strict).ok())
             .collect()
     };
     let (anchors, candidates) = (
@@ -68,7 +69,7 @@ fn judge(case: &Case) -> Result<(), EkRefused> {
         parse(&case.untrusted_intermediates),
     );
     let leaf = der(&case.peer_certificate);
-    parse_end_entity(&leaf)?;
+    parse_end_entity(&leaf, Strictness::Strict)?;
     let rules = Rules {
         candidates: &candidates.iter().collect::<Vec<_>>(),
         anchors: &anchors.iter().collect::<Vec<_>>(),
@@ -121,7 +122,13 @@ fn public_path_cases_end_as_they_must() {
 
 fn keylime(name: &str) -> Option<Issuer> {
     let bytes = vectors::read(&format!("ek-ca-certificates/keylime/{name}.pem"))?;
-    Some(Issuer::parse(&pem::parse(bytes).unwrap().into_contents()).unwrap())
+    Some(
+        Issuer::parse(
+            &pem::parse(bytes).unwrap().into_contents(),
+            Strictness::Strict,
+        )
+        .unwrap(),
+    )
 }
 
 #[test]
