@@ -11,6 +11,7 @@ use crate::seconds::Seconds;
 use crate::slice::{Effect, Proto};
 use crate::source::{Place, Placed};
 use crate::window::Window;
+use crate::workload::Selectors;
 
 /// A conjunction of `key in {values}`; never empty, nor any of its sets.
 pub(crate) type LabelSets = BTreeMap<String, BTreeSet<String>>;
@@ -28,6 +29,7 @@ pub(crate) struct PolicyFile {
     pub(crate) windows: Vec<WindowDef>,
     pub(crate) rules: Vec<RuleDef>,
     pub(crate) tests: Vec<TestDef>,
+    pub(crate) workloads: Vec<WorkloadDef>,
     /// Names that stand in the file though their definition could not be read: (kind, name).
     pub(crate) unreadable: BTreeSet<(&'static str, String)>,
 }
@@ -95,6 +97,13 @@ pub(crate) struct RuleDef {
     pub(crate) effect: Effect,
     pub(crate) from: Vec<Placed<Source>>,
     pub(crate) to: Vec<Placed<TargetName>>,
+pub(crate) struct WorkloadDef {
+    pub(crate) name: Placed<String>,
+    pub(crate) on: Placed<String>,
+    pub(crate) selectors: Placed<Selectors>,
+    pub(crate) ttl: Seconds,
+}
+
     pub(crate) actions: Vec<Placed<String>>,
     pub(crate) window: Option<Placed<String>>,
     pub(crate) until: Option<Timestamp>,

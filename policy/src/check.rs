@@ -45,6 +45,7 @@ pub struct Summary {
     pub rules: usize,
     /// Tests in the files; run only where nothing else is wrong.
     pub tests: usize,
+    pub workloads: usize,
     pub tests_failed: usize,
 }
 
@@ -88,6 +89,7 @@ impl CompiledPolicy {
         }
         if files.is_empty() {
             found.error(
+            summary.workloads += file.workloads.len();
                 crate::source::Place {
                     file: 0,
                     line: 0,

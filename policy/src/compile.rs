@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use edgeward_identity::{Tier, Timestamp};
+use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp, TrustDomain};
 
 use crate::ast::LabelSets;
 use crate::check::{Report, Summary};
@@ -14,6 +14,7 @@ use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{Action, Effect, Proto, States, Term, Tiers};
 use crate::window::Window;
+use crate::workload::{Selectors, Workload};
 
 mod cut;
 mod fleet_index;
@@ -33,6 +34,7 @@ pub struct CompiledPolicy {
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) windows: Vec<Window>,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) workloads: Vec<Registration>,
     /// Rules whose target is `any`.
     pub(crate) everywhere: Vec<usize>,
 }
@@ -42,6 +44,15 @@ pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) matches: LabelSets,
     pub(crate) profile: Option<usize>,
+}
+
+/// A workload, and the group of nodes that may hold its SVIDs.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    pub(crate) name: String,
+    pub(crate) on: usize,
+    pub(crate) selectors: Selectors,
+    pub(crate) ttl: Seconds,
 }
 
 #[derive(Debug)]
@@ -106,6 +117,7 @@ impl CompiledPolicy {
             interfaces: Vec::new(),
             windows: Vec::new(),
             rules: Vec::new(),
+            workloads: Vec::new(),
             everywhere: Vec::new(),
         }
     }
@@ -148,6 +160,35 @@ impl CompiledPolicy {
     /// Whether a node with these labels may enrol without a TPM: all its profiles accept tier `software`, and there is one.
     pub fn accepts_software(&self, labels: &Labels) -> bool {
         accept_software(&self.profiles_for(labels))
+    }
+
+    /// The workloads that a node with these labels may hold SVIDs for, by name: what its slice says of them.
+    pub fn workloads_for(&self, domain: &TrustDomain, labels: &Labels) -> Vec<Workload> {
+        self.workloads_on(domain, |on| {
+            let group = self.groups.get(on);
+            group.is_some_and(|group| matches(&group.matches, labels))
+        })
+    }
+
+    pub(crate) fn workloads_on(
+        &self,
+        domain: &TrustDomain,
+        on: impl Fn(usize) -> bool,
+    ) -> Vec<Workload> {
+        let mut found: Vec<Workload> = self
+            .workloads
+            .iter()
+            .filter(|workload| on(workload.on))
+            .filter_map(|workload| {
+                Some(Workload {
+                    id: SpiffeId::new(domain, Kind::Workload, &workload.name).ok()?,
+                    selectors: workload.selectors.clone(),
+                    ttl: workload.ttl,
+                })
+            })
+            .collect();
+        found.sort_by(|one, other| one.id.cmp(&other.id));
+        found
     }
 
     fn matching(&self, labels: &Labels) -> impl Iterator<Item = &Group> {

@@ -20,6 +20,7 @@ pub mod seconds;
 pub mod slice;
 pub mod source;
 pub mod window;
+pub mod workload;
 
 pub use check::{Opening, Report, Summary, check};
 pub use compile::{CompiledPolicy, FleetIndex};
@@ -35,3 +36,4 @@ pub use slice::{
     SliceError, SliceInterface, SlicePeer,
 };
 pub use source::SourceFile;
+pub use workload::{Pod, Selectors, Workload};

@@ -17,6 +17,7 @@ mod parties;
 mod rules;
 mod services;
 
+mod workloads;
 use fields::{Fields, Keys, Reader};
 
 /// The one `schema` accepted.
@@ -36,9 +37,9 @@ const TOP: Keys = Keys {
         "rule",
         "test",
     ],
+        "workload",
     not_enforced: &[
         "device",
-        "workload",
         "route",
         "role",
         "publisher",
@@ -130,6 +131,7 @@ fn parse_file<'s>(index: usize, file: &'s SourceFile, found: &mut Diagnostics<'s
         found,
     };
     let whole_file = read_document(&mut reader, document.get_ref(), &mut policy);
+        workloads: Vec::new(),
     // Whatever the reason, what is left out never goes without an error.
     if !whole_file && found.count() == before {
         found.error(
@@ -229,6 +231,11 @@ fn keep<T>(
     match read {
         Some(read) => list.push(read),
         None => {
+    let workloads = top.get("workload");
+    for (name, value) in workloads.map_or_else(Vec::new, |all| workloads::named(reader, all)) {
+        let read = workloads::read_workload(reader, name.clone(), value);
+        keep(read, &mut policy.workloads, ("workload", name), &mut lost);
+    }
             lost.insert((kind, name.value));
         }
     }

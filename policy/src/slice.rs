@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::window::Window;
+use crate::workload::Workload;
 
 mod bounds;
 
@@ -67,6 +68,9 @@ pub struct Slice {
     /// What this node itself must measure.
     pub profiles: Vec<Profile>,
     pub lifetimes: Lifetimes,
+    /// Processes on this node that may have an identity of their own.
+    #[serde(default)]
+    pub workloads: Vec<Workload>,
 }
 
 /// One way to reach this node, and who may.

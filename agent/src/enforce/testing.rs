@@ -102,6 +102,7 @@ pub(crate) fn slice() -> Slice {
             largest_offline: Seconds::from_hours(12),
             max_offline: Seconds::from_hours(72),
         },
+        workloads: Vec::new(),
     }
 }
 

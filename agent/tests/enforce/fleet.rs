@@ -299,6 +299,7 @@ fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
             largest_offline: Seconds::from_hours(1),
             max_offline: Seconds::from_hours(1),
         },
+        workloads: Vec::new(),
     }
 }
 

@@ -36,6 +36,10 @@ pub enum OpeningKind {
     SoftwareTier,
     /// A profile whose verdicts are recorded and not enforced.
     Monitor,
+    /// A workload known by its program alone: whoever may run that program may be it.
+    ProgramOnly,
+    /// A profile that does not look at files which changed while IMA measured them.
+    ViolationsIgnored,
 }
 
 pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Opening> {
@@ -72,6 +76,12 @@ pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Openin
             .iter()
             .filter(|rule| rule.effect == Effect::Allow)
         {
+        for workload in &file.workloads {
+            if workload.selectors.value.is_program_only() {
+                let at = workload.selectors.at;
+                add(at, OpeningKind::ProgramOnly, &workload.name.value);
+            }
+        }
             for (at, kind) in of_rule(rule) {
                 add(at, kind, &rule.id.value);
             }
@@ -123,6 +133,8 @@ impl OpeningKind {
 }
 
 impl fmt::Display for Opening {
+            Self::ProgramOnly => "a workload known by its program alone, whoever runs it",
+            Self::ViolationsIgnored => "ignores violations in the IMA list",
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

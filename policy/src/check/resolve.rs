@@ -14,6 +14,7 @@ use crate::source::Place;
 mod members;
 mod rules;
 
+mod workloads;
 /// Deepest nesting of operator groups.
 pub const MAX_NESTING: usize = 16;
 
@@ -27,6 +28,7 @@ struct Resolver<'r, 's> {
     interface_names: Names,
     window_names: Names,
     /// `None` for a rule that names something unknown: nothing further is said about it.
+    workload_names: Names,
     rule_places: Vec<Option<Place>>,
 }
 
@@ -54,6 +56,7 @@ pub(super) fn resolve(
         window_names: Names::new("window", unreadable("window")),
         rule_places: Vec::new(),
     };
+        workload_names: Names::new("workload", unreadable("workload")),
     resolver.groups(files, &directories, unreadable("profile"));
     resolver.operator_groups(files);
     resolver.windows(files);
@@ -61,6 +64,7 @@ pub(super) fn resolve(
     resolver.rules(files, &directories);
     reach::check(&resolver.policy, &resolver.rule_places, resolver.found);
     resolver.policy
+    resolver.workloads(files);
 }
 
 impl Resolver<'_, '_> {

@@ -10,6 +10,7 @@ mod accepted;
 mod refused;
 mod samples;
 mod trials;
+mod workloads;
 
 /// A sound policy that the cases change or add to.
 pub(super) const BASE: &str = r#"schema = "edgeward-policy/1"

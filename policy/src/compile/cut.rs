@@ -164,6 +164,9 @@ impl<'c> Cut<'c> {
                 largest_offline: self.largest_offline,
                 max_offline: self.max_offline.unwrap_or(DEFAULT_MAX_OFFLINE),
             },
+            workloads: self
+                .policy
+                .workloads_on(self.node.id.trust_domain(), |on| self.node.groups.contains(&on)),
         }
     }
 

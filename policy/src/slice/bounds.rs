@@ -4,6 +4,7 @@
 use edgeward_identity::Kind;
 
 use super::{GroupId, Row, SLICE_SCHEMA, Slice, Sources, States, Tiers};
+use crate::workload::{MAX_SLICE_WORKLOADS, MAX_WORKLOAD_TTL, MIN_WORKLOAD_TTL};
 
 /// Largest slice accepted, in bytes of JSON.
 pub const MAX_SLICE_BYTES: usize = 32 * 1024 * 1024;
@@ -25,6 +26,10 @@ pub enum SliceError {
     Form(#[source] serde_json::Error),
     #[error("slice of an unknown schema: {0:?}")]
     Schema(String),
+    #[error("slice gives a workload a lifetime out of bounds, in seconds: {0}")]
+    WorkloadTtl(u64),
+    #[error("slice names as a workload what is none: {0}")]
+    NotAWorkload(String),
     #[error("slice is for something that is not a node: {0}")]
     NotANode(String),
     #[error("slice holds more {what} than the limit: {limit}")]
@@ -77,6 +82,7 @@ impl Slice {
         }
         self.validate_subjects()?;
         self.validate_interfaces()?;
+        self.validate_workloads()?;
         for egress in &self.egress {
             if egress.peer.0 as usize >= self.peers.len() {
                 return Err(SliceError::Dangling { what: "a peer" });
@@ -84,6 +90,27 @@ impl Slice {
             not_empty("egress", egress.rows.is_empty())?;
             for row in &egress.rows {
                 self.validate_window(row.window)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_workloads(&self) -> Result<(), SliceError> {
+        at_most("workloads", self.workloads.len(), MAX_SLICE_WORKLOADS)?;
+        let mut seen = std::collections::BTreeSet::new();
+        for workload in &self.workloads {
+            let id = &workload.id;
+            if id.kind() != Kind::Workload || id.trust_domain() != self.node.trust_domain() {
+                return Err(SliceError::NotAWorkload(id.to_string()));
+            }
+            not_empty("match of a workload", workload.selectors.is_empty())?;
+            if !(MIN_WORKLOAD_TTL..=MAX_WORKLOAD_TTL).contains(&workload.ttl) {
+                return Err(SliceError::WorkloadTtl(workload.ttl.get()));
+            }
+            if !seen.insert(id) {
+                return Err(SliceError::Twice {
+                    what: id.to_string(),
+                });
             }
         }
         Ok(())

@@ -17,6 +17,7 @@ fn the_base_is_accepted_and_counted() {
         interfaces: 2,
         windows: 1,
         rules: 1,
+        workloads: 0,
         tests: 0,
         tests_failed: 0,
     };

@@ -40,7 +40,6 @@ fn what_the_format_has_and_nothing_enforces_is_refused() {
         after(
             "[§device.plc-17]\nnode = \"gw-3\"\ninterface = \"lan0\"\nlabels = { kind = \"plc\" }",
         ),
-        after("[§workload.collector]\non = \"gateways\"\nmatch = { unit = \"collector.service\" }"),
         after("[§route.line3-lan]\non = \"gateways\"\nnet = \"lan0\"\nprefix = \"192.168.1.0/24\""),
         after("[§role]\nrelay = [\"gateways\"]\nexit = []"),
         after("[§publisher.acme]\nkeys = [\"ed25519:x\"]\nthreshold = 2"),
