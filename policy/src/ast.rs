@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use edgeward_identity::{AttestationState, Tier, Timestamp};
 
 use crate::decision::{Reason, Verdict};
-use crate::profile::Profile;
+use crate::profile::{Profile, Violations};
 use crate::seconds::Seconds;
 use crate::slice::{Effect, Proto};
 use crate::source::{Place, Placed};
@@ -54,7 +54,17 @@ pub(crate) struct ProfileDef {
     pub(crate) at: Place,
     pub(crate) offline_at: Option<Place>,
     pub(crate) mode_at: Option<Place>,
+    pub(crate) ima: Option<ImaDef>,
+    /// Without what `ima` asks for: its lists are looked up later.
     pub(crate) profile: Profile,
+}
+
+pub(crate) struct ImaDef {
+    /// Path of a list.
+    pub(crate) allow: Placed<String>,
+    pub(crate) deny: Option<Placed<String>>,
+    pub(crate) violations: Violations,
+    pub(crate) violations_at: Place,
 }
 
 pub(crate) struct GroupDef {
@@ -87,6 +97,13 @@ pub(crate) struct InterfaceDef {
     pub(crate) to: Option<SocketAddr>,
 }
 
+pub(crate) struct WorkloadDef {
+    pub(crate) name: Placed<String>,
+    pub(crate) on: Placed<String>,
+    pub(crate) selectors: Placed<Selectors>,
+    pub(crate) ttl: Seconds,
+}
+
 pub(crate) struct WindowDef {
     pub(crate) at: Place,
     pub(crate) window: Window,
@@ -97,13 +114,6 @@ pub(crate) struct RuleDef {
     pub(crate) effect: Effect,
     pub(crate) from: Vec<Placed<Source>>,
     pub(crate) to: Vec<Placed<TargetName>>,
-pub(crate) struct WorkloadDef {
-    pub(crate) name: Placed<String>,
-    pub(crate) on: Placed<String>,
-    pub(crate) selectors: Placed<Selectors>,
-    pub(crate) ttl: Seconds,
-}
-
     pub(crate) actions: Vec<Placed<String>>,
     pub(crate) window: Option<Placed<String>>,
     pub(crate) until: Option<Timestamp>,

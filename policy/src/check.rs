@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::compile::CompiledPolicy;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::parse::parse;
+use crate::parse::{lists, parse};
 use crate::source::{SourceFile, hash_sources};
 
 mod lookup;
@@ -35,17 +35,20 @@ pub struct Report {
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
+    /// Policy files.
     pub files: usize,
+    /// Lists of digests.
+    pub lists: usize,
     pub profiles: usize,
     pub groups: usize,
     pub operator_groups: usize,
     pub services: usize,
     pub interfaces: usize,
     pub windows: usize,
+    pub workloads: usize,
     pub rules: usize,
     /// Tests in the files; run only where nothing else is wrong.
     pub tests: usize,
-    pub workloads: usize,
     pub tests_failed: usize,
 }
 
@@ -69,8 +72,10 @@ impl CompiledPolicy {
         let hash = hash_sources(files);
         let mut found = Diagnostics::new(files);
         let parsed = parse(files, &mut found);
+        let mut lists = lists::parse(files, &mut found);
         let mut summary = Summary {
-            files: files.len(),
+            files: files.len() - lists.len(),
+            lists: lists.len(),
             ..Summary::default()
         };
         for file in &parsed {
@@ -84,12 +89,12 @@ impl CompiledPolicy {
                 .map(|s| s.interfaces.len())
                 .sum::<usize>();
             summary.windows += file.windows.len();
+            summary.workloads += file.workloads.len();
             summary.rules += file.rules.len();
             summary.tests += file.tests.len();
         }
-        if files.is_empty() {
+        if files.iter().all(SourceFile::is_list) {
             found.error(
-            summary.workloads += file.workloads.len();
                 crate::source::Place {
                     file: 0,
                     line: 0,
@@ -100,7 +105,7 @@ impl CompiledPolicy {
             );
         }
         let openings = openings::list(&parsed, &found);
-        let mut policy = resolve::resolve(&parsed, version, hash, &mut found);
+        let mut policy = resolve::resolve(&parsed, &mut lists, version, hash, &mut found);
         if found.is_empty() {
             let tests = parsed.iter().flat_map(|file| &file.tests);
             summary.tests_failed = trial::run(&policy, tests, &mut found);

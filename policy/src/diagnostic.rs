@@ -43,6 +43,8 @@ pub enum Code {
     Nesting,
     MatchesNobody,
     Shadowed,
+    /// A file that nothing names.
+    Unused,
     ChecksNothing,
     OfflineAboveMax,
     /// A condition on a rule of the other effect.
@@ -77,6 +79,7 @@ impl Code {
             Self::Nesting => "nesting",
             Self::MatchesNobody => "matches-nobody",
             Self::Shadowed => "shadowed",
+            Self::Unused => "unused",
             Self::ChecksNothing => "checks-nothing",
             Self::OfflineAboveMax => "offline-above-max",
             Self::MisplacedCondition => "misplaced-condition",

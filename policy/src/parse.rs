@@ -8,16 +8,17 @@ use toml::de::{DeTable, DeValue};
 use crate::ast::{LabelSets, PolicyFile, Scope};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::source::{
-    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, MAX_TESTS, Place,
-    Placed, SourceFile,
+    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, MAX_TESTS,
+    POLICY_ENDING, Place, Placed, SourceFile,
 };
 
 mod fields;
+pub(crate) mod lists;
 mod parties;
 mod rules;
 mod services;
-
 mod workloads;
+
 use fields::{Fields, Keys, Reader};
 
 /// The one `schema` accepted.
@@ -36,8 +37,8 @@ const TOP: Keys = Keys {
         "window",
         "rule",
         "test",
-    ],
         "workload",
+    ],
     not_enforced: &[
         "device",
         "route",
@@ -49,7 +50,7 @@ const TOP: Keys = Keys {
     ],
 };
 
-/// Reads every file within the limits.
+/// Reads every policy file within the limits, and checks the paths of all.
 pub(crate) fn parse<'s>(files: &'s [SourceFile], found: &mut Diagnostics<'s>) -> Vec<PolicyFile> {
     if files.len() > MAX_FILES {
         found.error(
@@ -73,6 +74,18 @@ pub(crate) fn parse<'s>(files: &'s [SourceFile], found: &mut Diagnostics<'s>) ->
                 Code::BadValue,
                 "path does not fit",
                 format!("relative, at most {MAX_PATH_BYTES} bytes, no control characters, no `.` or `..` parts"),
+            );
+            continue;
+        }
+        if file.is_list() {
+            continue;
+        }
+        if !file.path.ends_with(POLICY_ENDING) {
+            found.error_with_help(
+                whole(index),
+                Code::BadValue,
+                "neither a policy file nor a list of digests",
+                "policy files end in .toml, lists in .allow or .deny",
             );
             continue;
         }
@@ -118,6 +131,7 @@ fn parse_file<'s>(index: usize, file: &'s SourceFile, found: &mut Diagnostics<'s
         windows: Vec::new(),
         rules: Vec::new(),
         tests: Vec::new(),
+        workloads: Vec::new(),
         unreadable: BTreeSet::new(),
     };
     // What a parser makes of a broken document is a guess: no further errors from it.
@@ -131,7 +145,6 @@ fn parse_file<'s>(index: usize, file: &'s SourceFile, found: &mut Diagnostics<'s
         found,
     };
     let whole_file = read_document(&mut reader, document.get_ref(), &mut policy);
-        workloads: Vec::new(),
     // Whatever the reason, what is left out never goes without an error.
     if !whole_file && found.count() == before {
         found.error(
@@ -218,6 +231,11 @@ fn read_definitions(reader: &mut Reader<'_, '_>, top: &Fields<'_>, policy: &mut 
         let read = services::read_window(reader, &name, value);
         keep(read, &mut policy.windows, ("window", name), &mut lost);
     }
+    let workloads = top.get("workload");
+    for (name, value) in workloads.map_or_else(Vec::new, |all| workloads::named(reader, all)) {
+        let read = workloads::read_workload(reader, name.clone(), value);
+        keep(read, &mut policy.workloads, ("workload", name), &mut lost);
+    }
     policy.unreadable = lost;
 }
 
@@ -231,11 +249,6 @@ fn keep<T>(
     match read {
         Some(read) => list.push(read),
         None => {
-    let workloads = top.get("workload");
-    for (name, value) in workloads.map_or_else(Vec::new, |all| workloads::named(reader, all)) {
-        let read = workloads::read_workload(reader, name.clone(), value);
-        keep(read, &mut policy.workloads, ("workload", name), &mut lost);
-    }
             lost.insert((kind, name.value));
         }
     }

@@ -59,9 +59,9 @@ pub enum AppControl {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImaRequirement {
-    /// Every file measured must be in here. Empty only where `deny` is not: then everything else is right.
+    /// Every file measured must be in here; never empty.
     pub allow: Arc<DigestList>,
-    /// No file measured may be in here.
+    /// No file measured may be in here, allowed or not.
     pub deny: Arc<DigestList>,
     pub violations: Violations,
 }

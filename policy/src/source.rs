@@ -4,6 +4,14 @@ use ring::digest::{Context, SHA256};
 
 /// Largest policy file, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
+/// Largest list of digests, in bytes: about 100,000 lines.
+pub const MAX_LIST_FILE_BYTES: usize = 8 * 1024 * 1024;
+/// Largest sum of all lists of digests in one policy, in bytes.
+pub const MAX_LISTS_BYTES: usize = 16 * 1024 * 1024;
+/// How the name of a list of digests ends.
+pub const LIST_ENDINGS: [&str; 2] = [".allow", ".deny"];
+/// How the name of a policy file ends.
+pub const POLICY_ENDING: &str = ".toml";
 /// Most files in one policy.
 pub const MAX_FILES: usize = 1_000;
 /// Longest path, in bytes.
@@ -15,7 +23,7 @@ pub const MAX_TESTS: usize = 2_000;
 /// Most entries of one list in a policy file.
 pub const MAX_LIST: usize = 1_000;
 
-/// One policy file.
+/// One file of a policy: rules and profiles, or a list of digests that a profile names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
     /// Relative to the policy's directory, with `/` between parts. Names the file in errors and scopes `[defaults]`.
@@ -50,6 +58,15 @@ impl SourceFile {
             path: path.into(),
             text: text.into(),
         }
+    }
+
+    /// Whether it is a list of digests, by its name.
+    pub fn is_list(&self) -> bool {
+        Self::is_list_path(&self.path)
+    }
+
+    pub fn is_list_path(path: &str) -> bool {
+        LIST_ENDINGS.iter().any(|ending| path.ends_with(ending))
     }
 
     /// The directory part of the path; empty for a file at the top.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::ast::{PolicyFile, RuleDef, Scope, Source, TargetName};
 use crate::diagnostic::Diagnostics;
-use crate::profile::Mode;
+use crate::profile::{Mode, Violations};
 use crate::slice::Effect;
 use crate::source::Place;
 
@@ -60,6 +60,11 @@ pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Openin
             if let (Mode::Monitor, Some(at)) = (profile.profile.mode, profile.mode_at) {
                 add(at, OpeningKind::Monitor, name);
             }
+            if let Some(ima) = &profile.ima
+                && ima.violations == Violations::Ignore
+            {
+                add(ima.violations_at, OpeningKind::ViolationsIgnored, name);
+            }
             if profile.profile.tiers.contains(&Tier::Software) {
                 add(profile.at, OpeningKind::SoftwareTier, name);
             }
@@ -71,17 +76,17 @@ pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Openin
         if let Some(tier) = default_tier.filter(|tier| tier.value.contains(&Tier::Software)) {
             add(tier.at, OpeningKind::SoftwareTier, "defaults");
         }
-        for rule in file
-            .rules
-            .iter()
-            .filter(|rule| rule.effect == Effect::Allow)
-        {
         for workload in &file.workloads {
             if workload.selectors.value.is_program_only() {
                 let at = workload.selectors.at;
                 add(at, OpeningKind::ProgramOnly, &workload.name.value);
             }
         }
+        for rule in file
+            .rules
+            .iter()
+            .filter(|rule| rule.effect == Effect::Allow)
+        {
             for (at, kind) in of_rule(rule) {
                 add(at, kind, &rule.id.value);
             }
@@ -128,13 +133,13 @@ impl OpeningKind {
             Self::UnprovenState => "allows a state that proves nothing",
             Self::SoftwareTier => "accepts tier software",
             Self::Monitor => "mode monitor: nothing is enforced",
+            Self::ProgramOnly => "a workload known by its program alone, whoever runs it",
+            Self::ViolationsIgnored => "ignores violations in the IMA list",
         }
     }
 }
 
 impl fmt::Display for Opening {
-            Self::ProgramOnly => "a workload known by its program alone, whoever runs it",
-            Self::ViolationsIgnored => "ignores violations in the IMA list",
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -9,12 +9,13 @@ use crate::ast::{LabelSets, PolicyFile, Scope};
 use crate::compile::{CompiledPolicy, Interface};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::labels::{is_within, may_meet};
+use crate::parse::lists::Lists;
 use crate::source::Place;
 
 mod members;
 mod rules;
-
 mod workloads;
+
 /// Deepest nesting of operator groups.
 pub const MAX_NESTING: usize = 16;
 
@@ -27,13 +28,14 @@ struct Resolver<'r, 's> {
     service_names: Names,
     interface_names: Names,
     window_names: Names,
-    /// `None` for a rule that names something unknown: nothing further is said about it.
     workload_names: Names,
+    /// `None` for a rule that names something unknown: nothing further is said about it.
     rule_places: Vec<Option<Place>>,
 }
 
 pub(super) fn resolve(
     files: &[PolicyFile],
+    lists: &mut Lists,
     version: u64,
     hash: [u8; 32],
     found: &mut Diagnostics<'_>,
@@ -54,17 +56,22 @@ pub(super) fn resolve(
         service_names: Names::new("service", unreadable("service")),
         interface_names: Names::new("interface", unreadable("interface")),
         window_names: Names::new("window", unreadable("window")),
+        workload_names: Names::new("workload", unreadable("workload")),
         rule_places: Vec::new(),
     };
-        workload_names: Names::new("workload", unreadable("workload")),
-    resolver.groups(files, &directories, unreadable("profile"));
+    let profiles = resolver.profiles(files, lists, &directories, unreadable("profile"));
+    resolver.groups(files, &profiles);
     resolver.operator_groups(files);
     resolver.windows(files);
     resolver.services(files);
+    resolver.workloads(files);
     resolver.rules(files, &directories);
+    // A profile that could not be read may have named them.
+    if files.iter().all(|file| file.unreadable.is_empty()) {
+        lists.refuse_unused(resolver.found);
+    }
     reach::check(&resolver.policy, &resolver.rule_places, resolver.found);
     resolver.policy
-    resolver.workloads(files);
 }
 
 impl Resolver<'_, '_> {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::diagnostic::Code;
-use crate::profile::Mode;
+use crate::profile::{AppControl, Mode};
 use crate::source::{MAX_FILE_BYTES, MAX_FILES, MAX_LIST};
 
 mod accepted;

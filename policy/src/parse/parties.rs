@@ -6,11 +6,11 @@ use edgeward_identity::{SpiffeId, Tier, TrustDomain};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::fields::{Fields, Keys, Reader};
+use super::fields::{Fields, Keys, Reader, Unreadable};
 use super::read_labels;
-use crate::ast::{GroupDef, Member, OperatorGroupDef, ProfileDef};
+use crate::ast::{GroupDef, ImaDef, Member, OperatorGroupDef, ProfileDef};
 use crate::diagnostic::Code;
-use crate::profile::{MAX_PCR, Mode, PcrBank, Profile, RESETTABLE_PCRS};
+use crate::profile::{AppControl, MAX_PCR, Mode, PcrBank, Profile, RESETTABLE_PCRS, Violations};
 use crate::source::{MAX_LIST, Placed};
 
 const PROFILE: Keys = Keys {
@@ -19,11 +19,18 @@ const PROFILE: Keys = Keys {
         "pcr_bank",
         "pcr",
         "firmware_deny",
+        "secure_boot",
+        "ima",
+        "app_control",
         "mode",
         "fresh",
         "offline",
     ],
-    not_enforced: &["secure_boot", "ima", "apps_pcr", "app_control"],
+    not_enforced: &["apps_pcr"],
+};
+const IMA: Keys = Keys {
+    accepted: &["allow", "deny", "violations"],
+    not_enforced: &[],
 };
 const GROUP: Keys = Keys {
     accepted: &["match", "profile"],
@@ -52,53 +59,130 @@ pub(super) fn read_profile(
     let bank = read_bank(reader, &fields);
     let pcrs = bank.map(|bank| read_pcrs(reader, &fields, bank));
     let firmware_deny = read_firmware(reader, &fields);
-    let mode = fields.words(
-        reader,
-        "mode",
-        &[("enforce", Mode::Enforce), ("monitor", Mode::Monitor)],
-    );
+    let secure_boot = read_secure_boot(reader, &fields);
+    let ima = read_ima(reader, &fields, &name.value);
+    let levels = AppControl::ALL.map(|level| (level.as_str(), level));
+    let app_control = one_word(reader, &fields, "app_control", &levels);
+    let modes = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+    let mode = one_word(reader, &fields, "mode", &modes);
     let fresh = fields.seconds(reader, "fresh");
     let offline = fields.seconds(reader, "offline");
     let (tiers, mode) = (tiers.ok()??, mode.ok()?);
-    let pcrs = pcrs??;
-    if pcrs.is_empty() && tiers.value != [Tier::Software] {
-        reader.found.error_with_help(
-            name.at,
-            Code::ChecksNothing,
-            format!("profile `{}` checks nothing of what was booted", name.value),
-            "name at least one PCR: pcr = { 7 = [\"sha256:…\"] }",
-        );
-        return None;
-    }
-    if mode.as_ref().is_some_and(|mode| mode.value.len() != 1) {
-        reader.bad(
-            name.at,
-            format!("profile `{}` has two modes", name.value),
-            "name one",
-        );
-        return None;
-    }
+    let ima = ima.ok()?;
     let (fresh, offline) = (fresh.ok()?, offline.ok()?);
+    let profile = Profile {
+        name: name.value.clone(),
+        tiers: tiers.value,
+        bank: bank?,
+        pcrs: pcrs??,
+        firmware_deny: firmware_deny?,
+        secure_boot: secure_boot.ok()?,
+        ima: None,
+        app_control: app_control.ok()?.map(|level| level.value),
+        mode: mode.as_ref().map_or(Mode::Enforce, |mode| mode.value),
+        fresh: fresh.map(|fresh| fresh.value),
+        offline: offline.as_ref().map(|offline| offline.value),
+    };
+    checks_something(reader, name, &profile, ima.is_some())?;
     Some(ProfileDef {
         at: name.at,
         offline_at: offline.as_ref().map(|offline| offline.at),
-        mode_at: mode.as_ref().map(|mode| mode.at),
-        profile: Profile {
-            name: name.value.clone(),
-            tiers: tiers.value,
-            bank: bank?,
-            pcrs,
-            firmware_deny: firmware_deny?,
-            secure_boot: None,
-            ima: None,
-            app_control: None,
-            mode: mode
-                .and_then(|mode| mode.value.first().copied())
-                .unwrap_or(Mode::Enforce),
-            fresh: fresh.map(|fresh| fresh.value),
-            offline: offline.map(|offline| offline.value),
-        },
+        mode_at: mode.map(|mode| mode.at),
+        ima,
+        profile,
     })
+}
+
+/// What a profile says is compared with something, on every machine that it accepts.
+fn checks_something(
+    reader: &mut Reader<'_, '_>,
+    name: &Placed<String>,
+    profile: &Profile,
+    ima: bool,
+) -> Option<()> {
+    let compares = profile.compares() || ima;
+    let only_software = profile.tiers == [Tier::Software];
+    let (message, help) = match (compares, only_software) {
+        (false, false) => (
+            "checks nothing of what was booted",
+            "name at least one PCR: pcr = { 7 = [\"sha256:…\"] }, or secure_boot, or ima",
+        ),
+        (true, true) => (
+            "compares what a machine without a TPM cannot show",
+            "accept another tier, or leave out pcr, secure_boot, ima and app_control",
+        ),
+        (true, false) | (false, true) => return Some(()),
+    };
+    reader.found.error_with_help(
+        name.at,
+        Code::ChecksNothing,
+        format!("profile `{}` {message}", name.value),
+        help,
+    );
+    None
+}
+
+fn read_secure_boot(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+) -> Result<Option<bool>, Unreadable> {
+    let Some(value) = fields.get("secure_boot") else {
+        return Ok(None);
+    };
+    match value.get_ref() {
+        DeValue::Boolean(true) => Ok(Some(true)),
+        // Read by some as "must be off", by others as "need not be on".
+        DeValue::Boolean(false) => {
+            let at = reader.place(value.span().start);
+            reader.bad(
+                at,
+                format!("{} is false", fields.what("secure_boot")),
+                "write true, or leave it out: then it may be on or off",
+            );
+            Err(Unreadable)
+        }
+        _ => {
+            reader.wrong_type(value, &fields.what("secure_boot"), "true, without quotes");
+            Err(Unreadable)
+        }
+    }
+}
+
+fn read_ima(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+    profile: &str,
+) -> Result<Option<ImaDef>, Unreadable> {
+    let Some(value) = fields.get("ima") else {
+        return Ok(None);
+    };
+    let what = format!("`ima` of profile `{profile}`");
+    let ima = reader.table(value, &what, &IMA).ok_or(Unreadable)?;
+    let allow = ima.required_string(reader, "allow");
+    let deny = ima.optional_string(reader, "deny");
+    let words = [("fail", Violations::Fail), ("ignore", Violations::Ignore)];
+    let violations = one_word(reader, &ima, "violations", &words);
+    let violations = violations?;
+    Ok(Some(ImaDef {
+        allow: allow.ok_or(Unreadable)?,
+        deny: deny?,
+        violations_at: violations.as_ref().map_or(ima.at, |word| word.at),
+        violations: violations.map_or(Violations::Fail, |word| word.value),
+    }))
+}
+
+fn one_word<T: Copy>(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+    key: &str,
+    words: &[(&'static str, T)],
+) -> Result<Option<Placed<T>>, Unreadable> {
+    let Some(text) = fields.optional_string(reader, key)? else {
+        return Ok(None);
+    };
+    let value = reader.word(&text, &fields.what(key), words);
+    let value = value.ok_or(Unreadable)?;
+    Ok(Some(Placed { value, at: text.at }))
 }
 
 fn read_bank(reader: &mut Reader<'_, '_>, fields: &Fields<'_>) -> Option<PcrBank> {

@@ -8,15 +8,19 @@ use crate::check::lookup::Names;
 use crate::check::terms::{Directories, offline_within};
 use crate::compile::{Group, OperatorGroup};
 use crate::diagnostic::Code;
+use crate::parse::lists::Lists;
+use crate::profile::ImaRequirement;
+use crate::source::Placed;
 
 impl Resolver<'_, '_> {
-    pub(super) fn groups(
+    pub(super) fn profiles(
         &mut self,
         files: &[PolicyFile],
+        lists: &mut Lists,
         directories: &Directories,
-        unreadable_profiles: BTreeSet<String>,
-    ) {
-        let mut profile_names = Names::new("profile", unreadable_profiles);
+        unreadable: BTreeSet<String>,
+    ) -> Names {
+        let mut names = Names::new("profile", unreadable);
         for (file, def) in files
             .iter()
             .flat_map(|file| file.profiles.iter().map(move |def| (file, def)))
@@ -25,11 +29,28 @@ impl Resolver<'_, '_> {
             if let (Some(offline), Some(at)) = (def.profile.offline, def.offline_at) {
                 offline_within(offline, terms.max_offline, at, self.found);
             }
+            let mut profile = def.profile.clone();
+            if let Some(ima) = &def.ima {
+                let mut list =
+                    |name: &Placed<String>| lists.require(&file.directory, name, self.found);
+                let allow = list(&ima.allow);
+                let deny = ima.deny.as_ref().map(list);
+                // A list that is missing or unreadable has its error: nothing is compiled from what stands in for it.
+                profile.ima = Some(ImaRequirement {
+                    allow: allow.unwrap_or_default(),
+                    deny: deny.flatten().unwrap_or_default(),
+                    violations: ima.violations,
+                });
+            }
             let index = self.policy.profiles.len();
-            if profile_names.define(&def.profile.name, def.at, index, self.found) {
-                self.policy.profiles.push(def.profile.clone());
+            if names.define(&profile.name, def.at, index, self.found) {
+                self.policy.profiles.push(profile);
             }
         }
+        names
+    }
+
+    pub(super) fn groups(&mut self, files: &[PolicyFile], profiles: &Names) {
         for (file, def) in files
             .iter()
             .flat_map(|file| file.groups.iter().map(move |def| (file, def)))
@@ -43,7 +64,7 @@ impl Resolver<'_, '_> {
             let profile = def
                 .profile
                 .as_ref()
-                .and_then(|profile| profile_names.require_placed(profile, self.found));
+                .and_then(|profile| profiles.require_placed(profile, self.found));
             let index = self.policy.groups.len();
             if self
                 .group_names

@@ -10,14 +10,15 @@ fn the_base_is_accepted_and_counted() {
     let policy = assert_accepted(BASE);
     let summary = Summary {
         files: 1,
+        lists: 0,
         profiles: 1,
         groups: 2,
         operator_groups: 1,
         services: 1,
         interfaces: 2,
         windows: 1,
-        rules: 1,
         workloads: 0,
+        rules: 1,
         tests: 0,
         tests_failed: 0,
     };
@@ -31,7 +32,7 @@ fn the_base_is_accepted_and_counted() {
 fn every_construct_that_is_enforced_is_accepted() {
     let full = base_with(
         "pcr = {",
-        "firmware_deny = [\"0x2000400030001\"]\nmode = \"enforce\"\nfresh = \"10m\"\noffline = \"72h\"\npcr = {",
+        "firmware_deny = [\"0x2000400030001\"]\nsecure_boot = true\napp_control = \"fanotify\"\nmode = \"enforce\"\nfresh = \"10m\"\noffline = \"72h\"\npcr = {",
     );
     let rules = "
 [defaults]
@@ -83,6 +84,8 @@ state = [\"trusted\", \"stale\"]
     assert_eq!(profiles[0].tiers, [Tier::Hardware, Tier::Virtual]);
     assert_eq!(profiles[0].pcrs[&7], ["00".repeat(32)]);
     assert_eq!(profiles[0].mode, Mode::Enforce);
+    assert_eq!(profiles[0].secure_boot, Some(true));
+    assert_eq!(profiles[0].app_control, Some(AppControl::Fanotify));
     assert!(!policy.accepts_software(&labels));
     assert_eq!(policy.groups_of(&labels), ["gateways"]);
     assert_eq!(policy.groups_of(&Labels::new()), [""; 0]);

@@ -6,19 +6,7 @@ fn what_the_format_has_and_nothing_enforces_is_refused() {
     let cases = [
         base_with(
             "tier = [\"hardware\"",
-            "§secure_boot = true\ntier = [\"hardware\"",
-        ),
-        base_with(
-            "tier = [\"hardware\"",
-            "§ima = { allow = \"ima/gateway.allow\", violations = \"fail\" }\ntier = [\"hardware\"",
-        ),
-        base_with(
-            "tier = [\"hardware\"",
             "§apps_pcr = 14\ntier = [\"hardware\"",
-        ),
-        base_with(
-            "tier = [\"hardware\"",
-            "§app_control = \"fanotify\"\ntier = [\"hardware\"",
         ),
         base_with("[group.scada]", "[group.scada]\n§via = \"gateways\""),
         base_with(
@@ -174,6 +162,9 @@ fn values_of_the_wrong_type_are_refused_where_they_stand() {
     for case in [
         base_with("\"ot-suzhou\"", "§7"),
         base_with("pcr = {", "firmware_deny = §\"0x1\"\npcr = {"),
+        base_with("pcr = {", "secure_boot = §\"true\"\npcr = {"),
+        base_with("pcr = {", "mode = §[\"enforce\"]\npcr = {"),
+        base_with("pcr = {", "app_control = §[\"kernel\"]\npcr = {"),
         base_with("members = [\"operator/li\"]", "members = §\"operator/li\""),
         rule("from = §\"group:scada\""),
         rule("from = [§3]"),
@@ -211,6 +202,8 @@ fn values_that_do_not_fit_are_refused_where_they_stand() {
         base_with("pcr = {", "firmware_deny = [§\"0x+1\"]\npcr = {"),
         base_with("pcr = {", "fresh = §\"ten minutes\"\npcr = {"),
         base_with("pcr = {", "mode = §\"observe\"\npcr = {"),
+        base_with("pcr = {", "secure_boot = §false\npcr = {"),
+        base_with("pcr = {", "app_control = §\"strict\"\npcr = {"),
         base_with("[\"operator/li\"]", "[§\"li\"]"),
         base_with("[\"operator/li\"]", "[§\"operator/l i\"]"),
         base_with("[\"operator/li\"]", "[§\"operator/a/b\"]"),
@@ -442,10 +435,16 @@ fn shadowed_rules_are_refused() {
 #[test]
 fn a_profile_that_checks_nothing_is_refused() {
     let pcr = "pcr = { 7 = [\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"] }\n";
-    for with in ["", "pcr = {}\n"] {
+    for with in ["", "pcr = {}\n", "firmware_deny = [\"0x1\"]\n"] {
         let case = base_with(pcr, with).replacen("[profile.gateway]", "[profile.§gateway]", 1);
         assert_refused(&case, Code::ChecksNothing);
     }
+    let software = base_with("[\"hardware\", \"virtual\"]", "[\"software\"]").replacen(
+        "[profile.gateway]",
+        "[profile.§gateway]",
+        1,
+    );
+    assert_refused(&software, Code::ChecksNothing);
     let report = check(&[]);
     assert_eq!(report.diagnostics[0].code, Code::ChecksNothing);
 }
