@@ -198,6 +198,7 @@ impl NodeControl {
         tx.put_node(&member.row).await?;
         if taking.to == NodeStatus::Removed {
             tx.remove_attestation(name).await?;
+            tx.remove_evidence(name).await?;
         }
         tx.deny_keys(name, code, &member.keys).await?;
         let deny = tx.raise_deny_list(now).await?;

@@ -33,6 +33,7 @@ pub mod apikeys;
 pub mod audit;
 mod database;
 pub mod deny;
+pub mod evidence;
 mod follow;
 pub mod nodes;
 pub mod operators;

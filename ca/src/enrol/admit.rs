@@ -303,6 +303,7 @@ async fn issue(
             .tpm()
             .map(|facts| Counters::from(facts.clock()))
             .unwrap_or_default(),
+        findings: Vec::new(),
     };
     tx.put_attestation(&standing).await?;
     let event = Event::new(now, proven.actor.clone(), EventKind::EnrolmentIssued)

@@ -79,6 +79,7 @@ pub(crate) fn nothing_known(node: &str, now: Timestamp) -> AttestationRow {
         result: None,
         boot_key: None,
         counters: Counters::default(),
+        findings: Vec::new(),
     }
 }
 

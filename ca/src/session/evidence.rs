@@ -204,6 +204,7 @@ impl Live {
             result: Some(signed.clone()),
             boot_key: Some(self.opened.boot_key),
             counters: judged.counters,
+            findings: Vec::new(),
         };
         self.passed().await?;
         // The key that peers address is that of the leaf the node presents: the new one, once it is back with it.

@@ -4,10 +4,11 @@ use edgeward_identity::{AttestationState, PublicKey, Timestamp};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::evidence::{KeptFinding, MAX_FINDINGS};
 use super::nodes::{MAX_NODES, bytes_column};
 use super::{
-    Store, StoreError, Tx, number_from_column, number_to_column, parse_column, time_from_column,
-    to_column,
+    Store, StoreError, Tx, json_column, number_from_column, number_to_column, parse_column,
+    time_from_column, to_column, to_json_column,
 };
 
 /// The standing of a node as it is stored.
@@ -25,6 +26,8 @@ pub struct AttestationRow {
     pub result: Option<Vec<u8>>,
     pub boot_key: Option<PublicKey>,
     pub counters: Counters,
+    /// What did not match in the newest evidence, also where that has no consequences.
+    pub findings: Vec<KeptFinding>,
 }
 
 /// The TPM's clock and counters in the last evidence that passed.
@@ -37,8 +40,7 @@ pub struct Counters {
     pub safe: bool,
 }
 
-const COLUMNS: &str =
-    "node, state, code, changed, passed, result, boot_key, reset_count, restart_count, clock, safe";
+const COLUMNS: &str = "node, state, code, changed, passed, result, boot_key, reset_count, restart_count, clock, safe, findings";
 
 impl Store {
     pub async fn attestation(&self, node: &str) -> Result<Option<AttestationRow>, StoreError> {
@@ -69,11 +71,12 @@ impl Tx {
     pub async fn put_attestation(&mut self, row: &AttestationRow) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO attestations (node, state, code, changed, passed, result, boot_key, reset_count, \
-             restart_count, clock, safe) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             restart_count, clock, safe, findings) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
              ON CONFLICT (node) DO UPDATE SET state = excluded.state, code = excluded.code, \
              changed = excluded.changed, passed = excluded.passed, result = excluded.result, \
              boot_key = excluded.boot_key, reset_count = excluded.reset_count, \
-             restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe",
+             restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, \
+             findings = excluded.findings",
         )
         .bind(&row.node)
         .bind(row.state.as_str())
@@ -86,6 +89,7 @@ impl Tx {
         .bind(i64::from(row.counters.restart_count))
         .bind(number_to_column(row.counters.clock))
         .bind(i64::from(row.counters.safe))
+        .bind(findings_to_column(&row.findings))
         .execute(self.connection())
         .await?;
         Ok(())
@@ -98,6 +102,11 @@ impl Tx {
             .await?;
         Ok(())
     }
+}
+
+fn findings_to_column(findings: &[KeptFinding]) -> Option<String> {
+    let kept: Vec<&KeptFinding> = findings.iter().take(MAX_FINDINGS).collect();
+    (!kept.is_empty()).then(|| to_json_column(&kept))
 }
 
 fn attestation_of(row: &AnyRow) -> Result<AttestationRow, StoreError> {
@@ -133,6 +142,11 @@ fn attestation_of(row: &AnyRow) -> Result<AttestationRow, StoreError> {
             clock: number_from_column(row.try_get("clock")?),
             safe: row.try_get::<i64, _>("safe")? != 0,
         },
+        findings: row
+            .try_get::<Option<String>, _>("findings")?
+            .map(|text| json_column("findings", &text))
+            .transpose()?
+            .unwrap_or_default(),
     })
 }
 
@@ -156,11 +170,22 @@ mod tests {
                 result: Some(vec![1, 2, 3]),
                 boot_key: Some(*SoftwareKey::generate().unwrap().public_key()),
                 counters: Counters { reset_count: u32::MAX, restart_count: 2, clock: 1 << 40, safe: true },
+                findings: Vec::new(),
             };
             let mut tx = store.begin("test").await.unwrap();
             tx.put_attestation(&row).await.unwrap();
             row.state = AttestationState::Failed;
             row.code = Some("quote_nonce_mismatch".to_owned());
+            row.findings = vec![KeptFinding {
+                code: "profile_pcr_value".to_owned(),
+                pcr: Some(7),
+                event: String::new(),
+                found: "bb".to_owned(),
+                expected: vec!["aa".to_owned()],
+                advice: "look".to_owned(),
+                since: NOW,
+                monitored: false,
+            }];
             tx.put_attestation(&row).await.unwrap();
             tx.commit().await.unwrap();
             assert_eq!(store.attestation("a").await.unwrap(), Some(row.clone()));
