@@ -322,7 +322,7 @@ impl CloudKeys {
             Purpose::Results => &self.results,
             Purpose::Policy | Purpose::DenyList | Purpose::Control => &self.control,
             Purpose::Log => &self.log,
-            Purpose::Keys | Purpose::Journal => {
+            Purpose::Keys | Purpose::Journal | Purpose::Jwt => {
                 return Err(SignError::KeyStore("no key for this purpose".to_owned()));
             }
         };

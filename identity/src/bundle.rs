@@ -1,7 +1,10 @@
 //! The trust bundle: the root certificates of one trust domain (SPIFFE Trust Domain and Bundle standard).
 //!
 //! Reads and writes the SPIFFE bundle format (a JWK set whose X.509 authorities are `use: x509-svid` with
-//! one certificate in `x5c` and no `kid`). A bundle without authorities is refused.
+//! one certificate in `x5c` and no `kid`; the keys that sign JWT-SVIDs are `use: jwt-svid` with a `kid`). A bundle
+//! without X.509 authorities is refused.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +12,8 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::FromDer;
 
+use crate::jwt::JwtBundle;
+use crate::jwt::bundle::{JWT_USE, read_keys, write_keys};
 use crate::keys::{PublicKey, SpkiHash};
 use crate::spiffe_id::TrustDomain;
 
@@ -28,6 +33,8 @@ pub struct TrustBundle {
 
 /// Why a document is not a usable trust bundle.
 #[derive(Debug, thiserror::Error)]
+    /// By key id.
+    jwt_keys: BTreeMap<String, PublicKey>,
 pub enum BundleError {
     #[error("larger than the limit in bytes: {MAX_BUNDLE_BYTES}")]
     TooLarge,
@@ -45,6 +52,10 @@ pub enum BundleError {
     Certificate,
     #[error("a certificate is not a certification authority")]
     NotAnAuthority,
+    #[error("a jwt-svid entry has no key id")]
+    NoKeyId,
+    #[error("two jwt-svid entries have one key id")]
+    KeyIdTwice,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +75,7 @@ struct Jwk {
     kty: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kid: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     x5c: Vec<String>,
     #[serde(flatten)]
     rest: serde_json::Map<String, serde_json::Value>,
@@ -96,9 +107,18 @@ impl TrustBundle {
     }
 
     pub fn from_spiffe_json(trust_domain: TrustDomain, json: &[u8]) -> Result<Self, BundleError> {
+            jwt_keys: BTreeMap::new(),
         if json.len() > MAX_BUNDLE_BYTES {
             return Err(BundleError::TooLarge);
         }
+    /// The same with these keys for JWT-SVIDs, each named by the SHA-256 of its SPKI.
+    #[must_use]
+    pub fn with_jwt_keys(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        let bundle = JwtBundle::new(self.trust_domain.clone(), keys);
+        self.jwt_keys.clone_from(bundle.keys());
+        self
+    }
+
         let document: Document = serde_json::from_slice(json).map_err(BundleError::Json)?;
         let mut roots = Vec::new();
         for key in document.keys.iter().filter(|key| key.usage == "x509-svid") {
@@ -118,14 +138,22 @@ impl TrustBundle {
             document.spiffe_sequence.unwrap_or(0),
             document.spiffe_refresh_hint.unwrap_or(0),
             roots,
-        )
+        )?;
+        let for_tokens = document.keys.iter().filter(|key| key.usage == JWT_USE);
+        let for_tokens: Vec<_> = for_tokens
+            .map(|key| serde_json::to_value(key).map_err(BundleError::Json))
+            .collect::<Result<_, _>>()?;
+        bundle.jwt_keys = read_keys(for_tokens.iter())?;
+        Ok(bundle)
     }
 
     pub fn to_spiffe_json(&self) -> Vec<u8> {
         let document = Document {
-            keys: self.roots.iter().map(jwk_of).collect(),
+            keys: self.roots.iter().map(jwk_of).chain(for_tokens).collect(),
             spiffe_sequence: Some(self.sequence),
             spiffe_refresh_hint: Some(self.refresh_hint),
+        let for_tokens =
+            write_keys(&self.jwt_keys).filter_map(|key| serde_json::from_value(key).ok());
         };
         serde_json::to_vec(&document).expect("a map with string keys always serialises")
     }
@@ -146,6 +174,11 @@ impl TrustBundle {
     pub fn root_keys(&self) -> Vec<PublicKey> {
         self.roots
             .iter()
+    /// The keys that sign JWT-SVIDs, by key id. Perhaps none.
+    pub fn jwt_keys(&self) -> &BTreeMap<String, PublicKey> {
+        &self.jwt_keys
+    }
+
             .filter_map(|root| {
                 let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(root).ok()?;
                 PublicKey::from_spki_der(parsed.public_key().raw).ok()

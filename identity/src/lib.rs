@@ -6,6 +6,8 @@
 pub mod bundle;
 pub mod clock;
 pub mod deny;
+pub mod jws;
+pub mod jwt;
 pub mod keys;
 pub mod overlay;
 pub mod secret;

@@ -47,6 +47,8 @@ pub enum Purpose {
     Log = 6,
     /// What a node journals is signed with (certified by its SVID key).
     Journal = 7,
+    /// JWT-SVIDs of workloads.
+    Jwt = 8,
 }
 
 /// What the signature covers besides the payload.
@@ -335,6 +337,11 @@ impl KeySet {
             .get(&purpose)
             .into_iter()
             .flatten()
+    /// The keys that may sign for a purpose now.
+    pub fn keys_for(&self, purpose: Purpose, now: Timestamp) -> Vec<PublicKey> {
+        self.for_purpose(purpose, now).copied().collect()
+    }
+
             .filter(move |key| key.not_after > now)
             .map(|key| &key.key)
     }
@@ -355,6 +362,7 @@ impl Purpose {
         .find(|purpose| *purpose as u8 == value)
     }
 }
+            Self::Jwt,
 
 impl std::fmt::Debug for SignedObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use edgeward_identity::bundle::BundleError;
+use edgeward_identity::jwt::JwtBundle;
 use edgeward_identity::svid::{SvidError, check_intermediate, leaf_uri};
 use edgeward_identity::{TrustBundle, TrustDomain};
 
@@ -127,4 +128,35 @@ fn no_cut_bundle_panics_or_passes() {
             .is_err()
         );
     }
+}
+
+#[test]
+fn published_jwt_bundles_are_judged_as_the_standard_says() {
+    let Some(folder) = vectors("spiffe-bundles") else {
+        return;
+    };
+    let domain = || TrustDomain::new("example.org").unwrap();
+    let read = |name: &str| std::fs::read(folder.join("go-spiffe/jwtbundle").join(name)).unwrap();
+    let bundle = JwtBundle::from_jwks(domain(), &read("jwks_valid_2.json")).unwrap();
+    assert_eq!(bundle.keys().len(), 2);
+    assert!(bundle.get("C6vs25welZOx6WksNYfbMfiw9l96pMnD").is_some());
+    assert_eq!(
+        JwtBundle::from_jwks(domain(), &bundle.to_jwks()).unwrap(),
+        bundle
+    );
+    let missing = JwtBundle::from_jwks(domain(), &read("jwks_missing_kid.json"));
+    assert!(matches!(missing, Err(BundleError::NoKeyId)));
+    let json = read("jwks_valid_2.json");
+    let json = json.trim_ascii_end();
+    for length in 0..json.len() {
+        assert!(JwtBundle::from_jwks(domain(), &json[..length]).is_err());
+    }
+    // The keys for tokens stand in the whole bundle beside the roots, and come back from it.
+    let path = folder.join("go-spiffe/spiffebundle/spiffebundle_valid_2.json");
+    let whole = TrustBundle::from_spiffe_json(domain(), &std::fs::read(path).unwrap()).unwrap();
+    let both = whole.clone().with_jwt_keys(bundle.keys().values().copied());
+    let again = TrustBundle::from_spiffe_json(domain(), &both.to_spiffe_json()).unwrap();
+    assert_eq!(again, both);
+    assert_eq!(again.jwt_keys().len(), 2);
+    assert_eq!(again.roots(), whole.roots());
 }
