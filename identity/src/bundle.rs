@@ -17,6 +17,10 @@ use crate::jwt::bundle::{JWT_USE, read_keys, write_keys};
 use crate::keys::{PublicKey, SpkiHash};
 use crate::spiffe_id::TrustDomain;
 
+mod succession;
+
+pub use succession::{MAX_STEPS, NoSuccession};
+
 /// Largest bundle document accepted, in bytes.
 pub const MAX_BUNDLE_BYTES: usize = 256 * 1024;
 /// Most authorities in one bundle.
@@ -29,12 +33,12 @@ pub struct TrustBundle {
     sequence: u64,
     refresh_hint: u64,
     roots: Vec<CertificateDer<'static>>,
+    /// By key id.
+    jwt_keys: BTreeMap<String, PublicKey>,
 }
 
 /// Why a document is not a usable trust bundle.
 #[derive(Debug, thiserror::Error)]
-    /// By key id.
-    jwt_keys: BTreeMap<String, PublicKey>,
 pub enum BundleError {
     #[error("larger than the limit in bytes: {MAX_BUNDLE_BYTES}")]
     TooLarge,
@@ -48,14 +52,14 @@ pub enum BundleError {
     NotOneCertificate(usize),
     #[error("an x509-svid entry has a key id")]
     KeyId,
-    #[error("a certificate is malformed")]
-    Certificate,
-    #[error("a certificate is not a certification authority")]
-    NotAnAuthority,
     #[error("a jwt-svid entry has no key id")]
     NoKeyId,
     #[error("two jwt-svid entries have one key id")]
     KeyIdTwice,
+    #[error("a certificate is malformed")]
+    Certificate,
+    #[error("a certificate is not a certification authority")]
+    NotAnAuthority,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -103,14 +107,10 @@ impl TrustBundle {
             sequence,
             refresh_hint,
             roots,
+            jwt_keys: BTreeMap::new(),
         })
     }
 
-    pub fn from_spiffe_json(trust_domain: TrustDomain, json: &[u8]) -> Result<Self, BundleError> {
-            jwt_keys: BTreeMap::new(),
-        if json.len() > MAX_BUNDLE_BYTES {
-            return Err(BundleError::TooLarge);
-        }
     /// The same with these keys for JWT-SVIDs, each named by the SHA-256 of its SPKI.
     #[must_use]
     pub fn with_jwt_keys(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
@@ -119,6 +119,10 @@ impl TrustBundle {
         self
     }
 
+    pub fn from_spiffe_json(trust_domain: TrustDomain, json: &[u8]) -> Result<Self, BundleError> {
+        if json.len() > MAX_BUNDLE_BYTES {
+            return Err(BundleError::TooLarge);
+        }
         let document: Document = serde_json::from_slice(json).map_err(BundleError::Json)?;
         let mut roots = Vec::new();
         for key in document.keys.iter().filter(|key| key.usage == "x509-svid") {
@@ -133,7 +137,7 @@ impl TrustBundle {
                 .map_err(|_| BundleError::Certificate)?;
             roots.push(CertificateDer::from(der));
         }
-        Self::new(
+        let mut bundle = Self::new(
             trust_domain,
             document.spiffe_sequence.unwrap_or(0),
             document.spiffe_refresh_hint.unwrap_or(0),
@@ -148,12 +152,12 @@ impl TrustBundle {
     }
 
     pub fn to_spiffe_json(&self) -> Vec<u8> {
+        let for_tokens =
+            write_keys(&self.jwt_keys).filter_map(|key| serde_json::from_value(key).ok());
         let document = Document {
             keys: self.roots.iter().map(jwk_of).chain(for_tokens).collect(),
             spiffe_sequence: Some(self.sequence),
             spiffe_refresh_hint: Some(self.refresh_hint),
-        let for_tokens =
-            write_keys(&self.jwt_keys).filter_map(|key| serde_json::from_value(key).ok());
         };
         serde_json::to_vec(&document).expect("a map with string keys always serialises")
     }
@@ -170,15 +174,15 @@ impl TrustBundle {
         &self.roots
     }
 
-    /// The roots' keys, as key sets are verified with; a root of another key type has none here.
-    pub fn root_keys(&self) -> Vec<PublicKey> {
-        self.roots
-            .iter()
     /// The keys that sign JWT-SVIDs, by key id. Perhaps none.
     pub fn jwt_keys(&self) -> &BTreeMap<String, PublicKey> {
         &self.jwt_keys
     }
 
+    /// The roots' keys, as key sets are verified with; a root of another key type has none here.
+    pub fn root_keys(&self) -> Vec<PublicKey> {
+        self.roots
+            .iter()
             .filter_map(|root| {
                 let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(root).ok()?;
                 PublicKey::from_spki_der(parsed.public_key().raw).ok()

@@ -184,6 +184,11 @@ impl SignedObject {
         &self.header
     }
 
+    /// Whose signature it claims to bear.
+    pub fn key_id(&self) -> &SpkiHash {
+        &self.key_id
+    }
+
     pub fn to_bytes(&self) -> Vec<u8> {
         let (_, body) = self.covered.split_at(LABEL.len());
         let mut bytes = body.to_vec();
@@ -332,16 +337,16 @@ impl KeySet {
         self.number
     }
 
-    fn for_purpose(&self, purpose: Purpose, now: Timestamp) -> impl Iterator<Item = &PublicKey> {
-        self.keys
-            .get(&purpose)
-            .into_iter()
-            .flatten()
     /// The keys that may sign for a purpose now.
     pub fn keys_for(&self, purpose: Purpose, now: Timestamp) -> Vec<PublicKey> {
         self.for_purpose(purpose, now).copied().collect()
     }
 
+    fn for_purpose(&self, purpose: Purpose, now: Timestamp) -> impl Iterator<Item = &PublicKey> {
+        self.keys
+            .get(&purpose)
+            .into_iter()
+            .flatten()
             .filter(move |key| key.not_after > now)
             .map(|key| &key.key)
     }
@@ -357,12 +362,12 @@ impl Purpose {
             Self::Control,
             Self::Log,
             Self::Journal,
+            Self::Jwt,
         ]
         .into_iter()
         .find(|purpose| *purpose as u8 == value)
     }
 }
-            Self::Jwt,
 
 impl std::fmt::Debug for SignedObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -28,6 +28,8 @@ pub struct VerifiedPeer {
     key: PublicKey,
     leaf_hash: [u8; 32],
     not_after: Timestamp,
+    /// Keys of the authorities between the leaf and the root, the leaf's issuer first.
+    issuers: Vec<SpkiHash>,
 }
 
 /// Why a peer is refused.
@@ -106,7 +108,7 @@ impl VerifiedPeer {
         if now > self.not_after {
             return Err(PeerRefused::Expired);
         }
-        check_denied(&self.key, trust)
+        check_denied(&self.key, &self.issuers, trust)
     }
 
     pub fn id(&self) -> &SpiffeId {
@@ -129,6 +131,11 @@ impl VerifiedPeer {
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
+
+    /// Keys of the authorities between the leaf and the root, the leaf's issuer first.
+    pub fn issuers(&self) -> &[SpkiHash] {
+        &self.issuers
+    }
 }
 
 /// Checks a presented chain (leaf first). What it does not establish: that the leaf's key signed anything.
@@ -140,7 +147,7 @@ pub(super) fn verify(
 ) -> Result<VerifiedPeer, PeerRefused> {
     let roots: Vec<&CertificateDer<'_>> = trust.bundle.roots().iter().collect();
     let peer = verify_path(chain, &roots, trust.bundle.trust_domain(), kinds, now)?;
-    check_denied(&peer.key, trust)?;
+    check_denied(&peer.key, &peer.issuers, trust)?;
     Ok(peer)
 }
 
@@ -194,8 +201,8 @@ fn verify_path(
         .map(|root| anchor_from_trusted_cert(root))
         .collect::<Result<_, _>>()
         .map_err(PeerRefused::Path)?;
-    EndEntityCert::try_from(leaf_der)
-        .map_err(PeerRefused::Path)?
+    let end_entity = EndEntityCert::try_from(leaf_der).map_err(PeerRefused::Path)?;
+    let path = end_entity
         .verify_for_usage(
             &[webpki::ring::ECDSA_P256_SHA256],
             &anchors,
@@ -211,6 +218,11 @@ fn verify_path(
             }
             other => PeerRefused::Path(other),
         })?;
+    let issuers = path
+        .intermediate_certificates()
+        .map(|authority| spki_hash_of_certificate(&authority.der()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| SvidError::Malformed)?;
     let mut leaf_hash = [0; 32];
     leaf_hash.copy_from_slice(digest(&SHA256, leaf_der).as_ref());
     Ok(VerifiedPeer {
@@ -218,11 +230,21 @@ fn verify_path(
         key: leaf.key,
         leaf_hash,
         not_after: leaf.not_after,
+        issuers,
     })
 }
 
-fn check_denied(key: &PublicKey, trust: &TrustView) -> Result<(), PeerRefused> {
-    match trust.deny.get(&key.spki_hash()) {
+/// An authority on the list takes with it whatever it signed.
+fn check_denied(
+    key: &PublicKey,
+    issuers: &[SpkiHash],
+    trust: &TrustView,
+) -> Result<(), PeerRefused> {
+    let leaf = key.spki_hash();
+    let denied = std::iter::once(&leaf)
+        .chain(issuers)
+        .find_map(|key| trust.deny.get(key));
+    match denied {
         Some(denied) => Err(PeerRefused::Denied(denied.reason.clone())),
         None => Ok(()),
     }

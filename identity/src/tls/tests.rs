@@ -265,6 +265,40 @@ fn a_denied_key_is_refused_at_the_handshake_and_afterwards() {
 }
 
 #[test]
+fn what_a_denied_authority_signed_is_refused_with_it() {
+    let authority = TestAuthority::new("plant.example");
+    let node = authority.svid("node/a");
+    let peer = verify(
+        node.chain(),
+        &authority.trust_view(),
+        &[Kind::Node],
+        TEST_NOW,
+    )
+    .unwrap();
+    let issuer = crate::bundle::spki_hash_of_certificate(&node.chain()[1]).unwrap();
+    assert_eq!(peer.issuers(), [issuer]);
+    let denied = Denied {
+        reason: "authority_retired".into(),
+        until: TEST_NOW.plus(DAY),
+    };
+    let view = TrustView {
+        bundle: authority.bundle(),
+        deny: DenyList::new(1, BTreeMap::from([(issuer, denied)])).unwrap(),
+    };
+    let refused = PeerRefused::Denied("authority_retired".into());
+    assert_eq!(peer.still_accepted(&view, TEST_NOW), Err(refused.clone()));
+    // Whatever else is put into the chain.
+    let mut padded = node.chain().to_vec();
+    padded.swap(1, 2);
+    for chain in [node.chain().to_vec(), padded] {
+        assert_eq!(
+            verify(&chain, &view, &[Kind::Node], TEST_NOW),
+            Err(refused.clone())
+        );
+    }
+}
+
+#[test]
 fn a_second_handshake_is_never_resumed() {
     let authority = TestAuthority::new("plant.example");
     let clock = TurnedClock::at(TEST_NOW);
