@@ -1,86 +1,48 @@
-//! Profiles: what a group of machines must measure, and how verified evidence is compared with it.
+//! Comparing verified evidence, and logs that were judged against it, with a [`Profile`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod events;
+pub mod finding;
+pub mod mismatch;
+pub mod profile;
 
-use edgeward_identity::{AttestationState, Tier};
-use serde::{Deserialize, Serialize};
+use edgeward_identity::AttestationState;
 
+use crate::boot_log::{BootLog, BootLogRefused, JudgedBoot};
 use crate::digest::Digest;
-use crate::tpm::{PcrBank, PcrSelection};
+use crate::ima::{IMA_PCR, ImaRefused, ImaVerdict};
+use crate::tpm::PcrSelection;
 use crate::verify::{TpmFacts, VerifiedEvidence};
 
-/// Longest name of a profile, in bytes.
-pub const MAX_PROFILE_NAME_BYTES: usize = 128;
-/// Most digests accepted for one PCR: old and new values side by side, not a catalogue.
-pub const MAX_DIGESTS_PER_PCR: usize = 1024;
+pub use finding::Finding;
+pub use mismatch::Mismatch;
+pub use profile::{
+    AppControl, BadProfile, EVIDENCE_PCRS, MAX_DIGESTS_PER_PCR, MAX_PROFILE_NAME_BYTES, Mode,
+    Profile, ProfileFields, ProfileRef, STATED_BY_DEFAULT, evidence_selection,
+};
 
-/// A profile as written. [`Profile::new`] checks it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProfileFields {
-    pub name: String,
-    /// Tiers that may pass; no `software`.
-    pub tiers: BTreeSet<Tier>,
-    pub bank: PcrBank,
-    /// For each PCR the values that are right, in hex, of the bank's length.
-    pub pcr: BTreeMap<u8, BTreeSet<String>>,
-    /// TPM firmware versions refused.
-    #[serde(default)]
-    pub firmware_deny: BTreeSet<u64>,
-    pub mode: Mode,
-}
+/// Reason code of a result that waits for logs.
+pub const LOG_PENDING: &str = "log_pending";
+/// Most codes of monitoring profiles that an appraisal carries.
+pub const MAX_WOULD_FAIL: usize = 8;
 
-/// Whether a profile's verdict has consequences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    Enforce,
-    /// Verdicts are recorded and shown; nothing is enforced.
-    Monitor,
-}
-
-/// A profile that compares something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "ProfileFields", into = "ProfileFields")]
-pub struct Profile {
-    fields: ProfileFields,
-    pcr: BTreeMap<u8, BTreeSet<Vec<u8>>>,
-    selection: PcrSelection,
-    hash: Digest,
-}
-
-/// Why a profile is no profile. The fault is the operator's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadProfile {
-    #[error("profile's name is empty or longer than the limit in bytes: {MAX_PROFILE_NAME_BYTES}")]
-    Name,
-    #[error("profile allows no tier")]
-    NoTier,
-    #[error("profile allows tier software, which has nothing to compare")]
-    TierSoftware,
-    #[error("profile compares no pcr")]
-    ComparesNothing,
-    #[error("profile accepts no value of a pcr: {0}")]
-    NoDigest(u8),
-    #[error("profile accepts more values of a pcr than the limit of {MAX_DIGESTS_PER_PCR}: {0}")]
-    TooManyDigests(u8),
-    #[error("there is no such pcr, or it can be reset at will (16 and 23): {0}")]
-    Pcr(u8),
-    #[error("value of a pcr is not hex of the bank's length: {pcr}: {text:?}")]
-    Digest { pcr: u8, text: String },
-}
-
-/// Why evidence does not pass a profile. The fault is the node's, or the profile's owner is behind.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Mismatch {
-    #[error("tier is not allowed: {0}")]
-    Tier(Tier),
-    #[error("quoted pcrs are not the profile's")]
-    Selection,
-    #[error("pcr has a value that the profile does not know: {index} = {value}")]
-    Pcr { index: u8, value: String },
-    #[error("tpm firmware is refused: {0:#x}")]
-    Firmware(u64),
+/// What there is beside a quote. Nothing of it is believed that was not judged against the quoted values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Logs<'a> {
+    /// True at enrolment: logs follow at the beginning of the session. What the profile judges by them is left open, and
+    /// until then the node is `stale`.
+    pub pending: bool,
+    /// Absent: none came.
+    pub boot: Option<Result<&'a JudgedBoot, &'a BootLogRefused>>,
+    /// Absent: none came.
+    pub ima: Option<Result<&'a ImaVerdict, &'a ImaRefused>>,
+    /// As the agent says.
+    pub app_control: Option<AppControl>,
+    /// The boot log itself, to name events for people.
+    pub boot_log: Option<&'a BootLog>,
+    /// The one of this node that passed last, to name what changed.
+    pub boot_log_passed: Option<&'a BootLog>,
+    /// The TPM's firmware version in the evidence that passed last.
+    pub firmware_before: Option<u64>,
 }
 
 /// What comparing one piece of evidence with a profile gave.
@@ -88,103 +50,110 @@ pub enum Mismatch {
 pub struct Appraisal {
     about: Digest,
     profile: Option<ProfileRef>,
+    stated: Option<PcrSelection>,
+    pending: bool,
     reasons: Vec<Mismatch>,
+    findings: Vec<Finding>,
+    notices: Vec<Finding>,
+    monitored: Vec<Monitored>,
+    compared: Compared,
 }
 
-/// Which profile was compared with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProfileRef {
-    pub name: String,
-    pub hash: Digest,
-    pub mode: Mode,
+/// What a profile that only watches would have said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Monitored {
+    pub profile: ProfileRef,
+    pub codes: Vec<&'static str>,
+    pub findings: Vec<Finding>,
+}
+
+/// Of what kind the things are that were compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Compared {
+    /// Firmware's settings, Secure Boot among them.
+    pub(crate) configuration: bool,
+    /// Code that ran until the operating system did.
+    pub(crate) boot: bool,
+    /// Code that ran since.
+    pub(crate) runtime: bool,
 }
 
 /// Compares all that the profile names; every mismatch is a reason.
-pub fn appraise(evidence: &VerifiedEvidence, profile: &Profile) -> Appraisal {
+pub fn appraise(evidence: &VerifiedEvidence, profile: &Profile, logs: &Logs<'_>) -> Appraisal {
     let mut reasons = Vec::new();
-    if !profile.fields.tiers.contains(&evidence.tier()) {
+    if !profile.tiers().contains(&evidence.tier()) {
         reasons.push(Mismatch::Tier(evidence.tier()));
     }
     match evidence.tpm() {
-        Some(facts) => compare(facts, profile, &mut reasons),
+        Some(facts) => {
+            compare(facts, profile, &mut reasons);
+            compare_boot(facts, profile, logs, &mut reasons);
+            compare_ima(facts, profile, logs, &mut reasons);
+        }
         None => reasons.push(Mismatch::Selection),
     }
+    if let Some(least) = profile.app_control()
+        && !logs.pending
+        && logs.app_control < Some(least)
+    {
+        reasons.push(Mismatch::AppControl {
+            found: logs.app_control,
+            least,
+        });
+    }
+    let findings = reasons
+        .iter()
+        .map(|reason| reason.finding(profile, logs))
+        .collect();
+    let compares = |pcrs: &[u8]| pcrs.iter().any(|pcr| profile.pcr().contains_key(pcr));
     Appraisal {
         about: *evidence.qualifying_data(),
         profile: Some(profile.reference()),
+        stated: Some(profile.stated().clone()),
+        pending: logs.pending && (profile.wants_logs() || profile.app_control().is_some()),
         reasons,
+        findings,
+        notices: notices(evidence, logs),
+        monitored: Vec::new(),
+        compared: Compared {
+            configuration: profile.secure_boot().is_some() || compares(&[1, 3, 5, 7]),
+            boot: compares(&[0, 2, 4, 8, 9, 11, 12, 13, 14]),
+            runtime: profile.ima().is_some(),
+        },
     }
 }
 
 /// For groups without a profile: nothing is compared, so nothing can come of it but state `none`.
-pub fn appraise_without_profile(evidence: &VerifiedEvidence) -> Appraisal {
+pub fn appraise_without_profile(evidence: &VerifiedEvidence, logs: &Logs<'_>) -> Appraisal {
     Appraisal {
         about: *evidence.qualifying_data(),
         profile: None,
+        stated: None,
+        pending: false,
         reasons: Vec::new(),
-    }
-}
-
-impl Profile {
-    pub fn new(fields: ProfileFields) -> Result<Self, BadProfile> {
-        if fields.name.is_empty() || fields.name.len() > MAX_PROFILE_NAME_BYTES {
-            return Err(BadProfile::Name);
-        }
-        if fields.tiers.is_empty() {
-            return Err(BadProfile::NoTier);
-        }
-        if fields.tiers.contains(&Tier::Software) {
-            return Err(BadProfile::TierSoftware);
-        }
-        let pcr = fields
-            .pcr
-            .iter()
-            .map(|(index, digests)| Ok((*index, parse_digests(*index, digests, fields.bank)?)))
-            .collect::<Result<BTreeMap<_, _>, BadProfile>>()?;
-        let selection = PcrSelection::new(fields.bank, pcr.keys().copied())
-            .map_err(|_| BadProfile::ComparesNothing)?;
-        let hash = hash_of(&fields, &pcr);
-        Ok(Self {
-            fields,
-            pcr,
-            selection,
-            hash,
-        })
-    }
-
-    pub fn name(&self) -> &str {
-        &self.fields.name
-    }
-
-    pub fn tiers(&self) -> &BTreeSet<Tier> {
-        &self.fields.tiers
-    }
-
-    pub fn mode(&self) -> Mode {
-        self.fields.mode
-    }
-
-    /// What to ask a TPM for.
-    pub fn selection(&self) -> &PcrSelection {
-        &self.selection
-    }
-
-    /// SHA-256 over everything the profile says.
-    pub fn hash(&self) -> Digest {
-        self.hash
-    }
-
-    pub fn reference(&self) -> ProfileRef {
-        ProfileRef {
-            name: self.fields.name.clone(),
-            hash: self.hash,
-            mode: self.fields.mode,
-        }
+        findings: Vec::new(),
+        notices: notices(evidence, logs),
+        monitored: Vec::new(),
+        compared: Compared::default(),
     }
 }
 
 impl Appraisal {
+    /// Takes along what a monitoring profile made of the same evidence; of other evidence nothing is taken.
+    pub fn beside(mut self, monitor: &Self) -> Self {
+        if let Some(profile) = &monitor.profile
+            && monitor.about == self.about
+            && !monitor.matched()
+        {
+            self.monitored.push(Monitored {
+                profile: profile.clone(),
+                codes: monitor.reasons.iter().map(Mismatch::code).collect(),
+                findings: monitor.findings.clone(),
+            });
+        }
+        self
+    }
+
     /// Whether every comparison held. In mode `monitor` a mismatch has no consequences: see [`Appraisal::state`].
     pub fn matched(&self) -> bool {
         self.reasons.is_empty()
@@ -194,6 +163,39 @@ impl Appraisal {
         &self.reasons
     }
 
+    /// The reasons for people, in the same order.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// What people should know although it fails nothing: a boot log that is no good, firmware that changed, a clock that is
+    /// behind.
+    pub fn notices(&self) -> &[Finding] {
+        &self.notices
+    }
+
+    /// What profiles that monitor beside this one would have said.
+    pub fn monitored(&self) -> &[Monitored] {
+        &self.monitored
+    }
+
+    /// Codes of all that monitoring let pass, each once, at most [`MAX_WOULD_FAIL`].
+    pub fn would_fail(&self) -> Vec<&'static str> {
+        let own = self
+            .profile
+            .as_ref()
+            .filter(|profile| profile.mode == Mode::Monitor)
+            .map(|_| self.reasons.iter().map(Mismatch::code));
+        let beside = self.monitored.iter().flat_map(|monitor| &monitor.codes);
+        let mut codes = Vec::new();
+        for code in own.into_iter().flatten().chain(beside.copied()) {
+            if codes.len() < MAX_WOULD_FAIL && !codes.contains(&code) {
+                codes.push(code);
+            }
+        }
+        codes
+    }
+
     /// What the evidence makes of its node.
     pub fn state(&self) -> AttestationState {
         match &self.profile {
@@ -201,12 +203,27 @@ impl Appraisal {
             Some(profile) if profile.mode == Mode::Enforce && !self.matched() => {
                 AttestationState::Failed
             }
+            Some(_) if self.pending => AttestationState::Stale,
             Some(_) => AttestationState::Trusted,
         }
     }
 
+    /// Whether logs must follow before this is worth anything: code [`LOG_PENDING`].
+    pub fn is_pending(&self) -> bool {
+        self.pending
+    }
+
     pub fn profile(&self) -> Option<&ProfileRef> {
         self.profile.as_ref()
+    }
+
+    /// What a result about this evidence names: see [`Profile::stated`].
+    pub(crate) fn stated(&self) -> Option<&PcrSelection> {
+        self.stated.as_ref()
+    }
+
+    pub(crate) fn compared(&self) -> Compared {
+        self.compared
     }
 
     /// The qualifying data of the evidence compared.
@@ -215,105 +232,116 @@ impl Appraisal {
     }
 }
 
-impl Mismatch {
-    /// Stable reason code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Tier(_) => "profile_tier",
-            Self::Selection => "profile_pcr_selection",
-            Self::Pcr { .. } => "profile_pcr_value",
-            Self::Firmware(_) => "profile_firmware",
-        }
-    }
-}
-
-impl TryFrom<ProfileFields> for Profile {
-    type Error = BadProfile;
-
-    fn try_from(fields: ProfileFields) -> Result<Self, Self::Error> {
-        Self::new(fields)
-    }
-}
-
-impl From<Profile> for ProfileFields {
-    fn from(profile: Profile) -> Self {
-        profile.fields
-    }
-}
-
 fn compare(facts: &TpmFacts, profile: &Profile, reasons: &mut Vec<Mismatch>) {
-    if facts.selection() != &profile.selection {
+    if facts.selection().bank() != profile.bank() {
         reasons.push(Mismatch::Selection);
     }
-    for (index, accepted) in &profile.pcr {
+    for (index, accepted) in profile.pcr() {
         match facts.pcr_values().get(index) {
             Some(value) if accepted.contains(value) => {}
             Some(value) => reasons.push(Mismatch::Pcr {
                 index: *index,
                 value: hex::encode(value),
             }),
-            None => reasons.push(Mismatch::Pcr {
-                index: *index,
-                value: "not quoted".into(),
-            }),
+            None => reasons.push(Mismatch::NotQuoted(*index)),
         }
     }
-    if profile.fields.firmware_deny.contains(&facts.firmware()) {
+    // What a result states must have been signed, compared or not.
+    for index in profile.stated().indexes() {
+        if !profile.pcr().contains_key(&index) && !facts.selection().contains(index) {
+            reasons.push(Mismatch::NotQuoted(index));
+        }
+    }
+    if profile.firmware_deny().contains(&facts.firmware()) {
         reasons.push(Mismatch::Firmware(facts.firmware()));
     }
 }
 
-fn parse_digests(
-    pcr: u8,
-    digests: &BTreeSet<String>,
-    bank: PcrBank,
-) -> Result<BTreeSet<Vec<u8>>, BadProfile> {
-    // 16 (debug) and 23 (application) can be reset by anybody who may use the TPM.
-    if pcr >= crate::tpm::pcr::PCR_COUNT || pcr == 16 || pcr == 23 {
-        return Err(BadProfile::Pcr(pcr));
-    }
-    if digests.is_empty() {
-        return Err(BadProfile::NoDigest(pcr));
-    }
-    if digests.len() > MAX_DIGESTS_PER_PCR {
-        return Err(BadProfile::TooManyDigests(pcr));
-    }
-    let prefix = match bank {
-        PcrBank::Sha256 => "sha256:",
-        PcrBank::Sha384 => "sha384:",
-        PcrBank::Sha512 => "sha512:",
+fn compare_boot(
+    facts: &TpmFacts,
+    profile: &Profile,
+    logs: &Logs<'_>,
+    reasons: &mut Vec<Mismatch>,
+) {
+    let Some(wanted) = profile.secure_boot() else {
+        return;
     };
-    digests
-        .iter()
-        .map(|text| {
-            let digits = text.strip_prefix(prefix).unwrap_or(text);
-            hex::decode(digits)
-                .ok()
-                .filter(|digest| digest.len() == bank.hash().digest_len())
-                .ok_or_else(|| BadProfile::Digest {
-                    pcr,
-                    text: text.chars().take(200).collect(),
-                })
-        })
-        .collect()
+    let judged = match logs.boot {
+        Some(Ok(judged)) => judged,
+        Some(Err(refused)) => return reasons.push(Mismatch::BootLog(refused.clone())),
+        None if logs.pending => return,
+        None => return reasons.push(Mismatch::BootLogMissing),
+    };
+    if !judged.is_of(profile.bank(), facts.pcr_values()) {
+        return reasons.push(Mismatch::BootLogOther);
+    }
+    match judged.secure_boot() {
+        Ok(found) if found.is_on() == wanted => {}
+        Ok(found) => reasons.push(Mismatch::SecureBoot(found.is_on())),
+        Err(refused) => reasons.push(Mismatch::SecureBootUnknown(refused.clone())),
+    }
 }
 
-/// Over values, not over how they were written: `sha256:AB` and `ab` are one profile.
-fn hash_of(fields: &ProfileFields, pcr: &BTreeMap<u8, BTreeSet<Vec<u8>>>) -> Digest {
-    let pcr: BTreeMap<u8, Vec<String>> = pcr
-        .iter()
-        .map(|(index, digests)| (*index, digests.iter().map(hex::encode).collect()))
-        .collect();
-    let canonical = serde_json::json!([
-        "edgeward-profile-v1",
-        fields.name,
-        fields.tiers,
-        fields.bank,
-        pcr,
-        fields.firmware_deny,
-        fields.mode,
-    ]);
-    Digest::of(canonical.to_string().as_bytes())
+fn compare_ima(
+    facts: &TpmFacts,
+    profile: &Profile,
+    logs: &Logs<'_>,
+    reasons: &mut Vec<Mismatch>,
+) {
+    let Some(policy) = profile.ima() else {
+        return;
+    };
+    let verdict = match logs.ima {
+        Some(Ok(verdict)) => verdict,
+        Some(Err(refused)) => return reasons.push(Mismatch::Ima(refused.clone())),
+        None if logs.pending => return,
+        None => return reasons.push(Mismatch::ImaLogMissing),
+    };
+    if *verdict.policy() != policy.hash() {
+        return reasons.push(Mismatch::ImaOtherPolicy);
+    }
+    match facts.pcr_values().get(&IMA_PCR) {
+        None => reasons.push(Mismatch::NotQuoted(IMA_PCR)),
+        // An empty list is none, even where PCR 10 was never extended: a kernel that measures begins with its aggregate.
+        Some(quoted) if verdict.known() == 0 || !verdict.reached(quoted) => {
+            reasons.push(Mismatch::ImaReplay(verdict.known()));
+        }
+        Some(_) => reasons.extend(verdict.files().iter().cloned().map(Mismatch::ImaFile)),
+    }
+}
+
+fn notices(evidence: &VerifiedEvidence, logs: &Logs<'_>) -> Vec<Finding> {
+    let mut notices = Vec::new();
+    if let Some(Err(refused)) = logs.boot {
+        notices.push(Finding::new(
+            refused.code(),
+            refused.to_string(),
+            "The boot log cannot be used; if its firmware is not known for that, look at the node.",
+        ));
+    }
+    let Some(facts) = evidence.tpm() else {
+        return notices;
+    };
+    if let Some(before) = logs.firmware_before
+        && before != facts.firmware()
+    {
+        notices.push(
+            Finding::new(
+                "firmware_changed",
+                format!("{:#x}", facts.firmware()),
+                "If nobody updated the TPM's firmware, take the node out and look at it; if a version must not run, add it to `firmware_deny`.",
+            )
+            .expected([format!("{before:#x}")]),
+        );
+    }
+    if !facts.clock().safe {
+        notices.push(Finding::new(
+            "clock_unsafe",
+            "the TPM lost time in a power cut",
+            "Nothing, if the node lost power: its TPM catches up within minutes, and until then its clock is no time floor.",
+        ));
+    }
+    notices
 }
 
 #[cfg(test)]

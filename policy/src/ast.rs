@@ -122,6 +122,8 @@ pub(crate) struct RuleDef {
     pub(crate) tier: Option<Placed<Vec<Tier>>>,
     pub(crate) state: Option<Placed<Vec<AttestationState>>>,
     pub(crate) unless_state: Option<Placed<Vec<AttestationState>>>,
+    /// Names of profiles, never empty.
+    pub(crate) profiles: Option<Vec<Placed<String>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +147,8 @@ pub(crate) struct TestDef {
     pub(crate) state: AttestationState,
     pub(crate) tier: Option<Tier>,
     pub(crate) age: Seconds,
+    /// `None`: those of its groups.
+    pub(crate) profiles: Option<Vec<Placed<String>>>,
     pub(crate) to: Placed<TargetName>,
     pub(crate) action: Placed<String>,
     pub(crate) expect: Verdict,

@@ -10,7 +10,7 @@ use crate::ast::LabelSets;
 use crate::check::{Report, Summary};
 use crate::fleet::Labels;
 use crate::labels::matches;
-use crate::profile::Profile;
+use crate::profile::{Profile, ProfileLabel};
 use crate::seconds::Seconds;
 use crate::slice::{Action, Effect, Proto, States, Term, Tiers};
 use crate::window::Window;
@@ -29,6 +29,8 @@ pub struct CompiledPolicy {
     hash: [u8; 32],
     pub(crate) report: Report,
     pub(crate) profiles: Vec<Profile>,
+    /// As results name them, in the same order.
+    pub(crate) labels: Vec<ProfileLabel>,
     pub(crate) groups: Vec<Group>,
     pub(crate) operator_groups: Vec<OperatorGroup>,
     pub(crate) interfaces: Vec<Interface>,
@@ -88,6 +90,8 @@ pub(crate) struct Rule {
     pub(crate) until: Option<Timestamp>,
     pub(crate) tiers: Tiers,
     pub(crate) states: States,
+    /// Profiles, one of which the subject's result must name. `None`: whatever it names.
+    pub(crate) profiles: Option<BTreeSet<usize>>,
     pub(crate) fresh: Term,
     pub(crate) offline: Term,
     pub(crate) max_offline: Seconds,
@@ -112,6 +116,7 @@ impl CompiledPolicy {
                 hash: hex::encode(hash),
             },
             profiles: Vec::new(),
+            labels: Vec::new(),
             groups: Vec::new(),
             operator_groups: Vec::new(),
             interfaces: Vec::new(),

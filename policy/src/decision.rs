@@ -6,6 +6,7 @@ use std::sync::Arc;
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::profile::StatedProfiles;
 use crate::seconds::Seconds;
 use crate::slice::{Action, InterfaceIndex, PeerIndex};
 
@@ -46,6 +47,9 @@ pub struct Standing {
     pub tier: Option<Tier>,
     /// Time of the last attestation result that passed. `None` fails every allow that asks for an age.
     pub last_pass: Option<Timestamp>,
+    /// The profiles that its attestation result names. `None` where that is unknown: a rule that asks for one then
+    /// fails as an allow and matches as a deny.
+    pub profiles: Option<StatedProfiles>,
 }
 
 /// Whether the verifier itself hears from the cloud (a heartbeat within 30 s).
@@ -92,6 +96,8 @@ pub enum Reason {
     State,
     /// The tier does not suffice.
     Tier,
+    /// The result does not name a profile that the rule asks for, as it is now.
+    Profile,
     /// The last pass is too old.
     Age,
     /// Outside the rule's window.
@@ -117,11 +123,12 @@ impl Decision {
 }
 
 impl Reason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Allowed,
         Self::Rule,
         Self::State,
         Self::Tier,
+        Self::Profile,
         Self::Age,
         Self::Window,
         Self::Until,
@@ -138,6 +145,7 @@ impl Reason {
             Self::Rule => "rule",
             Self::State => "state",
             Self::Tier => "tier",
+            Self::Profile => "profile",
             Self::Age => "age",
             Self::Window => "window",
             Self::Until => "until",

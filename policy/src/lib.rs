@@ -29,7 +29,9 @@ pub use diagnostic::{Code, Diagnostic};
 pub use digests::{DigestList, FileHash, ListedDigest};
 pub use engine::{Engine, EngineError};
 pub use fleet::{Fleet, FleetNode, Labels};
-pub use profile::{AppControl, ImaRequirement, Mode, PcrBank, Profile, Violations};
+pub use profile::{
+    AppControl, ImaRequirement, Mode, PcrBank, Profile, ProfileLabel, StatedProfiles, Violations,
+};
 pub use seconds::Seconds;
 pub use slice::{
     Action, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::digests::DigestList;
 use crate::seconds::Seconds;
 
+mod stated;
+
+pub use stated::{MAX_STATED, NotALabel, ProfileLabel, StatedProfiles, shown};
+
 /// Highest PCR index (TCG PC Client Platform TPM Profile 1.05, 4.4).
 pub const MAX_PCR: u8 = 23;
 /// PCRs that anybody on the machine can reset (same section: 16 debug, 23 application).

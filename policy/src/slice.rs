@@ -3,13 +3,14 @@
 //! The cloud makes it ([`crate::CompiledPolicy::slice`]), signs its JSON, and the node builds its [`crate::Engine`]
 //! from it. Unknown fields are refused: an agent never skips a condition that it does not know.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::profile::Profile;
+use crate::profile::{Profile, ProfileLabel};
 use crate::seconds::Seconds;
 use crate::window::Window;
 use crate::workload::Workload;
@@ -126,6 +127,7 @@ pub struct Row {
     pub until: Option<Timestamp>,
     pub tiers: Tiers,
     pub states: States,
+    pub profiles: Profiles,
     pub fresh: Term,
     pub offline: Term,
 }
@@ -164,6 +166,16 @@ pub enum States {
     These(Vec<AttestationState>),
     /// All but these: a deny with `unless_state`.
     Unless(Vec<AttestationState>),
+}
+
+/// Which results a row is about, by the profiles that they name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profiles {
+    /// Every result, and none.
+    Every,
+    /// Those that name one of these, as it is now; never empty.
+    These(Vec<ProfileLabel>),
 }
 
 /// How old a pass may be: what the rule says, or the default beneath it.
@@ -272,6 +284,19 @@ impl Term {
             (None, None) => self.default,
         };
         self.most.map_or(term, |most| term.min(most))
+    }
+}
+
+impl Slice {
+    /// Every profile that a row asks for.
+    pub fn profiles_asked_for(&self) -> BTreeSet<&ProfileLabel> {
+        let rows = self.interfaces.iter().flat_map(|interface| &interface.rows);
+        rows.filter_map(|row| match &row.profiles {
+            Profiles::Every => None,
+            Profiles::These(these) => Some(these),
+        })
+        .flatten()
+        .collect()
     }
 }
 

@@ -128,6 +128,7 @@ mod tests {
             }),
             before_boot: wall(5_000),
             connected: true,
+            changed: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use edgeward_identity::{
     AttestationState, DenyList, SignedObject, SpiffeId, SpkiHash, Tier, Timestamp,
 };
-use edgeward_policy::{Link, PeerIndex, Standing as Evidence};
+use edgeward_policy::{Link, PeerIndex, Standing as Evidence, StatedProfiles};
 
 use super::decide::{Picture, PictureParts, Rules};
 use crate::view::{Directory, DirectoryPeer, Endpoint};
@@ -91,7 +91,14 @@ fn may_have_passed(known: &DirectoryPeer, parts: &PictureParts, id: &SpiffeId) -
 
 /// Whether any evidence at all would let the two meet now.
 fn could_meet(rules: &Rules, peer: PeerIndex, now: Timestamp) -> bool {
-    Tier::ALL.into_iter().any(|tier| {
+    let none = std::iter::once(StatedProfiles::NONE);
+    let asked_for = rules.engine().slice().profiles_asked_for();
+    let named: Vec<_> = none
+        .chain(asked_for.into_iter().map(StatedProfiles::from))
+        .collect();
+    let tiers = Tier::ALL.into_iter();
+    let mut all = tiers.flat_map(|tier| named.iter().map(move |profiles| (tier, *profiles)));
+    all.any(|(tier, profiles)| {
         let state = match tier {
             Tier::Software => AttestationState::None,
             Tier::Hardware | Tier::Listed | Tier::Virtual => AttestationState::Trusted,
@@ -100,6 +107,7 @@ fn could_meet(rules: &Rules, peer: PeerIndex, now: Timestamp) -> bool {
             state,
             tier: Some(tier),
             last_pass: Some(now),
+            profiles: Some(profiles),
         };
         rules
             .engine()

@@ -8,10 +8,10 @@ use edgeward_identity::overlay::ipv6_of;
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{AttestationState, BootTime, SpiffeId, SpkiHash, Tier, Timestamp};
 use edgeward_policy::slice::{
-    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Row, SLICE_SCHEMA, Slice,
-    SliceInterface, SlicePeer, Sources, States, Term, Tiers,
+    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row, SLICE_SCHEMA,
+    Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
 };
-use edgeward_policy::{Action, Proto, Seconds, Standing as Evidence};
+use edgeward_policy::{Action, Proto, Seconds, Standing as Evidence, StatedProfiles};
 use edgeward_tunnel::filter::FlowKey;
 use edgeward_tunnel::node::PeerId;
 
@@ -69,6 +69,7 @@ pub(crate) fn slice() -> Slice {
                 until: None,
                 tiers: Tiers::Rooted,
                 states: States::Proven,
+                profiles: Profiles::Every,
                 fresh,
                 offline,
             }],
@@ -126,6 +127,7 @@ pub(crate) fn heard(seconds: u64) -> CloudLink {
         }),
         before_boot: TEST_NOW.minus(MINUTE * 60),
         connected: true,
+        changed: None,
     }
 }
 
@@ -145,6 +147,7 @@ pub(crate) fn evidence(passed: Timestamp) -> Evidence {
         state: AttestationState::Trusted,
         tier: Some(Tier::Hardware),
         last_pass: Some(passed),
+        profiles: Some(StatedProfiles::NONE),
     }
 }
 

@@ -3,7 +3,8 @@
 use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::{KeySet, SpiffeId, Timestamp};
 use edgeward_policy::{
-    Action, Decision, InterfaceIndex, PeerIndex, Request, Standing as Evidence, Subject, Target,
+    Action, Decision, InterfaceIndex, PeerIndex, Request, Standing as Evidence, StatedProfiles,
+    Subject, Target,
 };
 
 use super::Checked;
@@ -30,6 +31,7 @@ pub(super) fn evidence_in_directory(
         state: result.state(),
         tier: Some(result.tier()),
         last_pass: Some(result.issued()),
+        profiles: StatedProfiles::of_result(result.profile().map(|profile| profile.name.as_str())),
     })
 }
 
@@ -162,4 +164,5 @@ const UNKNOWN: Evidence = Evidence {
     state: edgeward_identity::AttestationState::None,
     tier: None,
     last_pass: None,
+    profiles: None,
 };

@@ -6,7 +6,8 @@ use edgeward_evidence::appraise::{BadProfile, Mode, Profile, ProfileFields};
 use edgeward_evidence::tpm::{PcrBank, PcrSelection};
 use edgeward_identity::Tier;
 use edgeward_policy as policy;
-use edgeward_policy::{CompiledPolicy, Labels};
+use edgeward_policy::profile::MAX_STATED;
+use edgeward_policy::{CompiledPolicy, Labels, ProfileLabel, StatedProfiles};
 
 /// What is quoted where nothing is compared: firmware, boot loader and Secure Boot policy (TCG PC Client PFP, 2.3.4).
 const DEFAULT_PCRS: [u8; 4] = [0, 2, 4, 7];
@@ -26,6 +27,8 @@ pub struct Measured {
 pub enum Unmeasurable {
     #[error("profiles of one node use different pcr banks: {0}")]
     Banks(String),
+    #[error("one node has more profiles than a result may name, {MAX_STATED}: {0}")]
+    TooMany(String),
     #[error("profiles of one node have no tier in common: {0}")]
     Tiers(String),
     #[error("profiles of one node accept no common value of a pcr: {0}")]
@@ -100,12 +103,10 @@ fn merge(profiles: &[&policy::Profile], mode: Mode) -> Result<ProfileFields, Unm
     if tiers.is_empty() {
         return Err(Unmeasurable::Tiers(name));
     }
+    let labels: Vec<ProfileLabel> = profiles.iter().map(|profile| profile.label()).collect();
     let mut fields = ProfileFields {
-        // A longer name is cut: the hash tells profiles apart.
-        name: name
-            .chars()
-            .take(edgeward_evidence::appraise::MAX_PROFILE_NAME_BYTES / 4)
-            .collect(),
+        // What rules ask for by `profile`: cut off, it would be none.
+        name: StatedProfiles::text(&labels).ok_or(Unmeasurable::TooMany(name))?,
         tiers,
         bank: match bank {
             policy::PcrBank::Sha256 => PcrBank::Sha256,
@@ -194,11 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn more_profiles_than_a_result_can_name_are_refused_and_none_is_left_out() {
+        let profiles: Vec<_> = (0..=MAX_STATED)
+            .map(|index| profile(&format!("p{index}"), &[(7, &["aa"])]))
+            .collect();
+        let all: Vec<&policy::Profile> = profiles.iter().collect();
+        assert!(matches!(
+            merge(&all, Mode::Enforce),
+            Err(Unmeasurable::TooMany(_))
+        ));
+        assert!(merge(&all[..MAX_STATED], Mode::Enforce).is_ok());
+    }
+
+    #[test]
     fn a_node_in_two_groups_must_pass_both_profiles() {
         let one = profile("one", &[(0, &["aa"]), (7, &["aa", "bb"])]);
         let two = profile("two", &[(4, &["cc"]), (7, &["BB", "cc"])]);
         let merged = merge(&[&one, &two], Mode::Enforce).unwrap();
-        assert_eq!(merged.name, "one+two");
+        assert_eq!(policy::profile::shown(&merged.name), "one+two");
+        let stated = format!("{}+{}", one.label(), two.label());
+        assert_eq!(merged.name, stated);
         assert_eq!(merged.pcr.keys().copied().collect::<Vec<_>>(), [0, 4, 7]);
         assert_eq!(merged.pcr[&7], BTreeSet::from(["bb".repeat(32)]));
     }

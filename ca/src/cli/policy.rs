@@ -27,7 +27,7 @@ Examples:
 Errors name file, line and column. Openings are not errors: they show a reader where more than named and proven
 parties get in.")]
     Check {
-        /// The directory; every *.toml below it is part of the policy
+        /// The directory; every *.toml below it is part of the policy, with the *.allow and *.deny lists they name
         dir: PathBuf,
     },
     /// Check, sign with your key, and put into force everywhere
@@ -38,7 +38,7 @@ Examples:
 The cloud checks again and runs the tests; one that fails refuses the whole. Connected nodes have their new slice within
 a second; flows that the new policy does not allow end there and then.")]
     Apply {
-        /// The directory; every *.toml below it is part of the policy
+        /// The directory; every *.toml below it is part of the policy, with the *.allow and *.deny lists they name
         dir: PathBuf,
     },
     /// List applied policies: when, by whom, with which hash
@@ -172,8 +172,9 @@ fn show_report(session: &Session, report: &PolicyReport) {
 
 /// What there is, in the order in which a policy is read; what there is none of is left out.
 fn in_words(summary: &BTreeMap<String, u64>) -> String {
-    const WORDS: [(&str, &str, &str); 9] = [
+    const WORDS: [(&str, &str, &str); 10] = [
         ("files", "file", "files"),
+        ("lists", "list of digests", "lists of digests"),
         ("profiles", "profile", "profiles"),
         ("groups", "group", "groups"),
         ("operator_groups", "operator group", "operator groups"),

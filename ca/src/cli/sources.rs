@@ -1,10 +1,12 @@
-//! Policy files from a directory.
+//! Policy files, and the lists of digests beside them, from a directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use edgeward_policy::SourceFile;
-use edgeward_policy::source::{MAX_FILE_BYTES, MAX_FILES, MAX_PATH_BYTES};
+use edgeward_policy::source::{
+    MAX_FILE_BYTES, MAX_FILES, MAX_LIST_FILE_BYTES, MAX_PATH_BYTES, POLICY_ENDING,
+};
 
 /// Deepest directory looked into.
 const MAX_DEPTH: usize = 16;
@@ -20,23 +22,24 @@ pub enum SourceFault {
     },
     #[error("{}: no policy files (*.toml) in it", .0.display())]
     Empty(PathBuf),
-    #[error("{}: more than {MAX_FILES} policy files", .0.display())]
+    #[error("{}: more than {MAX_FILES} policy files and lists", .0.display())]
     TooMany(PathBuf),
     #[error("{}: deeper than {MAX_DEPTH} directories", .0.display())]
     TooDeep(PathBuf),
-    #[error("{}: larger than {MAX_FILE_BYTES} bytes", .0.display())]
-    TooLarge(PathBuf),
+    #[error("{}: larger than {limit} bytes", path.display())]
+    TooLarge { path: PathBuf, limit: usize },
     #[error("{}: path is not text, or longer than {MAX_PATH_BYTES} bytes", .0.display())]
     Path(PathBuf),
     #[error("{}: not utf-8", .0.display())]
     NotText(PathBuf),
 }
 
-/// Every `*.toml` below `root` in the order of their paths; names that begin with a dot are left out.
+/// Every `*.toml`, `*.allow` and `*.deny` below `root` in the order of their paths; names that begin with a dot are
+/// left out.
 pub(super) fn read(root: &Path) -> Result<Vec<SourceFile>, SourceFault> {
     let mut files = Vec::new();
     walk(root, "", 0, &mut files)?;
-    if files.is_empty() {
+    if files.iter().all(SourceFile::is_list) {
         return Err(SourceFault::Empty(root.to_owned()));
     }
     files.sort_by(|one: &SourceFile, other| one.path.cmp(&other.path));
@@ -68,7 +71,7 @@ fn walk(
         let about = fs::metadata(&path).map_err(io(&path))?;
         if about.is_dir() {
             walk(&path, &relative, depth + 1, files)?;
-        } else if name.ends_with(".toml") {
+        } else if name.ends_with(POLICY_ENDING) || SourceFile::is_list_path(name) {
             files.push(read_one(&path, relative, about.len())?);
             if files.len() > MAX_FILES {
                 return Err(SourceFault::TooMany(folder.to_owned()));
@@ -79,8 +82,13 @@ fn walk(
 }
 
 fn read_one(path: &Path, relative: String, size: u64) -> Result<SourceFile, SourceFault> {
-    if usize::try_from(size).map_or(true, |size| size > MAX_FILE_BYTES) {
-        return Err(SourceFault::TooLarge(path.to_owned()));
+    let limit = match SourceFile::is_list_path(&relative) {
+        true => MAX_LIST_FILE_BYTES,
+        false => MAX_FILE_BYTES,
+    };
+    if usize::try_from(size).map_or(true, |size| size > limit) {
+        let path = path.to_owned();
+        return Err(SourceFault::TooLarge { path, limit });
     }
     if relative.len() > MAX_PATH_BYTES {
         return Err(SourceFault::Path(path.to_owned()));
@@ -104,6 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("README.md"), "x").unwrap();
         std::fs::write(folder.path().join(".hidden.toml"), "x").unwrap();
+        std::fs::write(folder.path().join("x.allow"), "x").unwrap();
         assert!(matches!(read(folder.path()), Err(SourceFault::Empty(_))));
         assert!(matches!(
             read(&folder.path().join("none")),
@@ -116,7 +125,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.toml");
         std::fs::write(&path, vec![b'#'; MAX_FILE_BYTES + 1]).unwrap();
-        assert!(matches!(read(folder.path()), Err(SourceFault::TooLarge(_))));
+        assert!(matches!(
+            read(folder.path()),
+            Err(SourceFault::TooLarge { limit, .. }) if limit == MAX_FILE_BYTES
+        ));
+        let list = folder.path().join("a.allow");
+        std::fs::write(&path, "").unwrap();
+        std::fs::write(&list, vec![b'#'; MAX_LIST_FILE_BYTES + 1]).unwrap();
+        assert!(matches!(
+            read(folder.path()),
+            Err(SourceFault::TooLarge { limit, .. }) if limit == MAX_LIST_FILE_BYTES
+        ));
+        std::fs::remove_file(&list).unwrap();
         std::fs::write(&path, [0xff]).unwrap();
         assert!(matches!(read(folder.path()), Err(SourceFault::NotText(_))));
     }
@@ -125,7 +145,14 @@ mod tests {
     fn files_are_found_below_and_sorted_by_path() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("b/c")).unwrap();
-        for name in ["z.toml", "b/c/x.toml", "a.toml"] {
+        for name in [
+            "z.toml",
+            "b/c/x.toml",
+            "a.toml",
+            "b/c/x.deny",
+            "b/y.allow",
+            "b/z.md",
+        ] {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
         let paths: Vec<String> = read(folder.path())
@@ -133,6 +160,7 @@ mod tests {
             .into_iter()
             .map(|file| file.path)
             .collect();
-        assert_eq!(paths, ["a.toml", "b/c/x.toml", "z.toml"]);
+        let expected = ["a.toml", "b/c/x.deny", "b/c/x.toml", "b/y.allow", "z.toml"];
+        assert_eq!(paths, expected);
     }
 }

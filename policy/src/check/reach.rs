@@ -1,10 +1,13 @@
 //! Rules that do nothing: they match nobody, or others leave nothing to them.
 
+use std::collections::BTreeSet;
+
 use edgeward_identity::{AttestationState, Tier};
 
 use crate::compile::{CompiledPolicy, From, Rule};
 use crate::diagnostic::{Code, Diagnostics};
-use crate::labels::is_within;
+use crate::labels::{is_within, may_meet};
+use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{Effect, States, Term, Tiers};
 use crate::source::Place;
@@ -63,6 +66,13 @@ fn matches_nobody(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> 
             "no identity of its tiers is ever in its states: tier software is always `none`, and devices are not in this version",
         );
     }
+    if rule
+        .profiles
+        .as_ref()
+        .is_some_and(|named| !is_ever_named(policy, rule, named))
+    {
+        return Some("no result of its sources ever names one of its profiles");
+    }
     if rule.effect == Effect::Deny {
         return None;
     }
@@ -82,6 +92,29 @@ fn matches_nobody(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> 
             })
         });
     (!reachable).then_some("the profiles of its groups accept none of its tiers")
+}
+
+/// Whether evidence of a subject is ever compared with one of these: in a group that names it, on a machine with a TPM.
+/// An operator has the evidence of whatever node it connects from.
+fn is_ever_named(policy: &CompiledPolicy, rule: &Rule, named: &BTreeSet<usize>) -> bool {
+    let anybody = rule.from.any || !rule.from.operator_groups.is_empty();
+    let sources: Vec<_> = rule
+        .from
+        .groups
+        .iter()
+        .filter_map(|group| policy.groups.get(*group))
+        .collect();
+    policy.groups.iter().any(|group| {
+        let compared = group
+            .profile
+            .filter(|index| named.contains(index))
+            .and_then(|index| policy.profiles.get(index));
+        compared.is_some_and(Profile::compares)
+            && (anybody
+                || sources
+                    .iter()
+                    .any(|source| may_meet(&source.matches, &group.matches)))
+    })
 }
 
 /// Tier `software` has nothing to attest: its state is always `none`. Devices do not exist in this version.
@@ -122,6 +155,11 @@ fn shadowed_by(policy: &CompiledPolicy, places: &[Option<Place>], index: usize) 
 
 /// Whether, at a common target, `cover` decides whatever `rule` would.
 fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
+    let profiles_cover = match (&cover.profiles, &rule.profiles) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(cover), Some(rule)) => rule.is_subset(cover),
+    };
     let terms_cover = match (cover.effect, rule.effect) {
         (Effect::Deny, _) => true,
         (Effect::Allow, Effect::Deny) => return false,
@@ -145,6 +183,7 @@ fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
             .iter()
             .all(|state| cover_states.contains(state));
     terms_cover
+        && profiles_cover
         && window_covers
         && until_covers
         && tiers_cover

@@ -28,6 +28,7 @@ struct Resolver<'r, 's> {
     service_names: Names,
     interface_names: Names,
     window_names: Names,
+    profile_names: Names,
     workload_names: Names,
     /// `None` for a rule that names something unknown: nothing further is said about it.
     rule_places: Vec<Option<Place>>,
@@ -56,11 +57,12 @@ pub(super) fn resolve(
         service_names: Names::new("service", unreadable("service")),
         interface_names: Names::new("interface", unreadable("interface")),
         window_names: Names::new("window", unreadable("window")),
+        profile_names: Names::new("profile", unreadable("profile")),
         workload_names: Names::new("workload", unreadable("workload")),
         rule_places: Vec::new(),
     };
-    let profiles = resolver.profiles(files, lists, &directories, unreadable("profile"));
-    resolver.groups(files, &profiles);
+    resolver.profiles(files, lists, &directories);
+    resolver.groups(files);
     resolver.operator_groups(files);
     resolver.windows(files);
     resolver.services(files);

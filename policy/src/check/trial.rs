@@ -11,6 +11,7 @@ use crate::decision::{Decision, Link, Request, Standing, Subject, Target};
 use crate::diagnostic::{Code, Diagnostics, suggest};
 use crate::engine::Engine;
 use crate::labels::{is_within, meet};
+use crate::profile::{Mode, Profile, StatedProfiles};
 use crate::slice::Action;
 
 /// The time of a test that names none: before every `until`; windows then cannot be evaluated.
@@ -50,6 +51,7 @@ fn decide(
     let node = SpiffeId::new(&domain, Kind::Node, "target").ok()?;
     let asker = SpiffeId::new(&domain, Kind::Node, "subject").ok()?;
     let groups = groups_of(policy, test, found)?;
+    let profiles = profiles_of(policy, test, &groups, found)?;
     let subject = match operator_of(policy, test, found)? {
         Some(name) => SpiffeId::new(&domain, Kind::Operator, &name).ok()?,
         None => asker.clone(),
@@ -80,6 +82,7 @@ fn decide(
             state: test.state,
             tier: Some(tier),
             last_pass: Some(last_pass),
+            profiles,
         },
         target: Target::Named {
             service: &target.service,
@@ -274,6 +277,54 @@ fn operator_of(
             }
         },
     }
+}
+
+/// The profiles that a result of the subject names: those stated, else those of its groups.
+fn profiles_of(
+    policy: &CompiledPolicy,
+    test: &TestDef,
+    groups: &BTreeSet<usize>,
+    found: &mut Diagnostics<'_>,
+) -> Option<Option<StatedProfiles>> {
+    let mut indices = BTreeSet::new();
+    match &test.profiles {
+        None => {
+            let profiles = groups.iter();
+            indices.extend(profiles.filter_map(|group| policy.groups.get(*group)?.profile));
+            // Where one enforces, those in mode `monitor` are not compared.
+            let enforces = |index: &usize| {
+                let profile = policy.profiles.get(*index);
+                profile.is_some_and(|profile| profile.mode == Mode::Enforce)
+            };
+            if indices.iter().any(enforces) {
+                indices.retain(enforces);
+            }
+            indices.retain(|index| policy.profiles.get(*index).is_some_and(Profile::compares));
+        }
+        Some(names) => {
+            for name in names {
+                let known = policy.profiles.iter();
+                let Some(index) = known.clone().position(|known| known.name == name.value) else {
+                    found.error_with_help(
+                        name.at,
+                        Code::UnknownName,
+                        format!("profile `{}` is not defined", name.value),
+                        suggest(&name.value, known.map(|known| known.name.as_str())),
+                    );
+                    return None;
+                };
+                indices.insert(index);
+            }
+        }
+    }
+    let labels = indices.iter().filter_map(|index| policy.labels.get(*index));
+    // More than a result may name is unknown, as it is in service.
+    let text = StatedProfiles::text(labels);
+    Some(match text.as_deref() {
+        None => None,
+        Some("") => Some(StatedProfiles::NONE),
+        Some(text) => StatedProfiles::parse(text),
+    })
 }
 
 /// The best tier that every profile of the groups accepts.

@@ -12,8 +12,8 @@ use crate::fleet::Fleet;
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{
-    Effect, Egress, EgressRow, GroupId, Lifetimes, PeerIndex, Row, SLICE_SCHEMA, Slice, SliceError,
-    SliceInterface, SliceOperator, SlicePeer, Sources, States, Tiers,
+    Effect, Egress, EgressRow, GroupId, Lifetimes, PeerIndex, Profiles, Row, SLICE_SCHEMA, Slice,
+    SliceError, SliceInterface, SliceOperator, SlicePeer, Sources, States, Tiers,
 };
 
 /// Names of a policy given small numbers in one slice.
@@ -164,9 +164,9 @@ impl<'c> Cut<'c> {
                 largest_offline: self.largest_offline,
                 max_offline: self.max_offline.unwrap_or(DEFAULT_MAX_OFFLINE),
             },
-            workloads: self
-                .policy
-                .workloads_on(self.node.id.trust_domain(), |on| self.node.groups.contains(&on)),
+            workloads: self.policy.workloads_on(self.node.id.trust_domain(), |on| {
+                self.node.groups.contains(&on)
+            }),
         }
     }
 
@@ -231,6 +231,15 @@ impl<'c> Cut<'c> {
             until: rule.until,
             tiers: rule.tiers.clone(),
             states: rule.states.clone(),
+            profiles: match &rule.profiles {
+                None => Profiles::Every,
+                Some(named) => Profiles::These(
+                    named
+                        .iter()
+                        .filter_map(|index| self.policy.labels.get(*index).cloned())
+                        .collect(),
+                ),
+            },
             fresh: rule.fresh,
             offline: rule.offline,
         }
@@ -258,6 +267,7 @@ impl<'c> Cut<'c> {
             let closed = rules.iter().any(|rule| {
                 rule.effect == Effect::Deny
                     && rule.states == States::Every
+                    && rule.profiles.is_none()
                     && rule.window.is_none()
                     && rule.until.is_none()
             });
@@ -312,14 +322,21 @@ impl<'c> Cut<'c> {
         }
     }
 
-    /// Whether a rule is about this node as its source, as far as groups and tier say.
+    /// Whether a rule is about this node as its source, as far as groups, tier and profiles say.
     fn is_from_here(&self, rule: &Rule) -> bool {
         let tier_fits = match &rule.tiers {
             Tiers::Every => true,
             Tiers::Rooted => self.node.tier != Tier::Software,
             Tiers::These(tiers) => tiers.contains(&self.node.tier),
         };
-        tier_fits && (rule.from.any || !rule.from.groups.is_disjoint(&self.node.groups))
+        let profile_fits = rule.profiles.as_ref().is_none_or(|named| {
+            let own = self.node.groups.iter();
+            let mut own = own.filter_map(|group| self.policy.groups.get(*group)?.profile);
+            own.any(|profile| named.contains(&profile))
+        });
+        tier_fits
+            && profile_fits
+            && (rule.from.any || !rule.from.groups.is_disjoint(&self.node.groups))
     }
 
     fn peer(&self, index: usize) -> Option<SlicePeer> {

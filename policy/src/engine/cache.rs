@@ -80,6 +80,7 @@ impl DecisionCache {
 mod tests {
     use super::*;
     use crate::decision::{Reason, Verdict};
+    use crate::profile::StatedProfiles;
     use crate::seconds::Seconds;
     use edgeward_identity::{AttestationState, Tier};
 
@@ -90,6 +91,8 @@ mod tests {
         cache.put(key, at(10), &decision(20));
         let mut other_state = key;
         other_state.standing.state = AttestationState::Stale;
+        let mut other_profiles = key;
+        other_profiles.standing.profiles = None;
         let mut other_link = key;
         other_link.link = Link::Offline {
             last_heartbeat: at(1),
@@ -98,7 +101,13 @@ mod tests {
         other_interface.interface = InterfaceIndex(1);
         let mut same_shard = key;
         same_shard.subject += SHARDS;
-        for other in [other_state, other_link, other_interface, same_shard] {
+        for other in [
+            other_state,
+            other_profiles,
+            other_link,
+            other_interface,
+            same_shard,
+        ] {
             assert_eq!(cache.get(&other, at(11)), None);
         }
         assert_eq!(cache.get(&key, at(11)), Some(decision(20)));
@@ -142,6 +151,7 @@ mod tests {
                 state: AttestationState::Trusted,
                 tier: Some(Tier::Hardware),
                 last_pass: Some(at(5)),
+                profiles: Some(StatedProfiles::NONE),
             },
             interface: InterfaceIndex(0),
             action: Action::Connect,

@@ -5,8 +5,9 @@
 use edgeward_identity::{AttestationState, Kind, Tier, Timestamp};
 
 use crate::decision::{Link, Reason, Standing};
+use crate::profile::StatedProfiles;
 use crate::seconds::Seconds;
-use crate::slice::{Effect, Row, States, Term, Tiers};
+use crate::slice::{Effect, Profiles, Row, States, Term, Tiers};
 use crate::window::Schedule;
 
 /// What is known of a subject when its rows are judged.
@@ -56,6 +57,11 @@ pub(crate) fn judge(row: &Row, facts: &Facts, schedules: &[Schedule]) -> Judged 
         row.effect,
         Reason::Tier,
         tier_matches(&row.tiers, facts.standing.tier),
+    );
+    judged.note(
+        row.effect,
+        Reason::Profile,
+        profile_matches(&row.profiles, facts.standing.profiles),
     );
     if row.effect == Effect::Allow {
         let names_age = row.fresh.own.is_some() || row.offline.own.is_some();
@@ -188,6 +194,20 @@ fn state_matches(states: &States, facts: &Facts) -> Answer {
         States::These(these) => these.contains(&state),
         States::Unless(excepted) => !excepted.contains(&state),
     })
+}
+
+/// One that is named decides; else one that cannot be told leaves it open.
+fn profile_matches(profiles: &Profiles, stated: Option<StatedProfiles>) -> Answer {
+    let Profiles::These(these) = profiles else {
+        return Some(true);
+    };
+    let stated = stated?;
+    let answers: Vec<Answer> = these.iter().map(|label| stated.names(label)).collect();
+    match answers.contains(&Some(true)) {
+        true => Some(true),
+        false if answers.contains(&None) => None,
+        false => Some(false),
+    }
 }
 
 fn tier_matches(tiers: &Tiers, tier: Option<Tier>) -> Answer {

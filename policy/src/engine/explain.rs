@@ -7,7 +7,7 @@ use edgeward_identity::Timestamp;
 use super::condition::{Facts, Judged, judge};
 use crate::decision::{Decision, Reason, Verdict};
 use crate::seconds::Seconds;
-use crate::slice::{Action, Effect, Row, Sources, States, Tiers};
+use crate::slice::{Action, Effect, Profiles, Row, Sources, States, Tiers};
 use crate::window::Schedule;
 
 /// Where the rows of one interface are found by the group they name.
@@ -148,12 +148,14 @@ fn combine(about: &[(usize, &Row, Judged)], expires: Timestamp) -> Decision {
     }
 }
 
-/// A deny that is about a state, tier or window is explained by it.
+/// A deny that is about a state, tier, profile or window is explained by it.
 fn reason_of_deny(row: &Row) -> Reason {
     if matches!(row.states, States::Unless(_)) {
         Reason::State
     } else if matches!(row.tiers, Tiers::These(_)) {
         Reason::Tier
+    } else if matches!(row.profiles, Profiles::These(_)) {
+        Reason::Profile
     } else if row.window.is_some() {
         Reason::Window
     } else {

@@ -5,9 +5,11 @@ use edgeward_identity::{AttestationState, SpiffeId, Tier, TrustDomain};
 use super::*;
 use crate::compile::CompiledPolicy;
 use crate::fleet::{Fleet, FleetNode};
+use crate::profile::StatedProfiles;
 use crate::source::SourceFile;
 
 mod oracle;
+mod profiles;
 mod semantics;
 mod slices;
 
@@ -111,6 +113,7 @@ pub(super) fn trusted() -> Standing {
         state: AttestationState::Trusted,
         tier: Some(Tier::Hardware),
         last_pass: Some(NOW.minus(std::time::Duration::from_secs(60))),
+        profiles: Some(StatedProfiles::NONE),
     }
 }
 

@@ -132,6 +132,7 @@ fn trusted() -> Standing {
         state: AttestationState::Trusted,
         tier: Some(Tier::Virtual),
         last_pass: Some(NOW),
+        profiles: Some(crate::profile::StatedProfiles::NONE),
     }
 }
 

@@ -32,8 +32,9 @@ const RULE: Keys = Keys {
         "tier",
         "state",
         "unless_state",
+        "profile",
     ],
-    not_enforced: &["profile", "runs", "approval"],
+    not_enforced: &["runs", "approval"],
 };
 const WHEN: Keys = Keys {
     accepted: &["window", "until"],
@@ -44,8 +45,15 @@ const TEST: Keys = Keys {
     not_enforced: &["l7"],
 };
 const TEST_FROM: Keys = Keys {
-    accepted: &["groups", "operator-groups", "state", "tier", "age"],
-    not_enforced: &["profile", "runs"],
+    accepted: &[
+        "groups",
+        "operator-groups",
+        "state",
+        "tier",
+        "age",
+        "profile",
+    ],
+    not_enforced: &["runs"],
 };
 
 const STATES: [(&str, AttestationState); 5] = [
@@ -96,6 +104,7 @@ pub(super) fn read_rule(
     let tier = fields.words(reader, "tier", &TIERS);
     let state = fields.words(reader, "state", &STATES);
     let unless_state = fields.words(reader, "unless_state", &STATES);
+    let profiles = read_profiles(reader, &fields);
     let (window, until) = when.ok()?;
     Some(RuleDef {
         id: id?,
@@ -110,6 +119,7 @@ pub(super) fn read_rule(
         tier: tier.ok()?,
         state: state.ok()?,
         unless_state: unless_state.ok()?,
+        profiles: profiles.ok()?,
     })
 }
 
@@ -201,6 +211,7 @@ pub(super) fn read_test(
         state: subject.state,
         tier: subject.tier,
         age: subject.age,
+        profiles: subject.profiles,
         to: to?,
         action,
         expect: expect?,
@@ -216,6 +227,7 @@ struct TestSubject {
     state: AttestationState,
     tier: Option<edgeward_identity::Tier>,
     age: Seconds,
+    profiles: Option<Vec<Placed<String>>>,
 }
 
 fn read_subject(reader: &mut Reader<'_, '_>, from: &Fields<'_>) -> Option<TestSubject> {
@@ -243,6 +255,7 @@ fn read_subject(reader: &mut Reader<'_, '_>, from: &Fields<'_>) -> Option<TestSu
             }
         });
     let age = from.seconds(reader, "age");
+    let profiles = read_profiles(reader, from);
     let (groups, operator_groups) = (groups?, operator_groups?);
     if groups.is_empty() == operator_groups.is_empty() {
         reader.bad(
@@ -258,7 +271,29 @@ fn read_subject(reader: &mut Reader<'_, '_>, from: &Fields<'_>) -> Option<TestSu
         state: state.ok()?,
         tier: tier.ok()?,
         age: age.ok()?.map_or_else(Seconds::default, |age| age.value),
+        profiles: profiles.ok()?,
     })
+}
+
+/// Names of profiles, each once.
+fn read_profiles(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+) -> Result<Option<Vec<Placed<String>>>, Unreadable> {
+    let Some(value) = fields.get("profile") else {
+        return Ok(None);
+    };
+    let what = fields.what("profile");
+    let names = reader.strings(value, &what).ok_or(Unreadable)?;
+    let mut seen = std::collections::BTreeSet::new();
+    for name in &names {
+        if !seen.insert(name.value.as_str()) {
+            let message = format!("{what} names twice: {:?}", name.value);
+            reader.bad(name.at, message, "name it once");
+            return Err(Unreadable);
+        }
+    }
+    Ok(Some(names))
 }
 
 fn read_list<T>(

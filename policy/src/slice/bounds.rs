@@ -3,7 +3,7 @@
 
 use edgeward_identity::Kind;
 
-use super::{GroupId, Row, SLICE_SCHEMA, Slice, Sources, States, Tiers};
+use super::{GroupId, Profiles, Row, SLICE_SCHEMA, Slice, Sources, States, Tiers};
 use crate::workload::{MAX_SLICE_WORKLOADS, MAX_WORKLOAD_TTL, MIN_WORKLOAD_TTL};
 
 /// Largest slice accepted, in bytes of JSON.
@@ -128,6 +128,9 @@ impl Slice {
         }
         if let States::These(states) | States::Unless(states) = &row.states {
             not_empty("state", states.is_empty())?;
+        }
+        if let Profiles::These(profiles) = &row.profiles {
+            not_empty("profile", profiles.is_empty())?;
         }
         self.validate_window(row.window)
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::{
-    Action, Decision, Link, PeerIndex, Proto, Reason, Request, Standing as Evidence, Subject,
-    Target,
+    Action, Decision, Link, PeerIndex, Proto, Reason, Request, Standing as Evidence,
+    StatedProfiles, Subject, Target,
 };
 use edgeward_tunnel::bind::claims::PeerClaims;
 use edgeward_tunnel::filter::{Direction, FlowKey, FlowVerdict};
@@ -76,6 +76,7 @@ pub(super) fn standing_of(claims: &PeerClaims) -> Evidence {
         state: claims.state(),
         tier: Some(claims.tier()),
         last_pass: Some(claims.passed()),
+        profiles: StatedProfiles::of_result(claims.profile()),
     }
 }
 

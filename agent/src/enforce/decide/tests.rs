@@ -1,5 +1,7 @@
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{AttestationState, Tier};
+use edgeward_policy::StatedProfiles;
+use edgeward_policy::slice::Profiles;
 use edgeward_tunnel::bind::lease::{self, CloudLink as BindLink, Now, lease_end};
 use edgeward_wire::control::{Cut, CutReason};
 
@@ -109,6 +111,31 @@ fn a_pass_that_is_too_old_counts_no_more() {
     parts.bound.get_mut(&PEER).unwrap().evidence = evidence(TEST_NOW.minus(MINUTE * 10));
     assert_eq!(labels(parts.clone()), ["age:b-reads", "age:a-publishes"]);
     assert!(grant(parts, evidence(TEST_NOW.minus(MINUTE * 10))).is_err());
+}
+
+#[test]
+fn a_rule_for_one_profile_is_for_results_that_name_it_as_it_is_now() {
+    let asked = "gateway@0123456789abcdef";
+    let mut slice = slice();
+    slice.interfaces[0].rows[0].profiles = Profiles::These(vec![asked.parse().unwrap()]);
+    let rules = rules(slice);
+    for (said, label) in [
+        (None, "profile:b-reads"),
+        (Some("gateway"), "profile:b-reads"),
+        (Some("gateway@fedcba9876543210"), "profile:b-reads"),
+        (Some("other@0123456789abcdef"), "profile:b-reads"),
+        (Some(asked), "+b-reads"),
+        (
+            Some("a@fedcba9876543210+gateway@0123456789abcdef"),
+            "+b-reads",
+        ),
+    ] {
+        let mut parts = parts();
+        parts.rules = Some(Arc::clone(&rules));
+        let evidence = &mut parts.bound.get_mut(&PEER).unwrap().evidence;
+        evidence.profiles = StatedProfiles::of_result(said);
+        assert_eq!(labels(parts), [label, "+a-publishes"], "{said:?}");
+    }
 }
 
 #[test]

@@ -51,6 +51,17 @@ fn only_peers_of_the_policy_are_wanted() {
 }
 
 #[test]
+fn a_peer_that_only_a_rule_for_one_profile_lets_in_is_wanted() {
+    let mut slice = slice();
+    slice.egress.clear();
+    let profile = "gateway@0123456789abcdef".parse().unwrap();
+    slice.interfaces[0].rows[0].profiles = edgeward_policy::slice::Profiles::These(vec![profile]);
+    let mut parts = parts();
+    parts.rules = Some(rules(slice));
+    assert_eq!(wish(parts, &DenyList::default()), [id("b")]);
+}
+
+#[test]
 fn denied_keys_are_not_dialled() {
     let denied = Denied {
         reason: "quarantined".to_owned(),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_NESTING, Resolver};
 use crate::ast::{Member, OperatorGroupDef, PolicyFile};
-use crate::check::lookup::Names;
 use crate::check::terms::{Directories, offline_within};
 use crate::compile::{Group, OperatorGroup};
 use crate::diagnostic::Code;
@@ -18,9 +17,7 @@ impl Resolver<'_, '_> {
         files: &[PolicyFile],
         lists: &mut Lists,
         directories: &Directories,
-        unreadable: BTreeSet<String>,
-    ) -> Names {
-        let mut names = Names::new("profile", unreadable);
+    ) {
         for (file, def) in files
             .iter()
             .flat_map(|file| file.profiles.iter().map(move |def| (file, def)))
@@ -43,14 +40,15 @@ impl Resolver<'_, '_> {
                 });
             }
             let index = self.policy.profiles.len();
+            let names = &mut self.profile_names;
             if names.define(&profile.name, def.at, index, self.found) {
+                self.policy.labels.push(profile.label());
                 self.policy.profiles.push(profile);
             }
         }
-        names
     }
 
-    pub(super) fn groups(&mut self, files: &[PolicyFile], profiles: &Names) {
+    pub(super) fn groups(&mut self, files: &[PolicyFile]) {
         for (file, def) in files
             .iter()
             .flat_map(|file| file.groups.iter().map(move |def| (file, def)))
@@ -64,7 +62,7 @@ impl Resolver<'_, '_> {
             let profile = def
                 .profile
                 .as_ref()
-                .and_then(|profile| profiles.require_placed(profile, self.found));
+                .and_then(|profile| self.profile_names.require_placed(profile, self.found));
             let index = self.policy.groups.len();
             if self
                 .group_names

@@ -55,6 +55,7 @@ impl Resolver<'_, '_> {
             .window
             .as_ref()
             .map(|name| self.window_names.require_placed(name, self.found));
+        let profiles = self.rule_profiles(def);
         self.misplaced(def);
         if let Some(offline) = &def.offline {
             offline_within(offline.value, terms.max_offline, offline.at, self.found);
@@ -80,7 +81,8 @@ impl Resolver<'_, '_> {
         let named = usize::from(from.any) + from.groups.len() + from.operator_groups.len();
         let complete = named >= distinct(&def.from)
             && (everywhere || targets.len() >= distinct(&def.to))
-            && window.is_none_or(|window| window.is_some());
+            && window.is_none_or(|window| window.is_some())
+            && profiles.as_ref().map(BTreeSet::len) == def.profiles.as_ref().map(Vec::len);
         self.rule_places.push(complete.then_some(def.id.at));
         self.policy.rules.push(Rule {
             id: Arc::from(def.id.value.as_str()),
@@ -93,6 +95,7 @@ impl Resolver<'_, '_> {
             until: def.until,
             tiers: tiers_of(def, terms),
             states: states_of(def),
+            profiles,
             fresh: Term {
                 own: def.fresh.as_ref().map(|fresh| fresh.value),
                 default: terms.fresh,
@@ -133,6 +136,14 @@ impl Resolver<'_, '_> {
             }
         }
         from
+    }
+
+    fn rule_profiles(&mut self, def: &RuleDef) -> Option<BTreeSet<usize>> {
+        let names = def.profiles.as_ref()?;
+        let known = names
+            .iter()
+            .filter_map(|name| self.profile_names.require_placed(name, self.found));
+        Some(known.collect())
     }
 
     fn targets(&mut self, file: &PolicyFile, def: &RuleDef) -> (bool, BTreeSet<usize>) {

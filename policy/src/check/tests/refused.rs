@@ -37,7 +37,6 @@ fn what_the_format_has_and_nothing_enforces_is_refused() {
         after("[§break-glass.line3]\ngrants = [\"x\"]\nquorum = 2"),
         after("[[§invariant]]\nname = \"x\"\nnever = { from = \"operator-group:vendor\" }"),
         rule("§runs = [\"acme/collector>=2.3\"]"),
-        rule("§profile = [\"gateway\"]"),
         rule("§approval = { by = [\"operator-group:vendor\"], quorum = 1, ttl = \"2h\" }"),
         test("§l7 = \"fc:3 addr:10\""),
     ];
@@ -429,6 +428,33 @@ fn shadowed_rules_are_refused() {
     let narrower = format!(
         "{BASE}\n[group.scada-hall]\nmatch = {{ role = [\"scada\"], site = [\"suzhou\"], hall = [\"1\"] }}\n[[rule]]\nid = §\"more\"\neffect = \"allow\"\nfrom = [\"group:scada-hall\"]\nto = [\"line3/modbus\"]\ndo = [\"connect\"]\n"
     );
+    assert_refused(&narrower, Code::Shadowed);
+}
+
+#[test]
+fn a_rule_s_profile_must_be_known_and_one_that_its_sources_measure_by() {
+    let found = assert_refused(&rule("profile = [§\"gatway\"]"), Code::UnknownName);
+    assert!(found.help.unwrap().contains("did you mean `gateway`?"));
+    assert_refused(&rule("profile = §\"gateway\""), Code::WrongType);
+    assert_refused(&rule("profile = §[]"), Code::BadValue);
+    assert_refused(
+        &rule("profile = [\"gateway\", §\"gateway\"]"),
+        Code::BadValue,
+    );
+    let lab = "[profile.lab]\ntier = [\"software\"]\n[group.lab]\nmatch = { role = [\"scada\"], site = [\"suzhou\"] }\nprofile = \"lab\"\n";
+    let other = "[profile.other]\ntier = [\"hardware\"]\nsecure_boot = true\n[group.other]\nmatch = { role = [\"other\"], site = [\"suzhou\"] }\nprofile = \"other\"\n";
+    for (more, named) in [(lab, "lab"), (other, "other")] {
+        for effect in ["allow", "deny"] {
+            let case = format!(
+                "{}\n{more}",
+                rule(&format!(
+                    "id = §\"r\"\neffect = \"{effect}\"\nprofile = [\"{named}\"]"
+                ))
+            );
+            assert_refused(&case, Code::MatchesNobody);
+        }
+    }
+    let narrower = rule("id = §\"narrow\"\nto = [\"line3/modbus\"]\nprofile = [\"gateway\"]");
     assert_refused(&narrower, Code::Shadowed);
 }
 

@@ -201,6 +201,35 @@ fn tests_see_state_tier_age_window_and_end_with_their_reasons() {
 }
 
 #[test]
+fn a_test_measures_by_its_groups_profiles_unless_it_says_otherwise() {
+    let rules = "
+[profile.other]
+tier = [\"hardware\"]
+secure_boot = true
+[[rule]]
+id = \"measured\"
+effect = \"allow\"
+from = [\"group:scada\"]
+to = [\"line3/admin\"]
+do = [\"connect\"]
+profile = [\"gateway\"]
+";
+    let ask = |from: &str, expect: &str| {
+        format!(
+            "{BASE}{rules}\n[[test]]\nname = \"t\"\nfrom = {{ groups = [\"scada\"]{from} }}\nto = \"line3/admin\"\ndo = \"connect\"\n{expect}\n"
+        )
+    };
+    assert_accepted(&ask("", "expect = \"allow\""));
+    assert_accepted(&ask(
+        ", profile = [\"other\", \"gateway\"]",
+        "expect = \"allow\"",
+    ));
+    let denied = "expect = \"deny\"\nbecause = \"profile\"";
+    assert_accepted(&ask(", profile = [\"other\"]", denied));
+    assert_refused(&ask(", profile = [§\"gatewy\"]", denied), Code::UnknownName);
+}
+
+#[test]
 fn a_subject_is_in_every_group_that_its_groups_lie_within() {
     let text = with(
         "

@@ -139,6 +139,7 @@ fn row(effect: Effect, from: Sources) -> Row {
         until: None,
         tiers: Tiers::Every,
         states: States::Every,
+        profiles: crate::slice::Profiles::Every,
         fresh: term,
         offline: term,
     }

@@ -10,6 +10,7 @@ use proptest::test_runner::Config;
 
 use super::*;
 use crate::filter;
+use crate::profile::{ProfileLabel, StatedProfiles};
 
 const ROLES: [&str; 3] = ["a", "b", "c"];
 const SITES: [&str; 2] = ["x", "y"];
@@ -24,6 +25,8 @@ const INTERFACES: [(&str, &str, u16); 4] = [
 const MONDAY: u64 = 1_794_787_200;
 const WEEK: u64 = 7 * 86_400;
 
+/// Profiles by the number of their group, and whether each is named as it is now; `None`: unknown.
+type Named = Option<Vec<(usize, bool)>>;
 /// The group's role and site, where it names them.
 type GroupOf = (Option<usize>, Option<usize>);
 
@@ -52,6 +55,8 @@ struct RandomRule {
     offline: Option<u64>,
     tiers: Vec<Tier>,
     states: Vec<AttestationState>,
+    /// Numbers of groups, for the profiles of the same names.
+    profiles: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -110,16 +115,17 @@ proptest! {
             let slice = policy.slice_of(&index, &name(target), end()).unwrap();
             let engine = Engine::new(Arc::new(slice)).unwrap();
             for _ in 0..120 {
-                compare(&world, &engine, target, &mut dice)?;
+                compare(&world, &policy, &engine, target, &mut dice)?;
             }
-            compare_filter(&world, &engine, &mut dice)?;
-            compare_egress(&world, &engine, target)?;
+            compare_filter(&world, &policy, &engine, &mut dice)?;
+            compare_egress(&world, &policy, &engine, target)?;
         }
     }
 }
 
 fn compare(
     world: &World,
+    policy: &CompiledPolicy,
     engine: &Engine,
     target: usize,
     dice: &mut Dice,
@@ -131,7 +137,7 @@ fn compare(
     };
     let (service, interface, _) = INTERFACES[dice.below(INTERFACES.len())];
     let now = world.time(dice);
-    let standing = random_standing(world, asker, now, dice);
+    let (standing, named) = random_standing(world, policy, asker, now, dice);
     let link = if dice.one_in(2) {
         Link::Online
     } else {
@@ -151,7 +157,15 @@ fn compare(
         })
     };
     let expect = |now: Timestamp| {
-        now < end() && world.allows(asker, target, (service, interface), standing, link, now)
+        now < end()
+            && world.allows(
+                asker,
+                target,
+                (service, interface),
+                (standing, &named),
+                link,
+                now,
+            )
     };
     let decision = ask(now);
     prop_assert_ne!(decision.reason, Reason::Internal);
@@ -181,11 +195,16 @@ fn compare(
     Ok(())
 }
 
-fn compare_filter(world: &World, engine: &Engine, dice: &mut Dice) -> Result<(), TestCaseError> {
+fn compare_filter(
+    world: &World,
+    policy: &CompiledPolicy,
+    engine: &Engine,
+    dice: &mut Dice,
+) -> Result<(), TestCaseError> {
     let now = world.time(dice);
     let peers: Vec<(PeerIndex, Standing)> = (0..world.nodes.len())
         .filter_map(|node| {
-            let standing = random_standing(world, Asker::Node(node), now, dice);
+            let (standing, _) = random_standing(world, policy, Asker::Node(node), now, dice);
             Some((engine.peer(&name(node))?, standing))
         })
         .collect();
@@ -214,7 +233,19 @@ fn compare_filter(world: &World, engine: &Engine, dice: &mut Dice) -> Result<(),
 }
 
 /// Whatever any node could be allowed at a target is open on its way out.
-fn compare_egress(world: &World, engine: &Engine, source: usize) -> Result<(), TestCaseError> {
+fn compare_egress(
+    world: &World,
+    policy: &CompiledPolicy,
+    engine: &Engine,
+    source: usize,
+) -> Result<(), TestCaseError> {
+    let named: Named = Some(
+        (0..world.groups.len())
+            .filter(|group| world.is_in(source, *group))
+            .map(|group| (group, true))
+            .collect(),
+    );
+    let profiles = stated(policy, &named);
     for target in (0..world.nodes.len()).filter(|target| *target != source) {
         let tier = world.nodes[source].2;
         let state = if tier == Tier::Software {
@@ -229,12 +260,13 @@ fn compare_egress(world: &World, engine: &Engine, source: usize) -> Result<(), T
                     state,
                     tier: Some(tier),
                     last_pass: Some(now),
+                    profiles,
                 };
                 let allowed = world.allows(
                     Asker::Node(source),
                     target,
                     (service, interface),
-                    standing,
+                    (standing, &named),
                     Link::Online,
                     now,
                 );
@@ -248,6 +280,7 @@ fn compare_egress(world: &World, engine: &Engine, source: usize) -> Result<(), T
                     state: AttestationState::Trusted,
                     tier: Some(Tier::Hardware),
                     last_pass: Some(now),
+                    profiles: Some(StatedProfiles::NONE),
                 };
                 let egress =
                     engine.decide_egress(peer, (Proto::Tcp, port), theirs, Link::Online, now);
@@ -266,7 +299,23 @@ fn compare_egress(world: &World, engine: &Engine, source: usize) -> Result<(), T
     Ok(())
 }
 
-fn random_standing(world: &World, asker: Asker, now: Timestamp, dice: &mut Dice) -> Standing {
+fn random_standing(
+    world: &World,
+    policy: &CompiledPolicy,
+    asker: Asker,
+    now: Timestamp,
+    dice: &mut Dice,
+) -> (Standing, Named) {
+    let named: Named = match dice.below(6) {
+        0 => None,
+        1 => Some(Vec::new()),
+        _ => Some(
+            dice.some(&[0, 1, 2, 3, 4])
+                .into_iter()
+                .map(|group| (group, !dice.one_in(4)))
+                .collect(),
+        ),
+    };
     let tier = match asker {
         Asker::Node(node) if !dice.one_in(4) => Some(world.nodes[node].2),
         _ if dice.one_in(8) => None,
@@ -285,10 +334,36 @@ fn random_standing(world: &World, asker: Asker, now: Timestamp, dice: &mut Dice)
         2 => Some(now.minus(age).plus(nearly)),
         _ => Some(now.minus(Duration::from_secs(30))),
     };
-    Standing {
+    let standing = Standing {
         state,
         tier,
         last_pass,
+        profiles: stated(policy, &named),
+    };
+    (standing, named)
+}
+
+/// As a result would say it.
+fn stated(policy: &CompiledPolicy, named: &Named) -> Option<StatedProfiles> {
+    let labels: Vec<ProfileLabel> = named
+        .as_ref()?
+        .iter()
+        .map(|(group, now)| {
+            let name = format!("g{group}");
+            match now {
+                true => policy
+                    .labels
+                    .iter()
+                    .find(|label| label.name() == name)
+                    .unwrap()
+                    .clone(),
+                false => format!("{name}@0123456789abcdef").parse().unwrap(),
+            }
+        })
+        .collect();
+    match StatedProfiles::text(&labels).unwrap().as_str() {
+        "" => Some(StatedProfiles::NONE),
+        text => StatedProfiles::parse(text),
     }
 }
 
@@ -434,7 +509,7 @@ impl World {
         asker: Asker,
         target: usize,
         interface: (&str, &str),
-        standing: Standing,
+        (standing, named): (Standing, &Named),
         link: Link,
         now: Timestamp,
     ) -> bool {
@@ -453,7 +528,7 @@ impl World {
             self.rules.iter().any(|rule| {
                 rule.allow == allow
                     && rule.to.contains(&number)
-                    && self.rule_matches(rule, asker, standing, link, now)
+                    && self.rule_matches(rule, asker, (standing, named), link, now)
             })
         };
         matching(true) && !matching(false)
@@ -463,7 +538,7 @@ impl World {
         &self,
         rule: &RandomRule,
         asker: Asker,
-        standing: Standing,
+        (standing, named): (Standing, &Named),
         link: Link,
         now: Timestamp,
     ) -> bool {
@@ -500,7 +575,15 @@ impl World {
             (false, true) => rule.states.contains(&standing.state),
             (false, false) => !rule.states.contains(&standing.state),
         };
+        let profile = rule.profiles.is_empty()
+            || match named {
+                None => !rule.allow,
+                Some(named) => named
+                    .iter()
+                    .any(|(group, now)| rule.profiles.contains(group) && (*now || !rule.allow)),
+            };
         source
+            && profile
             && in_window
             && before_end
             && tier
@@ -584,6 +667,11 @@ impl RandomRule {
             } else {
                 Vec::new()
             },
+            profiles: if dice.one_in(3) {
+                dice.some(&[0, 1, 2, 3, 4])
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -641,6 +729,9 @@ impl RandomRule {
                 words(self.tiers.iter().map(|tier| tier.as_str()).collect())
             )
             .unwrap();
+        }
+        if !self.profiles.is_empty() {
+            writeln!(text, "profile = [{}]", quoted("g", &self.profiles)).unwrap();
         }
         if !self.states.is_empty() {
             let key = if self.allow { "state" } else { "unless_state" };
