@@ -12,6 +12,7 @@
 //! Structures are those of TPM 2.0 Library part 2 ([`tpm`]), key derivation that of part 1 ([`kdf`]).
 
 pub mod appraise;
+pub mod boot_log;
 pub mod boot_statement;
 pub mod digest;
 pub mod ek;
@@ -29,6 +30,7 @@ pub mod testing;
 mod vectors;
 
 pub use appraise::{Appraisal, Profile};
+pub use boot_log::{BootLog, JudgedBoot};
 pub use boot_statement::BootStatement;
 pub use digest::Digest;
 pub use ek::VerifiedEk;

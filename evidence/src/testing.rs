@@ -1,6 +1,7 @@
 //! A software TPM that makes real attested structures and signatures, valid or deliberately wrong. For tests and
 //! benches only (feature `testing`): its keys promise what they do not keep.
 
+pub mod boot_log;
 pub mod ek;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use crate::verify::{
     verify_software_attestation,
 };
 
+pub use boot_log::BootLogBuilder;
 pub use ek::SoftwareEk;
 
 /// A TPM with software keys. Clock and counters turn only by hand, but for one millisecond a signature.

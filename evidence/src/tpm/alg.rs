@@ -55,16 +55,31 @@ impl HashAlg {
 
     /// The digest of all parts, one after another.
     pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
-        let mut context = ring::digest::Context::new(match self {
-            Self::Sha1 => &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => &ring::digest::SHA256,
-            Self::Sha384 => &ring::digest::SHA384,
-            Self::Sha512 => &ring::digest::SHA512,
-        });
+        let mut context = ring::digest::Context::new(self.ring());
         for part in parts {
             context.update(part);
         }
         context.finish().as_ref().to_vec()
+    }
+
+    /// The same algorithm, by the library's name.
+    pub(crate) fn ring(self) -> &'static ring::digest::Algorithm {
+        match self {
+            Self::Sha1 => &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
+            Self::Sha256 => &ring::digest::SHA256,
+            Self::Sha384 => &ring::digest::SHA384,
+            Self::Sha512 => &ring::digest::SHA512,
+        }
+    }
+
+    /// As policies write it: `sha256`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        }
     }
 
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> ring::hmac::Tag {

@@ -1,0 +1,174 @@
+//! What changed between two boots, event by event, for people who judge an update.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use super::{BootLog, EventView};
+use crate::tpm::HashAlg;
+use crate::tpm::pcr::PCR_COUNT;
+
+/// Most comparisons of one PCR's events. Beyond it, what lies between the same beginning and the same end is told as
+/// gone and come.
+const MAX_COMPARISONS: usize = 1 << 20;
+
+/// One change within one PCR.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    pub pcr: u8,
+    pub kind: ChangeKind,
+    /// `None` where it is added.
+    pub before: Option<EventView>,
+    /// `None` where it is removed.
+    pub after: Option<EventView>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    Added,
+    Removed,
+    /// An event of the same type with another digest.
+    Changed,
+}
+
+/// All changes, by PCR and then in the order of the boot. Both logs are compared in one bank: SHA-256 where both have
+/// it. Events count as the same if type and digest are; what else a log says about them is not evidence.
+pub fn difference(before: &BootLog, after: &BootLog) -> Vec<Change> {
+    let bank = bank_of(before, after);
+    (0..PCR_COUNT)
+        .flat_map(|pcr| {
+            let (old, new) = (events(before, pcr), events(after, pcr));
+            let runs = align(&old, &new, bank);
+            changes(pcr, runs, bank)
+        })
+        .collect()
+}
+
+fn bank_of(before: &BootLog, after: &BootLog) -> HashAlg {
+    [HashAlg::Sha256, HashAlg::Sha384, HashAlg::Sha512]
+        .into_iter()
+        .find(|bank| {
+            before.banks().any(|one| one == *bank) && after.banks().any(|one| one == *bank)
+        })
+        .unwrap_or(HashAlg::Sha1)
+}
+
+fn events(log: &BootLog, pcr: u8) -> Vec<Event<'_>> {
+    log.events()
+        .filter(|event| event.pcr() == Some(pcr))
+        .collect()
+}
+
+fn same(old: &Event<'_>, new: &Event<'_>, bank: HashAlg) -> bool {
+    old.kind() == new.kind() && old.digest(bank) == new.digest(bank)
+}
+
+/// A stretch in which nothing is the same: what went and what came.
+type Run<'a> = (Vec<Event<'a>>, Vec<Event<'a>>);
+
+/// Longest common subsequence, after the same beginning and the same end are cut away.
+fn align<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: HashAlg) -> Vec<Run<'a>> {
+    let pairs = old.iter().zip(new);
+    let head = pairs.take_while(|(a, b)| same(a, b, bank)).count();
+    let (old, new) = (
+        old.get(head..).unwrap_or_default(),
+        new.get(head..).unwrap_or_default(),
+    );
+    let pairs = old.iter().rev().zip(new.iter().rev());
+    let tail = pairs.take_while(|(a, b)| same(a, b, bank)).count();
+    let (old, new) = (
+        old.get(..old.len() - tail).unwrap_or_default(),
+        new.get(..new.len() - tail).unwrap_or_default(),
+    );
+    if old.len().saturating_mul(new.len()) > MAX_COMPARISONS {
+        return vec![(old.to_vec(), new.to_vec())];
+    }
+    common(old, new, bank)
+}
+
+fn common<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: HashAlg) -> Vec<Run<'a>> {
+    // lengths[i][j]: longest common subsequence of old[i..] and new[j..].
+    let mut lengths = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
+    let at = |lengths: &[Vec<u32>], i: usize, j: usize| {
+        lengths
+            .get(i)
+            .and_then(|row| row.get(j))
+            .copied()
+            .unwrap_or(0)
+    };
+    for (i, a) in old.iter().enumerate().rev() {
+        for (j, b) in new.iter().enumerate().rev() {
+            let length = if same(a, b, bank) {
+                at(&lengths, i + 1, j + 1) + 1
+            } else {
+                at(&lengths, i + 1, j).max(at(&lengths, i, j + 1))
+            };
+            if let Some(cell) = lengths.get_mut(i).and_then(|row| row.get_mut(j)) {
+                *cell = length;
+            }
+        }
+    }
+    let mut runs: Vec<Run<'a>> = vec![Run::default()];
+    let (mut i, mut j) = (0, 0);
+    loop {
+        match (old.get(i), new.get(j)) {
+            (Some(a), Some(b)) if same(a, b, bank) => {
+                runs.push(Run::default());
+                (i, j) = (i + 1, j + 1);
+            }
+            (Some(a), b) if b.is_none() || at(&lengths, i + 1, j) >= at(&lengths, i, j + 1) => {
+                if let Some((gone, _)) = runs.last_mut() {
+                    gone.push(*a);
+                }
+                i += 1;
+            }
+            (_, Some(b)) => {
+                if let Some((_, came)) = runs.last_mut() {
+                    came.push(*b);
+                }
+                j += 1;
+            }
+            (_, None) => return runs,
+        }
+    }
+}
+
+/// Within a run, an event that went and the next one of its type that came are one change.
+fn changes(pcr: u8, runs: Vec<Run<'_>>, bank: HashAlg) -> Vec<Change> {
+    let mut all = Vec::new();
+    for (gone, came) in runs {
+        let mut came = came.into_iter().peekable();
+        let mut waiting = Vec::new();
+        for old in gone {
+            // Keeps the order: what came before its partner is told first.
+            let partner = came.clone().position(|new| new.kind() == old.kind());
+            let Some(partner) = partner else {
+                waiting.push(change(pcr, Some(old), None, bank));
+                continue;
+            };
+            all.append(&mut waiting);
+            for new in came.by_ref().take(partner) {
+                all.push(change(pcr, None, Some(new), bank));
+            }
+            all.push(change(pcr, Some(old), came.next(), bank));
+        }
+        all.append(&mut waiting);
+        all.extend(came.map(|new| change(pcr, None, Some(new), bank)));
+    }
+    all
+}
+
+fn change(pcr: u8, before: Option<Event<'_>>, after: Option<Event<'_>>, bank: HashAlg) -> Change {
+    let kind = match (&before, &after) {
+        (Some(_), Some(_)) => ChangeKind::Changed,
+        (Some(_), None) => ChangeKind::Removed,
+        _ => ChangeKind::Added,
+    };
+    Change {
+        pcr,
+        kind,
+        before: before.map(|event| event.describe(bank)),
+        after: after.map(|event| event.describe(bank)),
+    }
+}

@@ -1,0 +1,3 @@
+//! Logs made to order, and logs of real machines.
+
+mod vectors;
