@@ -257,12 +257,7 @@ fn compare(facts: &TpmFacts, profile: &Profile, reasons: &mut Vec<Mismatch>) {
     }
 }
 
-fn compare_boot(
-    facts: &TpmFacts,
-    profile: &Profile,
-    logs: &Logs<'_>,
-    reasons: &mut Vec<Mismatch>,
-) {
+fn compare_boot(facts: &TpmFacts, profile: &Profile, logs: &Logs<'_>, reasons: &mut Vec<Mismatch>) {
     let Some(wanted) = profile.secure_boot() else {
         return;
     };
@@ -282,12 +277,7 @@ fn compare_boot(
     }
 }
 
-fn compare_ima(
-    facts: &TpmFacts,
-    profile: &Profile,
-    logs: &Logs<'_>,
-    reasons: &mut Vec<Mismatch>,
-) {
+fn compare_ima(facts: &TpmFacts, profile: &Profile, logs: &Logs<'_>, reasons: &mut Vec<Mismatch>) {
     let Some(policy) = profile.ima() else {
         return;
     };

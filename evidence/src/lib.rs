@@ -6,7 +6,8 @@
 //! 2. [`mod@make_credential`] makes the challenge that only the TPM with that EK and that attestation key (AK) can answer.
 //! 3. [`transcript`] makes the qualifying data which binds every signature to this conversation.
 //! 4. [`verify`] judges Certify and Quote; it is the only maker of [`VerifiedEvidence`].
-//! 5. [`appraise`] compares it with a [`Profile`]; [`result`] is what the cloud signs and every peer checks.
+//! 5. [`mod@boot_log`] and [`ima`] judge the logs that explain quoted values; [`mod@appraise`] compares it all with a
+//!    [`Profile`]; [`result`] is what the cloud signs and every peer checks.
 //! 6. [`boot_statement`] carries a result over one reboot without the cloud.
 //!
 //! Structures are those of TPM 2.0 Library part 2 ([`tpm`]), key derivation that of part 1 ([`kdf`]).
@@ -16,6 +17,7 @@ pub mod boot_log;
 pub mod boot_statement;
 pub mod digest;
 pub mod ek;
+pub mod ima;
 pub mod kdf;
 pub mod make_credential;
 pub mod reader;
@@ -35,6 +37,7 @@ pub use boot_statement::BootStatement;
 pub use digest::Digest;
 pub use ek::VerifiedEk;
 pub use ek::roots::EkRoots;
+pub use ima::{ImaPolicy, ImaState, ImaVerdict};
 pub use make_credential::{Credential, make_credential};
 pub use result::{AttestationResult, CheckedResult, check_result};
 pub use transcript::{Exporter, Nonce, Transcript};

@@ -230,6 +230,9 @@ impl SoftwareTpm {
             bank: PcrBank::Sha256,
             pcr,
             firmware_deny: BTreeSet::new(),
+            secure_boot: None,
+            ima: None,
+            app_control: None,
             mode: Mode::Enforce,
         })
         .expect("it compares something")

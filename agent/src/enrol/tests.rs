@@ -1,6 +1,6 @@
 use super::*;
 
-use edgeward_evidence::appraise::appraise;
+use edgeward_evidence::appraise::{Logs, appraise};
 use edgeward_evidence::result::{AttestationResult, ResultContext};
 use edgeward_evidence::testing::{SoftwareTpm, sha256_selection};
 use edgeward_identity::signed::{EVERYBODY, Header, PurposeKey};
@@ -136,7 +136,7 @@ fn result(
         issued: TEST_NOW,
         deny_number: 1,
     };
-    AttestationResult::new(&evidence, &appraise(&evidence, &profile), &context)
+    AttestationResult::new(&evidence, &appraise(&evidence, &profile, &Logs::default()), &context)
         .unwrap()
         .sign(cloud, 1, TEST_NOW.plus(HOUR))
         .unwrap()

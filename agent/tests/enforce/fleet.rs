@@ -7,7 +7,7 @@ use std::time::Duration;
 use edgeward_agent::boot::Boot;
 use edgeward_agent::view::{self, CloudLink, CutFloors, Directory, Heard, HeldSlice, Initial};
 use edgeward_agent::view::{NodeView, Overlay, Publisher, Standing};
-use edgeward_evidence::appraise::appraise;
+use edgeward_evidence::appraise::{Logs, appraise};
 use edgeward_evidence::result::{AttestationResult, ResultContext};
 use edgeward_evidence::testing::{SoftwareTpm, sha256_selection};
 use edgeward_identity::deny::Denied;
@@ -108,7 +108,7 @@ impl Fleet {
             issued: passed,
             deny_number: 0,
         };
-        AttestationResult::new(&evidence, &appraise(&evidence, &profile), &context)
+        AttestationResult::new(&evidence, &appraise(&evidence, &profile, &Logs::default()), &context)
             .unwrap()
             .sign(&self.results, member.results, passed.plus(HOUR * 24))
             .unwrap()
@@ -125,6 +125,7 @@ impl Fleet {
             }),
             before_boot: Timestamp::default(),
             connected: true,
+            changed: None,
         };
         let initial = Initial {
             svid: Arc::clone(&member.svid),

@@ -1,6 +1,6 @@
 //! Judging one answer to one challenge: evidence, then its appraisal.
 
-use edgeward_evidence::appraise::{Appraisal, appraise, appraise_without_profile};
+use edgeward_evidence::appraise::{Appraisal, Logs, appraise, appraise_without_profile};
 use edgeward_evidence::result::NoResult;
 use edgeward_evidence::tpm::{ClockInfo, PcrValue};
 use edgeward_evidence::verify::{
@@ -134,7 +134,7 @@ pub(crate) fn appraised(
     measured: &Measured,
 ) -> Result<Appraisal, Refusal> {
     let appraisal = match (&measured.profile, evidence.tpm()) {
-        (Some(profile), Some(_)) => appraise(evidence, profile),
+        (Some(profile), Some(_)) => appraise(evidence, profile, &Logs::default()),
         // A machine without a TPM is where its profiles allow that; there is nothing to compare.
         (Some(_), None) if !measured.software => {
             return Err(Refusal::Appraisal(
@@ -142,7 +142,7 @@ pub(crate) fn appraised(
                 "tier_software",
             ));
         }
-        (Some(_) | None, _) => appraise_without_profile(evidence),
+        (Some(_) | None, _) => appraise_without_profile(evidence, &Logs::default()),
     };
     if appraisal.state() == AttestationState::Failed {
         let reasons: Vec<String> = appraisal

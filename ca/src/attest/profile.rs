@@ -114,6 +114,9 @@ fn merge(profiles: &[&policy::Profile], mode: Mode) -> Result<ProfileFields, Unm
         },
         pcr: std::collections::BTreeMap::new(),
         firmware_deny: BTreeSet::new(),
+        secure_boot: None,
+        ima: None,
+        app_control: None,
         mode,
     };
     for profile in profiles {

@@ -26,6 +26,8 @@ const EXIT_SUCCEEDED: &[u8] = b"Exit Boot Services Returned with Success";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgedBoot {
     bank: HashAlg,
+    /// What the firmware's PCRs were when it was judged.
+    values: BTreeMap<u8, Vec<u8>>,
     replayed: BTreeSet<u8>,
     extended_after_log: BTreeSet<u8>,
     firmware: Option<String>,
@@ -54,8 +56,12 @@ pub(super) fn judge_in(
     let (replayed, extended_after_log) = compare(log, bank, quoted)?;
     check_order(log, bank, &replayed)?;
     let of = |pcr: u8| replayed.contains(&pcr);
+    let firmware_pcrs = quoted.iter().filter(|(pcr, _)| FIRMWARE_PCRS.contains(pcr));
     Ok(JudgedBoot {
         bank,
+        values: firmware_pcrs
+            .map(|(pcr, value)| (*pcr, value.clone()))
+            .collect(),
         firmware: of(0).then(|| firmware(log, bank)).flatten(),
         secure_boot: if of(7) {
             secure_boot::read(log, bank)
@@ -77,6 +83,15 @@ impl JudgedBoot {
     /// The bank in which all was compared.
     pub fn bank(&self) -> HashAlg {
         self.bank
+    }
+
+    /// Whether what was judged holds for these quoted values, too: the firmware's PCRs have not changed since.
+    pub fn is_of(&self, bank: PcrBank, quoted: &BTreeMap<u8, Vec<u8>>) -> bool {
+        bank.hash() == self.bank
+            && self
+                .values
+                .iter()
+                .all(|(pcr, value)| quoted.get(pcr) == Some(value))
     }
 
     /// Quoted PCRs whose value is exactly what the log says.

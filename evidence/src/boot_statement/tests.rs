@@ -2,7 +2,7 @@ use edgeward_identity::{Kind, Signer, SoftwareKey, SpiffeId, Tier};
 
 use super::*;
 use crate::appraise::tests::{fields, tpm_evidence};
-use crate::appraise::{Profile, appraise};
+use crate::appraise::{Logs, Profile, appraise};
 use crate::result::tests::{NOW, domain, keys, node, signed};
 use crate::result::{AttestationResult, ResultContext, ResultExpect, check_result};
 use crate::testing::{SoftwareTpm, sha256_selection};
@@ -21,7 +21,11 @@ impl Scene {
     fn new() -> Self {
         let mut tpm = SoftwareTpm::new();
         let evidence = tpm_evidence(&mut tpm, Tier::Virtual);
-        let appraisal = appraise(&evidence, &Profile::new(fields()).unwrap());
+        let appraisal = appraise(
+            &evidence,
+            &Profile::new(fields()).unwrap(),
+            &Logs::default(),
+        );
         let node = node("gw-1");
         let context = ResultContext {
             spiffe_id: &node,

@@ -5,7 +5,7 @@ use edgeward_identity::{Kind, SoftwareKey};
 
 use super::*;
 use crate::appraise::tests::{fields, software_evidence, tpm_evidence};
-use crate::appraise::{Mode, Profile, ProfileFields, appraise, appraise_without_profile};
+use crate::appraise::{Logs, Mode, Profile, ProfileFields, appraise, appraise_without_profile};
 use crate::testing::SoftwareTpm;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -41,7 +41,7 @@ pub(crate) fn keys() -> (SoftwareKey, KeySet) {
 }
 
 fn result_of(evidence: &VerifiedEvidence) -> AttestationResult {
-    let appraisal = appraise(evidence, &Profile::new(fields()).unwrap());
+    let appraisal = appraise(evidence, &Profile::new(fields()).unwrap(), &Logs::default());
     AttestationResult::new(evidence, &appraisal, &context(&node("gw-1"))).unwrap()
 }
 
@@ -66,14 +66,18 @@ fn no_result_is_made_of_failed_other_or_foreign_evidence() {
     let made = |evidence: &VerifiedEvidence, appraisal: &Appraisal, name: &str| {
         AttestationResult::new(evidence, appraisal, &context(&node(name)))
     };
-    let appraisal = appraise(&other, &profile);
+    let appraisal = appraise(&other, &profile, &Logs::default());
     let refused = made(&evidence, &appraisal, "gw-1");
     assert_eq!(refused.unwrap_err().code(), "result_other_evidence");
-    let appraisal = appraise(&evidence, &profile);
+    let appraisal = appraise(&evidence, &profile, &Logs::default());
     let refused = made(&evidence, &appraisal, "gw-2");
     assert_eq!(refused.unwrap_err().code(), "result_other_node");
     let listed = tpm_evidence(&mut SoftwareTpm::new(), Tier::Listed);
-    let refused = made(&listed, &appraise(&listed, &profile), "gw-1");
+    let refused = made(
+        &listed,
+        &appraise(&listed, &profile, &Logs::default()),
+        "gw-1",
+    );
     assert_eq!(refused.unwrap_err().code(), "result_appraisal_failed");
 }
 
@@ -196,7 +200,7 @@ fn a_checked_result_says_what_the_evidence_said() {
 fn without_a_tpm_or_a_profile_the_state_is_none() {
     let software = software_evidence();
     let made = |evidence: &VerifiedEvidence| {
-        let appraisal = appraise_without_profile(evidence);
+        let appraisal = appraise_without_profile(evidence, &Logs::default());
         AttestationResult::new(evidence, &appraisal, &context(&node("gw-1"))).unwrap()
     };
     assert_eq!(made(&software).state(), AttestationState::None);
@@ -205,7 +209,7 @@ fn without_a_tpm_or_a_profile_the_state_is_none() {
     // A profile that only watches does not make a machine without a TPM trusted.
     let mode = Mode::Monitor;
     let profile = Profile::new(ProfileFields { mode, ..fields() }).unwrap();
-    let appraisal = appraise(&software, &profile);
+    let appraisal = appraise(&software, &profile, &Logs::default());
     let result = AttestationResult::new(&software, &appraisal, &context(&node("gw-1"))).unwrap();
     assert_eq!(result.state(), AttestationState::None);
     assert_eq!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgeward_evidence::appraise::{Mode, ProfileFields, appraise};
+use edgeward_evidence::appraise::{Logs, Mode, ProfileFields, appraise};
 use edgeward_evidence::boot_statement::BootStatement;
 use edgeward_evidence::result::{AttestationResult, ResultContext};
 use edgeward_evidence::testing::{SoftwareTpm, sha256_selection};
@@ -105,6 +105,9 @@ impl Fleet {
             bank: PcrBank::Sha256,
             pcr: PCRS.into_iter().map(|pcr| (pcr, values(pcr))).collect(),
             firmware_deny: BTreeSet::new(),
+            secure_boot: None,
+            ima: None,
+            app_control: None,
             mode: Mode::Enforce,
         })
         .unwrap();
@@ -204,11 +207,15 @@ impl Fleet {
             issued: passed,
             deny_number: 0,
         };
-        AttestationResult::new(&evidence, &appraise(&evidence, &self.profile), &context)
-            .unwrap()
-            .sign(signer, node.number, passed.plus(MINUTE * 2000))
-            .unwrap()
-            .to_bytes()
+        AttestationResult::new(
+            &evidence,
+            &appraise(&evidence, &self.profile, &Logs::default()),
+            &context,
+        )
+        .unwrap()
+        .sign(signer, node.number, passed.plus(MINUTE * 2000))
+        .unwrap()
+        .to_bytes()
     }
 
     /// The peer of a finished handshake.
