@@ -53,6 +53,17 @@ pub enum Moment<'a> {
         svid_public: &'a [u8],
         secret: &'a ActivationSecret,
     },
+    /// A node whose certificate is gone comes back: the EK that it enrolled with speaks for it, not a token.
+    RecoverTpm {
+        node: &'a SpiffeId,
+        nonce: &'a Nonce,
+        exporter: &'a Exporter,
+        ek_digest: &'a Digest,
+        ak_name: &'a Name,
+        /// `TPMT_PUBLIC` of the new SVID key.
+        svid_public: &'a [u8],
+        secret: &'a ActivationSecret,
+    },
     /// A machine without a TPM enrols with a token.
     EnrolSoftware {
         token_id: &'a str,
@@ -129,6 +140,26 @@ impl Transcript<'_> {
                 b"enrol",
                 domain,
                 token_id.as_bytes(),
+                nonce.as_bytes(),
+                ek_digest.as_bytes(),
+                ak_name.as_bytes(),
+                svid_public,
+                boot_key,
+                secret.expose(),
+                exporter.as_bytes(),
+            ]),
+            Moment::RecoverTpm {
+                node,
+                nonce,
+                exporter,
+                ek_digest,
+                ak_name,
+                svid_public,
+                secret,
+            } => hash(&[
+                b"recover",
+                domain,
+                node.to_string().as_bytes(),
                 nonce.as_bytes(),
                 ek_digest.as_bytes(),
                 ak_name.as_bytes(),

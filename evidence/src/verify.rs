@@ -1,13 +1,14 @@
 //! Judging evidence. [`VerifiedEvidence`] has private fields and one maker, so that what needs evidence cannot be
 //! reached without it.
 //!
-//! Three ways lead here: [`verify_enrolment`] (Certify of the SVID key and Quote, both bound to the activated secret),
-//! [`verify_attestation`] (Quote; Certify, too, where the SVID key is renewed) and, for machines without a TPM,
+//! Four ways lead here: [`verify_enrolment`] and [`verify_recovery`] (Certify of the SVID key and Quote, both bound to the
+//! activated secret), [`verify_attestation`] (Quote; Certify, too, where the SVID key is renewed) and, for machines without a TPM,
 //! [`verify_software_enrolment`] and [`verify_software_attestation`] (possession of the SVID key and nothing else).
 
 pub mod certify;
 pub mod keys;
 pub mod quote;
+mod recover;
 pub mod refusal;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::transcript::{Exporter, Moment, Nonce, Transcript};
 
 pub use keys::{AttestationKey, KeyRefused, SvidKey};
 pub use quote::ClockRefused;
+pub use recover::{RecoverExpected, verify_recovery};
 pub use refusal::EvidenceRefused;
 
 /// An attested structure and its signature, as sent: `TPMS_ATTEST` and `TPMT_SIGNATURE`.
@@ -142,6 +144,9 @@ pub enum Subject {
     /// Whoever holds the token with this id.
     Token(String),
     Node(SpiffeId),
+    /// The node that stands on this EK, which has no certificate that it could speak with. Renews nothing: a
+    /// certificate on this evidence is a recovery, and counted as one.
+    Recovered(SpiffeId),
 }
 
 /// The TPM's side of verified evidence.

@@ -47,6 +47,18 @@ fn variants() -> Vec<(&'static str, Digest)> {
             },
         );
         push(
+            "recover",
+            Moment::RecoverTpm {
+                node: &nodes[pick(3)],
+                nonce,
+                exporter,
+                ek_digest,
+                ak_name,
+                svid_public,
+                secret: &secrets[pick(9)],
+            },
+        );
+        push(
             "enrol-software",
             Moment::EnrolSoftware {
                 token_id: tokens[pick(3)],
@@ -100,6 +112,7 @@ fn every_field_changes_the_qualifying_data_of_every_moment_that_has_it() {
     };
     // The unchanged one, and one for each field that the moment has.
     assert_eq!(different("enrol"), 10);
+    assert_eq!(different("recover"), 10);
     assert_eq!(different("attest"), 9);
     assert_eq!(different("enrol-software"), 7);
     assert_eq!(different("attest-software"), 7);
@@ -110,7 +123,7 @@ fn every_field_changes_the_qualifying_data_of_every_moment_that_has_it() {
 fn no_moment_can_be_taken_for_another() {
     let all = variants();
     let moments: BTreeSet<_> = all.iter().map(|(_, digest)| *digest).collect();
-    assert_eq!(moments.len(), 10 + 9 + 7 + 7 + 6);
+    assert_eq!(moments.len(), 10 + 10 + 9 + 7 + 7 + 6);
 }
 
 #[test]
