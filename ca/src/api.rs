@@ -23,12 +23,14 @@ use utoipa_axum::routes;
 
 use crate::access::guard::Guard;
 use crate::audit::{AuditLog, RecordFault};
+use crate::ek::EkTrust;
 use crate::keys::CloudKeys;
 use crate::store::{Store, StoreError};
 
 mod apikeys;
 mod audit;
 mod ekroots;
+mod eks;
 mod extract;
 mod nodes;
 mod operators;
@@ -43,12 +45,14 @@ mod tests;
 
 /// Largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Largest policy upload, in bytes.
-pub const MAX_POLICY_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Largest policy upload, in bytes: its lists of digests, and 8 MiB for its files and for JSON's quoting.
+pub const MAX_POLICY_BODY_BYTES: usize = edgeward_policy::source::MAX_LISTS_BYTES + 8 * 1024 * 1024;
 /// An answer must begin within this time.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Most policies that are compiled at a time.
 const MAX_COMPILING: usize = 2;
+/// Most policies that are being uploaded or checked at a time: what bounds the memory that they take.
+const MAX_UPLOADS: usize = 4;
 /// Most open answers with `follow=true`.
 const MAX_FOLLOWERS: usize = 64;
 
@@ -59,9 +63,11 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     pub keys: Arc<CloudKeys>,
     pub control: Arc<dyn Control>,
+    pub ek: Arc<EkTrust>,
     pub settings: Settings,
     cursor_key: CursorKey,
     compiling: Semaphore,
+    uploads: Semaphore,
     followers: Arc<Semaphore>,
 }
 
@@ -90,7 +96,6 @@ pub trait Control: Send + Sync {
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault>;
     /// Names of the nodes whose session is open.
     fn connected(&self) -> Vec<String>;
-    fn ek_roots(&self) -> Vec<views::EkRootView>;
 }
 
 /// Why [`Control`] did not do it.
@@ -169,6 +174,7 @@ impl Api {
         clock: Arc<dyn Clock>,
         keys: Arc<CloudKeys>,
         control: Arc<dyn Control>,
+        ek: Arc<EkTrust>,
         settings: Settings,
     ) -> Result<Arc<Self>, StoreError> {
         let cursor_key = CursorKey::new(&cursor_secret(&store).await?);
@@ -178,16 +184,18 @@ impl Api {
             clock,
             keys,
             control,
+            ek,
             settings,
             cursor_key,
             compiling: Semaphore::new(MAX_COMPILING),
+            uploads: Semaphore::new(MAX_UPLOADS),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
         }))
     }
 
     /// All routes, behind the table of callers.
     pub fn router(self: &Arc<Self>) -> Router {
-        let (router, document) = routes_and_document();
+        let (router, document) = routes_and_document(self);
         let json: Arc<str> = document
             .to_json()
             .expect("the document is made of strings and lists")
@@ -220,13 +228,17 @@ impl Api {
 /// The handlers' state.
 type Cloud = State<Arc<Api>>;
 
-fn routes_and_document() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     let policies = OpenApiRouter::new()
         .routes(routes!(policies::check))
         .routes(routes!(policies::apply, policies::history))
         .routes(routes!(policies::current))
         .routes(routes!(policies::show))
-        .layer(DefaultBodyLimit::max(MAX_POLICY_BODY_BYTES));
+        .layer(DefaultBodyLimit::max(MAX_POLICY_BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(
+            api.clone(),
+            one_of_few,
+        ));
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status::status))
         .routes(routes!(tokens::list, tokens::create))
@@ -242,7 +254,10 @@ fn routes_and_document() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(operators::revoke))
         .routes(routes!(apikeys::list, apikeys::create))
         .routes(routes!(apikeys::revoke))
-        .routes(routes!(ekroots::list))
+        .routes(routes!(ekroots::list, ekroots::import))
+        .routes(routes!(ekroots::remove))
+        .routes(routes!(eks::list, eks::put))
+        .routes(routes!(eks::remove))
         .merge(policies)
         .split_for_parts()
 }
@@ -253,6 +268,17 @@ fn openapi(json: &str) -> Response {
         json.to_owned(),
     )
         .into_response()
+}
+
+/// A policy's bytes are read only where there is room for them; callers wait for their turn until the deadline.
+async fn one_of_few(State(api): Cloud, request: Request, next: Next) -> Response {
+    if request.method() != axum::http::Method::POST {
+        return next.run(request).await;
+    }
+    match api.uploads.acquire().await {
+        Ok(_turn) => next.run(request).await,
+        Err(error) => problem::Problem::internal(&error).into_response(),
+    }
 }
 
 async fn no_route() -> problem::Problem {

@@ -12,6 +12,7 @@ mod audit;
 mod client;
 mod completions;
 pub mod context;
+mod ekroots;
 mod failure;
 mod nodes;
 mod operators;
@@ -135,9 +136,9 @@ pub enum Command {
     /// Keys for scripts that cannot hold a certificate
     #[command(subcommand, name = "apikey")]
     ApiKey(apikeys::Command),
-    /// Vendor roots that EK certificates are checked against
+    /// Which TPMs are believed: certificates of their makers, and single EKs
     #[command(subcommand, name = "ek-roots")]
-    EkRoots(status::EkRootsCommand),
+    EkRoots(ekroots::Command),
     /// Clouds you operate: add, choose, list
     #[command(subcommand)]
     Context(context::Command),
@@ -210,7 +211,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(session, command).await,
         Command::Operator(command) => operators::run(session, command).await,
         Command::ApiKey(command) => apikeys::run(session, command).await,
-        Command::EkRoots(command) => status::ek_roots(session, &command).await,
+        Command::EkRoots(command) => ekroots::run(session, command).await,
         Command::Context(command) => context::run(session, command),
         Command::Completions(arguments) => completions::run(session, &arguments),
     }

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 mod crowd;
 pub mod cut;
+pub mod ek;
 pub mod enrol;
 pub mod hub;
 pub mod issue;
@@ -20,3 +21,4 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod when;
+pub mod workload;

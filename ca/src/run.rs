@@ -19,11 +19,13 @@ use crate::api::{Api, Control, Settings};
 use crate::audit::{AuditLog, LaterWriter};
 use crate::config::Config;
 use crate::cut::NodeControl;
-use crate::enrol::{EnrolService, roots};
+use crate::ek::EkTrust;
+use crate::enrol::EnrolService;
 use crate::hub::{Hub, Parts};
 use crate::serve::{Connections, OnRefused, Server};
 use crate::session::SessionService;
 use crate::store::Store;
+use crate::workload::WorkloadService;
 
 pub mod first_start;
 mod upkeep;
@@ -91,7 +93,7 @@ pub async fn start(
     if let Some(policy) = first_start::policy(&store).await? {
         hub.set_policy(Arc::new(policy));
     }
-    let ek_roots = roots::Watched::load(&config.ek_roots)?;
+    let ek_trust = EkTrust::load(&config.ek_roots, store.clone()).await?;
     let control: Arc<dyn Control> = Arc::new(NodeControl::new(hub.clone()));
     let api = Api::new(
         store.clone(),
@@ -99,15 +101,17 @@ pub async fn start(
         clock.clone(),
         keys.clone(),
         control,
+        ek_trust.clone(),
         settings(&config),
     )
     .await?;
     let svid = upkeep::own_svid(&keys, &config.id, clock.now())?;
     let credentials = Credentials::new(&svid);
     let grpc = tonic::service::Routes::new(
-        EnrolService::new(hub.clone(), ek_roots.current()).into_server(),
+        EnrolService::new(hub.clone(), ek_trust.current()).into_server(),
     )
     .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
+    .add_service(WorkloadService::new(hub.clone()).into_server())
     .into_axum_router();
     let server = Server {
         credentials: credentials.clone(),
@@ -118,7 +122,7 @@ pub async fn start(
         rest: api.router(),
         on_refused: record_refused(audit.clone(), clock.clone()),
     };
-    tasks.spawn("ek-roots", ek_roots.run(token.clone()));
+    tasks.spawn("ek-roots", ek_trust.run(token.clone()));
     tasks.spawn("hub", hub.clone().run(token.clone()));
     tasks.spawn(
         "upkeep",

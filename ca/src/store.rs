@@ -33,11 +33,13 @@ pub mod apikeys;
 pub mod audit;
 mod database;
 pub mod deny;
+pub mod eks;
 pub mod evidence;
 mod follow;
 pub mod nodes;
 pub mod operators;
 pub mod policies;
+pub mod recoveries;
 pub mod results;
 #[cfg(test)]
 pub mod testing;

@@ -138,6 +138,7 @@ fn nothing_that_a_stranger_can_cause_orders_a_flush() {
 fn every_kind_has_its_stable_name_and_class() {
     let expected = "token.created must, token.revoked must, token.used must, token.refused should, \
         enrolment.begun may, enrolment.refused should, enrolment.issued must, enrolment.acknowledged must, \
+        ekroot.trusted must, ekroot.removed must, ek.listed must, ek.unlisted must, \
         node.approved must, node.quarantined must, node.released must, node.removed must, svid.issued must, \
         svid.renewed must, svid.denied must, denylist.raised must, session.opened should, session.closed should, \
         session.refused should, session.displaced must, attestation.passed should, attestation.failed must, \

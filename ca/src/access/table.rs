@@ -41,6 +41,8 @@ pub const ROUTES: &[Route] = &[
     // A machine that enrols has no identity yet; one that has must not become another.
     row("POST", "/edgeward.v1.Enrolment/Enrol", NOBODY_KNOWN),
     row("POST", "/edgeward.v1.Session/Attach", NODES),
+    row("POST", "/edgeward.v1.Workloads/IssueX509", NODES),
+    row("POST", "/edgeward.v1.Workloads/IssueJwt", NODES),
     row("GET", "/api/openapi.json", EVERYBODY),
     row("GET", "/api/v1/status", READERS),
     row("GET", "/api/v1/tokens", READERS),
@@ -66,6 +68,12 @@ pub const ROUTES: &[Route] = &[
     row("POST", "/api/v1/apikeys", ADMINS),
     row("DELETE", "/api/v1/apikeys/{name}", ADMINS),
     row("GET", "/api/v1/ek-roots", READERS),
+    // Whoever decides which TPMs are believed decides who can be a node.
+    row("POST", "/api/v1/ek-roots", ADMINS),
+    row("DELETE", "/api/v1/ek-roots/{fingerprint}", ADMINS),
+    row("GET", "/api/v1/eks", READERS),
+    row("POST", "/api/v1/eks", ADMINS),
+    row("DELETE", "/api/v1/eks/{list}/{digest}", ADMINS),
 ];
 
 impl Route {

@@ -19,9 +19,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Api, Control, ControlFault, Settings, views};
+use super::{Api, Control, ControlFault, Settings};
 use crate::access::{Class, Role};
 use crate::audit::AuditLog;
+use crate::ek::EkTrust;
 use crate::keys::CloudKeys;
 use crate::serve::Caller;
 use crate::store::operators::Operator;
@@ -94,10 +95,6 @@ impl Control for Recorder {
     fn connected(&self) -> Vec<String> {
         Vec::new()
     }
-
-    fn ek_roots(&self) -> Vec<views::EkRootView> {
-        Vec::new()
-    }
 }
 
 impl Recorder {
@@ -129,12 +126,16 @@ impl Bench {
             token_uses: 1,
             approval: false,
         };
+        let ek = EkTrust::load(&folder.path().join("ek-roots"), (*store).clone())
+            .await
+            .unwrap();
         let api = Api::new(
             (*store).clone(),
             Arc::new(audit),
             Arc::new(SystemClock),
             Arc::new(keys),
             control.clone(),
+            ek,
             settings,
         )
         .await

@@ -1,21 +1,12 @@
-//! `edgeward status` and `edgeward ek-roots`.
+//! `edgeward status`.
 
 use std::collections::BTreeMap;
 
-use clap::Subcommand;
 use edgeward_runtime::screen::Table;
 
 use super::progress::watch;
 use super::{Failure, Session};
-use crate::api::Items;
-use crate::api::views::{EkRootView, StatusView};
-
-/// `edgeward ek-roots`.
-#[derive(Debug, Subcommand)]
-pub enum EkRootsCommand {
-    /// List the roots and the tier that each proves
-    List,
-}
+use crate::api::views::StatusView;
 
 pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     let client = session.client()?;
@@ -26,30 +17,6 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
     )
     .await?;
     session.screen.tabulate(&status, table);
-    Ok(())
-}
-
-pub(super) async fn ek_roots(session: &Session, command: &EkRootsCommand) -> Result<(), Failure> {
-    let EkRootsCommand::List = command;
-    let client = session.client()?;
-    let list: Items<EkRootView> = watch(
-        &session.screen,
-        "listing roots",
-        client.get("/api/v1/ek-roots"),
-    )
-    .await?;
-    session.screen.tabulate(&list.items, |roots| {
-        let mut table = Table::new(&["NAME", "TIER", "EXPIRES", "SHA-256"]);
-        for root in roots {
-            table.row([
-                root.name.clone(),
-                root.tier.clone(),
-                root.expires.to_string(),
-                root.fingerprint.clone(),
-            ]);
-        }
-        table
-    });
     Ok(())
 }
 

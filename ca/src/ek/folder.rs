@@ -1,26 +1,17 @@
-//! The EK trust store on disk: `<dir>/<tier>/*.pem|*.der|*.crt`, `<dir>/listed.txt` and `<dir>/denied.txt` (one SHA-256
-//! of an EK's public area in a line, `#` begins a comment).
+//! The half of the EK trust store that is files: `<dir>/<tier>/*.pem|*.der|*.crt|*.cer`, `<dir>/listed.txt` and
+//! `<dir>/denied.txt` (one SHA-256 of an EK's public area in a line, `#` begins a comment).
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
-use edgeward_evidence::ek::roots::{MAX_FILE_BYTES, MAX_ROOTS, RefusedFile};
-use edgeward_evidence::ek::{EkFile, EkLists, Terms};
-use edgeward_evidence::{Digest, EkRoots};
-use edgeward_identity::{Tier, Timestamp};
-use ring::digest::{SHA256, digest};
-use tokio_util::sync::CancellationToken;
+use edgeward_evidence::Digest;
+use edgeward_evidence::ek::EkLists;
+use edgeward_evidence::ek::roots::{MAX_FILE_BYTES, MAX_ROOTS};
+use edgeward_identity::Tier;
 
-use crate::api::views::EkRootView;
-use crate::when::When;
-
-/// How often the folder is looked at.
-pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Largest list of digests, in bytes.
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -41,67 +32,49 @@ pub enum RootsFault {
     Digest { path: PathBuf, line: usize },
 }
 
-/// The trust store as it is on disk, read again when a file changes.
-#[derive(Debug)]
-pub struct Watched {
-    folder: PathBuf,
-    seen: Vec<Seen>,
-    current: Arc<ArcSwap<EkRoots>>,
-}
-
 /// A file and what tells that it has changed.
-type Seen = (PathBuf, u64, Option<SystemTime>);
+pub(super) type Seen = (PathBuf, u64, Option<SystemTime>);
 
-impl Watched {
-    /// A folder that cannot be read stops the start.
-    pub fn load(folder: &Path) -> Result<Self, RootsFault> {
-        let seen = seen(folder)?;
-        let roots = load_and_tell(folder)?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            seen,
-            current: Arc::new(ArcSwap::from_pointee(roots)),
-        })
-    }
-
-    pub fn current(&self) -> Arc<ArcSwap<EkRoots>> {
-        self.current.clone()
-    }
-
-    /// Looks every [`LOOK_EVERY`] until `stop`. What cannot be read leaves what was there before.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if let Err(fault) = self.look() {
-                tracing::error!(%fault, "ek trust store cannot be read: the one before stays");
-            }
-        }
-    }
-
-    fn look(&mut self) -> Result<(), RootsFault> {
-        let now = seen(&self.folder)?;
-        if now == self.seen {
-            return Ok(());
-        }
-        self.seen = now;
-        self.current.store(Arc::new(load_and_tell(&self.folder)?));
-        tracing::info!("ek trust store read again");
-        Ok(())
-    }
+/// A file of certificates as it lies there.
+#[derive(Clone, Debug)]
+pub(super) struct OnDisk {
+    pub(super) tier: Tier,
+    /// `<tier>/<file name>`.
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
 }
 
-fn load_and_tell(folder: &Path) -> Result<EkRoots, RootsFault> {
-    let (roots, refused) = load(folder)?;
-    for refused in refused {
-        tracing::warn!(%refused, "left out of the ek trust store");
+/// Reads the certificates. A folder that is not there holds none: then no EK leads anywhere by it.
+pub(super) fn certificates(folder: &Path) -> Result<Vec<OnDisk>, RootsFault> {
+    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
+    let mut files = Vec::new();
+    for tier in [Tier::Hardware, Tier::Listed, Tier::Virtual] {
+        for path in sorted_files(&folder.join(tier.as_str()))? {
+            if files.len() >= MAX_ROOTS {
+                return Err(RootsFault::TooMany { path });
+            }
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            files.push(OnDisk {
+                tier,
+                name: format!("{tier}/{name}"),
+                bytes: read(&path, limit)?,
+            });
+        }
     }
-    Ok(roots)
+    Ok(files)
 }
 
-fn seen(folder: &Path) -> Result<Vec<Seen>, RootsFault> {
+/// Reads the lists of EKs.
+pub(super) fn lists(folder: &Path) -> Result<EkLists, RootsFault> {
+    Ok(EkLists {
+        listed: digests(&folder.join("listed.txt"))?,
+        denied: digests(&folder.join("denied.txt"))?,
+        sets_in_any_order: BTreeSet::new(),
+    })
+}
+
+/// What tells whether anything in the folder has changed.
+pub(super) fn seen(folder: &Path) -> Result<Vec<Seen>, RootsFault> {
     let mut paths = vec![folder.join("listed.txt"), folder.join("denied.txt")];
     for tier in [Tier::Hardware, Tier::Listed, Tier::Virtual] {
         paths.extend(sorted_files(&folder.join(tier.as_str()))?);
@@ -113,79 +86,6 @@ fn seen(folder: &Path) -> Result<Vec<Seen>, RootsFault> {
             Some((path, about.len(), about.modified().ok()))
         })
         .collect())
-}
-
-/// Reads the folder. A folder that is not there holds nothing: then no EK leads anywhere. Files that are not what they
-/// should be are named and left out.
-pub fn load(folder: &Path) -> Result<(EkRoots, Vec<RefusedFile>), RootsFault> {
-    let mut files: Vec<(Tier, String, Vec<u8>)> = Vec::new();
-    for tier in [Tier::Hardware, Tier::Listed, Tier::Virtual] {
-        let tier_folder = folder.join(tier.as_str());
-        for path in sorted_files(&tier_folder)? {
-            if files.len() >= MAX_ROOTS {
-                return Err(RootsFault::TooMany { path });
-            }
-            let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
-            let name = format!(
-                "{tier}/{}",
-                path.file_name().unwrap_or_default().to_string_lossy()
-            );
-            files.push((tier, name, read(&path, limit)?));
-        }
-    }
-    let files: Vec<EkFile<'_>> = files
-        .iter()
-        .map(|(tier, name, bytes)| EkFile {
-            tier: *tier,
-            name,
-            bytes,
-            terms: Terms::default(),
-        })
-        .collect();
-    let listed = digests(&folder.join("listed.txt"))?;
-    let denied = digests(&folder.join("denied.txt"))?;
-    Ok(EkRoots::load(
-        &files,
-        EkLists {
-            listed,
-            denied,
-            ..EkLists::default()
-        },
-    ))
-}
-
-/// The certificates in the folder as operators are shown them.
-pub fn views(folder: &Path) -> Result<Vec<EkRootView>, RootsFault> {
-    let mut views = Vec::new();
-    for tier in [Tier::Hardware, Tier::Listed, Tier::Virtual] {
-        for path in sorted_files(&folder.join(tier.as_str()))? {
-            let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
-            for der in certificates_of(&read(&path, limit)?) {
-                let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else {
-                    continue;
-                };
-                let ends = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-                views.push(EkRootView {
-                    name: parsed.subject().to_string().chars().take(256).collect(),
-                    tier: tier.as_str().to_owned(),
-                    fingerprint: hex::encode(digest(&SHA256, &der)),
-                    expires: When(Timestamp::from_secs(ends)),
-                });
-            }
-        }
-    }
-    Ok(views)
-}
-
-fn certificates_of(bytes: &[u8]) -> Vec<Vec<u8>> {
-    match pem::parse_many(bytes) {
-        Ok(documents) if !documents.is_empty() => documents
-            .into_iter()
-            .filter(|document| document.tag() == "CERTIFICATE")
-            .map(pem::Pem::into_contents)
-            .collect(),
-        Ok(_) | Err(_) => vec![bytes.to_vec()],
-    }
 }
 
 fn sorted_files(folder: &Path) -> Result<Vec<PathBuf>, RootsFault> {
@@ -264,41 +164,15 @@ mod tests {
         )
         .unwrap();
         assert!(matches!(
-            load(folder.path()),
+            lists(folder.path()),
             Err(RootsFault::Digest { line: 3, .. })
         ));
     }
 
     #[test]
     fn a_folder_that_is_not_there_roots_nothing() {
-        let (_, refused) = load(Path::new("/nonexistent/ek-roots")).unwrap();
-        assert!(refused.is_empty());
-    }
-
-    #[test]
-    fn a_change_is_read_again_and_a_bad_one_leaves_what_was_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let list = folder.path().join("listed.txt");
-        let mut watched = Watched::load(folder.path()).unwrap();
-        let first = watched.current.load_full();
-        fs::write(&list, "ab".repeat(32)).unwrap();
-        watched.look().unwrap();
-        let second = watched.current.load_full();
-        assert!(!Arc::ptr_eq(&first, &second));
-        watched.look().unwrap();
-        fs::write(&list, "nonsense").unwrap();
-        assert!(watched.look().is_err());
-        assert!(Arc::ptr_eq(&second, &watched.current.load_full()));
-    }
-
-    #[test]
-    fn a_file_that_holds_no_certificate_is_named_and_left_out() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("virtual")).unwrap();
-        fs::write(folder.path().join("virtual/local.pem"), "nothing").unwrap();
-        fs::write(folder.path().join("virtual/readme.txt"), "nothing").unwrap();
-        let (_, refused) = load(folder.path()).unwrap();
-        assert_eq!(refused.len(), 1);
-        assert_eq!(refused[0].name, "virtual/local.pem");
+        let folder = Path::new("/nonexistent/ek-roots");
+        assert!(certificates(folder).unwrap().is_empty());
+        assert_eq!(lists(folder).unwrap(), EkLists::default());
     }
 }
