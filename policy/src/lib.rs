@@ -10,6 +10,7 @@ pub mod compile;
 pub mod decision;
 pub mod diagnostic;
 pub mod digests;
+pub mod edit;
 pub mod engine;
 pub mod filter;
 pub mod fleet;

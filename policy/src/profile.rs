@@ -126,12 +126,9 @@ impl AppControl {
 }
 
 impl Profile {
-    /// Whether it compares anything that evidence shows of the machine beyond its TPM's tier and firmware.
+    /// Whether it compares anything that a TPM signs beyond its own firmware. What an agent says of itself does not count.
     pub fn compares(&self) -> bool {
-        !self.pcrs.is_empty()
-            || self.secure_boot.is_some()
-            || self.ima.is_some()
-            || self.app_control.is_some()
+        !self.pcrs.is_empty() || self.secure_boot.is_some() || self.ima.is_some()
     }
 
     /// SHA-256 over the profile's JSON: what an attestation result names.

@@ -101,8 +101,9 @@ fn checks_something(
     ima: bool,
 ) -> Option<()> {
     let compares = profile.compares() || ima;
+    let asks = compares || profile.app_control.is_some();
     let only_software = profile.tiers == [Tier::Software];
-    let (message, help) = match (compares, only_software) {
+    let (message, help) = match (if only_software { asks } else { compares }, only_software) {
         (false, false) => (
             "checks nothing of what was booted",
             "name at least one PCR: pcr = { 7 = [\"sha256:…\"] }, or secure_boot, or ima",

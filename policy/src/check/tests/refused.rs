@@ -461,7 +461,12 @@ fn a_rule_s_profile_must_be_known_and_one_that_its_sources_measure_by() {
 #[test]
 fn a_profile_that_checks_nothing_is_refused() {
     let pcr = "pcr = { 7 = [\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"] }\n";
-    for with in ["", "pcr = {}\n", "firmware_deny = [\"0x1\"]\n"] {
+    for with in [
+        "",
+        "pcr = {}\n",
+        "firmware_deny = [\"0x1\"]\n",
+        "app_control = \"kernel\"\n",
+    ] {
         let case = base_with(pcr, with).replacen("[profile.gateway]", "[profile.§gateway]", 1);
         assert_refused(&case, Code::ChecksNothing);
     }

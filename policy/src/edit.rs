@@ -1,0 +1,211 @@
+//! Adding to policy files without touching the rest of them: comments, order and layout stay as their owner wrote them.
+//! What comes of it is a proposal for people to read; nothing here applies anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::source::{Lines, MAX_FILE_BYTES};
+
+/// Lines of context around a change, as `diff -u` has them.
+const CONTEXT: usize = 3;
+/// Longest line of a policy file that is shown in a difference, in bytes: a set of PCR values may be long.
+const MAX_ADDED: usize = 1_000;
+
+/// Why nothing was added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditRefused {
+    #[error("file is larger than the limit in bytes: {MAX_FILE_BYTES}")]
+    TooLarge,
+    #[error("file is not TOML: {0}")]
+    Syntax(String),
+    #[error("file does not say which values of pcr {pcr} profile `{profile}` accepts")]
+    NotHere { profile: String, pcr: u8 },
+    #[error("more values than the limit of {MAX_ADDED}")]
+    TooMany,
+}
+
+/// A file with values added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edited {
+    pub text: String,
+    /// In unified format, with `a/` and `b/` before the path; empty where nothing changed.
+    pub diff: String,
+}
+
+/// Adds values (`sha256:…`) to the sets that a profile accepts, each beside those that are there.
+pub fn add_pcr_values(
+    path: &str,
+    text: &str,
+    profile: &str,
+    values: &BTreeMap<u8, BTreeSet<String>>,
+) -> Result<Edited, EditRefused> {
+    if text.len() > MAX_FILE_BYTES {
+        return Err(EditRefused::TooLarge);
+    }
+    if values.values().map(BTreeSet::len).sum::<usize>() > MAX_ADDED {
+        return Err(EditRefused::TooMany);
+    }
+    let document = DeTable::parse(text).map_err(|error| EditRefused::Syntax(error.to_string()))?;
+    let mut insertions = BTreeMap::new();
+    for (pcr, values) in values {
+        let not_here = || EditRefused::NotHere {
+            profile: profile.to_owned(),
+            pcr: *pcr,
+        };
+        let array = set_of(document.get_ref(), profile, *pcr).ok_or_else(not_here)?;
+        let last = array.last().ok_or_else(not_here)?.span();
+        let new: Vec<&String> = values
+            .iter()
+            .filter(|value| !array.iter().any(|item| is(item, value)))
+            .collect();
+        if !new.is_empty() {
+            insertions.extend(after(text, last, &new));
+        }
+    }
+    Ok(insert(path, text, &insertions))
+}
+
+/// `profile.<name>.pcr.<index>`, which is never empty.
+fn set_of<'t>(
+    document: &'t DeTable<'t>,
+    profile: &str,
+    pcr: u8,
+) -> Option<&'t [Spanned<DeValue<'t>>]> {
+    let inner = |table: &'t DeTable<'t>, key: &str| match table.get(key)?.get_ref() {
+        DeValue::Table(inner) => Some(inner),
+        _ => None,
+    };
+    let pcrs = inner(inner(inner(document, "profile")?, profile)?, "pcr")?;
+    match pcrs.get(pcr.to_string().as_str())?.get_ref() {
+        DeValue::Array(array) => Some(array.as_ref()),
+        _ => None,
+    }
+}
+
+fn is(item: &Spanned<DeValue<'_>>, value: &str) -> bool {
+    matches!(item.get_ref(), DeValue::String(text) if text.eq_ignore_ascii_case(value))
+}
+
+/// Where values go that follow the last one: beside it, or on lines of their own where that one has its own. Then its
+/// comment stays with it.
+fn after(text: &str, last: Range<usize>, new: &[&String]) -> Vec<(usize, String)> {
+    let before = text.get(..last.start).unwrap_or("");
+    let indentation = before.rsplit('\n').next().unwrap_or("");
+    let line = text.get(last.end..).unwrap_or("").split('\n').next();
+    let line = line.unwrap_or("").trim_end_matches('\r');
+    let rest = line.trim_start();
+    let (comma, rest) = match rest.strip_prefix(',') {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, rest),
+    };
+    let own_line = indentation.trim().is_empty() && (rest.is_empty() || rest.starts_with('#'));
+    if !own_line {
+        let added = new.iter().map(|value| format!(", \"{value}\"")).collect();
+        return vec![(last.end, added)];
+    }
+    let lines: Vec<String> = new
+        .iter()
+        .map(|value| format!("\n{indentation}\"{value}\""))
+        .collect();
+    let end = last.end + line.len();
+    match (comma, end == last.end) {
+        (true, _) => vec![(end, format!("{},", lines.join(",")))],
+        (false, true) => vec![(end, format!(",{}", lines.join(",")))],
+        (false, false) => vec![(last.end, ",".to_owned()), (end, lines.join(","))],
+    }
+}
+
+fn insert(path: &str, text: &str, insertions: &BTreeMap<usize, String>) -> Edited {
+    let lines = Lines::new(text);
+    let mut changed = text.to_owned();
+    let mut by_line: BTreeMap<usize, Vec<(usize, &str)>> = BTreeMap::new();
+    for (offset, added) in insertions.iter().rev() {
+        changed.insert_str(*offset, added);
+        let line = lines.place(0, *offset).line;
+        by_line.entry(line).or_default().push((*offset, added));
+    }
+    let replaced = by_line
+        .into_iter()
+        .map(|(line, added)| (line, replaced_line(text, added)))
+        .collect();
+    Edited {
+        diff: unified(path, text, &replaced),
+        text: changed,
+    }
+}
+
+/// The lines that stand in place of one, with all that was inserted into it. `added` goes from its end to its beginning.
+fn replaced_line(text: &str, added: Vec<(usize, &str)>) -> Vec<String> {
+    let offset = added.first().map_or(0, |(offset, _)| *offset);
+    let start = text.get(..offset).and_then(|text| text.rfind('\n'));
+    let start = start.map_or(0, |at| at + 1);
+    let rest = text.get(start..).unwrap_or("");
+    let mut line = rest.split('\n').next().unwrap_or("").to_owned();
+    for (offset, added) in added {
+        line.insert_str(offset - start, added);
+    }
+    line.split('\n').map(str::to_owned).collect()
+}
+
+/// Line numbers from 1, each with the lines that come in its place.
+fn unified(path: &str, text: &str, replaced: &BTreeMap<usize, Vec<String>>) -> String {
+    if replaced.is_empty() {
+        return String::new();
+    }
+    let old: Vec<&str> = text.split('\n').collect();
+    // What follows the last line break is no line.
+    let count = old.len() - usize::from(old.last() == Some(&""));
+    let mut out = format!("--- a/{path}\n+++ b/{path}\n");
+    let mut grown = 0;
+    for hunk in hunks(replaced.keys().copied(), count) {
+        let mut body = String::new();
+        let (mut before, mut after) = (0, 0);
+        for number in hunk.clone() {
+            let line = old.get(number - 1).copied().unwrap_or("");
+            match replaced.get(&number) {
+                None => body.push_str(&format!(" {line}\n")),
+                Some(new) => {
+                    body.push_str(&format!("-{line}\n"));
+                    body.push_str(&last_without_break(number, count, text));
+                    for line in new {
+                        body.push_str(&format!("+{line}\n"));
+                    }
+                    body.push_str(&last_without_break(number, count, text));
+                }
+            }
+            before += 1;
+            after += replaced.get(&number).map_or(1, Vec::len);
+        }
+        let (from, to) = (hunk.start, hunk.start + grown);
+        out.push_str(&format!("@@ -{from},{before} +{to},{after} @@\n{body}"));
+        grown += after - before;
+    }
+    out
+}
+
+fn last_without_break(number: usize, count: usize, text: &str) -> String {
+    match number == count && !text.ends_with('\n') {
+        true => "\\ No newline at end of file\n".to_owned(),
+        false => String::new(),
+    }
+}
+
+/// Ranges of lines around the changed ones, merged where they touch.
+fn hunks(changed: impl Iterator<Item = usize>, count: usize) -> Vec<Range<usize>> {
+    let mut hunks: Vec<Range<usize>> = Vec::new();
+    for number in changed {
+        let start = number.saturating_sub(CONTEXT).max(1);
+        let end = (number + CONTEXT).min(count) + 1;
+        match hunks.last_mut() {
+            Some(last) if start <= last.end => last.end = end,
+            _ => hunks.push(start..end),
+        }
+    }
+    hunks
+}
+
+#[cfg(test)]
+mod tests;
