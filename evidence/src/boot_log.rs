@@ -41,6 +41,14 @@ pub const MAX_BOOT_LOG_EVENTS: usize = 8192;
 /// Most PCR banks that a log may have digests for.
 pub const MAX_BOOT_LOG_BANKS: usize = 8;
 
+/// Banks in the order in which people are shown them.
+const SHOWN_FIRST: [HashAlg; 4] = [
+    HashAlg::Sha256,
+    HashAlg::Sha384,
+    HashAlg::Sha512,
+    HashAlg::Sha1,
+];
+
 /// A log that parses. Nothing in it is judged yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootLog {
@@ -88,15 +96,10 @@ impl BootLog {
 
     /// The bank that people are shown: SHA-256 where there is one.
     pub fn shown_bank(&self) -> HashAlg {
-        [
-            HashAlg::Sha256,
-            HashAlg::Sha384,
-            HashAlg::Sha512,
-            HashAlg::Sha1,
-        ]
-        .into_iter()
-        .find(|shown| self.banks().any(|bank| bank == *shown))
-        .unwrap_or(HashAlg::Sha1)
+        SHOWN_FIRST
+            .into_iter()
+            .find(|shown| self.banks().any(|bank| bank == *shown))
+            .unwrap_or(HashAlg::Sha1)
     }
 
     /// The locality at which the TPM was started (0 where the log does not say): the last byte of PCR 0 at reset.

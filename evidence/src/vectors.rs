@@ -294,19 +294,19 @@ fn collect(folder: &std::path::Path, files: &mut Vec<Vec<u8>>) {
     }
 }
 
-fn base64(value: &serde_json::Value) -> Vec<u8> {
+pub(crate) fn base64(value: &serde_json::Value) -> Vec<u8> {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD
         .decode(value.as_str().unwrap())
         .unwrap()
 }
 
-fn field<'a>(fields: &[(u64, &'a [u8])], number: u64) -> &'a [u8] {
+pub(crate) fn field<'a>(fields: &[(u64, &'a [u8])], number: u64) -> &'a [u8] {
     fields.iter().find(|(found, _)| *found == number).unwrap().1
 }
 
 /// Length-delimited fields of a protobuf message; integers are skipped.
-fn protobuf(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
+pub(crate) fn protobuf(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     fn varint(bytes: &mut &[u8]) -> u64 {
         let mut value = 0;
         for shift in (0..64).step_by(7) {

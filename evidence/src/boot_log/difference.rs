@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
-use super::{BootLog, EventView};
+use super::{BootLog, EventView, SHOWN_FIRST};
 use crate::tpm::HashAlg;
 use crate::tpm::pcr::PCR_COUNT;
 
@@ -33,9 +33,9 @@ pub enum ChangeKind {
 }
 
 /// All changes, by PCR and then in the order of the boot. Both logs are compared in one bank: SHA-256 where both have
-/// it. Events count as the same if type and digest are; what else a log says about them is not evidence.
+/// it; without a common one nothing is the same. Events count as the same if type and digest are; what else a log says about them is not evidence.
 pub fn difference(before: &BootLog, after: &BootLog) -> Vec<Change> {
-    let bank = bank_of(before, after);
+    let bank = common_bank(before, after);
     (0..PCR_COUNT)
         .flat_map(|pcr| {
             let (old, new) = (events(before, pcr), events(after, pcr));
@@ -45,13 +45,11 @@ pub fn difference(before: &BootLog, after: &BootLog) -> Vec<Change> {
         .collect()
 }
 
-fn bank_of(before: &BootLog, after: &BootLog) -> HashAlg {
-    [HashAlg::Sha256, HashAlg::Sha384, HashAlg::Sha512]
+fn common_bank(before: &BootLog, after: &BootLog) -> Option<HashAlg> {
+    let has = |log: &BootLog, wanted| log.banks().any(|bank| bank == wanted);
+    SHOWN_FIRST
         .into_iter()
-        .find(|bank| {
-            before.banks().any(|one| one == *bank) && after.banks().any(|one| one == *bank)
-        })
-        .unwrap_or(HashAlg::Sha1)
+        .find(|bank| has(before, *bank) && has(after, *bank))
 }
 
 fn events(log: &BootLog, pcr: u8) -> Vec<Event<'_>> {
@@ -60,15 +58,15 @@ fn events(log: &BootLog, pcr: u8) -> Vec<Event<'_>> {
         .collect()
 }
 
-fn same(old: &Event<'_>, new: &Event<'_>, bank: HashAlg) -> bool {
-    old.kind() == new.kind() && old.digest(bank) == new.digest(bank)
+fn same(old: &Event<'_>, new: &Event<'_>, bank: Option<HashAlg>) -> bool {
+    bank.is_some_and(|bank| old.kind() == new.kind() && old.digest(bank) == new.digest(bank))
 }
 
 /// A stretch in which nothing is the same: what went and what came.
 type Run<'a> = (Vec<Event<'a>>, Vec<Event<'a>>);
 
 /// Longest common subsequence, after the same beginning and the same end are cut away.
-fn align<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: HashAlg) -> Vec<Run<'a>> {
+fn align<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: Option<HashAlg>) -> Vec<Run<'a>> {
     let pairs = old.iter().zip(new);
     let head = pairs.take_while(|(a, b)| same(a, b, bank)).count();
     let (old, new) = (
@@ -87,7 +85,7 @@ fn align<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: HashAlg) -> Vec<Run<'a>
     common(old, new, bank)
 }
 
-fn common<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: HashAlg) -> Vec<Run<'a>> {
+fn common<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: Option<HashAlg>) -> Vec<Run<'a>> {
     // lengths[i][j]: longest common subsequence of old[i..] and new[j..].
     let mut lengths = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
     let at = |lengths: &[Vec<u32>], i: usize, j: usize| {
@@ -135,40 +133,47 @@ fn common<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: HashAlg) -> Vec<Run<'a
 }
 
 /// Within a run, an event that went and the next one of its type that came are one change.
-fn changes(pcr: u8, runs: Vec<Run<'_>>, bank: HashAlg) -> Vec<Change> {
+fn changes(pcr: u8, runs: Vec<Run<'_>>, bank: Option<HashAlg>) -> Vec<Change> {
     let mut all = Vec::new();
     for (gone, came) in runs {
-        let mut came = came.into_iter().peekable();
-        let mut waiting = Vec::new();
+        let mut came = came.as_slice();
         for old in gone {
-            // Keeps the order: what came before its partner is told first.
-            let partner = came.clone().position(|new| new.kind() == old.kind());
-            let Some(partner) = partner else {
-                waiting.push(change(pcr, Some(old), None, bank));
-                continue;
+            let partner = came.iter().position(|new| new.kind() == old.kind());
+            let at = partner.unwrap_or(0);
+            let (first, rest) = came.split_at_checked(at).unwrap_or_default();
+            // Keeps the order of the boot: what came before the partner is told first.
+            all.extend(first.iter().map(|new| change(pcr, None, Some(*new), bank)));
+            let (new, rest) = match (partner, rest.split_first()) {
+                (Some(_), Some((new, rest))) => (Some(*new), rest),
+                _ => (None, rest),
             };
-            all.append(&mut waiting);
-            for new in came.by_ref().take(partner) {
-                all.push(change(pcr, None, Some(new), bank));
-            }
-            all.push(change(pcr, Some(old), came.next(), bank));
+            all.push(change(pcr, Some(old), new, bank));
+            came = rest;
         }
-        all.append(&mut waiting);
-        all.extend(came.map(|new| change(pcr, None, Some(new), bank)));
+        all.extend(came.iter().map(|new| change(pcr, None, Some(*new), bank)));
     }
     all
 }
 
-fn change(pcr: u8, before: Option<Event<'_>>, after: Option<Event<'_>>, bank: HashAlg) -> Change {
+fn change(
+    pcr: u8,
+    before: Option<Event<'_>>,
+    after: Option<Event<'_>>,
+    bank: Option<HashAlg>,
+) -> Change {
     let kind = match (&before, &after) {
         (Some(_), Some(_)) => ChangeKind::Changed,
         (Some(_), None) => ChangeKind::Removed,
         _ => ChangeKind::Added,
     };
+    let view = |event: Event<'_>| {
+        let bank = bank.unwrap_or_else(|| event.log().shown_bank());
+        event.describe(bank)
+    };
     Change {
         pcr,
         kind,
-        before: before.map(|event| event.describe(bank)),
-        after: after.map(|event| event.describe(bank)),
+        before: before.map(view),
+        after: after.map(view),
     }
 }

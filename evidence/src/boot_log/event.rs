@@ -177,6 +177,10 @@ impl<'a> Event<'a> {
             .is_some_and(|digest| digest == ring::digest::digest(bank.ring(), bytes).as_ref())
     }
 
+    pub(super) fn log(&self) -> &'a BootLog {
+        self.log
+    }
+
     fn part(&self, (from, to): (usize, usize)) -> &'a [u8] {
         self.log.bytes.get(from..to).unwrap_or_default()
     }

@@ -74,7 +74,9 @@ pub(super) fn text_of(event: &Event<'_>, bank: HashAlg) -> (Covered, String) {
             return (covered, text::ascii(measured));
         }
     }
-    if event.covers(bank, data) || event.covers(bank, without_zero) {
+    // systemd-stub measures a section's name in ASCII, and logs it in UTF-16.
+    let narrow: Vec<u8> = data.iter().step_by(2).copied().collect();
+    if event.covers(bank, data) || event.covers(bank, without_zero) || event.covers(bank, &narrow) {
         // systemd-stub measures command lines, and nothing else, into PCR 12.
         let covered = match (event.pcr(), event.kind()) {
             (Some(12), EventType::IPL) => Covered::KernelCommandLine,

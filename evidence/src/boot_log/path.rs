@@ -26,7 +26,8 @@ pub struct Application {
 }
 
 impl BootPath {
-    /// In the order in which they were loaded. Programs that came later may have appended to it, never taken away.
+    /// In the order in which they were loaded. A false log can add to them (what came later, or an action called an
+    /// image), never take one away: lists of what is allowed hold, lists of what is denied hold, order and count do not.
     pub fn applications(&self) -> &[Application] {
         &self.applications
     }
