@@ -75,6 +75,7 @@ impl Bench {
             ak: &ak,
             svid: &svid,
             selection: &self.selection,
+            known_pcrs: None,
             last,
         };
         measure("attestations verified (one quote)", || {

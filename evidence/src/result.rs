@@ -1,45 +1,53 @@
 //! Attestation results (RFC 9334): what the cloud says about a node after appraising its evidence, signed for the
 //! purpose `results` and checked by every peer. A result counts only beside the leaf whose key it names.
+//!
+//! On the wire it is an EAR (draft-ietf-rats-ear), a JWT in compact form (RFC 7519) signed with ES256, which anybody
+//! with the key can read. Claims: `claims.rs`, and for people `docs/attestation-results.md`.
 
-use edgeward_identity::signed::{EVERYBODY, Expect, Header, KeySet, Unacceptable};
+mod claims;
+
+use edgeward_identity::jws::{self, BadJws, Compact};
+use edgeward_identity::signed::{KeySet, Unacceptable};
 use edgeward_identity::{
-    AttestationState, PublicKey, Purpose, SignError, SignedObject, Signer, SpiffeId, SpkiHash,
-    Tier, Timestamp, TrustDomain,
+    AttestationState, PublicKey, Purpose, SignError, Signer, SpiffeId, SpkiHash, Tier, Timestamp,
+    TrustDomain,
 };
-use serde::{Deserialize, Serialize};
 
-use crate::appraise::{Appraisal, ProfileRef};
+use crate::appraise::{Appraisal, LOG_PENDING, ProfileRef, STATED_BY_DEFAULT};
 use crate::digest::Digest;
-use crate::tpm::{Name, PcrSelection};
-use crate::verify::{AttestationKey, Subject, VerifiedEvidence};
+use crate::tpm::PcrSelection;
+use crate::verify::{AttestationKey, Subject, TpmFacts, VerifiedEvidence};
 
-/// Largest signed result accepted, in bytes.
+use claims::{Claims, TrustVector};
+
+/// Largest signed result accepted, in bytes. With a P-256 AK and usual names one has 1.4 kB.
 pub const MAX_RESULT_BYTES: usize = 8 * 1024;
+/// How far ahead of the reader's clock a result may say it was issued: clocks of peers differ.
+pub const MAX_AHEAD: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// What is said about a node. Made from evidence and its appraisal; read through [`CheckedResult`] elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttestationResult {
     spiffe_id: SpiffeId,
     svid_spki: SpkiHash,
     boot_key: PublicKey,
     tier: Tier,
     state: AttestationState,
+    /// Why the state is not `trusted`.
+    code: Option<String>,
     profile: Option<ProfileRef>,
     /// Codes of mismatches that a profile in mode `monitor` let pass.
     would_fail: Vec<String>,
     tpm: Option<TpmResult>,
+    vector: TrustVector,
     issued: Timestamp,
     deny_number: u64,
 }
 
 /// What the TPM proved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct TpmResult {
-    ak_name: Name,
-    /// `TPMT_PUBLIC`, hex.
-    ak_public: String,
+    ak: AttestationKey,
     pcr_selection: PcrSelection,
     pcr_digest: Digest,
     reset_count: u32,
@@ -72,18 +80,11 @@ pub struct CheckedResult {
     number: u64,
     expires: Timestamp,
     result: AttestationResult,
-    tpm: Option<CheckedTpm>,
 }
 
 /// The TPM's side of a checked result.
-#[derive(Clone, Debug)]
-pub struct CheckedTpm {
-    ak: AttestationKey,
-    pcr_selection: PcrSelection,
-    pcr_digest: Digest,
-    reset_count: u32,
-    restart_count: u32,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct CheckedTpm<'a>(&'a TpmResult);
 
 /// What the reader of a result insists on.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +101,14 @@ pub struct ResultExpect<'a> {
 /// Why a result is not believed. The fault is the sender's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResultRefused {
-    #[error("result is larger than the limit in bytes: {MAX_RESULT_BYTES}")]
-    TooLarge,
+    #[error("result is no json web signature of ours: {0}")]
+    Jws(BadJws),
+    #[error("result's header has more than algorithm, type and key, or no key")]
+    Header,
     #[error("result: {0}")]
     Signed(#[from] Unacceptable),
+    #[error("result says it was issued in the future: {0} ms")]
+    Ahead(u64),
     #[error("result is about another identity: {0}")]
     OtherIdentity(SpiffeId),
     #[error("result is about another key: {0}")]
@@ -126,54 +131,52 @@ impl AttestationResult {
         if state == AttestationState::Failed {
             return Err(NoResult::Failed);
         }
-        if matches!(evidence.subject(), Subject::Node(node) if node != context.spiffe_id) {
+        if matches!(evidence.subject(), Subject::Node(node) | Subject::Recovered(node) if node != context.spiffe_id)
+        {
             return Err(NoResult::OtherNode);
         }
-        let codes = appraisal
-            .reasons()
-            .iter()
-            .map(|reason| reason.code().to_owned());
+        // A machine without a TPM proves nothing, whatever the profile's mode forgives.
+        let state = evidence.tpm().map_or(AttestationState::None, |_| state);
+        let would_fail = appraisal.would_fail().into_iter().map(str::to_owned);
         Ok(Self {
             spiffe_id: context.spiffe_id.clone(),
             svid_spki: evidence.svid_key().spki_hash(),
             boot_key: *evidence.boot_key(),
             tier: evidence.tier(),
-            // A machine without a TPM proves nothing, whatever the profile's mode forgives.
-            state: match evidence.tpm() {
-                Some(_) => state,
-                None => AttestationState::None,
-            },
+            state,
+            code: (state == AttestationState::Stale).then(|| LOG_PENDING.to_owned()),
             profile: appraisal.profile().cloned(),
-            would_fail: codes.collect(),
-            tpm: evidence.tpm().map(|facts| TpmResult {
-                ak_name: facts.ak_name().clone(),
-                ak_public: hex::encode(facts.ak().public_bytes()),
-                pcr_selection: facts.selection().clone(),
-                pcr_digest: *facts.pcr_digest(),
-                reset_count: facts.reset_count(),
-                restart_count: facts.restart_count(),
+            would_fail: would_fail.collect(),
+            tpm: evidence.tpm().map(|facts| {
+                let (pcr_selection, pcr_digest) = stated(facts, appraisal);
+                TpmResult {
+                    ak: facts.ak().clone(),
+                    pcr_selection,
+                    pcr_digest,
+                    reset_count: facts.reset_count(),
+                    restart_count: facts.restart_count(),
+                }
             }),
+            vector: TrustVector::new(evidence, appraisal),
             issued: context.issued,
             deny_number: context.deny_number,
         })
     }
 
-    /// Signs for everybody in the node's trust domain. `number` rises with every result about this node.
+    /// Signs for everybody in the node's trust domain: an EAR in compact form. `number` rises with every result about
+    /// this node. The end is cut to whole seconds.
     pub fn sign(
         &self,
         signer: &dyn Signer,
         number: u64,
         expires: Timestamp,
-    ) -> Result<SignedObject, SignError> {
-        let header = Header {
-            purpose: Purpose::Results,
-            trust_domain: self.spiffe_id.trust_domain().clone(),
-            audience: EVERYBODY.to_owned(),
-            number,
-            issued: self.issued,
-            expires,
-        };
-        SignedObject::sign_json(signer, header, self)
+    ) -> Result<Vec<u8>, SignError> {
+        let claims = Claims::of(self, number, expires);
+        let payload =
+            serde_json::to_vec(&claims).map_err(|e| SignError::KeyStore(e.to_string()))?;
+        let kid = signer.public_key().spki_hash();
+        let token = jws::sign(signer, &serde_json::json!({ "kid": kid }), &payload)?;
+        Ok(token.into_bytes())
     }
 
     pub fn spiffe_id(&self) -> &SpiffeId {
@@ -194,6 +197,11 @@ impl AttestationResult {
 
     pub fn state(&self) -> AttestationState {
         self.state
+    }
+
+    /// Why the state is `stale`.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// `None` where the node's group has no profile.
@@ -221,44 +229,45 @@ pub fn check_result(
     keys: &KeySet,
     expect: &ResultExpect<'_>,
 ) -> Result<CheckedResult, ResultRefused> {
-    if bytes.len() > MAX_RESULT_BYTES {
-        return Err(ResultRefused::TooLarge);
+    let text = std::str::from_utf8(bytes).map_err(|_| ResultRefused::Jws(BadJws::Parts))?;
+    let token = Compact::parse(text, MAX_RESULT_BYTES)?;
+    let claims = verified_claims(&token, keys, expect.now)?;
+    let (number, expires) = (claims.number(), claims.expires());
+    let result = claims.into_result()?;
+    if result.spiffe_id.trust_domain() != expect.trust_domain {
+        let other = result.spiffe_id.trust_domain().clone();
+        return Err(Unacceptable::TrustDomain(other).into());
     }
-    let object = SignedObject::parse(bytes).map_err(Unacceptable::from)?;
-    let result: AttestationResult = object.open_json(
-        keys,
-        &Expect {
-            purpose: Purpose::Results,
-            trust_domain: expect.trust_domain,
-            audience: EVERYBODY,
-            least_number: expect.least_number,
-            now: expect.now,
-        },
-    )?;
+    if number < expect.least_number {
+        let least = expect.least_number;
+        return Err(Unacceptable::Rollback { number, least }.into());
+    }
+    if expires <= expect.now {
+        return Err(Unacceptable::Expired.into());
+    }
+    if result.issued > expect.now.plus(MAX_AHEAD) {
+        return Err(ResultRefused::Ahead(result.issued.millis()));
+    }
     if result.spiffe_id != *expect.spiffe_id {
         return Err(ResultRefused::OtherIdentity(result.spiffe_id));
     }
     if result.svid_spki != *expect.svid_spki {
         return Err(ResultRefused::OtherKey(result.svid_spki));
     }
-    if result.spiffe_id.trust_domain() != expect.trust_domain {
-        return Err(ResultRefused::Inconsistent(
-            "identity of another trust domain",
-        ));
-    }
-    let tpm = result.tpm.as_ref().map(check_tpm).transpose()?;
-    if tpm.is_some() == (result.tier == Tier::Software) {
-        return Err(ResultRefused::Inconsistent("tier and tpm"));
-    }
-    if tpm.is_none() && result.state == AttestationState::Trusted {
-        return Err(ResultRefused::Inconsistent("trusted without a tpm"));
-    }
     Ok(CheckedResult {
-        number: object.header().number,
-        expires: object.header().expires,
+        number,
+        expires,
         result,
-        tpm,
     })
+}
+
+/// When a result says that it was issued, whoever signed it: to choose between results that are checked later.
+pub fn issued_unverified(bytes: &[u8]) -> Option<Timestamp> {
+    if bytes.len() > MAX_RESULT_BYTES {
+        return None;
+    }
+    let payload = bytes.split(|byte| *byte == b'.').nth(1)?;
+    Some(Claims::of_base64(payload)?.time())
 }
 
 impl CheckedResult {
@@ -276,30 +285,31 @@ impl CheckedResult {
     }
 
     /// `None` in tier `software`.
-    pub fn tpm(&self) -> Option<&CheckedTpm> {
-        self.tpm.as_ref()
+    pub fn tpm(&self) -> Option<CheckedTpm<'_>> {
+        self.result.tpm.as_ref().map(CheckedTpm)
     }
 }
 
-impl CheckedTpm {
-    pub fn ak(&self) -> &AttestationKey {
-        &self.ak
+impl<'a> CheckedTpm<'a> {
+    pub fn ak(&self) -> &'a AttestationKey {
+        &self.0.ak
     }
 
-    pub fn pcr_selection(&self) -> &PcrSelection {
-        &self.pcr_selection
+    /// What a boot without the cloud must equal.
+    pub fn pcr_selection(&self) -> &'a PcrSelection {
+        &self.0.pcr_selection
     }
 
-    pub fn pcr_digest(&self) -> &Digest {
-        &self.pcr_digest
+    pub fn pcr_digest(&self) -> &'a Digest {
+        &self.0.pcr_digest
     }
 
     pub fn reset_count(&self) -> u32 {
-        self.reset_count
+        self.0.reset_count
     }
 
     pub fn restart_count(&self) -> u32 {
-        self.restart_count
+        self.0.restart_count
     }
 }
 
@@ -307,12 +317,22 @@ impl ResultRefused {
     /// Stable reason code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::TooLarge => "result_too_large",
+            Self::Jws(BadJws::TooLarge) => "result_too_large",
+            Self::Jws(BadJws::Parts | BadJws::Signature) => "result_malformed",
+            Self::Jws(BadJws::Algorithm) => "result_algorithm",
+            Self::Jws(BadJws::Header | BadJws::Critical) | Self::Header => "result_header",
             Self::Signed(refused) => refused.code(),
+            Self::Ahead(_) => "result_issued_ahead",
             Self::OtherIdentity(_) => "result_other_identity",
             Self::OtherKey(_) => "result_other_key",
             Self::Inconsistent(_) => "result_inconsistent",
         }
+    }
+}
+
+impl From<BadJws> for ResultRefused {
+    fn from(bad: BadJws) -> Self {
+        Self::Jws(bad)
     }
 }
 
@@ -327,18 +347,47 @@ impl NoResult {
     }
 }
 
-fn check_tpm(tpm: &TpmResult) -> Result<CheckedTpm, ResultRefused> {
-    let bytes =
-        hex::decode(&tpm.ak_public).map_err(|_| ResultRefused::Inconsistent("ak is not hex"))?;
-    let ak = AttestationKey::from_public_and_name(&bytes, tpm.ak_name.as_bytes())
-        .map_err(|_| ResultRefused::Inconsistent("ak"))?;
-    Ok(CheckedTpm {
-        ak,
-        pcr_selection: tpm.pcr_selection.clone(),
-        pcr_digest: tpm.pcr_digest,
-        reset_count: tpm.reset_count,
-        restart_count: tpm.restart_count,
-    })
+/// What a boot without the cloud must equal, out of what was quoted. Where a profile that only watches names PCRs that
+/// were not quoted, the rest is stated; where nothing is left, all that was quoted.
+fn stated(facts: &TpmFacts, appraisal: &Appraisal) -> (PcrSelection, Digest) {
+    let wanted: Vec<u8> = match appraisal.stated() {
+        Some(selection) => selection.indexes().collect(),
+        None => STATED_BY_DEFAULT.to_vec(),
+    };
+    let quoted = facts.selection();
+    let there = wanted.into_iter().filter(|index| quoted.contains(*index));
+    let selection = PcrSelection::new(quoted.bank(), there).unwrap_or_else(|_| quoted.clone());
+    let values: Vec<u8> = facts
+        .pcr_values()
+        .iter()
+        .filter(|(index, _)| selection.contains(**index))
+        .flat_map(|(_, value)| value.iter().copied())
+        .collect();
+    (selection, Digest::of(&values))
+}
+
+fn verified_claims(
+    token: &Compact<'_>,
+    keys: &KeySet,
+    now: Timestamp,
+) -> Result<Claims, ResultRefused> {
+    // Nothing in a header may bring a key along or say where to get one.
+    if token
+        .header()
+        .keys()
+        .any(|name| !matches!(name.as_str(), "alg" | "kid" | "typ"))
+    {
+        return Err(ResultRefused::Header);
+    }
+    let kid = token.header_text("kid").ok_or(ResultRefused::Header)?;
+    let kid: SpkiHash = kid.parse().map_err(|_| ResultRefused::Header)?;
+    let key = keys
+        .keys_for(Purpose::Results, now)
+        .into_iter()
+        .find(|key| key.spki_hash() == kid)
+        .ok_or(Unacceptable::Key)?;
+    let payload = token.verify(&key).map_err(|_| Unacceptable::Signature)?;
+    Ok(serde_json::from_slice(payload).map_err(|_| Unacceptable::Payload)?)
 }
 
 #[cfg(test)]

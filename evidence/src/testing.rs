@@ -212,6 +212,7 @@ impl SoftwareTpm {
             ak: &ak,
             svid: &svid,
             selection,
+            known_pcrs: None,
             last,
         };
         verify_attestation(&evidence, &expected).expect("good evidence")

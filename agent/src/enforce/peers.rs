@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use edgeward_identity::{
-    AttestationState, DenyList, SignedObject, SpiffeId, SpkiHash, Tier, Timestamp,
-};
+use edgeward_evidence::result::issued_unverified;
+use edgeward_identity::{AttestationState, DenyList, SpiffeId, SpkiHash, Tier, Timestamp};
 use edgeward_policy::{Link, PeerIndex, Standing as Evidence, StatedProfiles};
 
 use super::decide::{Picture, PictureParts, Rules};
@@ -86,7 +85,7 @@ fn may_have_passed(known: &DirectoryPeer, parts: &PictureParts, id: &SpiffeId) -
     if parts.floors.get(id).is_none() {
         return Timestamp::default();
     }
-    SignedObject::parse(&known.result).map_or(Timestamp::default(), |object| object.header().issued)
+    issued_unverified(&known.result).unwrap_or_default()
 }
 
 /// Whether any evidence at all would let the two meet now.

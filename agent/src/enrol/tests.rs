@@ -140,7 +140,6 @@ fn result(
         .unwrap()
         .sign(cloud, 1, TEST_NOW.plus(HOUR))
         .unwrap()
-        .to_bytes()
 }
 
 /// One change that makes what was issued unusable.

@@ -108,12 +108,15 @@ impl Fleet {
             issued: passed,
             deny_number: 0,
         };
-        AttestationResult::new(&evidence, &appraise(&evidence, &profile, &Logs::default()), &context)
-            .unwrap()
-            .sign(&self.results, member.results, passed.plus(HOUR * 24))
-            .unwrap()
-            .to_bytes()
-            .into()
+        AttestationResult::new(
+            &evidence,
+            &appraise(&evidence, &profile, &Logs::default()),
+            &context,
+        )
+        .unwrap()
+        .sign(&self.results, member.results, passed.plus(HOUR * 24))
+        .unwrap()
+        .into()
     }
 
     pub(crate) fn view(&self, member: &Member) -> (Publisher, NodeView) {

@@ -185,6 +185,7 @@ fn verify(answer: &Answer, expected: &Expected<'_>) -> Result<VerifiedEvidence, 
                     ak: &ak,
                     svid: &svid,
                     selection: &expected.measured.selection,
+                    known_pcrs: None,
                     last: expected.last.into(),
                 },
             )?)

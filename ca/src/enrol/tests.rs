@@ -1,4 +1,5 @@
 use edgeward_evidence::testing::SoftwareTpm;
+use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::signed::{EVERYBODY, Expect};
 use edgeward_identity::{
     AttestationState, Kind, Purpose, SignedObject, Signer, SoftwareKey, SpkiHash, Svid,
@@ -571,7 +572,6 @@ async fn an_enrolled_machine_gets_all_that_it_needs_and_nothing_secret_is_record
     let id = issued.spiffe_id.as_str();
     for (bytes, purpose, audience) in [
         (&issued.deny_list, Purpose::DenyList, EVERYBODY),
-        (&issued.result, Purpose::Results, EVERYBODY),
         (&issued.slice, Purpose::Policy, id),
     ] {
         let object = SignedObject::parse(bytes).unwrap();
@@ -584,6 +584,14 @@ async fn an_enrolled_machine_gets_all_that_it_needs_and_nothing_secret_is_record
         };
         object.open(&keys, &expect).unwrap();
     }
+    let expect = ResultExpect {
+        trust_domain: &domain(),
+        spiffe_id: &node("gw-1"),
+        svid_spki: &leaf.leaf().key.spki_hash(),
+        least_number: 0,
+        now: now(),
+    };
+    check_result(&issued.result, &keys, &expect).unwrap();
     let overlay = issued.overlay.unwrap();
     assert_eq!(overlay.ipv4, "100.64.0.1");
     assert_eq!(

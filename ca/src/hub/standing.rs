@@ -77,8 +77,7 @@ impl Hub {
         now: Timestamp,
     ) -> Result<Vec<u8>, HubFault> {
         let number = self.keys.rising_number(now);
-        let object = result.sign(self.keys.results_signer(), number, now.plus(lifetime))?;
-        Ok(object.to_bytes())
+        Ok(result.sign(self.keys.results_signer(), number, now.plus(lifetime))?)
     }
 
     /// Nodes that gave no evidence for long and have no session: their peers let them age by themselves; here they

@@ -3,7 +3,7 @@ use std::time::Duration;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::event::{Event, EventKind};
 use edgeward_audit::record::{BootId, BootOpened, Chain};
-use edgeward_evidence::AttestationResult;
+use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::signed::{EVERYBODY, Expect};
 use edgeward_identity::{AttestationState, Purpose, SignedObject, Signer, SoftwareKey, Svid};
 use edgeward_wire::control::{Cut, CutReason, Heartbeat};
@@ -238,7 +238,16 @@ async fn a_pass_gives_a_signed_result_and_the_peers_learn_of_it() {
     peer.pass(&mut b, "b").await;
     let mut agent = cloud.agent(&a).await;
     let outcome = agent.pass(&mut a, "a").await;
-    let result: AttestationResult = open(&cloud, &outcome.result, Purpose::Results, EVERYBODY);
+    let keys = cloud.hub.keys.key_set(now()).unwrap();
+    let expect = ResultExpect {
+        trust_domain: &domain(),
+        spiffe_id: &node("a"),
+        svid_spki: &a.tpm.svid.public_key().spki_hash(),
+        least_number: 0,
+        now: now(),
+    };
+    let checked = check_result(&outcome.result, &keys, &expect).unwrap();
+    let result = checked.result();
     assert_eq!(*result.spiffe_id(), node("a"));
     assert_eq!(result.state(), AttestationState::Trusted);
     assert_eq!(*result.svid_spki(), a.tpm.svid.public_key().spki_hash());

@@ -179,6 +179,30 @@ impl PcrSelection {
     }
 }
 
+impl PcrSelection {
+    /// As [`PcrSelection::digest_of`], of values that are known from before. Those of another selection are no help: then
+    /// values are missing.
+    pub fn digest_of_known(
+        &self,
+        known: &BTreeMap<u8, Vec<u8>>,
+    ) -> Result<(Digest, BTreeMap<u8, Vec<u8>>), PcrRefused> {
+        let length = self.bank.hash().digest_len();
+        if let Some(missing) = self
+            .indexes()
+            .find(|index| known.get(index).is_none_or(|value| value.len() != length))
+        {
+            return Err(PcrRefused::Missing(missing));
+        }
+        let values: BTreeMap<u8, Vec<u8>> = known
+            .iter()
+            .filter(|(index, _)| self.contains(**index))
+            .map(|(index, value)| (*index, value.clone()))
+            .collect();
+        let all: Vec<u8> = values.values().flatten().copied().collect();
+        Ok((Digest::of(&all), values))
+    }
+}
+
 impl PcrRefused {
     /// Stable reason code.
     pub fn code(&self) -> &'static str {

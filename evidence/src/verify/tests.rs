@@ -18,6 +18,7 @@ struct Scene {
     boot_key: PublicKey,
     secret: ActivationSecret,
     selection: PcrSelection,
+    known_pcrs: Option<BTreeMap<u8, Vec<u8>>>,
     last: ClockInfo,
 }
 
@@ -33,6 +34,7 @@ impl Scene {
             boot_key: *SoftwareKey::generate().unwrap().public_key(),
             secret: Secret::new([3; 32]),
             selection: sha256_selection(&[0, 2, 4, 7]),
+            known_pcrs: None,
             last: tpm.clock,
             tpm,
         }
@@ -138,6 +140,7 @@ impl Scene {
                 ak: &self.tpm.attestation_key(),
                 svid: &self.tpm.svid_key(),
                 selection: &self.selection,
+                known_pcrs: self.known_pcrs.as_ref(),
                 last: self.last,
             },
         )
@@ -472,6 +475,62 @@ fn pcr_values_that_do_not_hash_to_the_quoted_digest_are_refused() {
     assert_eq!(scene.attest_code(&of_another_bank), "pcr_value_length");
 }
 
+/// Tests 31 to 33 where values are left out since they are known: only those that the TPM signed now count.
+#[test]
+fn values_left_out_of_an_answer_must_be_the_known_ones() {
+    let mut scene = Scene::new();
+    let passed = scene.attest_evidence();
+    let verified = scene.verify_attest(&passed).unwrap();
+    let known = verified.tpm().unwrap().pcr_values().clone();
+    let without_values = |scene: &mut Scene| {
+        let mut evidence = scene.attest_evidence();
+        evidence.quote.pcr_values.clear();
+        evidence
+    };
+    // Nothing is known: nothing may be left out.
+    let evidence = without_values(&mut scene);
+    assert_eq!(scene.attest_code(&evidence), "pcr_value_missing");
+    // What is known is of other PCRs, or of another bank.
+    for broken in [
+        BTreeMap::new(),
+        BTreeMap::from([(0, vec![0; 32])]),
+        known
+            .iter()
+            .map(|(pcr, value)| (*pcr, [value.as_slice(), &[0; 16]].concat()))
+            .collect(),
+    ] {
+        scene.known_pcrs = Some(broken);
+        let evidence = without_values(&mut scene);
+        assert_eq!(scene.attest_code(&evidence), "pcr_value_missing");
+    }
+    // One of the values changed since.
+    scene.known_pcrs = Some(known.clone());
+    scene.tpm.pcrs[4] = [0xee; 32];
+    let evidence = without_values(&mut scene);
+    assert_eq!(scene.attest_code(&evidence), "pcr_digest_mismatch");
+    // Values that came along are the ones that count.
+    let evidence = scene.attest_evidence();
+    let verified = scene.verify_attest(&evidence).unwrap();
+    assert_eq!(verified.tpm().unwrap().pcr_values()[&4], [0xee; 32]);
+    // The quote must still be over what was asked for.
+    scene.tpm.pcrs[4] = [4; 32];
+    let asked = std::mem::replace(&mut scene.selection, sha256_selection(&[0, 2, 4]));
+    let fewer = without_values(&mut scene);
+    scene.selection = asked;
+    assert_eq!(scene.attest_code(&fewer), "pcr_selection_mismatch");
+    // More may be known than is asked for now.
+    scene.known_pcrs = Some(
+        known
+            .clone()
+            .into_iter()
+            .chain([(9, vec![1; 32])])
+            .collect(),
+    );
+    let evidence = without_values(&mut scene);
+    let verified = scene.verify_attest(&evidence).unwrap();
+    assert_eq!(*verified.tpm().unwrap().pcr_values(), known);
+}
+
 /// Test 34.
 #[test]
 fn a_quote_over_a_sha1_bank_is_refused() {
@@ -650,6 +709,13 @@ fn a_higher_reset_count_says_that_the_machine_booted() {
         verified.tpm().unwrap().reset_count(),
         scene.last.reset_count + 1
     );
+}
+
+/// Test 43, where the TPM counts an orderly start as a restart.
+#[test]
+fn a_higher_restart_count_says_that_the_machine_may_have_booted() {
+    let verified = with_clock(|clock| clock.restart_count += 1).unwrap();
+    assert!(verified.tpm().unwrap().rebooted());
 }
 
 /// Test 44, as the design overrides it: power cuts happen.

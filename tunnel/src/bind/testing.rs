@@ -198,6 +198,7 @@ impl Fleet {
                 ak: &ak,
                 svid: &svid,
                 selection: &selection,
+                known_pcrs: None,
                 last,
             },
         )
@@ -215,7 +216,6 @@ impl Fleet {
         .unwrap()
         .sign(signer, node.number, passed.plus(MINUTE * 2000))
         .unwrap()
-        .to_bytes()
     }
 
     /// The peer of a finished handshake.
