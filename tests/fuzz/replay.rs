@@ -7,18 +7,26 @@ mod targets;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use targets::{TARGETS, Target};
+use targets::{TARGETS, Target, VECTORS};
 
 /// Mutations tried per target.
 const MUTATIONS: u32 = 20_000;
 /// Largest mutated input, in bytes.
 const MAX_INPUT_BYTES: usize = 8 * 1024;
+/// Largest vector that is a seed of a target of its own, in bytes.
+const MAX_OWN_VECTOR_BYTES: usize = 64 * 1024;
 /// Most files of another project's vectors taken as seeds per target.
 const MAX_VECTOR_SEEDS: usize = 40;
 
 #[test]
 fn no_parser_panics_on_any_input_tried() {
     let vectors = vector_seeds();
+    assert!(
+        VECTORS
+            .iter()
+            .all(|(name, _)| TARGETS.iter().any(|target| target.name == *name)),
+        "vectors of a target that there is not"
+    );
     if vectors.is_empty() {
         eprintln!("vectors not found: seeds are the committed corpus and our own only");
     }
@@ -33,7 +41,15 @@ fn no_parser_panics_on_any_input_tried() {
                 attempt(target, &seed[..length]);
             }
         }
-        mutate(target, &seeds);
+        let own = own_vectors(target.name);
+        for seed in &own {
+            attempt(target, seed);
+            for length in 0..seed.len().min(256) {
+                attempt(target, &seed[..length]);
+            }
+        }
+        mutate(target, &seeds, MAX_INPUT_BYTES, MUTATIONS);
+        mutate(target, &own, MAX_OWN_VECTOR_BYTES, MUTATIONS);
     }
 }
 
@@ -49,11 +65,14 @@ fn every_parser_has_a_name_of_its_own_and_they_are_sorted() {
     }
 }
 
-fn mutate(target: &Target, seeds: &[Vec<u8>]) {
+fn mutate(target: &Target, seeds: &[Vec<u8>], most_bytes: usize, times: u32) {
+    if seeds.is_empty() {
+        return;
+    }
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..MUTATIONS {
+    for _ in 0..times {
         let mut input = seeds[random.below(seeds.len())].clone();
-        input.truncate(MAX_INPUT_BYTES);
+        input.truncate(most_bytes);
         for _ in 0..=random.below(4) {
             random.change(&mut input, seeds);
         }
@@ -72,14 +91,33 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
         .join(name);
-    files(&folder, usize::MAX)
+    files(&folder, usize::MAX, MAX_INPUT_BYTES)
+}
+
+fn vectors_folder() -> PathBuf {
+    std::env::var_os("EDGEWARD_VECTORS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
+        PathBuf::from,
+    )
+}
+
+/// Vectors that are seeds of this target only, larger than those that all targets share.
+fn own_vectors(name: &str) -> Vec<Vec<u8>> {
+    VECTORS
+        .iter()
+        .filter(|(target, _)| *target == name)
+        .flat_map(|(_, family)| {
+            files(
+                &vectors_folder().join(family),
+                MAX_VECTOR_SEEDS,
+                MAX_OWN_VECTOR_BYTES,
+            )
+        })
+        .collect()
 }
 
 fn vector_seeds() -> Vec<Vec<u8>> {
-    let folder = std::env::var_os("EDGEWARD_VECTORS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
-        PathBuf::from,
-    );
+    let folder = vectors_folder();
     [
         "tpm-quotes/keylime",
         "spiffe-x509-svid/rust-spiffe",
@@ -87,11 +125,11 @@ fn vector_seeds() -> Vec<Vec<u8>> {
         "ek-certificates/go-tpm-tools",
     ]
     .iter()
-    .flat_map(|family| files(&folder.join(family), MAX_VECTOR_SEEDS / 4))
+    .flat_map(|family| files(&folder.join(family), MAX_VECTOR_SEEDS / 4, MAX_INPUT_BYTES))
     .collect()
 }
 
-fn files(folder: &Path, most: usize) -> Vec<Vec<u8>> {
+fn files(folder: &Path, most: usize, most_bytes: usize) -> Vec<Vec<u8>> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
@@ -104,7 +142,7 @@ fn files(folder: &Path, most: usize) -> Vec<Vec<u8>> {
         .iter()
         .filter(|path| path.is_file())
         .filter_map(|path| std::fs::read(path).ok())
-        .filter(|bytes| bytes.len() <= MAX_INPUT_BYTES)
+        .filter(|bytes| bytes.len() <= most_bytes)
         .take(most)
         .collect()
 }

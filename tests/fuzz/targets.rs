@@ -8,9 +8,13 @@ use edgeward_audit::note::Note;
 use edgeward_audit::query::{CursorKey, Query};
 use edgeward_audit::{Event, SealedRecord};
 use edgeward_evidence::EkRoots;
+use edgeward_evidence::boot_log::variable::{EfiVariable, Guid};
+use edgeward_evidence::boot_log::{self, BootLog, signature_list};
 use edgeward_evidence::boot_statement::BootStatement;
 use edgeward_evidence::ek::{EkFile, EkLists, Terms, der, verify_ek_certificate};
-use edgeward_evidence::tpm::{Attest, Name, Public, Signature};
+use edgeward_evidence::testing::BootLogBuilder;
+use edgeward_evidence::testing::boot_log::{self as boot_log_made, variable_data};
+use edgeward_evidence::tpm::{Attest, HashAlg, Name, PcrBank, Public, Signature};
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{Secret, SignedObject, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain};
 use edgeward_policy::Slice;
@@ -80,6 +84,28 @@ pub const TARGETS: &[Target] = &[
         seeds: none,
     },
     Target {
+        name: "boot_log",
+        run: |bytes| {
+            if let Ok(log) = BootLog::parse(bytes) {
+                drop(log.describe());
+                for bank in HashAlg::ALL {
+                    drop(log.replay(bank));
+                }
+            }
+        },
+        seeds: boot_logs,
+    },
+    Target {
+        name: "boot_log_difference",
+        run: boot_log_difference,
+        seeds: boot_logs,
+    },
+    Target {
+        name: "boot_log_judge",
+        run: boot_log_judge,
+        seeds: boot_logs,
+    },
+    Target {
         name: "boot_statement",
         run: |bytes| drop(BootStatement::parse(bytes)),
         seeds: none,
@@ -92,6 +118,16 @@ pub const TARGETS: &[Target] = &[
             }
         },
         seeds: || vec![b"edgeward1.".to_vec()],
+    },
+    Target {
+        name: "efi_signature_lists",
+        run: |bytes| drop(signature_list::parse(bytes)),
+        seeds: signature_lists,
+    },
+    Target {
+        name: "efi_variable",
+        run: |bytes| drop(EfiVariable::parse(bytes)),
+        seeds: || vec![variable_data(Guid::GLOBAL, "SecureBoot", &[1])],
     },
     Target {
         name: "ek_certificate",
@@ -194,6 +230,54 @@ pub const TARGETS: &[Target] = &[
         seeds: || vec![[&[4, 0, 0, 0][..], &[1; 60]].concat()],
     },
 ];
+
+/// Files of other projects' vectors that are seeds of one target: its name, and a folder of them.
+pub const VECTORS: &[(&str, &str)] = &[
+    ("boot_log", "uefi-eventlogs/go-eventlog"),
+    ("boot_log", "uefi-eventlogs/go-tpm-tools"),
+    ("boot_log", "uefi-eventlogs/keylime"),
+    ("boot_log", "uefi-eventlogs/tpm2-tools"),
+    ("boot_log_difference", "uefi-eventlogs/tpm2-tools"),
+    ("boot_log_judge", "uefi-eventlogs/go-eventlog"),
+    ("boot_log_judge", "uefi-eventlogs/go-tpm-tools"),
+    ("boot_log_judge", "uefi-eventlogs/keylime"),
+    ("boot_log_judge", "uefi-eventlogs/tpm2-tools"),
+];
+
+/// A log that replays to what was quoted, whatever it says: all that is read from one is read.
+fn boot_log_judge(bytes: &[u8]) {
+    let Ok(log) = BootLog::parse(bytes) else {
+        return;
+    };
+    for bank in [PcrBank::Sha256, PcrBank::Sha384] {
+        let _ = boot_log::judge(&log, bank, &log.replay(bank.hash()));
+    }
+}
+
+/// Two logs in one input: the first half and the second.
+fn boot_log_difference(bytes: &[u8]) {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    for (before, after) in [(first, second), (bytes, bytes), (bytes, first)] {
+        if let (Ok(before), Ok(after)) = (BootLog::parse(before), BootLog::parse(after)) {
+            drop(boot_log::difference(&before, &after));
+        }
+    }
+}
+
+fn boot_logs() -> Vec<Vec<u8>> {
+    let one = BootLogBuilder::typical(true).startup_locality(3).build();
+    let two = BootLogBuilder::typical_in(&[HashAlg::Sha1, HashAlg::Sha384], false).build();
+    let old = BootLogBuilder::typical_in(&[], true).build();
+    let pair = [one.as_slice(), &one].concat();
+    vec![one, two, old, pair]
+}
+
+fn signature_lists() -> Vec<Vec<u8>> {
+    use signature_list::{CERT_SHA256, CERT_X509};
+    let certificates = boot_log_made::signature_list(CERT_X509, &[&[7; 40]]);
+    let hashes = boot_log_made::signature_list(CERT_SHA256, &[&[1; 32], &[2; 32]]);
+    vec![[certificates.as_slice(), &hashes].concat(), hashes]
+}
 
 /// One `key=value` a line.
 fn audit_query(bytes: &[u8]) {
