@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "edgeward/v1/enrolment.proto",
         "edgeward/v1/session.proto",
         "edgeward/v1/workload.proto",
+        "spiffe/workload.proto",
     ];
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;

@@ -30,6 +30,8 @@ pub struct JwtClaims {
     pub audience: Vec<String>,
     pub issued: Timestamp,
     pub expires: Timestamp,
+    /// Names the token in records (`jti`).
+    pub serial: String,
 }
 
 /// A JWT-SVID that was checked. Only [`validate`] makes one.
@@ -79,6 +81,7 @@ struct Signed<'c> {
     aud: &'c [String],
     iat: u64,
     exp: u64,
+    jti: &'c str,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +115,7 @@ impl JwtClaims {
             aud: &self.audience,
             iat: self.issued.secs(),
             exp: self.expires.secs(),
+            jti: &self.serial,
         };
         let payload =
             serde_json::to_vec(&claims).map_err(|e| SignError::KeyStore(e.to_string()))?;

@@ -127,6 +127,9 @@ event_kinds! {
     AgentStarted "agent.started" Must Neutral: "the agent started";
     AgentStopped "agent.stopped" Must Neutral: "the agent stopped";
     AgentHeld "agent.held" Must TakesAway: "the agent grants nothing until the cloud answers";
+    AgentRecovered "agent.recovered" Must Grants: "the agent got its identity back from the cloud by its EK";
+    WorkloadIssued "workload.issued" Must Grants: "an SVID was issued for a process on a node";
+    WorkloadRefused "workload.refused" Should Neutral: "an SVID for a process on a node was refused";
     BootStated "boot.stated" Must Grants: "a node stated that a new boot key continues its attested state";
 }
 

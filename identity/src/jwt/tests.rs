@@ -27,6 +27,7 @@ fn claims() -> JwtClaims {
         audience: vec!["historian".to_owned(), "alerts".to_owned()],
         issued: NOW,
         expires: NOW.plus(Duration::from_secs(300)),
+        serial: "s1".to_owned(),
     }
 }
 
@@ -165,6 +166,7 @@ fn what_was_signed_is_what_is_read() {
         assert_eq!(valid.id(), &claims().subject);
         assert_eq!(valid.claims()["exp"], json!(NOW.secs() + 300));
         assert_eq!(valid.claims()["iat"], json!(NOW.secs()));
+        assert_eq!(valid.claims()["jti"], json!("s1"));
     }
 }
 
