@@ -3,6 +3,7 @@
 
 pub mod boot_log;
 pub mod ek;
+pub mod ima;
 
 use std::collections::{BTreeMap, BTreeSet};
 
