@@ -74,9 +74,10 @@ pub(super) fn text_of(event: &Event<'_>, bank: HashAlg) -> (Covered, String) {
             return (covered, text::ascii(measured));
         }
     }
-    // systemd-stub measures a section's name in ASCII, and logs it in UTF-16.
-    let narrow: Vec<u8> = data.iter().step_by(2).copied().collect();
-    if event.covers(bank, data) || event.covers(bank, without_zero) || event.covers(bank, &narrow) {
+    if event.covers(bank, data)
+        || (without_zero != data && event.covers(bank, without_zero))
+        || narrow(data).is_some_and(|name| event.covers(bank, &name))
+    {
         // systemd-stub measures command lines, and nothing else, into PCR 12.
         let covered = match (event.pcr(), event.kind()) {
             (Some(12), EventType::IPL) => Covered::KernelCommandLine,
@@ -85,6 +86,13 @@ pub(super) fn text_of(event: &Event<'_>, bank: HashAlg) -> (Covered, String) {
         return (covered, text::guess(data));
     }
     (Covered::Nothing, name(event))
+}
+
+/// ASCII in UTF-16 as ASCII: systemd-stub measures the one and logs the other for the names of its sections.
+fn narrow(data: &[u8]) -> Option<Vec<u8>> {
+    let high_bytes = data.iter().skip(1).step_by(2);
+    let is_wide = data.len() > 2 && high_bytes.clone().all(|byte| *byte == 0);
+    is_wide.then(|| data.iter().step_by(2).copied().collect())
 }
 
 /// The name that goes with a digest of something else.
