@@ -1,3 +1,5 @@
+mod logs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -59,8 +61,16 @@ fn codes(fields: ProfileFields, tpm: &mut SoftwareTpm, tier: Tier) -> Vec<&'stat
 #[test]
 fn a_profile_that_compares_nothing_cannot_be_made() {
     type BreakIt = fn(&mut ProfileFields);
-    let broken: [(BreakIt, BadProfile); 9] = [
+    let broken: [(BreakIt, BadProfile); 10] = [
         (|fields| fields.pcr.clear(), BadProfile::ComparesNothing),
+        (
+            // The agent's own word is no evidence.
+            |fields| {
+                fields.pcr.clear();
+                fields.app_control = Some(AppControl::Kernel);
+            },
+            BadProfile::ComparesNothing,
+        ),
         (|fields| fields.tiers.clear(), BadProfile::NoTier),
         (
             |fields| {

@@ -1,3 +1,5 @@
+mod token;
+
 use std::time::Duration;
 
 use edgeward_identity::signed::{EVERYBODY, Header, PurposeKey};

@@ -121,7 +121,7 @@ fn lists_of_unknown_algorithms_are_refused() {
             .lines()
             .map(|line| {
                 let words: Vec<&str> = line.split(' ').collect();
-                format!("10 {} {}\n", &words[1][..40], words[2..].join(" "))
+                format!("10 {} {}\n", words[1].split_at(40).0, words[2..].join(" "))
             })
             .collect();
         let refused = binary_of_ascii(shorter.as_bytes()).unwrap_err();
