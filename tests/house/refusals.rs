@@ -1,0 +1,58 @@
+//! `docs/refusals.md` promises a code and a test for every kind of bad input: both must exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const TABLE: &str = include_str!("../../docs/refusals.md");
+/// Lines of the list of bad input that the project keeps.
+const LINES: u32 = 75;
+
+/// Words that stand in back quotes in one cell.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+fn sources(folder: &Path, out: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            out.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_refusal_in_the_table_has_its_code_and_its_test() {
+    let mut source = String::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    sources(&root, &mut source);
+    let mut lines = BTreeSet::new();
+    for row in TABLE.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, _, codes, tests] = cells.as_slice() else {
+            panic!("not four cells: {row}");
+        };
+        let Ok(number) = number.parse::<u32>() else {
+            continue;
+        };
+        lines.insert(number);
+        for code in quoted(codes) {
+            assert!(
+                source.contains(&format!("\"{code}\"")),
+                "{number}: no code {code}"
+            );
+        }
+        assert!(quoted(tests).count() > 0, "{number}: no test");
+        for test in quoted(tests) {
+            assert!(
+                source.contains(&format!("fn {test}(")),
+                "{number}: no test {test}"
+            );
+        }
+    }
+    assert_eq!(lines, (1..=LINES).collect());
+}
