@@ -29,7 +29,7 @@ pub use describe::EventView;
 pub use difference::{Change, ChangeKind, difference};
 pub use event::{Event, EventType};
 pub use judge::{JudgedBoot, judge};
-pub use loader::LoadedFile;
+pub use loader::{Covered, LoadedFile};
 pub use path::{Application, BootPath};
 pub use refusal::{BootLogRefused, BootPathRefused, SecureBootRefused};
 pub use secure_boot::{Authority, SecureBoot, SignatureDatabase};

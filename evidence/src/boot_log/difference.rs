@@ -7,9 +7,9 @@ use super::{BootLog, EventView, SHOWN_FIRST};
 use crate::tpm::HashAlg;
 use crate::tpm::pcr::PCR_COUNT;
 
-/// Most comparisons of one PCR's events. Beyond it, what lies between the same beginning and the same end is told as
+/// Most comparisons of one PCR's events: about a millisecond. Beyond it, what lies between the same beginning and the same end is told as
 /// gone and come.
-const MAX_COMPARISONS: usize = 1 << 20;
+const MAX_COMPARISONS: usize = 1 << 18;
 
 /// One change within one PCR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,15 +32,16 @@ pub enum ChangeKind {
     Changed,
 }
 
-/// All changes, by PCR and then in the order of the boot. Both logs are compared in one bank: SHA-256 where both have
-/// it; without a common one nothing is the same. Events count as the same if type and digest are; what else a log says about them is not evidence.
+/// All changes, by PCR and then in the order of the boot.
+///
+/// Both logs are compared in one bank: SHA-256 where both have it; without a common one nothing is the same. Events count
+/// as the same if type and digest are; what else a log says about them is not evidence.
 pub fn difference(before: &BootLog, after: &BootLog) -> Vec<Change> {
     let bank = common_bank(before, after);
     (0..PCR_COUNT)
         .flat_map(|pcr| {
-            let (old, new) = (events(before, pcr), events(after, pcr));
-            let runs = align(&old, &new, bank);
-            changes(pcr, runs, bank)
+            let (old, new) = (items(before, pcr, bank), items(after, pcr, bank));
+            changes(pcr, align(&old, &new), bank)
         })
         .collect()
 }
@@ -52,29 +53,40 @@ fn common_bank(before: &BootLog, after: &BootLog) -> Option<HashAlg> {
         .find(|bank| has(before, *bank) && has(after, *bank))
 }
 
-fn events(log: &BootLog, pcr: u8) -> Vec<Event<'_>> {
+/// An event with its digest of the common bank.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    event: Event<'a>,
+    digest: Option<&'a [u8]>,
+}
+
+fn items(log: &BootLog, pcr: u8, bank: Option<HashAlg>) -> Vec<Item<'_>> {
     log.events()
         .filter(|event| event.pcr() == Some(pcr))
+        .map(|event| Item {
+            event,
+            digest: bank.and_then(|bank| event.digest(bank)),
+        })
         .collect()
 }
 
-fn same(old: &Event<'_>, new: &Event<'_>, bank: Option<HashAlg>) -> bool {
-    bank.is_some_and(|bank| old.kind() == new.kind() && old.digest(bank) == new.digest(bank))
+fn same(old: &Item<'_>, new: &Item<'_>) -> bool {
+    old.digest.is_some() && old.digest == new.digest && old.event.kind() == new.event.kind()
 }
 
 /// A stretch in which nothing is the same: what went and what came.
-type Run<'a> = (Vec<Event<'a>>, Vec<Event<'a>>);
+type Run<'a> = (Vec<Item<'a>>, Vec<Item<'a>>);
 
 /// Longest common subsequence, after the same beginning and the same end are cut away.
-fn align<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: Option<HashAlg>) -> Vec<Run<'a>> {
+fn align<'a>(old: &[Item<'a>], new: &[Item<'a>]) -> Vec<Run<'a>> {
     let pairs = old.iter().zip(new);
-    let head = pairs.take_while(|(a, b)| same(a, b, bank)).count();
+    let head = pairs.take_while(|(a, b)| same(a, b)).count();
     let (old, new) = (
         old.get(head..).unwrap_or_default(),
         new.get(head..).unwrap_or_default(),
     );
     let pairs = old.iter().rev().zip(new.iter().rev());
-    let tail = pairs.take_while(|(a, b)| same(a, b, bank)).count();
+    let tail = pairs.take_while(|(a, b)| same(a, b)).count();
     let (old, new) = (
         old.get(..old.len() - tail).unwrap_or_default(),
         new.get(..new.len() - tail).unwrap_or_default(),
@@ -82,10 +94,10 @@ fn align<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: Option<HashAlg>) -> Vec
     if old.len().saturating_mul(new.len()) > MAX_COMPARISONS {
         return vec![(old.to_vec(), new.to_vec())];
     }
-    common(old, new, bank)
+    common(old, new)
 }
 
-fn common<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: Option<HashAlg>) -> Vec<Run<'a>> {
+fn common<'a>(old: &[Item<'a>], new: &[Item<'a>]) -> Vec<Run<'a>> {
     // lengths[i][j]: longest common subsequence of old[i..] and new[j..].
     let mut lengths = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
     let at = |lengths: &[Vec<u32>], i: usize, j: usize| {
@@ -97,7 +109,7 @@ fn common<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: Option<HashAlg>) -> Ve
     };
     for (i, a) in old.iter().enumerate().rev() {
         for (j, b) in new.iter().enumerate().rev() {
-            let length = if same(a, b, bank) {
+            let length = if same(a, b) {
                 at(&lengths, i + 1, j + 1) + 1
             } else {
                 at(&lengths, i + 1, j).max(at(&lengths, i, j + 1))
@@ -111,7 +123,7 @@ fn common<'a>(old: &[Event<'a>], new: &[Event<'a>], bank: Option<HashAlg>) -> Ve
     let (mut i, mut j) = (0, 0);
     loop {
         match (old.get(i), new.get(j)) {
-            (Some(a), Some(b)) if same(a, b, bank) => {
+            (Some(a), Some(b)) if same(a, b) => {
                 runs.push(Run::default());
                 (i, j) = (i + 1, j + 1);
             }
@@ -138,7 +150,9 @@ fn changes(pcr: u8, runs: Vec<Run<'_>>, bank: Option<HashAlg>) -> Vec<Change> {
     for (gone, came) in runs {
         let mut came = came.as_slice();
         for old in gone {
-            let partner = came.iter().position(|new| new.kind() == old.kind());
+            let partner = came
+                .iter()
+                .position(|new| new.event.kind() == old.event.kind());
             let at = partner.unwrap_or(0);
             let (first, rest) = came.split_at_checked(at).unwrap_or_default();
             // Keeps the order of the boot: what came before the partner is told first.
@@ -157,8 +171,8 @@ fn changes(pcr: u8, runs: Vec<Run<'_>>, bank: Option<HashAlg>) -> Vec<Change> {
 
 fn change(
     pcr: u8,
-    before: Option<Event<'_>>,
-    after: Option<Event<'_>>,
+    before: Option<Item<'_>>,
+    after: Option<Item<'_>>,
     bank: Option<HashAlg>,
 ) -> Change {
     let kind = match (&before, &after) {
@@ -166,9 +180,9 @@ fn change(
         (Some(_), None) => ChangeKind::Removed,
         _ => ChangeKind::Added,
     };
-    let view = |event: Event<'_>| {
-        let bank = bank.unwrap_or_else(|| event.log().shown_bank());
-        event.describe(bank)
+    let view = |item: Item<'_>| {
+        let bank = bank.unwrap_or_else(|| item.event.log().shown_bank());
+        item.event.describe(bank)
     };
     Change {
         pcr,

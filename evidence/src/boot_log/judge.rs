@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Event, EventType};
-use super::loader::{self, LoadedFile};
+use super::loader::{self, LOADER_PCRS, LoadedFile};
 use super::path::{self, BootPath};
 use super::refusal::{BootLogRefused, BootPathRefused, SecureBootRefused};
 use super::secure_boot::{self, SecureBoot};
@@ -33,7 +33,8 @@ pub struct JudgedBoot {
     firmware: Option<String>,
     secure_boot: Result<SecureBoot, SecureBootRefused>,
     path: Result<BootPath, BootPathRefused>,
-    loaded: Vec<LoadedFile>,
+    /// Values of PCRs that boot loaders extend and that replayed.
+    loader_values: BTreeMap<u8, Vec<u8>>,
 }
 
 /// Replays the log against quoted PCR values of one bank, and reads it.
@@ -73,7 +74,11 @@ pub(super) fn judge_in(
         } else {
             Err(BootPathRefused::NotQuoted)
         },
-        loaded: loader::read(log, bank, &replayed),
+        loader_values: quoted
+            .iter()
+            .filter(|(pcr, _)| LOADER_PCRS.contains(pcr) && replayed.contains(pcr))
+            .map(|(pcr, value)| (*pcr, value.clone()))
+            .collect(),
         replayed,
         extended_after_log,
     })
@@ -119,9 +124,17 @@ impl JudgedBoot {
         self.path.as_ref()
     }
 
-    /// Files and command lines that boot loaders measured into PCRs that replay.
-    pub fn loaded(&self) -> &[LoadedFile] {
-        &self.loaded
+    /// Files and command lines that boot loaders measured, read from the log that was judged: nothing is read of a PCR
+    /// that another log replays otherwise. Not kept, since there are hundreds for every node.
+    pub fn loaded(&self, log: &BootLog) -> Vec<LoadedFile> {
+        let values = log.replay(self.bank);
+        let true_in_log: BTreeSet<u8> = self
+            .loader_values
+            .iter()
+            .filter(|(pcr, value)| values.get(pcr) == Some(value))
+            .map(|(pcr, _)| *pcr)
+            .collect();
+        loader::read(log, self.bank, &true_in_log)
     }
 }
 

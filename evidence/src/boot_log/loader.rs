@@ -9,7 +9,7 @@ use super::{BootLog, text};
 use crate::tpm::HashAlg;
 
 /// PCRs that boot loaders use.
-const LOADER_PCRS: [u8; 6] = [8, 9, 11, 12, 13, 14];
+pub(super) const LOADER_PCRS: [u8; 6] = [8, 9, 11, 12, 13, 14];
 /// GRUB says what it measured, then the text that it measured.
 const GRUB_PREFIXES: [(&[u8], Covered); 2] = [
     (b"kernel_cmdline: ", Covered::KernelCommandLine),
@@ -41,12 +41,12 @@ pub enum Covered {
     Command,
 }
 
-/// Only events of PCRs in `replayed`.
-pub(super) fn read(log: &BootLog, bank: HashAlg, replayed: &BTreeSet<u8>) -> Vec<LoadedFile> {
+/// Only events of these PCRs: those that replay.
+pub(super) fn read(log: &BootLog, bank: HashAlg, pcrs: &BTreeSet<u8>) -> Vec<LoadedFile> {
     log.events()
         .filter_map(|event| {
             let pcr = event.pcr()?;
-            let is_loaders = LOADER_PCRS.contains(&pcr) && replayed.contains(&pcr);
+            let is_loaders = pcrs.contains(&pcr);
             let is_of_type = matches!(event.kind(), EventType::IPL | EventType::EVENT_TAG);
             if !(is_loaders && is_of_type) {
                 return None;

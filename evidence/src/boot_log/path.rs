@@ -7,6 +7,9 @@ use super::judge::is_exit;
 use super::refusal::BootPathRefused as Refused;
 use crate::tpm::HashAlg;
 
+/// Most images told of one boot. Real ones have two to five.
+pub(super) const MAX_APPLICATIONS: usize = 64;
+
 /// What the firmware started until it handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootPath {
@@ -50,6 +53,9 @@ pub(super) fn read(log: &BootLog, bank: HashAlg) -> Result<BootPath, Refused> {
             EventType::EFI_BOOT_SERVICES_APPLICATION
             | EventType::EFI_BOOT_SERVICES_DRIVER
             | EventType::EFI_RUNTIME_SERVICES_DRIVER => {
+                if applications.len() >= MAX_APPLICATIONS {
+                    return Err(Refused::TooMany);
+                }
                 applications.push(application(&event, bank));
             }
             // Another type could hide an image from this list.

@@ -80,6 +80,8 @@ pub enum SecureBootRefused {
     Absent(&'static str),
     #[error("secure boot is on, but no authority was measured")]
     NoAuthority,
+    #[error("more authorities were measured than the limit: {limit}", limit = super::secure_boot::MAX_AUTHORITIES)]
+    TooManyAuthorities,
     #[error("pcr 7 has no separator")]
     NoSeparator,
     #[error("firmware was open to a debugger: event {event}")]
@@ -95,6 +97,8 @@ pub enum BootPathRefused {
     UnexpectedEvent { event: usize, kind: EventType },
     #[error("digest of event {event} does not cover its data")]
     NotCovered { event: usize },
+    #[error("more images were started than the limit: {limit}", limit = super::path::MAX_APPLICATIONS)]
+    TooMany,
     #[error("pcr 4 has no separator")]
     NoSeparator,
     #[error("firmware did not measure that it handed over (exit boot services)")]
@@ -140,6 +144,7 @@ impl SecureBootRefused {
             Self::Value { .. } => "secure_boot_value",
             Self::Absent(_) => "secure_boot_variable_absent",
             Self::NoAuthority => "secure_boot_no_authority",
+            Self::TooManyAuthorities => "secure_boot_too_many_authorities",
             Self::NoSeparator => "secure_boot_no_separator",
             Self::Debugger { .. } => "secure_boot_debugger",
         }
@@ -156,7 +161,11 @@ impl SecureBootRefused {
             | Self::SignatureLists { event, .. }
             | Self::Value { event }
             | Self::Debugger { event } => Some(*event),
-            Self::NotQuoted | Self::Absent(_) | Self::NoAuthority | Self::NoSeparator => None,
+            Self::NotQuoted
+            | Self::Absent(_)
+            | Self::NoAuthority
+            | Self::TooManyAuthorities
+            | Self::NoSeparator => None,
         }
     }
 }
@@ -168,6 +177,7 @@ impl BootPathRefused {
             Self::NotQuoted => "boot_path_not_quoted",
             Self::UnexpectedEvent { .. } => "boot_path_unexpected_event",
             Self::NotCovered { .. } => "boot_path_not_covered",
+            Self::TooMany => "boot_path_too_many",
             Self::NoSeparator => "boot_path_no_separator",
             Self::NoExit => "boot_path_no_exit",
         }

@@ -15,6 +15,9 @@ use super::variable::{EfiVariable, Guid};
 use crate::digest::Digest;
 use crate::tpm::HashAlg;
 
+/// Most authorities told of one boot. Real ones have one to four.
+pub const MAX_AUTHORITIES: usize = 64;
+
 const DEBUGGER: &[u8] = b"UEFI Debug Mode";
 const NO_DMA_PROTECTION: &[u8] = b"DMA Protection Disabled";
 
@@ -214,6 +217,9 @@ impl Reading {
             .find(|part| event.covers(bank, part))
             .ok_or(refused)?;
         let variable = EfiVariable::parse(measured).ok_or(Refused::Variable { event: index })?;
+        if self.authorities.len() >= MAX_AUTHORITIES {
+            return Err(Refused::TooManyAuthorities);
+        }
         self.authorities.push(Authority {
             event: index,
             guid: variable.guid,

@@ -2,7 +2,7 @@
 
 use super::super::loader::Covered;
 use super::super::*;
-use super::{judge_by, judge_true, place};
+use super::{judge_by, judge_true, parse, place};
 use crate::testing::BootLogBuilder;
 use crate::testing::boot_log::BuiltEvent;
 
@@ -87,9 +87,9 @@ fn applications_are_told_by_their_digests() {
 
 #[test]
 fn only_a_text_that_was_measured_is_told_as_such() {
-    let judged = judge_true(&BootLogBuilder::typical(true)).unwrap();
-    let told: Vec<_> = judged
-        .loaded()
+    let log = BootLogBuilder::typical(true);
+    let loaded = judge_true(&log).unwrap().loaded(&parse(&log));
+    let told: Vec<_> = loaded
         .iter()
         .map(|one| (one.pcr, one.covered, one.text.as_str()))
         .collect();
@@ -112,7 +112,7 @@ fn only_a_text_that_was_measured_is_told_as_such() {
     let judged = judge_true(&log).unwrap();
     assert!(
         judged
-            .loaded()
+            .loaded(&parse(&log))
             .iter()
             .all(|one| one.covered != Covered::KernelCommandLine)
     );
@@ -143,9 +143,8 @@ fn what_systemd_stub_and_the_kernel_measure_is_told() {
             tagged(b"Linux initrd\0"),
             "the ram disk",
         );
-    let judged = judge_true(&log).unwrap();
-    let told: Vec<_> = judged
-        .loaded()
+    let loaded = judge_true(&log).unwrap().loaded(&parse(&log));
+    let told: Vec<_> = loaded
         .iter()
         .map(|one| (one.covered, one.text.as_str()))
         .collect();
@@ -158,4 +157,27 @@ fn what_systemd_stub_and_the_kernel_measure_is_told() {
             (Covered::Nothing, "Linux initrd"),
         ]
     );
+}
+
+#[test]
+fn another_log_than_the_one_judged_tells_nothing() {
+    let log = BootLogBuilder::typical(true);
+    let judged = judge_true(&log).unwrap();
+    let other = BootLogBuilder::typical(true).grub_file("/evil", "a file that was not measured");
+    let told = judged.loaded(&parse(&other));
+    assert!(told.iter().all(|one| one.pcr == 8), "{told:?}");
+    assert_eq!(judged.loaded(&parse(&BootLogBuilder::new(&[BANK]))), []);
+}
+
+#[test]
+fn more_images_than_the_limit_are_not_told() {
+    let mut log = BootLogBuilder::typical(true);
+    let at = place(&mut log, |event| event.kind == APPLICATION);
+    let image = log.events_mut()[at].clone();
+    for _ in 1..super::super::path::MAX_APPLICATIONS {
+        log.events_mut().insert(at, image.clone());
+    }
+    assert!(judge_true(&log).unwrap().path().is_ok());
+    log.events_mut().insert(at, image);
+    assert_eq!(code(&log), "boot_path_too_many");
 }

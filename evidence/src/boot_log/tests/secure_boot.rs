@@ -315,6 +315,19 @@ fn shims_byte_beyond_what_it_measured_is_forgiven_once() {
 }
 
 #[test]
+fn more_authorities_than_the_limit_are_refused() {
+    let mut log = BootLogBuilder::typical(true);
+    let at = place(&mut log, |event| event.kind == AUTHORITY);
+    let authority = log.events_mut()[at].clone();
+    for _ in 1..super::super::secure_boot::MAX_AUTHORITIES {
+        log.events_mut().insert(at, authority.clone());
+    }
+    assert!(judge_true(&log).unwrap().secure_boot().is_ok());
+    log.events_mut().insert(at, authority);
+    assert_eq!(code(&log), "secure_boot_too_many_authorities");
+}
+
+#[test]
 fn every_refusal_has_a_code_of_its_own() {
     let event = 1;
     let name = String::new;
@@ -339,6 +352,7 @@ fn every_refusal_has_a_code_of_its_own() {
         SecureBootRefused::Value { event },
         SecureBootRefused::Absent("PK"),
         SecureBootRefused::NoAuthority,
+        SecureBootRefused::TooManyAuthorities,
         SecureBootRefused::NoSeparator,
         SecureBootRefused::Debugger { event },
     ];

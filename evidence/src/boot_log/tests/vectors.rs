@@ -293,11 +293,12 @@ fn a_driver_from_an_option_rom_and_its_authorities_are_told() {
 
 #[test]
 fn kernels_and_command_lines_of_real_machines_are_told() {
-    let Some(judged) = judge_itself("go-tpm-tools/gdc-host.bin", HashAlg::Sha256) else {
+    let name = "go-tpm-tools/gdc-host.bin";
+    let Some(judged) = judge_itself(name, HashAlg::Sha256) else {
         return;
     };
-    let lines: Vec<&str> = judged
-        .loaded()
+    let loaded = judged.loaded(&BootLog::parse(&bytes(name).unwrap()).unwrap());
+    let lines: Vec<&str> = loaded
         .iter()
         .filter(|one| one.covered == super::super::loader::Covered::KernelCommandLine)
         .map(|one| one.text.as_str())
@@ -306,8 +307,8 @@ fn kernels_and_command_lines_of_real_machines_are_told() {
         matches!(&lines[..], [line] if line.starts_with("/vmlinuz-6.9.0-rc7+ root=")),
         "{lines:?}"
     );
-    let files = judged.loaded().iter().filter(|one| one.pcr == 9);
-    assert!(files.into_iter().any(|one| one.text == "Linux initrd"));
+    let mut files = loaded.iter().filter(|one| one.pcr == 9);
+    assert!(files.any(|one| one.text == "Linux initrd"));
 }
 
 /// `Field: value` of every event in tpm2-tools' text, in order; what follows `pcrs:` is no event.
