@@ -22,7 +22,14 @@ pub struct Anchor {
 /// The machine's clock with a floor beneath it.
 pub struct NodeClock {
     machine: Arc<dyn Clock>,
-    anchor: Mutex<Anchor>,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    /// The best known moment.
+    anchor: Anchor,
+    /// The newest that rests on nothing but the cloud's word; none before it has spoken.
+    signed: Option<Anchor>,
 }
 
 impl NodeClock {
@@ -30,23 +37,44 @@ impl NodeClock {
     pub fn new(machine: Arc<dyn Clock>, anchor: Anchor) -> Self {
         Self {
             machine,
-            anchor: Mutex::new(anchor),
+            known: Mutex::new(Known {
+                anchor,
+                signed: None,
+            }),
         }
     }
 
     /// The cloud signed this time, and it arrived now. Time never falls: an earlier one changes nothing.
     pub fn raise(&self, time: Timestamp) {
         let now = self.machine.boottime();
-        let mut anchor = self.anchor.lock();
-        if time > reached(*anchor, now) {
-            *anchor = Anchor { time, at: now };
+        let told = Anchor { time, at: now };
+        let mut known = self.known.lock();
+        if time > reached(known.anchor, now) {
+            known.anchor = told;
         }
+        if known
+            .signed
+            .is_none_or(|signed| time > reached(signed, now))
+        {
+            known.signed = Some(told);
+        }
+    }
+
+    /// The time it is now by the cloud's word and `CLOCK_BOOTTIME` alone; none before the cloud has spoken.
+    pub fn signed(&self) -> Option<Timestamp> {
+        let now = self.machine.boottime();
+        self.known.lock().signed.map(|signed| reached(signed, now))
+    }
+
+    /// The machine's wall clock, right or wrong: what the cloud is told, so that it sees one that was turned.
+    pub fn wall(&self) -> Timestamp {
+        self.machine.now()
     }
 
     /// What to store as floor: the time it is now, unless the wall clock has leapt ahead of all that is known. A clock
     /// that was wrong once must not keep the node out for years.
     pub fn floor(&self) -> Timestamp {
-        let known = reached(*self.anchor.lock(), self.machine.boottime());
+        let known = reached(self.known.lock().anchor, self.machine.boottime());
         let wall = self.machine.now();
         if wall <= known.plus(MAX_LEAP) {
             wall.max(known)
@@ -58,7 +86,7 @@ impl NodeClock {
 
 impl Clock for NodeClock {
     fn now(&self) -> Timestamp {
-        let floor = reached(*self.anchor.lock(), self.machine.boottime());
+        let floor = reached(self.known.lock().anchor, self.machine.boottime());
         self.machine.now().max(floor)
     }
 
@@ -90,6 +118,26 @@ mod tests {
         fn boottime(&self) -> BootTime {
             BootTime::from_duration(Duration::from_secs(self.boot.load(Ordering::Relaxed)))
         }
+    }
+
+    #[test]
+    fn what_the_cloud_signed_is_told_apart_from_what_the_wall_clock_said() {
+        let machine = Arc::new(Wrong::default());
+        let anchor = Anchor {
+            time: Timestamp::from_secs(2000),
+            at: machine.boottime(),
+        };
+        let clock = NodeClock::new(machine.clone(), anchor);
+        assert_eq!(clock.signed(), None);
+        clock.raise(Timestamp::from_secs(1000));
+        machine.boot.store(10, Ordering::Relaxed);
+        assert_eq!(clock.signed(), Some(Timestamp::from_secs(1010)));
+        clock.raise(Timestamp::from_secs(1005));
+        assert_eq!(clock.signed(), Some(Timestamp::from_secs(1010)));
+        clock.raise(Timestamp::from_secs(1500));
+        assert_eq!(clock.signed(), Some(Timestamp::from_secs(1500)));
+        assert_eq!(clock.now(), Timestamp::from_secs(2010));
+        assert_eq!(clock.wall(), Timestamp::from_secs(0));
     }
 
     #[test]

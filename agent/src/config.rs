@@ -14,10 +14,13 @@ use edgeward_wire::token::{MAX_ADDRESSES, check_address};
 use serde::Deserialize;
 
 use crate::enforce::{DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig};
+use crate::logs::{LogPaths, MAX_PATH_BYTES};
 use crate::session::Endpoints;
 use crate::tpm::device::BadPlace;
 use crate::tpm::{EkChoice, Place};
 use crate::view::Endpoint;
+use crate::workload::WorkloadConfig;
+use crate::workload::pods::Pods;
 
 /// Where the file is unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edgeward/agent.toml";
@@ -60,6 +63,9 @@ pub struct Config {
     /// Loopback only.
     pub metrics: SocketAddr,
     pub enforce: EnforceConfig,
+    pub workload: WorkloadConfig,
+    /// Where the machine's measurement logs are read.
+    pub logs: LogPaths,
 }
 
 /// Which TPM, and what in it is ours.
@@ -84,7 +90,19 @@ struct File {
     kernel_leases: bool,
     #[serde(with = "edgeward_runtime::config::duration")]
     report_every: Duration,
+    workload_socket: Option<PathBuf>,
+    kubernetes: KubernetesTable,
     tpm: TpmTable,
+    logs: LogPaths,
+}
+
+/// Where the kubelet of this machine has its files, if there is one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct KubernetesTable {
+    kubelet_dir: PathBuf,
+    pod_logs_dir: PathBuf,
+    service_account_keys: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,6 +142,7 @@ impl Config {
         }
         check_numbers(&file)?;
         check_addresses(&file)?;
+        check_logs(&file.logs)?;
         Ok(Self {
             enforce: EnforceConfig {
                 device: file.interface,
@@ -135,12 +154,53 @@ impl Config {
                 report_every: file.report_every,
             },
             state_dir: file.state_dir,
-            run_dir: file.run_dir,
             tpm: file.tpm.check()?,
             cloud: file.cloud,
             advertise: file.advertise,
             metrics: file.metrics_listen,
+            logs: file.logs,
+            workload: WorkloadConfig {
+                socket: match file.workload_socket {
+                    Some(path) => path,
+                    None => file.run_dir.join("workload.sock"),
+                },
+                pods: file.kubernetes.check()?,
+            },
+            run_dir: file.run_dir,
         })
+    }
+}
+
+impl KubernetesTable {
+    fn check(self) -> Result<Pods, BadConfig> {
+        let paths = [
+            ("kubernetes.kubelet_dir", Some(&self.kubelet_dir)),
+            ("kubernetes.pod_logs_dir", Some(&self.pod_logs_dir)),
+            (
+                "kubernetes.service_account_keys",
+                self.service_account_keys.as_ref(),
+            ),
+        ];
+        for (key, path) in paths {
+            if path.is_some_and(|path| !path.is_absolute()) {
+                return Err(BadConfig::value(key, "not an absolute path"));
+            }
+        }
+        Ok(Pods::new(
+            self.pod_logs_dir,
+            self.kubelet_dir,
+            self.service_account_keys,
+        ))
+    }
+}
+
+impl Default for KubernetesTable {
+    fn default() -> Self {
+        Self {
+            kubelet_dir: PathBuf::from("/var/lib/kubelet"),
+            pod_logs_dir: PathBuf::from("/var/log/pods"),
+            service_account_keys: None,
+        }
     }
 }
 
@@ -176,7 +236,10 @@ impl Default for File {
             metrics_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464),
             kernel_leases: true,
             report_every: DEFAULT_REPORT_EVERY,
+            workload_socket: None,
+            kubernetes: KubernetesTable::default(),
             tpm: TpmTable::default(),
+            logs: LogPaths::default(),
         }
     }
 }
@@ -200,6 +263,20 @@ fn check_numbers(file: &File) -> Result<(), BadConfig> {
     let [least, most] = REPORT_EVERY;
     if file.report_every < least || file.report_every > most {
         return Err(BadConfig::value("report_every", "not from 1s to 1h"));
+    }
+    Ok(())
+}
+
+/// The paths go into the evidence, for people to read.
+fn check_logs(logs: &LogPaths) -> Result<(), BadConfig> {
+    for (key, path) in [("logs.boot", &logs.boot), ("logs.ima", &logs.ima)] {
+        if !path.is_absolute() {
+            return Err(BadConfig::value(key, "not an absolute path"));
+        }
+        if path.as_os_str().len() > MAX_PATH_BYTES {
+            let bound = format!("longer than {MAX_PATH_BYTES} bytes");
+            return Err(BadConfig::value(key, bound));
+        }
     }
     Ok(())
 }

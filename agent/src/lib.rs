@@ -11,6 +11,7 @@ pub mod connect;
 pub mod enforce;
 pub mod enrol;
 pub mod journal;
+pub mod logs;
 pub mod machine;
 pub mod resume;
 pub mod root;

@@ -11,8 +11,8 @@ use crate::root::{Root, RootError, SoftwareRoot, TpmRoot};
 use crate::state::{FolderLock, LockError};
 use crate::tpm::{Tpm, TpmError};
 
-/// The run folder holds the boot key.
-const RUN_FOLDER_MODE: u32 = 0o750;
+/// The run folder holds the boot key, which has a mode of its own, and the sockets: one of them is for everybody.
+const RUN_FOLDER_MODE: u32 = 0o711;
 
 /// What enrolment and the agent both start from. While it lives, nobody else has state folder and TPM.
 pub struct Machine {
@@ -48,7 +48,8 @@ pub async fn take(config: &Config) -> Result<Machine, NotTaken> {
         None => Arc::new(SoftwareRoot::new(&config.state_dir)),
     };
     make_run_folder(config)?;
-    let boot = Boot::begin(&config.run_dir, root.counts().await?)?;
+    let counts = root.tpm_clock().await?.map(Into::into);
+    let boot = Boot::begin(&config.run_dir, counts)?;
     Ok(Machine {
         root,
         boot,

@@ -16,9 +16,10 @@ use crate::boot::Boot;
 use crate::clock::NodeClock;
 use crate::enforce::{Progress, Recorder};
 use crate::journal::{self, JournalHandle, NoJournal};
+use crate::logs::LogReader;
 use crate::root::{Root, RootError};
 use crate::session::{Endpoints, Holder, Keeper, Session};
-use crate::state::{Recent, StateError, StateFolder, Stored, Unusable, judge};
+use crate::state::{Clocks, Recent, StateError, StateFolder, Stored, Unusable, judge};
 use crate::tpm::Priority;
 use crate::view::{self, CloudLink, Initial, NodeView, Publisher, Standing};
 
@@ -75,7 +76,13 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         machine,
     } = start;
     let (folder, found) = StateFolder::open(state_dir, root.as_ref()).await?;
-    let (standing, anchor) = judge(&found, boot.kernel(), machine.now(), machine.boottime());
+    let clocks = Clocks {
+        kernel_boot: boot.kernel(),
+        boottime: machine.boottime(),
+        wall: machine.now(),
+        tpm: root.tpm_clock().await?,
+    };
+    let (standing, anchor) = judge(&found, &clocks);
     let stored = found
         .held
         .ok_or_else(|| NotResumed::NotEnrolled(state_dir.to_owned()))?;
@@ -161,6 +168,7 @@ impl SessionParts {
         progress: watch::Receiver<Progress>,
         endpoints: Endpoints,
         addresses: Vec<String>,
+        logs: LogReader,
     ) -> Session {
         if !addresses.is_empty() {
             self.keeper.stored.addresses = addresses;
@@ -175,6 +183,7 @@ impl SessionParts {
             journal: self.journal,
             progress,
             endpoints,
+            logs: Arc::new(logs),
         }
     }
 }

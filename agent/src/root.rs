@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use edgeward_evidence::BootStatement;
-use edgeward_evidence::tpm::PcrSelection;
+use edgeward_evidence::tpm::{ClockInfo, PcrSelection};
 use edgeward_evidence::transcript::{Exporter, Nonce};
 use edgeward_identity::{PublicKey, Secret, SignError, Signer, SpiffeId, TrustDomain};
 use edgeward_wire::v1;
@@ -29,8 +29,8 @@ pub trait Root: Send + Sync + fmt::Debug {
     /// One word for status and logs: `tpm` or `software`.
     fn name(&self) -> &'static str;
 
-    /// The TPM's reset and restart counts; none without a TPM.
-    async fn counts(&self) -> Result<Option<Counts>, RootError>;
+    /// The TPM's clock with its reset and restart counts; none without a TPM.
+    async fn tpm_clock(&self) -> Result<Option<ClockInfo>, RootError>;
 
     /// Makes the SVID key to enrol with in `slot` and says what the root claims.
     async fn begin_enrolment(&self, slot: SvidSlot) -> Result<v1::enrol_begin::Root, RootError>;
@@ -89,6 +89,15 @@ pub struct Counts {
     pub restart: u32,
 }
 
+impl From<ClockInfo> for Counts {
+    fn from(clock: ClockInfo) -> Self {
+        Self {
+            reset: clock.reset_count,
+            restart: clock.restart_count,
+        }
+    }
+}
+
 /// What every signature is bound to, beside the keys.
 #[derive(Clone, Debug)]
 pub struct Conversation {
@@ -119,6 +128,8 @@ pub enum RootError {
     Sign(#[from] SignError),
     #[error("the random source failed")]
     Random,
+    #[error("reading the measurement logs ended early")]
+    Logs,
     #[error("what was sealed is malformed or of another root")]
     Sealed,
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::enforce::{self, Recorder};
+use crate::logs::LogReader;
 use crate::machine;
 use crate::resume::{Resumed, Start, resume};
 use crate::view::NodeView;
@@ -57,6 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         enforcement.progress(),
         config.endpoints(listen.port()),
         config.cloud,
+        LogReader::new(config.logs),
     );
     tasks.spawn("enforcement", enforcement.run());
     tasks.spawn("session", session.run(token.clone()));

@@ -25,6 +25,7 @@ use crate::clock::NodeClock;
 use crate::connect::{Connected, NotConnected, connect};
 use crate::enforce::Progress;
 use crate::journal::JournalHandle;
+use crate::logs::LogReader;
 use crate::root::{Root, RootError};
 use crate::view::NodeView;
 
@@ -74,6 +75,7 @@ pub struct Session {
     pub journal: JournalHandle,
     pub progress: watch::Receiver<Progress>,
     pub endpoints: Endpoints,
+    pub logs: Arc<LogReader>,
 }
 
 /// Where peers reach this node.
@@ -218,12 +220,14 @@ impl Session {
     async fn attend(&mut self, mut live: Live) -> SessionEnded {
         let upload =
             upload::Upload::begin(self.journal.clone(), self.view.clone(), live.up.clone());
-        let mut answers = evidence::Answers::new(
-            self.root.clone(),
-            self.boot.clone(),
-            self.view.node.clone(),
-            live.connected.exporter,
-        );
+        let mut answers = evidence::Answers::new(evidence::Sources {
+            root: self.root.clone(),
+            logs: self.logs.clone(),
+            clock: self.clock.clone(),
+            boot_key: *self.boot.public_key(),
+            node: self.view.node.clone(),
+            exporter: live.connected.exporter,
+        });
         let mut watchdog = tokio::time::interval(HEARTBEAT_EVERY / 2);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut store = tokio::time::interval(STORE_EVERY);
@@ -246,9 +250,14 @@ impl Session {
                     Err(status) => return stream_failed(status),
                 },
                 answer = answers.next() => match answer {
-                    Ok(evidence) => if !send(&live, node_message::Body::Evidence(evidence)) {
-                        return SessionEnded::Stuck;
-                    },
+                    Ok(answer) => {
+                        if let Some(moment) = answer.moment {
+                            self.holder.quoted(moment);
+                        }
+                        if !send(&live, node_message::Body::Evidence(answer.evidence)) {
+                            return SessionEnded::Stuck;
+                        }
+                    }
                     // The cloud hears nothing and calls us stale; the operator must hear why.
                     Err(error) => tracing::error!(%error, "evidence could not be made"),
                 },

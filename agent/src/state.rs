@@ -7,7 +7,9 @@
 //! nothing is granted on it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use edgeward_evidence::tpm::ClockInfo;
 use edgeward_identity::{BootTime, Secret, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -24,7 +26,7 @@ mod recent;
 pub use file::{FileError, MAX_STATE_BYTES, Opened, SealedFile};
 pub use held::{Blob, Held, Stored, Unusable};
 pub use lock::{FolderLock, LockError};
-pub use recent::Recent;
+pub use recent::{Recent, SignedTime};
 
 /// Bytes of the key that encrypts the state (AES-256-GCM).
 pub const STATE_KEY_BYTES: usize = 32;
@@ -163,13 +165,21 @@ impl StateFolder {
     }
 }
 
-/// Whether anything may be granted on what was found, and where the clock goes on from.
-pub fn judge(
-    found: &Found,
-    kernel_boot: &str,
-    machine: Timestamp,
-    boottime: BootTime,
-) -> (Standing, Anchor) {
+/// What the machine says of the time at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks<'a> {
+    /// The kernel's boot id: `boottime` of one boot is one clock.
+    pub kernel_boot: &'a str,
+    pub boottime: BootTime,
+    pub wall: Timestamp,
+    /// None without a TPM.
+    pub tpm: Option<ClockInfo>,
+}
+
+/// Whether anything may be granted on what was found, and where the clock goes on from. Time is at least what was
+/// stored, and at least what the cloud signed last plus what has passed on the TPM's clock since: a wall clock behind
+/// either was set back.
+pub fn judge(found: &Found, clocks: &Clocks<'_>) -> (Standing, Anchor) {
     let Some(recent) = &found.recent else {
         // What the cloud signed last is a lower bound too: enough for its certificate to be valid.
         let signed = found
@@ -178,23 +188,30 @@ pub fn judge(
             .map(Stored::newest_signed)
             .unwrap_or_default();
         let anchor = Anchor {
-            time: machine.max(signed),
-            at: boottime,
+            time: clocks.wall.max(signed),
+            at: clocks.boottime,
         };
         return (Standing::Held(Hold::NoFloor), anchor);
     };
-    let same_boot = recent.kernel_boot == kernel_boot && recent.boottime() <= boottime;
+    let same_boot =
+        recent.kernel_boot == clocks.kernel_boot && recent.boottime() <= clocks.boottime;
+    let since = if same_boot {
+        clocks.boottime.since(recent.boottime())
+    } else {
+        Duration::ZERO
+    };
+    let by_tpm = recent
+        .signed
+        .zip(clocks.tpm)
+        .and_then(|(signed, tpm)| signed.floor(&tpm))
+        .unwrap_or_default();
     let anchor = Anchor {
-        time: recent.floor,
-        at: if same_boot {
-            recent.boottime()
-        } else {
-            boottime
-        },
+        time: recent.floor.plus(since).max(by_tpm),
+        at: clocks.boottime,
     };
     let standing = if found.rolled_back {
         Standing::Held(Hold::StateRolledBack)
-    } else if !same_boot && machine < recent.floor {
+    } else if !same_boot && clocks.wall < anchor.time {
         Standing::Held(Hold::ClockBehindFloor)
     } else {
         Standing::Granting

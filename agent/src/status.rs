@@ -3,6 +3,7 @@
 //! One request and one answer, each a line of JSON, then the connection closes. The socket belongs to root and its
 //! group (mode 0660); it tells no key and changes nothing. [`ask`] is the client's side.
 
+mod advice;
 mod client;
 mod explain;
 mod server;
@@ -11,6 +12,8 @@ mod text;
 
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::view::{Finding, Refusal};
 
 pub use client::{AskFailed, ask, check};
 pub use server::{Server, Sources, parse};
@@ -56,12 +59,18 @@ pub struct Status {
     pub tier: Option<Tier>,
     pub state: Option<AttestationState>,
     pub passed: Option<Timestamp>,
+    /// The cloud did not take the newest evidence.
+    pub refused: Option<RefusedStatus>,
+    /// What is not as the profile says, by the cloud's last word.
+    pub findings: Vec<Finding>,
     pub svid_ends: Timestamp,
     pub overlay: Vec<std::net::IpAddr>,
     pub device: String,
     pub listen: String,
     /// A session is up.
     pub connected: bool,
+    /// How long it has been up or down; none since the agent started.
+    pub session_secs: Option<u64>,
     /// `online`, `settling` or `cut-off`.
     pub link: String,
     pub heartbeat_age_secs: Option<u64>,
@@ -80,6 +89,15 @@ pub struct Status {
     /// Packets dropped, by reason; datagrams refused, by reason. Only what happened.
     pub dropped: Vec<(String, u64)>,
     pub now: Timestamp,
+}
+
+/// Evidence that the cloud did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedStatus {
+    #[serde(flatten)]
+    pub refusal: Refusal,
+    /// What to do about it.
+    pub advice: String,
 }
 
 /// The policy in force.

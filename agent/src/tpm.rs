@@ -59,6 +59,11 @@ pub enum TpmError {
     KeyMissing { handle: u32 },
     #[error("no endorsement key of a supported kind (p-256, p-384, rsa-2048)")]
     NoEndorsementKey,
+    /// The operator decides: an EK without its maker's word, or none.
+    #[error(
+        "the tpm's ek certificate is for {0}, which this version does not use: name another in ek of [tpm], and let the cloud take that ek by its digest"
+    )]
+    EndorsementKeyUnsupported(&'static str),
     #[error("pcrs changed while they were quoted, {0} times in a row")]
     PcrsUnstable(u32),
     #[error("pcr selection is not supported: {0}")]

@@ -21,11 +21,13 @@ use crate::boot::Boot;
 mod cuts;
 mod directory;
 mod link;
+mod outcome;
 mod standing;
 
 pub use cuts::{CutFloor, CutFloors, MAX_CUT_FLOORS};
 pub use directory::{BadPeer, Directory, DirectoryPeer, Endpoint, MAX_DIRECTORY_PEERS, StoredPeer};
 pub use link::{CloudLink, Heard};
+pub use outcome::{Finding, Outcome, Refusal};
 pub use standing::{Held, Standing};
 
 /// The read side. Cheap to clone.
@@ -56,6 +58,8 @@ pub struct NodeView {
     pub link: watch::Receiver<CloudLink>,
     pub standing: watch::Receiver<Standing>,
     pub cuts: watch::Receiver<Arc<CutFloors>>,
+    /// The cloud's last word on this node's evidence, for people.
+    pub outcome: watch::Receiver<Arc<Outcome>>,
 }
 
 /// The write side of a [`NodeView`].
@@ -75,6 +79,7 @@ pub struct Publisher {
     pub link: watch::Sender<CloudLink>,
     pub standing: watch::Sender<Standing>,
     pub cuts: watch::Sender<Arc<CutFloors>>,
+    pub outcome: watch::Sender<Arc<Outcome>>,
 }
 
 /// A verified policy slice with the bytes that were signed.
@@ -133,6 +138,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         link: watch::Sender::new(initial.link),
         standing: watch::Sender::new(initial.standing),
         cuts: watch::Sender::new(Arc::new(initial.cuts)),
+        outcome: watch::Sender::default(),
     };
     let view = NodeView {
         node,
@@ -151,6 +157,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         link: publisher.link.subscribe(),
         standing: publisher.standing.subscribe(),
         cuts: publisher.cuts.subscribe(),
+        outcome: publisher.outcome.subscribe(),
     };
     (publisher, view)
 }

@@ -52,7 +52,7 @@ impl BadConfig {
     }
 }
 
-/// Which environment variables are twins: those that start with `prefix` and with none of `except`.
+/// Which environment variables are twins: those that start with `prefix` and with none of the whole words of `except`.
 #[derive(Clone, Copy, Debug)]
 pub struct Twins {
     pub prefix: &'static str,
@@ -107,7 +107,7 @@ fn overlay(
         let Some(key) = name.strip_prefix(twins.prefix) else {
             continue;
         };
-        if twins.except.iter().any(|except| name.starts_with(except)) {
+        if twins.except.iter().any(|words| begins_with(&name, words)) {
             continue;
         }
         let parts: Vec<String> = key.split(NESTING).map(str::to_ascii_lowercase).collect();
@@ -172,6 +172,12 @@ fn located(path: &Path, text: &str, error: &toml::de::Error) -> BadConfig {
         column,
         message: error.message().to_owned(),
     }
+}
+
+/// `EDGEWARD_LOG` begins `EDGEWARD_LOG_FORMAT` and not `EDGEWARD_LOGS__BOOT`.
+fn begins_with(name: &str, words: &str) -> bool {
+    name.strip_prefix(words)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('_') || words.ends_with('_'))
 }
 
 #[cfg(test)]

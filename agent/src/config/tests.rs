@@ -25,6 +25,8 @@ fn a_value_that_makes_no_sense_is_refused_under_its_key() {
         ("[tpm]\ntcti = \"/dev/tpm0\"", "tpm.tcti"),
         ("[tpm]\nfirst_handle = 0x80000000", "tpm.first_handle"),
         ("[tpm]\nepoch_index = 1", "tpm.epoch_index"),
+        ("[logs]\nboot = \"log\"", "logs.boot"),
+        ("[logs]\nima = \"\"", "logs.ima"),
     ] {
         match load(text, &[]) {
             Err(BadConfig::Value { key: found, .. }) => assert_eq!(found, key),
@@ -70,6 +72,7 @@ fn twins_win_over_the_file_and_variables_of_the_command_line_are_none() {
         &[
             ("EDGEWARD_AGENT_MTU", "1300"),
             ("EDGEWARD_AGENT_TPM__TCTI", "none"),
+            ("EDGEWARD_AGENT_LOGS__IMA", "/var/lib/ima"),
             ("EDGEWARD_AGENT_CONFIG", "/elsewhere"),
             ("EDGEWARD_AGENT_LOG_FORMAT", "json"),
             ("EDGEWARD_LISTEN", "the cloud's"),
@@ -78,6 +81,8 @@ fn twins_win_over_the_file_and_variables_of_the_command_line_are_none() {
     .unwrap();
     assert_eq!(config.enforce.mtu, 1300);
     assert!(config.tpm.is_none());
+    assert_eq!(config.logs.ima, Path::new("/var/lib/ima"));
+    assert!(config.logs.boot.starts_with("/sys/kernel/security"));
 }
 
 #[test]

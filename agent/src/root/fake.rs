@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use edgeward_evidence::BootStatement;
-use edgeward_evidence::tpm::PcrSelection;
+use edgeward_evidence::tpm::{ClockInfo, PcrSelection};
 use edgeward_identity::{PublicKey, Secret, Signer, SpiffeId};
 use edgeward_wire::v1;
 use parking_lot::Mutex;
 
-use super::{Conversation, Counts, Root, RootError};
+use super::{Conversation, Root, RootError};
 use crate::tpm::{Priority, SvidSlot};
 
 /// A root that seals by a tag of its own and keeps an epoch.
@@ -34,7 +34,7 @@ impl Root for FakeRoot {
         "fake"
     }
 
-    async fn counts(&self) -> Result<Option<Counts>, RootError> {
+    async fn tpm_clock(&self) -> Result<Option<ClockInfo>, RootError> {
         Ok(None)
     }
 

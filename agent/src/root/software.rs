@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use edgeward_evidence::BootStatement;
-use edgeward_evidence::tpm::PcrSelection;
+use edgeward_evidence::tpm::{ClockInfo, PcrSelection};
 use edgeward_evidence::transcript::{Moment, Transcript};
 use edgeward_identity::{PublicKey, Secret, Signer, SoftwareKey, SpiffeId};
 use edgeward_wire::v1;
 
-use super::{Conversation, Counts, Root, RootError};
+use super::{Conversation, Root, RootError};
 use crate::tpm::{Priority, SvidSlot};
 
 /// Only the agent reads its keys.
@@ -73,7 +73,7 @@ impl Root for SoftwareRoot {
         "software"
     }
 
-    async fn counts(&self) -> Result<Option<Counts>, RootError> {
+    async fn tpm_clock(&self) -> Result<Option<ClockInfo>, RootError> {
         Ok(None)
     }
 

@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use edgeward_evidence::BootStatement;
 use edgeward_evidence::digest::Digest;
 use edgeward_evidence::make_credential::SECRET_BYTES;
-use edgeward_evidence::tpm::{Name, PcrBank, PcrSelection, Public};
+use edgeward_evidence::tpm::{ClockInfo, Name, PcrBank, PcrSelection, Public};
 use edgeward_evidence::transcript::{Moment, Transcript};
 use edgeward_evidence::verify::SignedAttest;
 use edgeward_identity::{PublicKey, Secret, Signer, SpiffeId};
 use edgeward_wire::v1;
 
-use super::{Conversation, Counts, Root, RootError};
+use super::{Conversation, Root, RootError};
 use crate::tpm::signer::point_of;
 use crate::tpm::{
     Certified, EkChoice, Endorsement, PcrRequest, Priority, Quoted, SealedBlob, SvidSlot, Tpm,
@@ -126,9 +126,8 @@ impl Root for TpmRoot {
         "tpm"
     }
 
-    async fn counts(&self) -> Result<Option<Counts>, RootError> {
-        let (reset, restart) = self.tpm.call(Priority::Session, quote::counts).await?;
-        Ok(Some(Counts { reset, restart }))
+    async fn tpm_clock(&self) -> Result<Option<ClockInfo>, RootError> {
+        Ok(Some(self.tpm.call(Priority::Session, quote::clock).await?))
     }
 
     async fn begin_enrolment(&self, slot: SvidSlot) -> Result<v1::enrol_begin::Root, RootError> {

@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use super::Keeper;
 use crate::accept::{self, NotAccepted};
 use crate::enforce::Recorder;
-use crate::state::Blob;
+use crate::state::{Blob, SignedTime};
 use crate::tpm::SvidSlot;
 use crate::view::{Heard, Publisher, Standing};
 
@@ -81,9 +81,13 @@ impl Holder {
     }
 
     pub fn set_connected(&self, connected: bool) {
-        self.publisher
-            .link
-            .send_modify(|link| link.connected = connected);
+        let now = self.keeper.clock.boottime();
+        self.publisher.link.send_modify(|link| {
+            if link.connected != connected {
+                link.changed = Some(now);
+            }
+            link.connected = connected;
+        });
         metrics::gauge!("edgeward_session_up").set(f64::from(u8::from(connected)));
     }
 
@@ -254,6 +258,10 @@ impl Holder {
 
     /// The cloud's word on our evidence.
     pub async fn outcome(&mut self, outcome: v1::AttestOutcome) -> Applied {
+        let now = self.keeper.clock.now();
+        self.publisher
+            .outcome
+            .send_modify(|held| *held = Arc::new(held.after(&outcome, now)));
         if let Some(refused) = outcome.refused {
             tracing::error!(code = %refused.code, "the cloud refused our evidence");
             metrics::counter!("edgeward_attestations_refused_total").increment(1);
@@ -265,6 +273,11 @@ impl Holder {
             return Applied::Done;
         }
         self.renewed(outcome.svid_chain).await
+    }
+
+    /// A quote was made: what the TPM's clock said at a moment that the cloud's time is known for.
+    pub fn quoted(&mut self, moment: SignedTime) {
+        self.keeper.recent.signed = Some(moment);
     }
 
     fn result(&mut self, bytes: &[u8]) {

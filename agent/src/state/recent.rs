@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use edgeward_evidence::tpm::ClockInfo;
 use edgeward_identity::{BootTime, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::base64_bytes;
+
+/// How much faster than real time a TPM's clock may run (TPM 2.0 part 1, 36.3: within 15 percent), as a fraction.
+const TPM_CLOCK_FAST: (u64, u64) = (115, 100);
 
 /// What changes all the time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +27,32 @@ pub struct Recent {
     /// This node's newest result, a signed object; empty if it has none.
     #[serde(with = "base64_bytes")]
     pub result: Vec<u8>,
+    /// The cloud's time beside the TPM's clock, as of the last quote; none without a TPM.
+    #[serde(default)]
+    pub signed: Option<SignedTime>,
+}
+
+/// A moment on the cloud's clock and on the TPM's, which goes on across reboots and has no setting back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedTime {
+    pub time: Timestamp,
+    pub tpm: ClockInfo,
+}
+
+impl SignedTime {
+    /// What time it is at least, by the TPM's clock of now. None where that clock says nothing: after a power cut, until
+    /// it has passed all that it said before, and after the TPM was cleared.
+    pub fn floor(&self, now: &ClockInfo) -> Option<Timestamp> {
+        let (then, now) = (&self.tpm, now);
+        if !now.safe || now.reset_count < then.reset_count {
+            return None;
+        }
+        let passed = now.clock_ms.checked_sub(then.clock_ms)?;
+        let (fast, real) = TPM_CLOCK_FAST;
+        let least = passed / fast * real;
+        Some(self.time.plus(Duration::from_millis(least)))
+    }
 }
 
 impl Recent {

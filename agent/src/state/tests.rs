@@ -152,7 +152,7 @@ fn found(recent: Option<Recent>, rolled_back: bool) -> Found {
 fn nothing_is_granted_on_a_clock_behind_the_floor_an_old_state_or_no_floor() {
     let (early, late) = (Timestamp::from_secs(99), Timestamp::from_secs(101));
     let at = BootTime::from_duration(Duration::from_secs(3));
-    let judge = |found, now| judge(&found, "two", now, at).0;
+    let judge = |found, now| judge(&found, &clocks("two", now, at, None)).0;
     assert_eq!(
         judge(found(Some(recent(100)), false), early),
         Standing::Held(Hold::ClockBehindFloor)
@@ -174,13 +174,71 @@ fn nothing_is_granted_on_a_clock_behind_the_floor_an_old_state_or_no_floor() {
 #[test]
 fn within_one_boot_time_goes_on_by_the_boot_clock_whatever_the_wall_clock_says() {
     let at = BootTime::from_duration(Duration::from_secs(30));
-    let (standing, anchor) = judge(
-        &found(Some(recent(100)), false),
-        "one",
-        Timestamp::from_secs(0),
-        at,
-    );
+    let found = found(Some(recent(100)), false);
+    let (standing, anchor) = judge(&found, &clocks("one", Timestamp::from_secs(0), at, None));
     assert_eq!(standing, Standing::Granting);
-    assert_eq!(anchor.time, Timestamp::from_secs(100));
-    assert_eq!(at.since(anchor.at), Duration::from_secs(20));
+    assert_eq!(anchor.time, Timestamp::from_secs(120));
+    assert_eq!(anchor.at, at);
+}
+
+fn clocks<'a>(
+    kernel_boot: &'a str,
+    wall: Timestamp,
+    boottime: BootTime,
+    tpm: Option<ClockInfo>,
+) -> Clocks<'a> {
+    Clocks {
+        kernel_boot,
+        boottime,
+        wall,
+        tpm,
+    }
+}
+
+fn tpm_clock(seconds: u64, reset_count: u32, safe: bool) -> ClockInfo {
+    ClockInfo {
+        clock_ms: seconds * 1000,
+        reset_count,
+        restart_count: 0,
+        safe,
+    }
+}
+
+#[test]
+fn the_tpms_clock_finds_a_wall_clock_that_was_turned_back_to_after_the_stored_floor() {
+    let at = BootTime::from_duration(Duration::from_secs(3));
+    let mut stored = recent(1000);
+    stored.signed = Some(SignedTime {
+        time: Timestamp::from_secs(1000),
+        tpm: tpm_clock(50, 7, true),
+    });
+    let judge = |wall, tpm| {
+        let found = found(Some(stored.clone()), false);
+        judge(&found, &clocks("two", Timestamp::from_secs(wall), at, tpm))
+    };
+    // 11,500 s on a clock that may be 15 percent fast are at least 10,000 s.
+    let later = Some(tpm_clock(50 + 11_500, 8, true));
+    let (standing, anchor) = judge(10_999, later);
+    assert_eq!(standing, Standing::Held(Hold::ClockBehindFloor));
+    assert_eq!(anchor.time, Timestamp::from_secs(11_000));
+    assert_eq!(judge(11_001, later).0, Standing::Granting);
+
+    for says_nothing in [
+        None,
+        Some(tpm_clock(50 + 11_500, 8, false)),
+        Some(tpm_clock(50 + 11_500, 6, true)),
+        Some(tpm_clock(49, 8, true)),
+    ] {
+        let (standing, anchor) = judge(1001, says_nothing);
+        assert_eq!(standing, Standing::Granting, "{says_nothing:?}");
+        assert_eq!(anchor.time, Timestamp::from_secs(1000));
+        assert_ne!(judge(999, says_nothing).0, Standing::Granting);
+    }
+}
+
+#[test]
+fn a_floor_of_an_earlier_version_is_read() {
+    let mut old = serde_json::to_value(recent(5)).unwrap();
+    old.as_object_mut().unwrap().remove("signed").unwrap();
+    assert_eq!(serde_json::from_value::<Recent>(old).unwrap(), recent(5));
 }

@@ -7,11 +7,11 @@ use edgeward_policy::Standing as Evidence;
 use edgeward_tunnel::filter::DropReason;
 use edgeward_tunnel::node::{Refusal, Role};
 
-use super::explain;
 use super::{
-    Answer, BindStatus, FlowStatus, MAX_FLOWS_SHOWN, Request, RuleStatus, SliceStatus, Sources,
-    Status,
+    Answer, BindStatus, FlowStatus, MAX_FLOWS_SHOWN, RefusedStatus, Request, RuleStatus,
+    SliceStatus, Sources, Status,
 };
+use super::{advice, explain};
 use crate::enforce::decide::Picture;
 use crate::enforce::{Inside, own};
 
@@ -46,6 +46,7 @@ impl Inside {
             Ok(_) => "granting".to_owned(),
             Err(nothing) => format!("nothing is granted: {}", nothing.as_str()),
         };
+        let outcome = Arc::clone(&view.outcome.borrow());
         let filter = self.tunnel().filter();
         let mut flows = self.flows();
         flows.truncate(MAX_FLOWS_SHOWN);
@@ -54,6 +55,11 @@ impl Inside {
             tier: own.map(|own| own.tier),
             state: own.map(|own| own.state),
             passed: own.map(|own| own.passed),
+            refused: outcome.refusal.clone().map(|refusal| RefusedStatus {
+                advice: advice::on_refusal(&refusal.code).to_owned(),
+                refusal,
+            }),
+            findings: outcome.findings.clone(),
             svid_ends: view.svid.borrow().leaf().not_after,
             overlay: std::iter::once(overlay.v6.into())
                 .chain(overlay.v4.map(Into::into))
@@ -64,6 +70,7 @@ impl Inside {
                 .local_addr()
                 .map_or_else(|_| "-".to_owned(), |address| address.to_string()),
             connected: link.connected,
+            session_secs: link.changed.map(|at| boot.since(at).as_secs()),
             link: picture.parts().hearing.as_str().to_owned(),
             heartbeat_age_secs: link.heard.map(|heard| boot.since(heard.at).as_secs()),
             standing,

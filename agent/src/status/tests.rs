@@ -147,3 +147,125 @@ fn a_check_says_rule_and_reason_both_ways() {
         outward[0]
     );
 }
+
+fn status() -> Status {
+    Status {
+        node: id("a"),
+        tier: None,
+        state: Some(AttestationState::Failed),
+        passed: Some(TEST_NOW),
+        refused: None,
+        findings: Vec::new(),
+        svid_ends: TEST_NOW,
+        overlay: Vec::new(),
+        device: "edgeward0".to_owned(),
+        listen: "[::]:51820".to_owned(),
+        connected: true,
+        session_secs: Some(5),
+        link: "online".to_owned(),
+        heartbeat_age_secs: Some(3),
+        standing: "granting".to_owned(),
+        slice: None,
+        deny_list: 0,
+        cut: 0,
+        directory: 0,
+        binds: Vec::new(),
+        flow_count: 0,
+        flows: Vec::new(),
+        rules: Vec::new(),
+        dropped: Vec::new(),
+        now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
+    }
+}
+
+fn bind(lease_left_secs: u64) -> BindStatus {
+    BindStatus {
+        peer: id("b"),
+        open: true,
+        role: "initiator".to_owned(),
+        epoch: 1,
+        state: None,
+        tier: None,
+        passed: None,
+        lease_left_secs,
+        endpoint: None,
+        handshake_age_secs: None,
+        received_bytes: 0,
+        sent_bytes: 0,
+    }
+}
+
+#[test]
+fn one_screen_says_which_register_which_event_what_was_expected_since_when_and_what_to_do() {
+    let finding = Finding {
+        code: "pcr_mismatch".to_owned(),
+        pcr: Some(4),
+        event: "event 31, EV_EFI_BOOT_SERVICES_APPLICATION, /EFI/BOOT/BOOTX64.EFI".to_owned(),
+        found: "aa11".to_owned(),
+        expected: vec!["bb22".to_owned(), "cc33".to_owned()],
+        advice: "edgeward profile propose".to_owned(),
+        since: Some(TEST_NOW),
+        monitored: false,
+    };
+    let mut status = status();
+    status.findings = vec![finding.clone()];
+    let text = status.to_string();
+    for word in [
+        "finding      pcr_mismatch, pcr 4, event 31",
+        "BOOTX64.EFI, since 90s ago",
+        "  found      aa11",
+        "  expected   bb22",
+        "  or         cc33",
+        "  to do      edgeward profile propose",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let monitored = Finding {
+        monitored: true,
+        ..finding.clone()
+    };
+    status.findings = vec![monitored];
+    assert!(status.to_string().contains("\nmonitored    pcr_mismatch"));
+    status.findings = vec![finding; 30];
+    let text = status.to_string();
+    assert!(text.contains("26 more, with -o json"), "{text}");
+    assert!(text.lines().count() <= 40, "more than a screen: {text}");
+}
+
+#[test]
+fn a_refusal_says_its_code_since_when_and_what_to_do() {
+    let mut status = status();
+    status.refused = Some(RefusedStatus {
+        refusal: Refusal {
+            code: "boot_log_missing".to_owned(),
+            since: TEST_NOW,
+        },
+        advice: advice::on_refusal("boot_log_missing").to_owned(),
+    });
+    let text = status.to_string();
+    assert!(
+        text.contains("refused      boot_log_missing, first 90s ago"),
+        "{text}"
+    );
+    assert!(text.contains("[logs] boot"), "{text}");
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["refused"]["code"], "boot_log_missing");
+}
+
+#[test]
+fn without_a_session_it_says_since_when_and_which_leases_still_run() {
+    let mut status = status();
+    status.connected = false;
+    status.session_secs = Some(300);
+    let text = status.to_string();
+    assert!(text.contains("down for 5m"), "{text}");
+    assert!(text.contains("no lease runs"), "{text}");
+    status.binds = vec![bind(0), bind(600), bind(100)];
+    let text = status.to_string();
+    assert!(
+        text.contains("leases that still run: 2, for 10m at most"),
+        "{text}"
+    );
+    status.session_secs = None;
+    assert!(status.to_string().contains("down since the agent started"));
+}

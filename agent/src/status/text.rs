@@ -5,6 +5,10 @@ use std::fmt::{self, Display, Formatter};
 use edgeward_identity::Timestamp;
 
 use super::{BindStatus, Checked, Status};
+use crate::view::Finding;
+
+/// Most findings in the text: it must fit a screen.
+const MAX_FINDINGS_SHOWN: usize = 4;
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -21,19 +25,12 @@ impl Display for Status {
                 |(state, passed)| format!("{state}, passed {passed}"),
             ),
         )?;
+        self.why(f)?;
         row(f, "svid ends", until(self.now, self.svid_ends))?;
         let addresses: Vec<String> = self.overlay.iter().map(ToString::to_string).collect();
         row(f, "overlay", addresses.join(", "))?;
         row(f, "tunnel", format!("{} on {}", self.device, self.listen))?;
-        let session = if self.connected { "up" } else { "down" };
-        let heard = self
-            .heartbeat_age_secs
-            .map_or_else(|| "never".to_owned(), |age| format!("{age}s ago"));
-        row(
-            f,
-            "session",
-            format!("{session}, {}, heartbeat {heard}", self.link),
-        )?;
+        row(f, "session", self.session())?;
         row(f, "standing", &self.standing)?;
         match &self.slice {
             None => row(f, "policy", "none yet")?,
@@ -58,6 +55,92 @@ impl Display for Status {
 }
 
 impl Status {
+    /// Why the node is not trusted, or what is only recorded: right below what it is.
+    fn why(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(refused) = &self.refused {
+            let since = ago(self.now, refused.refusal.since);
+            row(
+                f,
+                "refused",
+                format!("{}, first {since}", refused.refusal.code),
+            )?;
+            // The cloud's own advice, where there is one, knows more.
+            if self
+                .findings
+                .iter()
+                .all(|finding| finding.advice.is_empty())
+            {
+                row(f, "  to do", &refused.advice)?;
+            }
+        }
+        for finding in self.findings.iter().take(MAX_FINDINGS_SHOWN) {
+            self.finding(f, finding)?;
+        }
+        let more = self.findings.len().saturating_sub(MAX_FINDINGS_SHOWN);
+        if more > 0 {
+            row(f, "finding", format!("{more} more, with -o json"))?;
+        }
+        Ok(())
+    }
+
+    fn finding(&self, f: &mut Formatter<'_>, finding: &Finding) -> fmt::Result {
+        let mut line = finding.code.clone();
+        if let Some(pcr) = finding.pcr {
+            line.push_str(&format!(", pcr {pcr}"));
+        }
+        if !finding.event.is_empty() {
+            line.push_str(&format!(", {}", finding.event));
+        }
+        if let Some(since) = finding.since {
+            line.push_str(&format!(", since {}", ago(self.now, since)));
+        }
+        let name = if finding.monitored {
+            "monitored"
+        } else {
+            "finding"
+        };
+        row(f, name, line)?;
+        if !finding.found.is_empty() {
+            row(f, "  found", &finding.found)?;
+        }
+        for (index, expected) in finding.expected.iter().enumerate() {
+            row(f, if index == 0 { "  expected" } else { "  or" }, expected)?;
+        }
+        if !finding.advice.is_empty() {
+            row(f, "  to do", &finding.advice)?;
+        }
+        Ok(())
+    }
+
+    fn session(&self) -> String {
+        let word = if self.connected { "up" } else { "down" };
+        let since = match self.session_secs {
+            Some(seconds) => format!("for {}", length(seconds)),
+            None => "since the agent started".to_owned(),
+        };
+        let heard = self
+            .heartbeat_age_secs
+            .map_or_else(|| "never".to_owned(), |age| format!("{} ago", length(age)));
+        let mut line = format!("{word} {since}, {}, heartbeat {heard}", self.link);
+        if !self.connected {
+            let left = self
+                .binds
+                .iter()
+                .map(|bind| bind.lease_left_secs)
+                .filter(|left| *left > 0);
+            match left.clone().max() {
+                None => line.push_str("; no lease runs"),
+                Some(longest) => {
+                    let (count, longest) = (left.count(), length(longest));
+                    line.push_str(&format!(
+                        "; leases that still run: {count}, for {longest} at most"
+                    ));
+                }
+            }
+        }
+        line
+    }
+
     fn binds(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.binds.is_empty() {
             return writeln!(f, "no binds");

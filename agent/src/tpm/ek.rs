@@ -18,6 +18,16 @@ const MAX_CHAIN_BYTES: usize = 16 * 1024;
 /// Most certificates of the chain beside the EK's own.
 const MAX_CHAIN: usize = 4;
 
+/// Certificate indices of EKs that this version does not use, with their names (TCG EK Credential Profile 2.5, 2.2.1).
+const UNSUPPORTED: [(u32, &str); 6] = [
+    (0x01c0_0012, "rsa-2048 of the high range"),
+    (0x01c0_0014, "p-256 of the high range"),
+    (0x01c0_0018, "p-521"),
+    (0x01c0_001a, "sm2"),
+    (0x01c0_001c, "rsa-3072"),
+    (0x01c0_001e, "rsa-4096"),
+];
+
 /// Which kind of EK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EkKind {
@@ -124,11 +134,24 @@ fn choose(device: &mut Device, choice: EkChoice) -> Result<(EkKind, Option<Vec<u
             }
         }
     }
+    if choice == EkChoice::Auto {
+        refuse_unsupported(device)?;
+    }
     choice
         .kinds()
         .first()
         .map(|kind| (*kind, None))
         .ok_or(TpmError::NoEndorsementKey)
+}
+
+/// A maker's certificate that cannot be used must not be passed over in silence: the EK taken instead has none.
+fn refuse_unsupported(device: &mut Device) -> Result<(), TpmError> {
+    for (index, name) in UNSUPPORTED {
+        if read_index(device, index)?.is_some() {
+            return Err(TpmError::EndorsementKeyUnsupported(name));
+        }
+    }
+    Ok(())
 }
 
 /// Runs `use_it` with the EK: the persistent one, or one made for the moment and flushed afterwards.
@@ -173,17 +196,26 @@ fn chain(device: &mut Device) -> Result<Vec<Vec<u8>>, TpmError> {
             continue;
         };
         let index = u32::from(index);
-        if CHAIN_INDICES.contains(&index)
-            && let Some(part) = read_index(device, index)?
-            && joined.len() + part.len() <= MAX_CHAIN_BYTES
-        {
-            joined.extend(part);
+        if !CHAIN_INDICES.contains(&index) {
+            continue;
         }
+        let Some(part) = read_index(device, index)? else {
+            continue;
+        };
+        if joined.len() + part.len() > MAX_CHAIN_BYTES {
+            tracing::warn!(
+                limit_bytes = MAX_CHAIN_BYTES,
+                "the ek certificate chain in nv is longer than the limit: its end is left out"
+            );
+            break;
+        }
+        joined.extend(part);
     }
     Ok(split_chain(&joined))
 }
 
-/// Cuts what the chain's NV indices hold into certificates; stops at what is no DER.
+/// Cuts what the chain's NV indices hold into certificates; stops at what is none. A certificate may go over from one
+/// index into the next, and an index may be padded.
 pub fn split_chain(joined: &[u8]) -> Vec<Vec<u8>> {
     let mut rest = joined;
     let mut certificates = Vec::new();
@@ -191,9 +223,17 @@ pub fn split_chain(joined: &[u8]) -> Vec<Vec<u8>> {
         && let Ok(first) = first_element(rest)
     {
         certificates.push(first.to_vec());
-        rest = rest.get(first.len()..).unwrap_or_default();
+        rest = without_padding(rest.get(first.len()..).unwrap_or_default());
     }
     certificates
+}
+
+/// Vendors fill up with zeros or ones; neither begins a certificate.
+fn without_padding(mut bytes: &[u8]) -> &[u8] {
+    while let [0x00 | 0xff, rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// The DER SEQUENCE that `bytes` begins with.
@@ -236,8 +276,11 @@ mod tests {
         let one = [0x30, 0x03, 1, 2, 3];
         let mut two = vec![0x30, 0x81, 200];
         two.extend([7; 200]);
-        let joined = [one.as_slice(), &two, &[0xff; 9]].concat();
+        let joined = [one.as_slice(), &[0; 3], &two, &[0xff; 9]].concat();
         assert_eq!(split_chain(&joined), [one.to_vec(), two]);
+        assert_eq!(split_chain(&one.repeat(9)).len(), MAX_CHAIN);
+        assert_eq!(split_chain(&[one.as_slice(), &[1], &one].concat()).len(), 1);
+        assert!(split_chain(&[0; 9]).is_empty());
         assert!(split_chain(&[0x30, 0x82, 0xff, 0xff, 0]).is_empty());
         assert!(split_chain(&[]).is_empty());
     }

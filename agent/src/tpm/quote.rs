@@ -1,6 +1,6 @@
 //! Quote and Certify by the AK.
 
-use edgeward_evidence::tpm::{PcrBank, PcrSelection, PcrValue};
+use edgeward_evidence::tpm::{ClockInfo, PcrBank, PcrSelection, PcrValue};
 use ring::digest::{SHA256, digest};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::structures::{
@@ -95,16 +95,21 @@ pub fn certify(
     })
 }
 
-/// The TPM's reset and restart counts, true because the AK is of the endorsement hierarchy.
-pub fn counts(device: &mut Device) -> Result<(u32, u32), TpmError> {
+/// The TPM's clock and counts, true because the AK is of the endorsement hierarchy.
+pub fn clock(device: &mut Device) -> Result<ClockInfo, TpmError> {
     let ak = keys::ak(device)?;
-    let (attest, _) = device.run("read the reset count", |context| {
+    let (attest, _) = device.run("read the clock", |context| {
         context.execute_with_sessions((EMPTY_AUTH, EMPTY_AUTH, None), |context| {
             context.get_time(ak, Data::default(), SignatureScheme::Null)
         })
     })?;
     let clock = attest.clock_info();
-    Ok((clock.reset_count(), clock.restart_count()))
+    Ok(ClockInfo {
+        clock_ms: clock.clock(),
+        reset_count: clock.reset_count(),
+        restart_count: clock.restart_count(),
+        safe: clock.safe(),
+    })
 }
 
 fn quoted(attest: &Attest, signature: &Signature, pcrs: Vec<PcrValue>) -> Result<Quoted, TpmError> {

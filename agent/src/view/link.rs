@@ -22,6 +22,8 @@ pub struct CloudLink {
     pub before_boot: Timestamp,
     /// A session is up. Says less than [`CloudLink::online`]: a dead link looks up for a while.
     pub connected: bool,
+    /// When that last changed; none since the agent started.
+    pub changed: Option<BootTime>,
 }
 
 impl CloudLink {
@@ -30,6 +32,7 @@ impl CloudLink {
             heard: None,
             before_boot,
             connected: false,
+            changed: None,
         }
     }
 

@@ -118,6 +118,83 @@ fn a_cloud_that_knows_the_maker_accepts_the_ek_with_its_certificate() {
     }
 }
 
+/// First index of the chain.
+const CHAIN: u32 = 0x01c0_0100;
+/// Certificates of the EKs that swtpm_setup makes.
+const RSA_2048: u32 = 0x01c0_0002;
+const P_384: u32 = 0x01c0_0016;
+
+#[test]
+fn a_chain_in_nv_leads_to_a_maker_of_whom_the_cloud_knows_the_root_only() {
+    if !installed() {
+        return;
+    }
+    let swtpm = Swtpm::start();
+    let [root, issuer] = <[_; 2]>::try_from(swtpm.ca_certificates()).unwrap();
+    let file = EkFile {
+        tier: Tier::Virtual,
+        name: &root.0,
+        bytes: &root.1,
+        terms: Terms::default(),
+    };
+    let (roots, refused) = EkRoots::load(&[file], EkLists::default());
+    assert!(refused.is_empty(), "{refused:?}");
+    let verified = |swtpm: &Swtpm| {
+        let found = call(&swtpm.open(), |device| endorsement(device, EkChoice::P384)).unwrap();
+        let chain: Vec<&[u8]> = found.certificates.iter().map(Vec::as_slice).collect();
+        let verified = verify_ek_certificate(&chain, &found.public, &roots, SystemClock.now());
+        (
+            chain.len(),
+            verified.map(|_| ()).map_err(|error| error.code()),
+        )
+    };
+    assert_eq!(verified(&swtpm), (1, Err("ek_chain_untrusted")));
+
+    // Two indices, the certificate goes over from one into the other, and the second is padded.
+    let der = pem::parse(&issuer.1).unwrap().into_contents();
+    let (one, two) = der.split_at(der.len() / 2);
+    swtpm.provision_index(CHAIN, one);
+    swtpm.provision_index(CHAIN + 1, &[two, &[0xff; 20]].concat());
+    assert_eq!(verified(&swtpm), (2, Ok(())));
+}
+
+#[test]
+fn a_certificate_with_padding_behind_it_is_taken_without() {
+    if !installed() {
+        return;
+    }
+    let swtpm = Swtpm::start();
+    let own = call(&swtpm.open(), |device| endorsement(device, EkChoice::P384))
+        .unwrap()
+        .certificates;
+    swtpm.remove_index(P_384);
+    swtpm.provision_index(P_384, &[own[0].as_slice(), &[0; 100]].concat());
+    let padded = call(&swtpm.open(), |device| endorsement(device, EkChoice::P384)).unwrap();
+    assert_eq!(padded.certificates, own);
+}
+
+#[test]
+fn an_ek_certificate_of_a_kind_that_is_not_used_is_not_passed_over_in_silence() {
+    if !installed() {
+        return;
+    }
+    let swtpm = Swtpm::start();
+    for index in [RSA_2048, P_384] {
+        swtpm.remove_index(index);
+    }
+    swtpm.provision_index(0x01c0_001c, &[0x30, 0x00]);
+    let refused = call(&swtpm.open(), |device| endorsement(device, EkChoice::Auto));
+    assert!(
+        matches!(
+            refused,
+            Err(TpmError::EndorsementKeyUnsupported("rsa-3072"))
+        ),
+        "{refused:?}"
+    );
+    let named = call(&swtpm.open(), |device| endorsement(device, EkChoice::P256)).unwrap();
+    assert!(named.certificates.is_empty());
+}
+
 #[test]
 fn the_ak_is_restricted_fixed_and_a_primary_of_the_endorsement_hierarchy() {
     if !installed() {

@@ -1,3 +1,4 @@
+use edgeward_agent::tpm::health::health;
 use edgeward_agent::tpm::nv::{epoch, raise_epoch};
 use edgeward_agent::tpm::seal::{SealedBlob, seal, unseal};
 
@@ -46,4 +47,30 @@ fn the_epoch_only_rises_and_survives_power_cuts() {
     swtpm.power_cut();
     swtpm.power_on();
     assert_eq!(call(&swtpm.open(), epoch).unwrap(), Some(second));
+}
+
+#[test]
+fn what_was_sealed_opens_after_other_firmware_booted_and_while_the_tpm_is_locked_out() {
+    if !installed() {
+        return;
+    }
+    let mut swtpm = Swtpm::start();
+    let blob = call(&swtpm.open(), |device| seal(device, &[9; 32])).unwrap();
+    swtpm.power_cut();
+    swtpm.power_on();
+    let digest = "5a".repeat(32);
+    for pcr in 0..=15 {
+        swtpm.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={digest}")]);
+    }
+    let kept = blob.clone();
+    let secret = call(&swtpm.open(), move |device| unseal(device, &kept)).unwrap();
+    assert_eq!(secret.expose().as_slice(), [9; 32]);
+
+    // Somebody guesses at a key that is protected against it.
+    swtpm.lock_out();
+    let locked = call(&swtpm.open(), health).unwrap();
+    assert!(locked.lockout_counter >= locked.lockout_limit, "{locked:?}");
+    let secret = call(&swtpm.open(), move |device| unseal(device, &blob)).unwrap();
+    assert_eq!(secret.expose().as_slice(), [9; 32]);
+    assert!(call(&swtpm.open(), |device| seal(device, &[8; 32])).is_ok());
 }

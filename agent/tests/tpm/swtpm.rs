@@ -103,6 +103,49 @@ impl Swtpm {
         run(Command::new("bash").arg("-c").arg(script));
     }
 
+    /// Puts bytes into an NV index as a TPM's maker does.
+    pub(crate) fn provision_index(&self, index: u32, bytes: &[u8]) {
+        let file = self.dir.path().join("index");
+        std::fs::write(&file, bytes).unwrap();
+        let tcti = format!("swtpm:host=127.0.0.1,port={}", self.port);
+        let (index, size) = (format!("{index:#010x}"), bytes.len().to_string());
+        run(Command::new("tpm2_nvdefine")
+            .args(["-Q", "--tcti", &tcti, &index, "-C", "p", "-s", &size, "-a"])
+            .arg("ppwrite|ppread|ownerread|authread|no_da|platformcreate|writedefine"));
+        run(Command::new("tpm2_nvwrite")
+            .args(["-Q", "--tcti", &tcti, &index, "-C", "p", "-i"])
+            .arg(&file));
+    }
+
+    /// Takes an NV index away that swtpm_setup made.
+    pub(crate) fn remove_index(&self, index: u32) {
+        let tcti = format!("swtpm:host=127.0.0.1,port={}", self.port);
+        let index = format!("{index:#010x}");
+        run(Command::new("tpm2_nvundefine").args(["-Q", "--tcti", &tcti, &index, "-C", "p"]));
+    }
+
+    /// Runs one of tpm2-tools.
+    pub(crate) fn tool(&self, program: &str, arguments: &[&str]) {
+        let tcti = format!("swtpm:host=127.0.0.1,port={}", self.port);
+        run(Command::new(program)
+            .args(["--tcti", &tcti])
+            .args(arguments));
+    }
+
+    /// One wrong password, where none is allowed.
+    pub(crate) fn lock_out(&self) {
+        let script = format!(
+            r#"set -e; cd {dir}; export TPM2TOOLS_TCTI="swtpm:host=127.0.0.1,port={port}"
+            tpm2_dictionarylockout --setup-parameters --max-tries=1 --recovery-time=3600 --lockout-recovery-time=3600
+            tpm2_createprimary -Q -C o -G ecc -p right -c guarded.ctx; tpm2_flushcontext -t
+            ! tpm2_create -Q -C guarded.ctx -P wrong -G ecc -u x.pub -r x.priv
+            tpm2_flushcontext -t; tpm2_flushcontext -l; tpm2_flushcontext -s"#,
+            dir = self.dir.path().display(),
+            port = self.port,
+        );
+        run(Command::new("bash").arg("-c").arg(script));
+    }
+
     /// What the CA that made this TPM's EK certificates is known by.
     pub(crate) fn ca_certificates(&self) -> Vec<(String, Vec<u8>)> {
         ["swtpm-localca-rootca-cert.pem", "issuercert.pem"]
