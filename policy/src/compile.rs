@@ -18,6 +18,7 @@ use crate::workload::{Selectors, Workload};
 
 mod cut;
 mod fleet_index;
+mod fresh;
 
 pub use fleet_index::FleetIndex;
 pub(crate) use fleet_index::IndexedNode;

@@ -11,7 +11,7 @@ use crate::source::{Lines, MAX_FILE_BYTES};
 
 /// Lines of context around a change, as `diff -u` has them.
 const CONTEXT: usize = 3;
-/// Longest line of a policy file that is shown in a difference, in bytes: a set of PCR values may be long.
+/// Most values that are added at a time.
 const MAX_ADDED: usize = 1_000;
 
 /// Why nothing was added.
@@ -35,24 +35,46 @@ pub struct Edited {
     pub diff: String,
 }
 
-/// Adds values (`sha256:…`) to the sets that a profile accepts, each beside those that are there.
+/// Values that one profile is to accept of one PCR as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addition {
+    pub profile: String,
+    pub pcr: u8,
+    /// As a policy file has them: `sha256:…`.
+    pub values: BTreeSet<String>,
+}
+
+/// Whether a file says which values of a PCR a profile accepts.
+pub fn accepts(text: &str, profile: &str, pcr: u8) -> bool {
+    text.len() <= MAX_FILE_BYTES
+        && DeTable::parse(text).is_ok_and(|document| {
+            set_of(document.get_ref(), profile, pcr).is_some_and(|set| !set.is_empty())
+        })
+}
+
+/// Adds values to the sets that profiles accept, each beside those that are there.
 pub fn add_pcr_values(
     path: &str,
     text: &str,
-    profile: &str,
-    values: &BTreeMap<u8, BTreeSet<String>>,
+    additions: &[Addition],
 ) -> Result<Edited, EditRefused> {
     if text.len() > MAX_FILE_BYTES {
         return Err(EditRefused::TooLarge);
     }
-    if values.values().map(BTreeSet::len).sum::<usize>() > MAX_ADDED {
+    let count: usize = additions.iter().map(|addition| addition.values.len()).sum();
+    if count > MAX_ADDED {
         return Err(EditRefused::TooMany);
     }
     let document = DeTable::parse(text).map_err(|error| EditRefused::Syntax(error.to_string()))?;
     let mut insertions = BTreeMap::new();
-    for (pcr, values) in values {
+    for Addition {
+        profile,
+        pcr,
+        values,
+    } in additions
+    {
         let not_here = || EditRefused::NotHere {
-            profile: profile.to_owned(),
+            profile: profile.clone(),
             pcr: *pcr,
         };
         let array = set_of(document.get_ref(), profile, *pcr).ok_or_else(not_here)?;

@@ -10,9 +10,13 @@ fn value(byte: &str) -> String {
     format!("sha256:{}", byte.repeat(32))
 }
 
-fn values(of: &[(u8, &[&str])]) -> BTreeMap<u8, BTreeSet<String>> {
+fn values(profile: &str, of: &[(u8, &[&str])]) -> Vec<Addition> {
     of.iter()
-        .map(|(pcr, bytes)| (*pcr, bytes.iter().map(|byte| value(byte)).collect()))
+        .map(|(pcr, bytes)| Addition {
+            profile: profile.to_owned(),
+            pcr: *pcr,
+            values: bytes.iter().map(|byte| value(byte)).collect(),
+        })
         .collect()
 }
 
@@ -66,28 +70,37 @@ fn what_the_file_does_not_say_is_refused() {
         value("aa")
     );
     let add =
-        |profile: &str, pcr| add_pcr_values("p.toml", &text, profile, &values(&[(pcr, &["bb"])]));
+        |profile: &str, pcr| add_pcr_values("p.toml", &text, &values(profile, &[(pcr, &["bb"])]));
     assert!(matches!(add("gatewy", 7), Err(EditRefused::NotHere { .. })));
     assert!(matches!(
         add("gateway", 4),
         Err(EditRefused::NotHere { pcr: 4, .. })
     ));
     assert!(matches!(
-        add_pcr_values("p.toml", "x = [", "gateway", &values(&[(7, &["bb"])])),
+        add_pcr_values("p.toml", "x = [", &values("gateway", &[(7, &["bb"])])),
         Err(EditRefused::Syntax(_))
     ));
     let large = "#".repeat(MAX_FILE_BYTES + 1);
     assert_eq!(
-        add_pcr_values("p.toml", &large, "gateway", &BTreeMap::new()),
+        add_pcr_values("p.toml", &large, &[]),
         Err(EditRefused::TooLarge)
     );
     let many: BTreeSet<String> = (0..=MAX_ADDED)
         .map(|index| format!("sha256:{index:064x}"))
         .collect();
     assert_eq!(
-        add_pcr_values("p.toml", &text, "gateway", &BTreeMap::from([(7, many)])),
+        add_pcr_values(
+            "p.toml",
+            &text,
+            &[Addition {
+                profile: "gateway".to_owned(),
+                pcr: 7,
+                values: many
+            }]
+        ),
         Err(EditRefused::TooMany)
     );
+    assert!(accepts(&text, "gateway", 7) && !accepts(&text, "gateway", 4));
     for odd in [
         "profile = 7",
         "[profile]\ngateway = 1",
@@ -96,7 +109,7 @@ fn what_the_file_does_not_say_is_refused() {
         "[profile.gateway.pcr]\n7 = \"x\"",
     ] {
         assert!(matches!(
-            add_pcr_values("p.toml", odd, "gateway", &values(&[(7, &["bb"])])),
+            add_pcr_values("p.toml", odd, &values("gateway", &[(7, &["bb"])])),
             Err(EditRefused::NotHere { .. })
         ));
     }
@@ -108,7 +121,7 @@ fn a_value_that_is_there_changes_nothing() {
         "{HEAD}[profile.gateway]\ntier = [\"hardware\"]\npcr = {{ 7 = [\"{}\"] }}\n{TAIL}",
         value("aa").to_uppercase().replace("SHA", "sha")
     );
-    let edited = add_pcr_values("p.toml", &text, "gateway", &values(&[(7, &["aa"])])).unwrap();
+    let edited = add_pcr_values("p.toml", &text, &values("gateway", &[(7, &["aa"])])).unwrap();
     assert_eq!(
         (edited.text.as_str(), edited.diff.as_str()),
         (text.as_str(), "")
@@ -133,8 +146,8 @@ fn values_are_added_in_whatever_way_the_sets_are_laid_out_and_the_rest_stays() {
         ),
     ] {
         let text = format!("{HEAD}{body}");
-        let wanted = values(&[(0, &["dd"]), (7, &["bb", "aa"])]);
-        let edited = add_pcr_values("site/p.toml", &text, "gateway", &wanted).unwrap();
+        let wanted = values("gateway", &[(0, &["dd"]), (7, &["bb", "aa"])]);
+        let edited = add_pcr_values("site/p.toml", &text, &wanted).unwrap();
         let pcrs = accepted(&edited.text);
         assert_eq!(
             pcrs[&0],
@@ -169,7 +182,7 @@ fn a_difference_reads_as_diff_u_writes_it() {
         "{HEAD}[profile.gateway]\ntier = [\"hardware\"]\n[profile.gateway.pcr]\n7 = [\n    \"{}\",\n]\n{TAIL}",
         value("aa")
     );
-    let edited = add_pcr_values("p.toml", &text, "gateway", &values(&[(7, &["bb"])])).unwrap();
+    let edited = add_pcr_values("p.toml", &text, &values("gateway", &[(7, &["bb"])])).unwrap();
     let expected = format!(
         "--- a/p.toml\n+++ b/p.toml\n@@ -6,7 +6,8 @@\n tier = [\"hardware\"]\n [profile.gateway.pcr]\n 7 = [\n-    \"{aa}\",\n+    \"{aa}\",\n+    \"{bb}\",\n ]\n \n [group.g]\n",
         aa = value("aa"),

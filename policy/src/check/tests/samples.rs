@@ -57,18 +57,54 @@ fn the_quickstart_lets_a_reach_one_interface_of_b_and_nothing_else() {
     assert_eq!((a.slice().interfaces.len(), b.slice().egress.len()), (0, 0));
 }
 
+#[test]
+fn every_sample_is_accepted_and_its_openings_are_those_it_speaks_of() {
+    let openings = |name: &str| {
+        let report = check(&sample(name));
+        assert!(report.is_ok(), "{name}:\n{report}");
+        let openings = report.openings.iter();
+        openings
+            .map(|opening| format!("{}: {}", opening.name, opening.kind.as_str()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(openings("quickstart"), [""; 0]);
+    assert_eq!(
+        openings("profiles"),
+        ["gateway-trial: mode monitor: nothing is enforced"]
+    );
+    for entry in std::fs::read_dir(samples()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        openings(&name);
+    }
+}
+
 fn quickstart() -> Vec<SourceFile> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/quickstart");
-    let mut files: Vec<SourceFile> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| {
-            let name = entry.file_name().into_string().unwrap();
-            SourceFile::new(name, std::fs::read_to_string(entry.path()).unwrap())
-        })
-        .collect();
+    sample("quickstart")
+}
+
+fn samples() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies")
+}
+
+fn sample(name: &str) -> Vec<SourceFile> {
+    let mut files = Vec::new();
+    gather(&samples().join(name), "", &mut files);
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files
+}
+
+fn gather(folder: &Path, prefix: &str, files: &mut Vec<SourceFile>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("{prefix}{}", path.file_name().unwrap().to_str().unwrap());
+        match path.is_dir() {
+            true => gather(&path, &format!("{name}/"), files),
+            false => files.push(SourceFile::new(
+                name,
+                std::fs::read_to_string(&path).unwrap(),
+            )),
+        }
+    }
 }
 
 fn node(name: &str, role: &str) -> FleetNode {
