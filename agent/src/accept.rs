@@ -1,11 +1,12 @@
 //! The gate for what the cloud sends: bytes become values here, or are refused. No I/O; the time is told.
 //!
 //! Each object is checked for purpose, trust domain, audience, number, expiry and signature before anything reads its
-//! payload. A trust bundle is not signed: it may drop roots but never add one, which takes an enrolment.
+//! payload. The set of roots changes only by the signature of a root that is held: a trust bundle that comes without
+//! one is refused unless it names exactly the roots that are known already.
 
 use std::sync::Arc;
 
-use edgeward_identity::bundle::BundleError;
+use edgeward_identity::bundle::{BundleError, NoSuccession};
 use edgeward_identity::signed::{EVERYBODY, Expect, Malformed, Unacceptable};
 use edgeward_identity::{
     DenyList, KeySet, Purpose, SignedObject, SpiffeId, Timestamp, TrustBundle, TrustDomain,
@@ -31,27 +32,45 @@ pub enum NotAccepted {
     OtherNode(SpiffeId),
     #[error("trust bundle: {0}")]
     Bundle(#[from] BundleError),
-    #[error("trust bundle holds a root that this node was not enrolled under")]
+    #[error("trust bundle names a root that no held root signed for")]
     NewRoot,
+    #[error("trust bundle leaves out a root, and no held root signed that")]
+    LostRoot,
     #[error("trust bundle is behind the one held: {sequence} < {held}")]
     BundleBehind { sequence: u64, held: u64 },
+    #[error(transparent)]
+    Roots(#[from] NoSuccession),
+    #[error("roots would go that the key set stands on")]
+    Stranded,
     #[error("{what} says another number or time than its signed header")]
     Number { what: &'static str },
 }
 
-/// A trust bundle, next to the one that is held.
-pub fn bundle(json: &[u8], held: &TrustBundle) -> Result<TrustBundle, NotAccepted> {
-    let new = TrustBundle::from_spiffe_json(held.trust_domain().clone(), json)?;
-    if !new.roots().iter().all(|root| held.roots().contains(root)) {
+/// The roots that follow those held: every step signed by a root of the one before.
+pub fn authorities(
+    steps: &[Vec<u8>],
+    held: &TrustBundle,
+    now: Timestamp,
+) -> Result<TrustBundle, NotAccepted> {
+    Ok(held.followed_by_all(steps, now)?)
+}
+
+/// A trust bundle that nobody signed: it may repeat what is known, and nothing else.
+pub fn bundle(json: &[u8], held: &TrustBundle) -> Result<(), NotAccepted> {
+    let said = TrustBundle::from_spiffe_json(held.trust_domain().clone(), json)?;
+    if !said.roots().iter().all(|root| held.roots().contains(root)) {
         return Err(NotAccepted::NewRoot);
     }
-    if new.sequence() < held.sequence() {
+    if said.sequence() < held.sequence() {
         return Err(NotAccepted::BundleBehind {
-            sequence: new.sequence(),
+            sequence: said.sequence(),
             held: held.sequence(),
         });
     }
-    Ok(new)
+    if !held.roots().iter().all(|root| said.roots().contains(root)) {
+        return Err(NotAccepted::LostRoot);
+    }
+    Ok(())
 }
 
 /// The key set, under the roots of a bundle.
@@ -193,7 +212,10 @@ impl NotAccepted {
             Self::OtherNode(_) => "slice_other_node",
             Self::Bundle(_) => "bundle_malformed",
             Self::NewRoot => "bundle_new_root",
+            Self::LostRoot => "bundle_lost_root",
             Self::BundleBehind { .. } => "bundle_rollback",
+            Self::Roots(refused) => refused.code(),
+            Self::Stranded => "bundle_stranded",
             Self::Number { .. } => "signed_number",
         }
     }

@@ -16,6 +16,7 @@ mod check;
 mod enrol;
 mod failure;
 mod quote;
+mod recover;
 mod screen;
 mod status;
 mod token;
@@ -109,6 +110,9 @@ pub enum Command {
     /// Become a node of the cloud that made the token
     #[command(after_help = enrol::EXAMPLES)]
     Enrol(enrol::Arguments),
+    /// Get this node's identity back by its TPM, without a token
+    #[command(after_help = recover::EXAMPLES)]
+    Recover(recover::Arguments),
     /// Show what the running agent is and does
     Status,
     /// Ask the running agent whether a node may reach an interface now, and why
@@ -163,7 +167,7 @@ impl Command {
     pub fn uses_tpm(&self) -> bool {
         match self {
             Self::Run(arguments) => !arguments.check,
-            Self::Enrol(_) | Self::Check | Self::Quote(_) => true,
+            Self::Enrol(_) | Self::Recover(_) | Self::Check | Self::Quote(_) => true,
             Self::Status | Self::Explain(_) | Self::Completions(_) => false,
         }
     }
@@ -208,6 +212,7 @@ async fn dispatch(command: Command, session: Session) -> Result<(), Failure> {
     match command {
         Command::Run(_) => run::run(session.config).await.map_err(Failure::Service),
         Command::Enrol(arguments) => enrol::run(&session, &arguments).await,
+        Command::Recover(arguments) => recover::run(&session, &arguments).await,
         Command::Status => status::run(&session).await,
         Command::Explain(arguments) => status::explain(&session, &arguments).await,
         Command::Check => check::run(&session).await,

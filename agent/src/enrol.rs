@@ -1,15 +1,16 @@
-//! Enrolment: how this machine becomes a node. The client of the contract's `Enrolment`.
+//! Enrolment: how this machine becomes a node, or the node again that it was. The client of the contract's `Enrolment`.
 //!
-//! The token names the cloud's addresses and pins its root. The machine believes nobody else: a valid path to that root
-//! and an identity of kind `cloud`, checked by TLS before the token's secret is sent. Everything is stored and flushed
-//! before the cloud is told so; until then a retry replaces it.
+//! The token names the cloud's addresses and pins its root; a node that comes back holds both already. The machine
+//! believes nobody else: a valid path to that root and an identity of kind `cloud`, checked by TLS before anything is
+//! said. Everything is stored and flushed before the cloud is told so; until then a retry replaces it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use edgeward_evidence::result::{ResultExpect, check_result};
-use edgeward_identity::tls::{PinnedVerifier, anonymous_client};
-use edgeward_identity::{Clock, SpiffeId, Svid, TrustBundle};
+use edgeward_identity::tls::{PeerVerifier, PinnedVerifier, anonymous_client, keyless_client};
+use edgeward_identity::{Clock, Kind, SpiffeId, Svid, TrustBundle, TrustDomain, TrustView};
 use edgeward_wire::limits::{ALPN_H2, ENROL_DEADLINE, MAX_ENROL_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use edgeward_wire::token::BootstrapToken;
 use edgeward_wire::v1::enrolment_client::EnrolmentClient;
@@ -22,7 +23,7 @@ use tonic::Streaming;
 use crate::accept::{self, NotAccepted};
 use crate::boot::Boot;
 use crate::connect::{Connected, NotConnected, connect};
-use crate::root::{Conversation, Root, RootError, nonce_of};
+use crate::root::{Conversation, EnrolClaim, Root, RootError, nonce_of};
 use crate::state::{Blob, Recent, StateError, StateFolder, Stored};
 use crate::tpm::{Priority, SvidSlot};
 use crate::view::{CutFloors, Directory};
@@ -41,11 +42,30 @@ pub trait Progress: Send + Sync {
     fn step(&self, line: &str);
 }
 
+/// By what the machine asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Claim<'a> {
+    Token {
+        token: &'a BootstrapToken,
+        /// Name to ask for, where the token leaves a choice; may be empty.
+        wanted_name: &'a str,
+    },
+    /// The EK of the node that it was.
+    Recover(&'a Known),
+}
+
+/// What a node that comes back knows: nothing of it is taken from the cloud that answers.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub node: SpiffeId,
+    /// Addresses of the cloud, `host:port`, tried in order.
+    pub addresses: Vec<String>,
+    pub trust: TrustView,
+}
+
 /// What an enrolment needs.
 pub struct Enrolment<'a> {
-    pub token: &'a BootstrapToken,
-    /// Name to ask for, where the token leaves a choice; may be empty.
-    pub wanted_name: &'a str,
+    pub claim: Claim<'a>,
     pub root: &'a dyn Root,
     pub boot: &'a Boot,
     pub clock: Arc<dyn Clock>,
@@ -79,7 +99,7 @@ pub enum NotEnrolled {
 }
 
 /// How one attempt ended, short of an error.
-enum Attempt {
+pub enum Attempt {
     Issued(Box<NewNode>),
     Pending {
         node: String,
@@ -93,9 +113,9 @@ enum Attempt {
 }
 
 /// What is to be stored before the cloud is told.
-struct NewNode {
-    stored: Stored,
-    recent: Recent,
+pub struct NewNode {
+    pub stored: Stored,
+    pub recent: Recent,
     talk: Talk,
 }
 
@@ -113,25 +133,15 @@ impl Enrolment<'_> {
         progress: &dyn Progress,
     ) -> Result<SpiffeId, NotEnrolled> {
         loop {
-            let attempt = tokio::time::timeout(ENROL_DEADLINE, self.attempt(progress))
-                .await
-                .map_err(|_| NotEnrolled::Deadline)??;
-            match attempt {
+            match self.once(progress).await? {
                 Attempt::Issued(new) => {
-                    let NewNode {
-                        stored,
-                        recent,
-                        talk,
-                    } = *new;
-                    folder.write_new_epoch(self.root, &stored, &recent).await?;
+                    folder
+                        .write_new_epoch(self.root, &new.stored, &new.recent)
+                        .await?;
                     progress.step("stored; telling the cloud");
-                    let acknowledge = v1::EnrolAcknowledge {};
-                    // A session with the new SVID acknowledges it just as well.
-                    let _ = talk
-                        .send(enrol_request::Step::Acknowledge(acknowledge))
-                        .await;
-                    talk.finish().await;
-                    return Ok(stored.node);
+                    let node = new.stored.node.clone();
+                    new.acknowledge().await;
+                    return Ok(node);
                 }
                 Attempt::Pending { node, retry } => {
                     let wait = retry.min(MAX_RETRY);
@@ -153,24 +163,25 @@ impl Enrolment<'_> {
         }
     }
 
+    /// One attempt. What it gives is not stored yet, and the cloud not told.
+    pub async fn once(&self, progress: &dyn Progress) -> Result<Attempt, NotEnrolled> {
+        tokio::time::timeout(ENROL_DEADLINE, self.attempt(progress))
+            .await
+            .map_err(|_| NotEnrolled::Deadline)?
+    }
+
     async fn attempt(&self, progress: &dyn Progress) -> Result<Attempt, NotEnrolled> {
-        let token = self.token;
-        let verifier = PinnedVerifier::new(
-            *token.pin(),
-            token.trust_domain().clone(),
-            self.clock.clone(),
-        );
-        let config = Arc::new(anonymous_client(verifier, &[ALPN_H2]));
-        let connected = connect(token.addresses(), config).await?;
+        let trust_domain = self.claim.trust_domain();
+        let config = Arc::new(self.claim.tls(self.clock.clone()));
+        let connected = connect(self.claim.addresses(), config).await?;
         progress.step(&format!(
-            "cloud of {} at {} has the pinned root",
-            token.trust_domain(),
+            "cloud of {trust_domain} at {} has the pinned root",
             connected.address
         ));
         progress.step(&format!("making the keys ({})", self.root.name()));
         let claims = self.root.begin_enrolment(self.slot).await?;
         let talk = Conversation {
-            trust_domain: token.trust_domain().clone(),
+            trust_domain: trust_domain.clone(),
             exporter: connected.exporter,
             nonce: edgeward_evidence::Nonce::from_bytes([0; 32]),
             boot_key: *self.boot.public_key(),
@@ -192,7 +203,7 @@ impl Enrolment<'_> {
         };
         let proof = self
             .root
-            .prove_enrolment(self.slot, token.id(), &talk, &challenge)
+            .prove_enrolment(self.slot, self.claim.for_root(), &talk, &challenge)
             .await?;
         stream.send(enrol_request::Step::Proof(proof)).await?;
         match stream.next().await? {
@@ -212,27 +223,32 @@ impl Enrolment<'_> {
     }
 
     fn begin(&self, root: v1::enrol_begin::Root) -> v1::EnrolBegin {
-        v1::EnrolBegin {
-            token_id: self.token.id().to_owned(),
-            token_secret: self.token.secret().expose().to_vec(),
-            wanted_name: self.wanted_name.to_owned(),
+        let begin = v1::EnrolBegin {
             root: Some(root),
             boot_key: self.boot.public_key().point().to_vec(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            recover: String::new(),
+            ..v1::EnrolBegin::default()
+        };
+        match self.claim {
+            Claim::Token { token, wanted_name } => v1::EnrolBegin {
+                token_id: token.id().to_owned(),
+                token_secret: token.secret().expose().to_vec(),
+                wanted_name: wanted_name.to_owned(),
+                ..begin
+            },
+            Claim::Recover(known) => v1::EnrolBegin {
+                recover: known.node.to_string(),
+                ..begin
+            },
         }
     }
 
     /// Believes nothing of what was issued before all of it fits together under the pinned root.
     async fn check(&self, issued: v1::EnrolIssued) -> Result<(Stored, Recent), NotEnrolled> {
         let wrong = |what: &str| NotEnrolled::Issued(what.to_owned());
-        let trust_domain = self.token.trust_domain();
+        let trust_domain = self.claim.trust_domain();
         let now = self.clock.now();
-        let bundle = TrustBundle::from_spiffe_json(trust_domain.clone(), &issued.trust_bundle)
-            .map_err(|error| NotEnrolled::Issued(error.to_string()))?;
-        if bundle.root_with_spki(self.token.pin()).is_none() {
-            return Err(wrong("the trust bundle lacks the pinned root"));
-        }
+        let bundle = self.claim.roots(&issued.trust_bundle)?;
         let keys = accept::key_set(&issued.key_set, &bundle, 0, now)?;
         accept::deny_list(&issued.deny_list, &keys, trust_domain, 0, now)?;
         let chain = issued
@@ -249,6 +265,11 @@ impl Enrolment<'_> {
             .map_err(|_| wrong("the identity is malformed"))?;
         if *svid.id() != node || node.trust_domain() != trust_domain {
             return Err(wrong("the certificate is of another identity"));
+        }
+        if matches!(self.claim, Claim::Recover(known) if known.node != node) {
+            return Err(wrong(
+                "the certificate is of another node than this one was",
+            ));
         }
         if !issued.slice.is_empty() {
             accept::slice(&issued.slice, &keys, &node, 0, now)?;
@@ -274,16 +295,17 @@ impl Enrolment<'_> {
         };
         let stored = Stored {
             node,
-            addresses: self.token.addresses().to_vec(),
+            addresses: self.claim.addresses().to_vec(),
             slot: self.slot,
             svid_chain: issued.svid_chain.into_iter().map(Blob).collect(),
-            trust_bundle: issued.trust_bundle.into(),
+            trust_bundle: bundle.to_spiffe_json().into(),
             key_set: issued.key_set.into(),
             deny_list: issued.deny_list.into(),
             slice: issued.slice.into(),
             v4,
             peers: Directory::default().to_stored(),
             cuts: CutFloors::default(),
+            join: 0,
         };
         let mut recent = Recent::at(now, self.boot.kernel(), self.clock.boottime());
         recent.result_number = result.number();
@@ -291,6 +313,76 @@ impl Enrolment<'_> {
         recent.last_heartbeat = result.result().issued();
         recent.result = issued.result;
         Ok((stored, recent))
+    }
+}
+
+impl Claim<'_> {
+    fn trust_domain(&self) -> &TrustDomain {
+        match self {
+            Self::Token { token, .. } => token.trust_domain(),
+            Self::Recover(known) => known.node.trust_domain(),
+        }
+    }
+
+    fn addresses(&self) -> &[String] {
+        match self {
+            Self::Token { token, .. } => token.addresses(),
+            Self::Recover(known) => &known.addresses,
+        }
+    }
+
+    fn tls(&self, clock: Arc<dyn Clock>) -> rustls::ClientConfig {
+        match self {
+            Self::Token { token, .. } => {
+                let domain = token.trust_domain().clone();
+                let verifier = PinnedVerifier::new(*token.pin(), domain, clock);
+                anonymous_client(verifier, &[ALPN_H2])
+            }
+            Self::Recover(known) => {
+                let trust = Arc::new(ArcSwap::from_pointee(known.trust.clone()));
+                let verifier = PeerVerifier::mandatory(trust, clock, &[Kind::Cloud]);
+                keyless_client(verifier, &[ALPN_H2])
+            }
+        }
+    }
+
+    fn for_root(&self) -> EnrolClaim<'_> {
+        match self {
+            Self::Token { token, .. } => EnrolClaim::Token(token.id()),
+            Self::Recover(known) => EnrolClaim::Recover(&known.node),
+        }
+    }
+
+    /// The roots to go on with. A token names one that must be among those the cloud sends; a node that comes back keeps
+    /// its own: new ones come in a session, signed by one of these.
+    fn roots(&self, sent: &[u8]) -> Result<TrustBundle, NotEnrolled> {
+        match self {
+            Self::Token { token, .. } => {
+                let domain = token.trust_domain().clone();
+                let bundle = TrustBundle::from_spiffe_json(domain, sent)
+                    .map_err(|error| NotEnrolled::Issued(error.to_string()))?;
+                match bundle.root_with_spki(token.pin()) {
+                    Some(_) => Ok(bundle),
+                    None => Err(NotEnrolled::Issued(
+                        "the trust bundle lacks the pinned root".to_owned(),
+                    )),
+                }
+            }
+            Self::Recover(known) => Ok(known.trust.bundle.clone()),
+        }
+    }
+}
+
+impl NewNode {
+    /// Tells the cloud that everything is stored.
+    pub async fn acknowledge(self) {
+        let acknowledge = v1::EnrolAcknowledge {};
+        // A session with the new SVID acknowledges it just as well.
+        let _ = self
+            .talk
+            .send(enrol_request::Step::Acknowledge(acknowledge))
+            .await;
+        self.talk.finish().await;
     }
 }
 

@@ -13,6 +13,7 @@ pub mod enrol;
 pub mod journal;
 pub mod logs;
 pub mod machine;
+pub mod recover;
 pub mod resume;
 pub mod root;
 pub mod run;

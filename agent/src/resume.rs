@@ -15,13 +15,14 @@ use tokio::sync::watch;
 use crate::boot::Boot;
 use crate::clock::NodeClock;
 use crate::enforce::{Progress, Recorder};
-use crate::journal::{self, JournalHandle, NoJournal};
 use crate::logs::LogReader;
+use crate::journal::{self, JournalHandle, NoJournal};
+use crate::recover::Loss;
 use crate::root::{Root, RootError};
 use crate::session::{Endpoints, Holder, Keeper, Session};
 use crate::state::{Clocks, Recent, StateError, StateFolder, Stored, Unusable, judge};
 use crate::tpm::Priority;
-use crate::view::{self, CloudLink, Initial, NodeView, Publisher, Standing};
+use crate::view::{self, CloudLink, Held, Initial, NodeView, Publisher, Standing};
 
 const JOURNAL: &str = "journal";
 
@@ -32,6 +33,8 @@ pub struct Start<'a> {
     pub boot: Boot,
     /// The machine's clock; the node's own is put on top.
     pub machine: Arc<dyn Clock>,
+    /// What this node came back from, just before.
+    pub recovered: Option<Loss>,
 }
 
 /// A node that is ready: to be enforced, and to talk to the cloud.
@@ -50,6 +53,7 @@ pub struct SessionParts {
     publisher: Publisher,
     keeper: Keeper,
     journal: JournalHandle,
+    restored: bool,
 }
 
 /// The node cannot start.
@@ -74,6 +78,7 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         root,
         boot,
         machine,
+        recovered,
     } = start;
     let (folder, found) = StateFolder::open(state_dir, root.as_ref()).await?;
     let clocks = Clocks {
@@ -135,7 +140,7 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         )
         .await;
     }
-    tell(&journal, &stored, standing, clock.as_ref());
+    tell(&journal, &stored, (standing, recovered), clock.as_ref());
     let keeper = Keeper {
         folder,
         root: root.clone(),
@@ -153,6 +158,7 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         publisher,
         keeper,
         journal: journal.clone(),
+        restored: standing == Standing::Held(Held::StateRolledBack),
     };
     Ok(Resumed {
         view,
@@ -183,6 +189,7 @@ impl SessionParts {
             journal: self.journal,
             progress,
             endpoints,
+            restored: self.restored,
             logs: Arc::new(logs),
         }
     }
@@ -236,10 +243,23 @@ async fn state_boot(
     }
 }
 
-fn tell(journal: &JournalHandle, stored: &Stored, standing: Standing, clock: &dyn Clock) {
+fn tell(
+    journal: &JournalHandle,
+    stored: &Stored,
+    (standing, recovered): (Standing, Option<Loss>),
+    clock: &dyn Clock,
+) {
     let event = |kind| Event::new(clock.now(), Actor::Identity(stored.node.clone()), kind);
     journal
         .record_after(event(EventKind::AgentStarted).detail("version", env!("CARGO_PKG_VERSION")));
+    if let Some(loss) = recovered {
+        journal.record_after(
+            event(EventKind::AgentRecovered)
+                .allowed()
+                .code(loss.code())
+                .detail("reason", loss),
+        );
+    }
     if let Standing::Held(why) = standing {
         tracing::warn!(%why, "nothing is granted until the cloud answers");
         journal.record_after(

@@ -39,7 +39,7 @@ pub trait Root: Send + Sync + fmt::Debug {
     async fn prove_enrolment(
         &self,
         slot: SvidSlot,
-        token_id: &str,
+        claim: EnrolClaim<'_>,
         talk: &Conversation,
         challenge: &v1::EnrolChallenge,
     ) -> Result<v1::EnrolProof, RootError>;
@@ -75,6 +75,12 @@ pub trait Root: Send + Sync + fmt::Debug {
     /// The reverse of [`Root::seal`], on the same root only.
     async fn unseal(&self, sealed: &[u8]) -> Result<Secret<Vec<u8>>, RootError>;
 
+    /// A signature by what survives the loss of everything that was sealed; none where nothing does.
+    async fn vouch(&self, message: &[u8]) -> Result<Option<Vec<u8>>, RootError>;
+
+    /// Whether this root, and no other, made that signature.
+    fn has_vouched(&self, message: &[u8], signature: &[u8]) -> bool;
+
     /// The epoch that the newest state carries; none where nothing can keep one.
     async fn epoch(&self) -> Result<Option<u64>, RootError>;
 
@@ -96,6 +102,15 @@ impl From<ClockInfo> for Counts {
             restart: clock.restart_count,
         }
     }
+}
+
+/// By what a machine wants a certificate.
+#[derive(Clone, Copy, Debug)]
+pub enum EnrolClaim<'a> {
+    /// The id of the token that it holds.
+    Token(&'a str),
+    /// The node that it was, and is.
+    Recover(&'a SpiffeId),
 }
 
 /// What every signature is bound to, beside the keys.
@@ -132,6 +147,19 @@ pub enum RootError {
     Logs,
     #[error("what was sealed is malformed or of another root")]
     Sealed,
+    #[error("without a tpm there is nothing to recover by: a token is needed")]
+    NothingToRecoverBy,
+}
+
+impl RootError {
+    /// Whether what was sealed belongs to another root, or to this one before it was cleared.
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Sealed => true,
+            Self::Tpm(error) => error.is_foreign(),
+            _ => false,
+        }
+    }
 }
 
 /// The nonce of a challenge.

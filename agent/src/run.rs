@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::enforce::{self, Recorder};
 use crate::logs::LogReader;
 use crate::machine;
+use crate::recover::start::{Parts, look, until_back};
 use crate::resume::{Resumed, Start, resume};
 use crate::view::NodeView;
 
@@ -32,6 +33,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let machine = machine::take(&config).await?;
     // Held until everything has ended.
     let _lock = machine.lock;
+    let parts = Parts {
+        state_dir: &config.state_dir,
+        cloud: &config.cloud,
+        root: machine.root.as_ref(),
+        boot: &machine.boot,
+        clock: &machine.clock,
+    };
+    let recovered = match look(parts).await? {
+        None => None,
+        Some(lost) => {
+            tracing::warn!(node = %lost.known.node, loss = %lost.loss, "asking the cloud for this node's identity");
+            if !until_back(&lost, parts, &config.enforce.status_socket, &token).await {
+                return Ok(());
+            }
+            Some(lost.loss)
+        }
+    };
     let Resumed {
         view,
         journal,
@@ -41,6 +59,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         root: machine.root,
         boot: machine.boot,
         machine: machine.clock,
+        recovered,
     })
     .await?;
     let recorder: Arc<dyn Recorder> = Arc::new(journal.clone());

@@ -26,6 +26,7 @@ use crate::connect::{Connected, NotConnected, connect};
 use crate::enforce::Progress;
 use crate::journal::JournalHandle;
 use crate::logs::LogReader;
+use crate::recover::Pace;
 use crate::root::{Root, RootError};
 use crate::view::NodeView;
 
@@ -33,6 +34,7 @@ mod apply;
 mod backoff;
 mod evidence;
 mod keeper;
+mod recover;
 mod upload;
 
 pub use apply::{Applied, Holder};
@@ -75,6 +77,8 @@ pub struct Session {
     pub journal: JournalHandle,
     pub progress: watch::Receiver<Progress>,
     pub endpoints: Endpoints,
+    /// The stored state was put back: nothing is said before this node has come back.
+    pub restored: bool,
     pub logs: Arc<LogReader>,
 }
 
@@ -111,6 +115,8 @@ pub enum SessionEnded {
     Renewed,
     #[error("certificate ends")]
     LeafEnds,
+    #[error("the state was put back: no session before this node has come back")]
+    Restored,
     #[error("evidence: {0}")]
     Root(#[from] RootError),
 }
@@ -137,14 +143,30 @@ impl Session {
     /// Keeps a session up until the token is cancelled, then stores the state of the moment.
     pub async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
         let mut backoff = Backoff::default();
+        let mut pace = Pace::new(self.clock.boottime());
         while !token.is_cancelled() {
             let began = Instant::now();
-            let ended = tokio::select! {
-                () = token.cancelled() => break,
-                ended = self.once() => ended,
+            let ended = match self.restored {
+                // Its join counter is an old one: whoever said it would be taken for a copy.
+                true => SessionEnded::Restored,
+                false => tokio::select! {
+                    () = token.cancelled() => break,
+                    ended = self.once() => ended,
+                },
             };
             self.holder.set_connected(false);
             self.holder.settle().await;
+            if self.key_is_gone(&ended).await {
+                anyhow::bail!("the tpm lost this node's keys while the agent ran: beginning anew");
+            }
+            let back = tokio::select! {
+                () = token.cancelled() => break,
+                back = self.come_back(&ended, &mut pace) => back,
+            };
+            if back {
+                backoff.reset();
+                continue;
+            }
             if began.elapsed() >= STABLE_AFTER || matches!(ended, SessionEnded::Renewed) {
                 backoff.reset();
             }
@@ -200,7 +222,12 @@ impl Session {
             .map_err(|_| SessionEnded::NoWelcome)??;
         match first.and_then(|message| message.body) {
             Some(cloud_message::Body::Welcome(welcome)) => {
+                let offered = welcome.join;
                 self.holder.welcome(welcome).await;
+                if self.holder.keep_join(offered).await {
+                    let stored = v1::JoinStored { join: offered };
+                    let _ = up.try_send(up_message(node_message::Body::JoinStored(stored)));
+                }
             }
             Some(cloud_message::Body::Goodbye(goodbye)) => {
                 return Err(SessionEnded::Goodbye(goodbye.code));
@@ -208,6 +235,8 @@ impl Session {
             _ => return Err(SessionEnded::NoWelcome),
         }
         self.holder.set_connected(true);
+        let cloud = &self.holder.publisher.cloud;
+        cloud.send_replace(Some(connected.channel.clone()));
         tracing::info!(cloud = %connected.address, "session opened");
         Ok(Live {
             up,
@@ -237,6 +266,14 @@ impl Session {
         let opened = self.clock.boottime();
         let mut behind = 0;
         loop {
+            if self.holder.has_untold_roots() {
+                // The cloud counts on roots that are acknowledged: they must outlast this process.
+                self.holder.settle().await;
+                let status = self.status(&live);
+                if !send(&live, node_message::Body::Status(status)) {
+                    return SessionEnded::Stuck;
+                }
+            }
             tokio::select! {
                 biased;
                 message = live.down.message() => match message {
@@ -327,7 +364,7 @@ impl Session {
         silent.then_some(SessionEnded::Silent)
     }
 
-    fn hello(&self, local: IpAddr) -> v1::Hello {
+    fn hello(&mut self, local: IpAddr) -> v1::Hello {
         v1::Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot.id().as_bytes().to_vec(),
@@ -336,19 +373,19 @@ impl Session {
             deny_number: *self.view.trust_changed.borrow(),
             key_set_number: self.view.keys.borrow().number(),
             endpoints: self.endpoints.through(local),
-            bundle_sequence: 0,
-            join: 0,
+            bundle_sequence: self.holder.say_bundle_sequence(),
+            join: self.holder.join(),
         }
     }
 
-    fn status(&self, live: &Live) -> v1::NodeStatus {
+    fn status(&mut self, live: &Live) -> v1::NodeStatus {
         let progress = *self.progress.borrow();
         v1::NodeStatus {
             endpoints: self.endpoints.through(live.connected.local),
             binds_open: progress.binds_open,
             slice_number: self.holder.slice_number(),
             cut_number: progress.cut_number,
-            bundle_sequence: 0,
+            bundle_sequence: self.holder.say_bundle_sequence(),
         }
     }
 }

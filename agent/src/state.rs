@@ -21,11 +21,13 @@ mod base64_bytes;
 mod file;
 mod held;
 mod lock;
+mod origin;
 mod recent;
 
 pub use file::{FileError, MAX_STATE_BYTES, Opened, SealedFile};
 pub use held::{Blob, Held, Stored, Unusable};
 pub use lock::{FolderLock, LockError};
+pub use origin::{NoOrigin, Origin};
 pub use recent::{Recent, SignedTime};
 
 /// Bytes of the key that encrypts the state (AES-256-GCM).
@@ -33,6 +35,8 @@ pub const STATE_KEY_BYTES: usize = 32;
 const SEALED_KEY: &str = "state-key";
 const HELD: &str = "held";
 const RECENT: &str = "recent";
+/// What a file of a state that does not open any more is called: its name, a dot, and this.
+const LOST: &str = "lost";
 const FOLDER_MODE: u32 = 0o700;
 /// Most raises at once: one, and one for each crash between writing and raising.
 const MAX_CATCH_UP: u32 = 8;
@@ -82,6 +86,13 @@ pub enum StateError {
     Serialise(#[source] serde_json::Error),
 }
 
+impl StateError {
+    /// The state was sealed by another TPM, or by this one before it was cleared; not a TPM that fails to answer.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::ForeignKey { source, .. } if source.is_foreign())
+    }
+}
+
 impl StateFolder {
     /// Opens the folder, or makes it. Fails where the state is there and does not open: altered, or another machine's.
     pub async fn open(path: &Path, root: &dyn Root) -> Result<(Self, Found), StateError> {
@@ -111,6 +122,21 @@ impl StateFolder {
             rolled_back,
         };
         Ok((folder, found))
+    }
+
+    /// A new folder in the place of one that does not open any more. What was in it is kept under another name, for
+    /// people: nothing reads it.
+    pub async fn anew(path: &Path, root: &dyn Root) -> Result<Self, StateError> {
+        for name in [SEALED_KEY, HELD, RECENT] {
+            let from = path.join(name);
+            match std::fs::rename(&from, path.join(format!("{name}.{LOST}"))) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StateError::Folder { path: from, source });
+                }
+                _ => {}
+            }
+        }
+        Self::open(path, root).await.map(|(folder, _)| folder)
     }
 
     pub fn path(&self) -> &Path {
@@ -160,6 +186,9 @@ impl StateFolder {
                 break;
             }
             current = root.raise_epoch().await?.unwrap_or(next);
+        }
+        if let Err(error) = Origin::of(held).write(&self.path, root).await {
+            tracing::error!(%error, "no origin file: a node whose tpm is cleared now needs a token to come back");
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod quote;
 pub mod seal;
 pub mod signer;
 pub mod template;
+pub mod vouch;
 
 pub use actor::{Priority, Tpm};
 pub use code::Fault;
@@ -86,5 +87,10 @@ impl TpmError {
             Self::Failed { fault, .. } => fault.is_link(),
             _ => false,
         }
+    }
+
+    /// Whether what was sealed is not this TPM's, or not any more.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Failed { fault, .. } if fault.is_integrity())
     }
 }

@@ -6,7 +6,7 @@
 //! what is no longer true. Cuts are kept as floors for the same reason: a cut cannot be missed.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use edgeward_identity::svid::SvidError;
@@ -15,8 +15,10 @@ use edgeward_identity::{Clock, KeySet, Signer, SpiffeId, Svid, TrustView};
 use edgeward_policy::Slice;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
+use tonic::transport::Channel;
 
 use crate::boot::Boot;
+use crate::workload::svids::Svids;
 
 mod cuts;
 mod directory;
@@ -58,6 +60,12 @@ pub struct NodeView {
     pub link: watch::Receiver<CloudLink>,
     pub standing: watch::Receiver<Standing>,
     pub cuts: watch::Receiver<Arc<CutFloors>>,
+    /// The session's connection; none without a session.
+    pub cloud: watch::Receiver<Option<Channel>>,
+    /// SVIDs of processes on this node, once the Workload API is served.
+    pub workloads: Arc<OnceLock<Arc<Svids>>>,
+    /// Why this node is still on its way back; none while it is not.
+    pub recovery: watch::Receiver<Option<Arc<str>>>,
     /// The cloud's last word on this node's evidence, for people.
     pub outcome: watch::Receiver<Arc<Outcome>>,
 }
@@ -79,6 +87,9 @@ pub struct Publisher {
     pub link: watch::Sender<CloudLink>,
     pub standing: watch::Sender<Standing>,
     pub cuts: watch::Sender<Arc<CutFloors>>,
+    pub cloud: watch::Sender<Option<Channel>>,
+    /// Why this node is still on its way back; none while it is not.
+    pub recovery: watch::Sender<Option<Arc<str>>>,
     pub outcome: watch::Sender<Arc<Outcome>>,
 }
 
@@ -138,6 +149,8 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         link: watch::Sender::new(initial.link),
         standing: watch::Sender::new(initial.standing),
         cuts: watch::Sender::new(Arc::new(initial.cuts)),
+        cloud: watch::Sender::new(None),
+        recovery: watch::Sender::new(None),
         outcome: watch::Sender::default(),
     };
     let view = NodeView {
@@ -157,6 +170,9 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         link: publisher.link.subscribe(),
         standing: publisher.standing.subscribe(),
         cuts: publisher.cuts.subscribe(),
+        cloud: publisher.cloud.subscribe(),
+        workloads: Arc::default(),
+        recovery: publisher.recovery.subscribe(),
         outcome: publisher.outcome.subscribe(),
     };
     (publisher, view)
@@ -174,6 +190,22 @@ impl Publisher {
     pub fn set_chain(&self, chain: Vec<CertificateDer<'static>>) -> Result<(), SvidError> {
         let session = Svid::new(chain.clone(), self.session_key.clone())?;
         let bind = Svid::new(chain, self.bind_key.clone())?;
+        self.credentials.replace(&session);
+        self.svid.send_replace(Arc::new(bind));
+        Ok(())
+    }
+
+    /// From now on handshakes present another key's certificate: this node came back with a new one.
+    pub fn set_identity(
+        &mut self,
+        chain: Vec<CertificateDer<'static>>,
+        session_key: Arc<dyn Signer>,
+        bind_key: Arc<dyn Signer>,
+    ) -> Result<(), SvidError> {
+        // Both must fit before either is taken.
+        let session = Svid::new(chain.clone(), session_key.clone())?;
+        let bind = Svid::new(chain, bind_key.clone())?;
+        (self.session_key, self.bind_key) = (session_key, bind_key);
         self.credentials.replace(&session);
         self.svid.send_replace(Arc::new(bind));
         Ok(())

@@ -9,9 +9,11 @@ use edgeward_wire::token::BootstrapToken;
 use serde::Serialize;
 
 use super::{Failure, Session, token};
-use crate::enrol::Enrolment;
+use crate::config::Config;
+use crate::enrol::{Claim, Enrolment};
 use crate::machine;
-use crate::state::{Found, StateFolder};
+use crate::root::Root;
+use crate::state::{Found, Origin, StateFolder};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -41,7 +43,7 @@ pub struct Arguments {
     /// How long to wait for an operator's approval, where one is needed
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
-    /// Give up an identity of another trust domain
+    /// Give up an identity of another trust domain, or a state that does not open with this machine's TPM
     #[arg(long)]
     pub force: bool,
 }
@@ -58,15 +60,34 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<(), 
     let token = here(token::read(arguments, screen)?, &config.cloud)?;
     let machine = machine::take(config).await?;
     let root = machine.root.as_ref();
-    let (mut folder, found) = StateFolder::open(&config.state_dir, root).await?;
-    check_before(&found, &token, arguments.force)?;
+    let (mut folder, held) = match StateFolder::open(&config.state_dir, root).await {
+        Err(error) if error.is_foreign() => {
+            set_aside(config, root, arguments.force)?;
+            let folder = StateFolder::anew(&config.state_dir, root).await?;
+            screen.note("the state that was here does not open with this tpm; it is kept as *.lost");
+            (folder, None)
+        }
+        opened => {
+            let (folder, found) = opened?;
+            check_before(&found, &token, arguments.force)?;
+            (folder, found.held)
+        }
+    };
+    if let Some(held) = &held {
+        screen.note(&format!(
+            "this machine is {} already; the token enrols it again (without one: edgeward-agent recover)",
+            held.node
+        ));
+    }
     let enrolment = Enrolment {
-        token: &token,
-        wanted_name: &arguments.name,
+        claim: Claim::Token {
+            token: &token,
+            wanted_name: &arguments.name,
+        },
         root,
         boot: &machine.boot,
         clock: machine.clock.clone(),
-        slot: found.held.map(|held| held.slot.other()).unwrap_or_default(),
+        slot: held.map(|held| held.slot.other()).unwrap_or_default(),
     };
     let node = tokio::time::timeout(arguments.timeout, enrolment.run(&mut folder, &screen))
         .await
@@ -93,6 +114,15 @@ fn here(token: BootstrapToken, addresses: &[String]) -> Result<BootstrapToken, F
             token.id().to_owned(),
             token.secret().clone(),
         )?),
+    }
+}
+
+/// A state that does not open is given up only by a word that says so, for there may be a way back to it.
+fn set_aside(config: &Config, root: &dyn Root, force: bool) -> Result<(), Failure> {
+    match Origin::read(&config.state_dir, root) {
+        _ if force => Ok(()),
+        Ok(origin) => Err(Failure::Cleared(origin.node)),
+        Err(error) => Err(Failure::OtherTpm(error)),
     }
 }
 

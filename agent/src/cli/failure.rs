@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edgeward_evidence::tpm::pcr::BadSelection;
-use edgeward_identity::TrustDomain;
+use edgeward_identity::{SpiffeId, TrustDomain};
 use edgeward_runtime::config::BadConfig;
 use edgeward_runtime::exit;
 use edgeward_runtime::telemetry::BadFilter;
@@ -13,7 +13,8 @@ use edgeward_wire::token::TokenError;
 use crate::enrol::{NotEnrolled, hint};
 use crate::machine::NotTaken;
 use crate::root::RootError;
-use crate::state::{LockError, StateError};
+use crate::recover::NotBack;
+use crate::state::{LockError, NoOrigin, StateError};
 use crate::status::AskFailed;
 use crate::tpm::TpmError;
 
@@ -42,6 +43,18 @@ pub enum Failure {
     OtherTrustDomain(TrustDomain),
     #[error("not enrolled: {0}")]
     NotEnrolled(#[from] NotEnrolled),
+    #[error(
+        "this machine is {0}, and its tpm was cleared: its state does not open, but it can come back"
+    )]
+    Cleared(SpiffeId),
+    #[error("{0}")]
+    OtherTpm(NoOrigin),
+    #[error("nothing is lost: the certificate is good until {0}, and its key is there")]
+    NothingLost(String),
+    #[error("not recovered: {0}")]
+    NotBack(#[from] NotBack),
+    #[error("not recovered within {}", humantime::format_duration(*.0))]
+    NotBackInTime(Duration),
     #[error("not enrolled within {}", humantime::format_duration(*.0))]
     NotApproved(Duration),
     #[error(transparent)]
@@ -77,6 +90,15 @@ impl Failure {
         let advice = match self {
             Self::NotEnrolled(error) => hint(error)?,
             Self::OtherTrustDomain(_) => "--force gives that identity up",
+            Self::Cleared(_) => {
+                "edgeward-agent recover needs no token; --force enrols with the token instead, and keeps the old state beside"
+            }
+            Self::OtherTpm(_) => {
+                "for the same name with this tpm the token must come from: edgeward node replace-tpm NAME. --force enrols, and keeps the old state beside"
+            }
+            Self::NothingLost(_) => "--force recovers all the same; the cloud counts it",
+            Self::NotBack(error) => error.hint()?,
+            Self::NotBackInTime(_) => "run the command once more, or start the agent: it goes on asking",
             Self::NotApproved(_) => {
                 "the same token and machine may ask again: run the command once more"
             }
@@ -87,7 +109,7 @@ impl Failure {
             | Self::Root(RootError::Tpm(error))
             | Self::State(StateError::Root(RootError::Tpm(error))) => tpm_hint(error)?,
             Self::State(StateError::ForeignKey { .. } | StateError::File(_)) => {
-                "if this machine's tpm was cleared or replaced, move the state folder away and enrol again"
+                "if this machine's tpm was cleared: edgeward-agent recover; if it was replaced: edgeward node replace-tpm NAME, then edgeward-agent enrol --force"
             }
             Self::Ask(AskFailed::Connect { source, .. }) => match source.kind() {
                 std::io::ErrorKind::PermissionDenied => "ask as root",

@@ -73,8 +73,10 @@ impl Scene {
         .unwrap();
         let root = SoftwareRoot::new(self.folder.path());
         let enrolment = Enrolment {
-            token: &token,
-            wanted_name: "",
+            claim: Claim::Token {
+                token: &token,
+                wanted_name: "",
+            },
             root: &root,
             boot: &self.boot,
             clock: TurnedClock::at(TEST_NOW),
@@ -136,10 +138,14 @@ fn result(
         issued: TEST_NOW,
         deny_number: 1,
     };
-    AttestationResult::new(&evidence, &appraise(&evidence, &profile, &Logs::default()), &context)
-        .unwrap()
-        .sign(cloud, 1, TEST_NOW.plus(HOUR))
-        .unwrap()
+    AttestationResult::new(
+        &evidence,
+        &appraise(&evidence, &profile, &Logs::default()),
+        &context,
+    )
+    .unwrap()
+    .sign(cloud, 1, TEST_NOW.plus(HOUR))
+    .unwrap()
 }
 
 /// One change that makes what was issued unusable.

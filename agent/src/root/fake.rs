@@ -9,7 +9,7 @@ use edgeward_identity::{PublicKey, Secret, Signer, SpiffeId};
 use edgeward_wire::v1;
 use parking_lot::Mutex;
 
-use super::{Conversation, Root, RootError};
+use super::{Conversation, EnrolClaim, Root, RootError};
 use crate::tpm::{Priority, SvidSlot};
 
 /// A root that seals by a tag of its own and keeps an epoch.
@@ -45,7 +45,7 @@ impl Root for FakeRoot {
     async fn prove_enrolment(
         &self,
         _: SvidSlot,
-        _: &str,
+        _: EnrolClaim<'_>,
         _: &Conversation,
         _: &v1::EnrolChallenge,
     ) -> Result<v1::EnrolProof, RootError> {
@@ -85,6 +85,14 @@ impl Root for FakeRoot {
             Some((tag, key)) if *tag == self.tag => Ok(Secret::new(key.to_vec())),
             _ => Err(RootError::Sealed),
         }
+    }
+
+    async fn vouch(&self, message: &[u8]) -> Result<Option<Vec<u8>>, RootError> {
+        Ok(Some([&[self.tag], message].concat()))
+    }
+
+    fn has_vouched(&self, message: &[u8], signature: &[u8]) -> bool {
+        signature == [&[self.tag], message].concat()
     }
 
     async fn epoch(&self) -> Result<Option<u64>, RootError> {

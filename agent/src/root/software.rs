@@ -15,7 +15,7 @@ use edgeward_evidence::transcript::{Moment, Transcript};
 use edgeward_identity::{PublicKey, Secret, Signer, SoftwareKey, SpiffeId};
 use edgeward_wire::v1;
 
-use super::{Conversation, Root, RootError};
+use super::{Conversation, EnrolClaim, Root, RootError};
 use crate::tpm::{Priority, SvidSlot};
 
 /// Only the agent reads its keys.
@@ -87,10 +87,13 @@ impl Root for SoftwareRoot {
     async fn prove_enrolment(
         &self,
         slot: SvidSlot,
-        token_id: &str,
+        claim: EnrolClaim<'_>,
         talk: &Conversation,
         _challenge: &v1::EnrolChallenge,
     ) -> Result<v1::EnrolProof, RootError> {
+        let EnrolClaim::Token(token_id) = claim else {
+            return Err(RootError::NothingToRecoverBy);
+        };
         let key = self.load(slot)?;
         let data = Transcript {
             trust_domain: &talk.trust_domain,
@@ -159,6 +162,14 @@ impl Root for SoftwareRoot {
 
     async fn unseal(&self, sealed: &[u8]) -> Result<Secret<Vec<u8>>, RootError> {
         Ok(Secret::new(sealed.to_vec()))
+    }
+
+    async fn vouch(&self, _message: &[u8]) -> Result<Option<Vec<u8>>, RootError> {
+        Ok(None)
+    }
+
+    fn has_vouched(&self, _message: &[u8], _signature: &[u8]) -> bool {
+        false
     }
 
     async fn epoch(&self) -> Result<Option<u64>, RootError> {

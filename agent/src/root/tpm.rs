@@ -12,11 +12,11 @@ use edgeward_evidence::verify::SignedAttest;
 use edgeward_identity::{PublicKey, Secret, Signer, SpiffeId};
 use edgeward_wire::v1;
 
-use super::{Conversation, Root, RootError};
+use super::{Conversation, EnrolClaim, Root, RootError};
 use crate::tpm::signer::point_of;
 use crate::tpm::{
     Certified, EkChoice, Endorsement, PcrRequest, Priority, Quoted, SealedBlob, SvidSlot, Tpm,
-    TpmError, TpmSigner, activate, ek, keys, nv, quote, seal,
+    TpmError, TpmSigner, activate, ek, keys, nv, quote, seal, vouch,
 };
 
 /// The TPM with what of it does not change while the agent runs.
@@ -148,24 +148,37 @@ impl Root for TpmRoot {
     async fn prove_enrolment(
         &self,
         slot: SvidSlot,
-        token_id: &str,
+        claim: EnrolClaim<'_>,
         talk: &Conversation,
         challenge: &v1::EnrolChallenge,
     ) -> Result<v1::EnrolProof, RootError> {
         let secret = self.activate(challenge).await?;
         let svid_public = self.svid_public(slot).await?;
-        let data = Transcript {
-            trust_domain: &talk.trust_domain,
-            boot_key: &talk.boot_key,
-            moment: Moment::EnrolTpm {
+        let ek_digest = self.ek_digest();
+        let moment = match claim {
+            EnrolClaim::Token(token_id) => Moment::EnrolTpm {
                 token_id,
                 nonce: &talk.nonce,
                 exporter: &talk.exporter,
-                ek_digest: &self.ek_digest(),
+                ek_digest: &ek_digest,
                 ak_name: &self.ak_name,
                 svid_public: &svid_public,
                 secret: &secret,
             },
+            EnrolClaim::Recover(node) => Moment::RecoverTpm {
+                node,
+                nonce: &talk.nonce,
+                exporter: &talk.exporter,
+                ek_digest: &ek_digest,
+                ak_name: &self.ak_name,
+                svid_public: &svid_public,
+                secret: &secret,
+            },
+        };
+        let data = Transcript {
+            trust_domain: &talk.trust_domain,
+            boot_key: &talk.boot_key,
+            moment,
         }
         .qualifying_data();
         let selection = selection_of(challenge.pcr_selection.as_ref())?;
@@ -269,6 +282,22 @@ impl Root for TpmRoot {
             .call(Priority::Session, move |device| seal::unseal(device, &blob))
             .await?;
         Ok(key)
+    }
+
+    async fn vouch(&self, message: &[u8]) -> Result<Option<Vec<u8>>, RootError> {
+        let message = message.to_vec();
+        let signature = self
+            .tpm
+            .call(Priority::Session, move |device| {
+                vouch::vouch(device, &message)
+            })
+            .await?;
+        Ok(Some(signature))
+    }
+
+    fn has_vouched(&self, message: &[u8], signature: &[u8]) -> bool {
+        point_of(&self.ak_public)
+            .is_ok_and(|ak| vouch::is_vouched(&ak, message, signature))
     }
 
     async fn epoch(&self) -> Result<Option<u64>, RootError> {

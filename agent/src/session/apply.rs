@@ -9,7 +9,7 @@ use std::time::Duration;
 use edgeward_audit::event::Event;
 use edgeward_audit::{Actor, EventKind};
 use edgeward_evidence::result::{ResultExpect, check_result};
-use edgeward_identity::{BootTime, Clock, SpkiHash, Svid, TrustView};
+use edgeward_identity::{BootTime, Clock, SpkiHash, Svid};
 use edgeward_wire::v1;
 use rustls_pki_types::CertificateDer;
 
@@ -19,6 +19,9 @@ use crate::enforce::Recorder;
 use crate::state::{Blob, SignedTime};
 use crate::tpm::SvidSlot;
 use crate::view::{Heard, Publisher, Standing};
+
+mod identity;
+mod trust;
 
 /// How often the epoch is raised at most for ordinary changes.
 const EPOCH_EVERY: Duration = Duration::from_secs(3600);
@@ -32,8 +35,14 @@ pub struct Holder {
     epoch_raised: BootTime,
     /// Something is in force that the stored epoch does not cover yet.
     unsettled: bool,
+    /// When a join raised the epoch; none yet since the start.
+    join_raised: Option<BootTime>,
+    /// A join counter is stored that the epoch does not cover yet.
+    joined: bool,
     /// Peers came, went or moved since the state was stored: a node that restarts without the cloud must find them.
     moved: bool,
+    /// Sequence of the trust bundle that the cloud was told we hold.
+    told: u64,
 }
 
 /// What the session has to do next.
@@ -56,7 +65,10 @@ impl Holder {
             heartbeat_number: 0,
             epoch_raised,
             unsettled: false,
+            join_raised: None,
+            joined: false,
             moved: false,
+            told: 0,
         }
     }
 
@@ -81,6 +93,9 @@ impl Holder {
     }
 
     pub fn set_connected(&self, connected: bool) {
+        if !connected {
+            self.publisher.cloud.send_replace(None);
+        }
         let now = self.keeper.clock.boottime();
         self.publisher.link.send_modify(|link| {
             if link.connected != connected {
@@ -138,61 +153,6 @@ impl Holder {
         } else {
             Applied::Done
         }
-    }
-
-    /// Roots, keys and deny-list; each as far as it is acceptable.
-    pub async fn trust(&mut self, update: v1::TrustUpdate) {
-        let now = self.keeper.clock.now();
-        let mut view = TrustView::clone(&self.publisher.trust.load());
-        let mut changed = false;
-        if !update.trust_bundle.is_empty() {
-            match accept::bundle(&update.trust_bundle, &view.bundle) {
-                Ok(bundle) => {
-                    changed |= bundle != view.bundle;
-                    view.bundle = bundle;
-                    self.keeper.stored.trust_bundle = update.trust_bundle.into();
-                }
-                Err(error) => self.refused("trust bundle", &error),
-            }
-        }
-        if !update.key_set.is_empty() {
-            let held = self.publisher.keys.borrow().number();
-            match accept::key_set(&update.key_set, &view.bundle, held, now) {
-                Ok(keys) => {
-                    changed |= keys.number() > held;
-                    self.keeper.stored.key_set = update.key_set.into();
-                    self.publisher.keys.send_replace(Arc::new(keys));
-                }
-                Err(error) => self.refused("key set", &error),
-            }
-        }
-        if !update.deny_list.is_empty() {
-            let keys = self.publisher.keys.borrow().clone();
-            let held = view.deny.number();
-            let domain = view.bundle.trust_domain().clone();
-            match accept::deny_list(&update.deny_list, &keys, &domain, held, now) {
-                Ok(deny) => {
-                    changed |= deny.number() > held;
-                    view.deny = deny;
-                    self.keeper.stored.deny_list = update.deny_list.into();
-                }
-                Err(error) => self.refused("deny-list", &error),
-            }
-        }
-        self.keeper.dirty = true;
-        if !changed {
-            return;
-        }
-        let number = view.deny.number();
-        let raised = number > self.publisher.trust.load().deny.number();
-        self.publisher.set_trust(view);
-        if raised {
-            let event = self
-                .event(EventKind::DenyListRaised)
-                .detail("number", number);
-            self.recorder.record_after(event);
-        }
-        self.unsettled = true;
     }
 
     /// A policy for this node. Enforcement records it before it puts it into force.
@@ -366,7 +326,7 @@ impl Holder {
     /// Stores what has changed; once an hour as a new epoch, which also covers the journal's records of that hour.
     pub async fn store(&mut self) {
         let due = self.keeper.clock.boottime().since(self.epoch_raised) >= EPOCH_EVERY;
-        if due || self.unsettled {
+        if due || self.unsettled || self.joined {
             self.raise().await;
         } else {
             self.keeper.store();
@@ -391,6 +351,7 @@ impl Holder {
 
     async fn raise(&mut self) {
         self.unsettled = false;
+        self.joined = false;
         self.moved = false;
         self.epoch_raised = self.keeper.clock.boottime();
         self.keeper.store_new_epoch().await;

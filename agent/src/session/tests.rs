@@ -24,6 +24,8 @@ use crate::view::{
     self, CloudLink, CutFloors, Directory, Held, Initial, NodeView, Overlay, Standing,
 };
 
+mod roots;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Keeps events; refuses grants on demand.
@@ -98,6 +100,7 @@ impl World {
             v4: None,
             peers: Vec::new(),
             cuts: CutFloors::default(),
+            join: 0,
         };
         let initial = Initial {
             svid: Arc::new(svid),
@@ -382,31 +385,6 @@ async fn a_deny_list_only_rises_and_takes_effect_even_if_nothing_can_be_recorded
     let found = world.stored().await;
     assert!(!found.rolled_back);
     assert!(!found.held.unwrap().deny_list.0.is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_root_is_never_added_by_a_session() {
-    let mut world = World::new().await;
-    let other = TestAuthority::new("plant.example");
-    let mut roots = world.authority.bundle().roots().to_vec();
-    roots.extend(other.bundle().roots().iter().cloned());
-    let grown =
-        edgeward_identity::TrustBundle::new(world.authority.trust_domain().clone(), 9, 0, roots)
-            .unwrap();
-    for bundle in [
-        grown.to_spiffe_json(),
-        other.bundle().to_spiffe_json(),
-        b"{}".to_vec(),
-    ] {
-        let update = v1::TrustUpdate {
-            trust_bundle: bundle,
-            key_set: key_set(&other, &world.stranger, 7),
-            ..Default::default()
-        };
-        world.holder.trust(update).await;
-        assert_eq!(world.view.trust.load().bundle, world.authority.bundle());
-        assert_eq!(world.view.keys.borrow().number(), 1);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

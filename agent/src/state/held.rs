@@ -37,6 +37,9 @@ pub struct Stored {
     pub v4: Option<Ipv4Addr>,
     pub peers: Vec<StoredPeer>,
     pub cuts: CutFloors,
+    /// The join counter that the cloud may be told: never above what lies in the file.
+    #[serde(default)]
+    pub join: u64,
 }
 
 /// Bytes, base64 in the file.
@@ -124,6 +127,12 @@ impl Stored {
         })
     }
 
+    /// What a recovery does not bring anew: whom this node met, and whom it cut off.
+    pub fn keep_of(&mut self, before: &Self) {
+        self.peers.clone_from(&before.peers);
+        self.cuts = before.cuts.clone();
+    }
+
     /// When the newest of the signed objects was issued: it is not earlier than that now.
     pub fn newest_signed(&self) -> Timestamp {
         [&self.key_set, &self.deny_list, &self.slice]
@@ -145,6 +154,13 @@ impl Stored {
         } else {
             Err(Unusable::Identity(svid.id().clone()))
         }
+    }
+}
+
+impl Blob {
+    /// When a signed object says it was issued; the epoch if it is none.
+    pub fn issued(&self) -> Timestamp {
+        issued(&self.0)
     }
 }
 

@@ -21,6 +21,8 @@ const LOCKOUT: u32 = 0x921;
 /// `TPM_RC_HANDLE` with its handle or parameter number masked off: no such object or index.
 const HANDLE: u32 = 0x08b;
 const NV_UNINITIALIZED: u32 = 0x14a;
+/// `TPM_RC_INTEGRITY`, masked likewise: sealed under another storage root, or altered.
+const INTEGRITY: u32 = 0x09f;
 /// Format-one codes keep the number of the offending handle, session or parameter in these bits.
 const FORMAT_ONE: u32 = 0x080;
 const FORMAT_ONE_ERROR: u32 = 0x0bf;
@@ -70,6 +72,12 @@ impl Fault {
     /// The NV index exists and was never written.
     pub fn is_uninitialized(&self) -> bool {
         self.tpm_code() == Some(NV_UNINITIALIZED)
+    }
+
+    /// What was loaded belongs to another storage hierarchy, or was altered.
+    pub fn is_integrity(&self) -> bool {
+        self.tpm_code()
+            .is_some_and(|code| code & FORMAT_ONE != 0 && code & FORMAT_ONE_ERROR == INTEGRITY)
     }
 
     /// The transport failed, not the TPM.
@@ -144,6 +152,8 @@ mod tests {
         assert!(fault(0x28b).is_absent());
         assert!(!fault(0x184).is_absent());
         assert!(fault(0x14a).is_uninitialized());
+        assert!(fault(0x1df).is_integrity() && !fault(0x1df).is_absent());
+        assert!(!fault(0x18b).is_integrity() && !fault(0x921).is_integrity());
         assert!(fault(0x000a_000a).is_link());
         assert!(!fault(0x00a).is_link());
     }

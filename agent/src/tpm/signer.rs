@@ -103,6 +103,11 @@ fn sign_digest(
             context.sign(key, digest.clone(), SignatureScheme::Null, ticket)
         })
     })?;
+    ecdsa_der(&signature)
+}
+
+/// An ECDSA signature as ASN.1 DER.
+pub(super) fn ecdsa_der(signature: &Signature) -> Result<Vec<u8>, TpmError> {
     let Signature::EcDsa(signature) = signature else {
         return Err(TpmError::Answer("a signature that is not ecdsa"));
     };

@@ -27,6 +27,7 @@ fn stored(address: &str) -> Stored {
         v4: None,
         peers: Vec::new(),
         cuts: CutFloors::default(),
+        join: 0,
     }
 }
 

@@ -83,13 +83,27 @@ event_kinds! {
     EnrolmentRefused "enrolment.refused" Should Neutral: "an enrolment was refused";
     EnrolmentIssued "enrolment.issued" Must Grants: "an enrolment passed and its SVID was issued";
     EnrolmentAcknowledged "enrolment.acknowledged" Must Neutral: "the node acknowledged its first SVID";
+    EkRootTrusted "ekroot.trusted" Must Grants: "a TPM maker's certificate was imported";
+    EkRootRemoved "ekroot.removed" Must TakesAway: "a TPM maker's certificate was removed";
+    EkListed "ek.listed" Must Grants: "an EK or EK certificate was put on a list";
+    EkUnlisted "ek.unlisted" Must TakesAway: "an EK or EK certificate was taken off a list";
     NodeApproved "node.approved" Must Grants: "a pending node was approved";
     NodeQuarantined "node.quarantined" Must TakesAway: "a node was quarantined";
+    NodeRecovered "node.recovered" Must Grants: "a node came back by its EK, without a token";
+    NodeWaits "node.waits" Must TakesAway: "a node used up its automatic recoveries and waits for approval";
+    NodeCloned "node.cloned" Must TakesAway: "an identity has two holders: both are locked";
+    NodeReplaced "node.replaced" Must Grants: "another TPM took over a node's name";
     NodeReleased "node.released" Must Grants: "a node was released from quarantine";
     NodeRemoved "node.removed" Must TakesAway: "a node was removed";
     SvidIssued "svid.issued" Must Grants: "an SVID was issued";
     SvidRenewed "svid.renewed" Must Grants: "an SVID was renewed";
     SvidDenied "svid.denied" Must Neutral: "an SVID was refused to an enrolled identity";
+    AuthorityPrepared "authority.prepared" Must Neutral: "keys and certificate of a new signing authority were made";
+    AuthorityPublished "authority.published" Must Grants: "a new root was signed by one that is trusted and sent to the nodes";
+    AuthorityActivated "authority.activated" Must Grants: "a signing authority signs from now on";
+    AuthorityTainted "authority.tainted" Must TakesAway: "whatever a signing authority signed is to be renewed at once";
+    AuthorityRetired "authority.retired" Must TakesAway: "a signing authority is trusted no longer";
+    RootsChanged "roots.changed" Must Grants: "a node trusts another set of roots, signed by one it trusted";
     DenyListRaised "denylist.raised" Must TakesAway: "the deny-list got a higher number";
     SessionOpened "session.opened" Should Grants: "a node's session was opened";
     SessionClosed "session.closed" Should Neutral: "a node's session ended";
@@ -129,6 +143,7 @@ event_kinds! {
     AgentHeld "agent.held" Must TakesAway: "the agent grants nothing until the cloud answers";
     AgentRecovered "agent.recovered" Must Grants: "the agent got its identity back from the cloud by its EK";
     WorkloadIssued "workload.issued" Must Grants: "an SVID was issued for a process on a node";
+    WorkloadServed "workload.served" Should Neutral: "a process on a node was handed an SVID";
     WorkloadRefused "workload.refused" Should Neutral: "an SVID for a process on a node was refused";
     BootStated "boot.stated" Must Grants: "a node stated that a new boot key continues its attested state";
 }

@@ -139,7 +139,8 @@ fn every_kind_has_its_stable_name_and_class() {
     let expected = "token.created must, token.revoked must, token.used must, token.refused should, \
         enrolment.begun may, enrolment.refused should, enrolment.issued must, enrolment.acknowledged must, \
         ekroot.trusted must, ekroot.removed must, ek.listed must, ek.unlisted must, \
-        node.approved must, node.quarantined must, node.released must, node.removed must, svid.issued must, \
+        node.approved must, node.quarantined must, node.recovered must, node.waits must, \
+        node.cloned must, node.replaced must, node.released must, node.removed must, svid.issued must, \
         svid.renewed must, svid.denied must, denylist.raised must, session.opened should, session.closed should, \
         session.refused should, session.displaced must, attestation.passed should, attestation.failed must, \
         attestation.stale must, policy.applied must, policy.refused should, policy.delivered should, \
@@ -148,7 +149,7 @@ fn every_kind_has_its_stable_name_and_class() {
         apikey.created must, apikey.revoked must, api.refused should, audit.read must, journal.opened must, \
         journal.recovered must, journal.lost must, journal.gap must, journal.forked must, journal.refused should, \
         cloud.initialised must, cloud.started must, cloud.stopped must, agent.started must, agent.stopped must, agent.held must, \
-        boot.stated must";
+        agent.recovered must, boot.stated must";
     let class = |kind: EventKind| {
         serde_json::to_value(kind.class())
             .unwrap()
