@@ -1,7 +1,7 @@
 //! Attestation results (RFC 9334): what the cloud says about a node after appraising its evidence, signed for the
 //! purpose `results` and checked by every peer. A result counts only beside the leaf whose key it names.
 //!
-//! On the wire it is an EAR (draft-ietf-rats-ear), a JWT in compact form (RFC 7519) signed with ES256, which anybody
+//! On the wire it is an EAR (draft-ietf-rats-ear-04), a JWT in compact form (RFC 7519) signed with ES256, which anybody
 //! with the key can read. Claims: `claims.rs`, and for people `docs/attestation-results.md`.
 
 mod claims;

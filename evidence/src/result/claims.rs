@@ -1,4 +1,4 @@
-//! The claims of an EAR, as they are written (draft-ietf-rats-ear; trustworthiness claims: draft-ietf-rats-ar4si), with our
+//! The claims of an EAR, as they are written (draft-ietf-rats-ear-04; trustworthiness claims: draft-ietf-rats-ar4si), with our
 //! own beside. Binary values are base64url without padding (RFC 4648, 5).
 
 use base64::Engine as _;
@@ -13,7 +13,7 @@ use crate::tpm::{PcrBank, PcrSelection};
 use crate::verify::{AttestationKey, VerifiedEvidence};
 
 /// `eat_profile` of every EAR of this draft.
-const EAR_PROFILE: &str = "tag:github.com,2023:veraison/ear";
+const EAR_PROFILE: &str = "tag:ietf.org,2026:rats/ear#04";
 const DEVELOPER: &str = "https://github.com/edgeward/edgeward";
 const BUILD: &str = concat!("edgeward ", env!("CARGO_PKG_VERSION"));
 /// Most codes of monitoring profiles read.
@@ -26,7 +26,7 @@ pub(super) struct Claims {
     iat: u64,
     exp: u64,
     sub: SpiffeId,
-    #[serde(rename = "ear.verifier-id")]
+    #[serde(rename = "ear_verifier_id")]
     verifier: VerifierId,
     submods: Submods,
     #[serde(rename = "edgeward.node")]
@@ -55,17 +55,22 @@ struct Submods {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NodeAppraisal {
-    #[serde(rename = "ear.status")]
+    #[serde(rename = "ear_status")]
     status: Status,
-    #[serde(rename = "ear.trustworthiness-vector")]
-    vector: TrustVector,
-    /// `mode:hash:name` of the profile.
+    /// Absent where nothing is claimed.
     #[serde(
-        rename = "ear.appraisal-policy-id",
+        rename = "ear_trustworthiness_vector",
         default,
-        skip_serializing_if = "Option::is_none"
+        skip_serializing_if = "TrustVector::is_empty"
     )]
-    policy: Option<String>,
+    vector: TrustVector,
+    /// `mode:hash:name` of the profile, if there is one.
+    #[serde(
+        rename = "ear_appraisal_policy_ids",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    policies: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +127,10 @@ struct TpmClaims {
 }
 
 impl TrustVector {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     pub(super) fn new(evidence: &VerifiedEvidence, appraisal: &Appraisal) -> Self {
         if evidence.tpm().is_none() {
             return Self::default();
@@ -159,7 +168,7 @@ impl Claims {
                 node: NodeAppraisal {
                     status: status_of(result),
                     vector: result.vector,
-                    policy: result.profile.as_ref().map(policy_id),
+                    policies: result.profile.iter().map(policy_id).collect(),
                 },
             },
             node: NodeClaims {
@@ -216,7 +225,11 @@ impl Claims {
         }
         let svid = array(&self.node.svid).ok_or(bad("svid is not a sha-256"))?;
         let boot = decode(&self.node.boot).ok_or(bad("boot key"))?;
-        let profile = self.submods.node.policy.as_deref().map(profile_of);
+        let profile = match self.submods.node.policies.as_slice() {
+            [] => None,
+            [id] => Some(profile_of(id)?),
+            _ => return Err(bad("more than one policy")),
+        };
         let result = AttestationResult {
             spiffe_id: self.sub,
             svid_spki: SpkiHash::from_bytes(svid),
@@ -224,7 +237,7 @@ impl Claims {
             tier: self.node.tier,
             state: self.node.state,
             code: self.node.code,
-            profile: profile.transpose()?,
+            profile,
             would_fail: self.node.would_fail,
             tpm: self.tpm.as_ref().map(tpm_of).transpose()?,
             vector: self.submods.node.vector,
