@@ -22,3 +22,4 @@ pub mod state;
 pub mod status;
 pub mod tpm;
 pub mod view;
+pub mod workload;

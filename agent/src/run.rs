@@ -16,6 +16,7 @@ use crate::machine;
 use crate::recover::start::{Parts, look, until_back};
 use crate::resume::{Resumed, Start, resume};
 use crate::view::NodeView;
+use crate::workload;
 
 /// Runs the agent until a signal ends it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -70,6 +71,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         token.clone(),
     )
     .await?;
+    let workloads = workload::begin(view.clone(), recorder.clone(), config.workload.clone())?;
     tunnel_gate.open();
     let listen = enforcement.listen();
     tracing::info!(node = %view.node, %listen, device = %config.enforce.device, "running");
@@ -81,6 +83,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     tasks.spawn("enforcement", enforcement.run());
     tasks.spawn("session", session.run(token.clone()));
+    tasks.spawn("workloads", workloads.run(token.clone()));
     tasks.spawn("readiness", follow_grants(view.clone(), grant_gate, token));
 
     let ended = tasks.run().await;

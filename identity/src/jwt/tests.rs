@@ -1,7 +1,5 @@
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use super::*;
@@ -166,6 +164,7 @@ fn what_was_signed_is_what_is_read() {
         assert_eq!(valid.id(), &claims().subject);
         assert_eq!(valid.claims()["exp"], json!(NOW.secs() + 300));
         assert_eq!(valid.claims()["iat"], json!(NOW.secs()));
+        assert_eq!(end_of(&token), Some(claims().expires));
         assert_eq!(valid.claims()["jti"], json!("s1"));
     }
 }
