@@ -1,9 +1,9 @@
 //! The firmware's event log (TCG PC Client Platform Firmware Profile, chapters 9 and 10): what was extended into which
 //! PCR before the operating system ran, as the node tells it.
 //!
-//! A log proves nothing by itself. [`judge`] is the only maker of [`JudgedBoot`]: it replays the log, compares it with
+//! A log proves nothing by itself. [`judge()`] is the only maker of [`JudgedBoot`]: it replays the log, compares it with
 //! PCR values that a TPM signed, and then reads only events whose digest covers what is read. [`BootLog::describe`]
-//! and [`difference`] are for people and decide nothing.
+//! and [`difference()`] are for people and decide nothing.
 //!
 //! Nothing is allocated by a size in the log: it is kept as the bytes that came, and events are ranges in them.
 

@@ -149,7 +149,7 @@ impl Mismatch {
             }
             Self::Firmware(_) => "Update the TPM's firmware to a version that is not refused.",
             Self::BootLogMissing => {
-                "Let the agent read the firmware's event log (`boot_log` in agent.toml, /sys/kernel/security/tpm0/binary_bios_measurements)."
+                "Let the agent read the firmware's event log (`boot` under `[logs]` in agent.toml, /sys/kernel/security/tpm0/binary_bios_measurements)."
             }
             Self::BootLogOther | Self::BootLog(_) => {
                 "Treat the log as forged until shown otherwise; a firmware that writes wrong logs needs an update, or a profile without `secure_boot`."
@@ -162,7 +162,7 @@ impl Mismatch {
                 "Update the firmware, or compare PCR 7 in the profile in place of `secure_boot`."
             }
             Self::ImaLogMissing => {
-                "Turn IMA on with a policy that measures, and let the agent read its list (`ima_log` in agent.toml)."
+                "Turn IMA on with a policy that measures, and let the agent read its list (`ima` under `[logs]` in agent.toml)."
             }
             Self::ImaOtherPolicy | Self::Ima(_) | Self::ImaReplay(_) => {
                 "Reboot the node; if it happens again, take the node out and look at it: its list is not what its TPM measured."
