@@ -31,6 +31,7 @@ mod apikeys;
 mod audit;
 mod ekroots;
 mod eks;
+mod evidence;
 mod extract;
 mod nodes;
 mod operators;
@@ -68,6 +69,7 @@ pub struct Api {
     cursor_key: CursorKey,
     compiling: Semaphore,
     uploads: Semaphore,
+    with_logs: Semaphore,
     followers: Arc<Semaphore>,
 }
 
@@ -94,6 +96,8 @@ pub trait Control: Send + Sync {
     async fn remove(&self, node: &str, by: &Actor, reason: &str) -> Result<(), ControlFault>;
     /// A stored, recorded policy comes into force: slices are cut, signed and pushed.
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault>;
+    /// The policy in force.
+    fn policy(&self) -> Option<Arc<CompiledPolicy>>;
     /// Names of the nodes whose session is open.
     fn connected(&self) -> Vec<String>;
 }
@@ -189,6 +193,7 @@ impl Api {
             cursor_key,
             compiling: Semaphore::new(MAX_COMPILING),
             uploads: Semaphore::new(MAX_UPLOADS),
+            with_logs: Semaphore::new(evidence::MAX_WITH_LOGS),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
         }))
     }
@@ -245,6 +250,7 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(tokens::revoke))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::show, nodes::remove))
+        .routes(routes!(evidence::show))
         .routes(routes!(nodes::approve))
         .routes(routes!(nodes::quarantine))
         .routes(routes!(nodes::release))

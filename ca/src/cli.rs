@@ -17,6 +17,7 @@ mod failure;
 mod nodes;
 mod operators;
 mod policy;
+mod profile;
 mod progress;
 mod screen;
 mod sources;
@@ -127,6 +128,9 @@ pub enum Command {
     /// Who may reach what, from files
     #[command(subcommand)]
     Policy(policy::Command),
+    /// What machines must measure: record it, see what changed, propose changes
+    #[command(subcommand)]
+    Profile(profile::Command),
     /// What happened, from a log that nobody can quietly edit
     #[command(subcommand)]
     Audit(audit::Command),
@@ -208,6 +212,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Token(command) => tokens::run(session, command).await,
         Command::Node(command) => nodes::run(session, command).await,
         Command::Policy(command) => policy::run(session, command).await,
+        Command::Profile(command) => profile::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Operator(command) => operators::run(session, command).await,
         Command::ApiKey(command) => apikeys::run(session, command).await,

@@ -136,6 +136,10 @@ impl Control for NodeControl {
         Ok(())
     }
 
+    fn policy(&self) -> Option<Arc<CompiledPolicy>> {
+        self.hub.policy()
+    }
+
     fn connected(&self) -> Vec<String> {
         self.hub.attached_names()
     }

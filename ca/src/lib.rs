@@ -2,6 +2,7 @@
 //! commands that operate it.
 
 pub mod access;
+pub mod advice;
 pub mod api;
 pub mod attest;
 pub mod audit;
@@ -14,6 +15,7 @@ pub mod enrol;
 pub mod hub;
 pub mod issue;
 pub mod keys;
+pub mod profiles;
 pub mod run;
 pub mod serve;
 pub mod session;

@@ -119,6 +119,11 @@ impl Screen {
         }
     }
 
+    /// A line on standard output with text from elsewhere in it.
+    pub fn told(&self, text: &str) {
+        self.line(&clean(text));
+    }
+
     /// A line for people on standard error; scripts do not see it.
     pub fn note(&self, text: &str) {
         let _ = writeln!(std::io::stderr().lock(), "{}", clean(text));
@@ -161,6 +166,12 @@ impl Table {
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows
             .push(cells.into_iter().map(|cell| clean(&cell)).collect());
+    }
+
+    /// As lines without colour.
+    pub fn lines(&self) -> Vec<String> {
+        let text = self.render(false, |_| None);
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Aligned columns; the last one is as long as it is.

@@ -50,6 +50,7 @@ pub const ROUTES: &[Route] = &[
     row("DELETE", "/api/v1/tokens/{id}", OPERATORS),
     row("GET", "/api/v1/nodes", READERS),
     row("GET", "/api/v1/nodes/{name}", READERS),
+    row("GET", "/api/v1/nodes/{name}/evidence", READERS),
     row("POST", "/api/v1/nodes/{name}/approve", OPERATORS),
     row("POST", "/api/v1/nodes/{name}/quarantine", OPERATORS),
     row("POST", "/api/v1/nodes/{name}/release", OPERATORS),

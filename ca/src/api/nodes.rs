@@ -6,12 +6,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use edgeward_identity::{AttestationState, Kind, SpiffeId, overlay};
+use edgeward_policy::Mode;
 
 use super::extract::{Body, Named};
 use super::problem::Problem;
-use super::views::{NodeView, ProblemView, ReasonRequest};
+use super::views::{ComparedProfile, Explained, NodeView, ProblemView, ReasonRequest};
 use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
+use crate::advice::advice;
+use crate::store::evidence::Which;
 use crate::store::nodes::{NodeRow, NodeStatus};
 use crate::store::results::AttestationRow;
 
@@ -115,13 +118,53 @@ async fn one(api: &Api, name: &str) -> Result<NodeView, Problem> {
         .ok_or_else(|| Problem::not_found("no such node"))?;
     let attestation = api.store.attestation(name).await?;
     let connected = api.control.connected().iter().any(|node| node == name);
+    let profiles = compared(api, &row);
     let mut view = view(api, row, attestation.as_ref(), connected)?;
+    view.explained = Some(explained(api, name, attestation.as_ref(), profiles).await?);
     view.expires = api
         .store
         .newest_svid(name, api.now())
         .await?
         .map(|svid| svid.not_after.into());
     Ok(view)
+}
+
+fn compared(api: &Api, row: &NodeRow) -> Vec<ComparedProfile> {
+    let policy = api.control.policy();
+    let profiles = policy.iter().flat_map(|policy| policy.profiles_for(&row.labels));
+    profiles
+        .map(|profile| ComparedProfile {
+            name: profile.name.clone(),
+            mode: match profile.mode {
+                Mode::Enforce => "enforce".to_owned(),
+                Mode::Monitor => "monitor".to_owned(),
+            },
+        })
+        .collect()
+}
+
+async fn explained(
+    api: &Api,
+    name: &str,
+    attestation: Option<&AttestationRow>,
+    profiles: Vec<ComparedProfile>,
+) -> Result<Explained, Problem> {
+    let evidence = api.store.evidence(name, Which::Latest).await?;
+    let code = attestation.and_then(|row| row.code.as_deref());
+    let findings = attestation.map(|row| row.findings.clone()).unwrap_or_default();
+    let counters = attestation.filter(|row| row.passed.is_some());
+    Ok(Explained {
+        advice: code.map(|code| advice(code).to_owned()),
+        findings: findings.into_iter().map(Into::into).collect(),
+        profiles,
+        firmware: evidence
+            .as_ref()
+            .map(|evidence| format!("{:#018x}", evidence.firmware)),
+        secure_boot: evidence.as_ref().and_then(|evidence| evidence.secure_boot),
+        boots: counters.map(|row| row.counters.reset_count),
+        resumes: counters.map(|row| row.counters.restart_count),
+        evidence: evidence.map(|evidence| evidence.taken.into()),
+    })
 }
 
 fn view(
@@ -148,6 +191,8 @@ fn view(
         attested: attestation.and_then(|row| row.passed).map(Into::into),
         reason: attestation.and_then(|row| row.code.clone()),
         expires: None,
+        since: attestation.map(|row| row.changed.into()),
+        explained: None,
         name: row.name,
     })
 }

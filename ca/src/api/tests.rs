@@ -92,6 +92,10 @@ impl Control for Recorder {
         Ok(())
     }
 
+    fn policy(&self) -> Option<Arc<CompiledPolicy>> {
+        None
+    }
+
     fn connected(&self) -> Vec<String> {
         Vec::new()
     }

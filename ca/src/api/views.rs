@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::access::Role;
+use crate::profiles::FindingView;
 use crate::store::eks::EkList;
 use crate::when::When;
 
@@ -114,6 +115,40 @@ pub struct NodeView {
     pub reason: Option<String>,
     /// When its certificate ends.
     pub expires: Option<When>,
+    /// Since when it has been in this state; absent: it never gave evidence.
+    #[serde(default)]
+    pub since: Option<When>,
+    /// More, where one node is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explained: Option<Explained>,
+}
+
+/// Why a node stands as it does.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Explained {
+    /// What to do about the reason; absent: nothing needs doing.
+    pub advice: Option<String>,
+    /// What does not match, also where that has no consequences.
+    pub findings: Vec<FindingView>,
+    /// Profiles of its groups in the policy in force.
+    pub profiles: Vec<ComparedProfile>,
+    /// Of its TPM: 0x and 16 hex digits; absent: no evidence is kept.
+    pub firmware: Option<String>,
+    /// Judged from its boot log; absent: no log said so.
+    pub secure_boot: Option<bool>,
+    /// How often the TPM was reset (booted) and restarted (resumed), by the last evidence that passed.
+    pub boots: Option<u32>,
+    pub resumes: Option<u32>,
+    /// When the evidence came that says the above.
+    pub evidence: Option<When>,
+}
+
+/// A profile that a node's evidence is compared with.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ComparedProfile {
+    pub name: String,
+    /// `enforce`, or `monitor`: verdicts recorded, nothing enforced.
+    pub mode: String,
 }
 
 /// Why a node is quarantined or removed.

@@ -10,6 +10,10 @@ use super::{Failure, Session};
 use crate::api::Items;
 use crate::api::views::{NodeView, ReasonRequest};
 
+mod show;
+
+pub(super) use show::finding_lines;
+
 const PATH: &str = "/api/v1/nodes";
 
 /// `edgeward node`.
@@ -32,7 +36,12 @@ Examples:
         #[arg(long = "label", value_name = "KEY=VALUE")]
         labels: Vec<String>,
     },
-    /// Show one node
+    /// Show one node: how it stands and why, which measurement, what was expected, what to do
+    #[command(after_help = "\
+Examples:
+  edgeward node show gw-3
+  edgeward node show gw-3 -o json
+  edgeward profile diff gw-3                                     what changed since its last pass, event by event")]
     Show { name: String },
     /// Let nodes in that wait for approval
     Approve {
@@ -85,7 +94,10 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             let path = format!("{PATH}/{}", encode(&name));
             let node: NodeView =
                 watch(&session.screen, "asking for the node", client.get(&path)).await?;
-            session.screen.tabulate(&node, details);
+            match session.wants_json() {
+                true => session.screen.json(&node),
+                false => show::explain(&session.screen, &node),
+            }
             Ok(())
         }
         Command::Approve { names } => each(session, &client, &names, "approve", None).await,
@@ -143,7 +155,7 @@ async fn remove(session: &Session, client: &Client, names: &[String]) -> Result<
     if failed { Err(Failure::Quiet) } else { Ok(()) }
 }
 
-fn has_label(node: &NodeView, label: &str) -> bool {
+pub(super) fn has_label(node: &NodeView, label: &str) -> bool {
     match label.split_once('=') {
         Some((key, value)) => node.labels.get(key).is_some_and(|found| found == value),
         None => node.labels.contains_key(label),
@@ -159,6 +171,7 @@ fn table(nodes: &[NodeView]) -> Table {
         "SESSION",
         "IPV4",
         "LAST PASS",
+        "REASON",
         "LABELS",
     ]);
     for node in nodes {
@@ -170,31 +183,9 @@ fn table(nodes: &[NodeView]) -> Table {
             session_of(node).to_owned(),
             or_dash(node.ipv4.clone()),
             or_dash(node.attested),
+            or_dash(node.reason.clone()),
             pairs(&node.labels),
         ]);
-    }
-    table
-}
-
-fn details(node: &NodeView) -> Table {
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    for (field, value) in [
-        ("name", node.name.clone()),
-        ("identity", node.spiffe_id.clone()),
-        ("status", node.status.clone()),
-        ("state", node.state.clone()),
-        ("refused for", or_dash(node.reason.clone())),
-        ("last pass", or_dash(node.attested)),
-        ("tier", node.tier.clone()),
-        ("root", node.root.clone()),
-        ("session", session_of(node).to_owned()),
-        ("labels", pairs(&node.labels)),
-        ("ipv4", or_dash(node.ipv4.clone())),
-        ("ipv6", node.ipv6.clone()),
-        ("enrolled", node.enrolled.to_string()),
-        ("certificate ends", or_dash(node.expires)),
-    ] {
-        table.row([field.to_owned(), value]);
     }
     table
 }
