@@ -37,6 +37,7 @@ mod nodes;
 mod operators;
 mod policies;
 pub mod problem;
+pub mod results;
 mod status;
 mod tokens;
 pub mod views;
@@ -251,6 +252,8 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::show, nodes::remove))
         .routes(routes!(evidence::show))
+        .routes(routes!(results::keys))
+        .routes(routes!(results::show))
         .routes(routes!(nodes::approve))
         .routes(routes!(nodes::quarantine))
         .routes(routes!(nodes::release))

@@ -19,6 +19,7 @@ mod operators;
 mod policy;
 mod profile;
 mod progress;
+mod results;
 mod screen;
 mod sources;
 mod status;

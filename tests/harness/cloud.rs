@@ -13,7 +13,8 @@ use crate::netns::Host;
 use crate::process::{Process, output, run};
 
 pub const TRUST_DOMAIN: &str = "plant.example";
-const PORT: u16 = 7443;
+/// Where the cloud listens.
+pub const PORT: u16 = 7443;
 const METRICS_PORT: u16 = 9465;
 
 /// What a scenario may choose.

@@ -10,6 +10,7 @@ mod commands;
 mod durability;
 mod enrolment;
 mod restart;
+mod results;
 mod story;
 mod strangers;
 mod traffic;

@@ -51,6 +51,9 @@ pub const ROUTES: &[Route] = &[
     row("GET", "/api/v1/nodes", READERS),
     row("GET", "/api/v1/nodes/{name}", READERS),
     row("GET", "/api/v1/nodes/{name}/evidence", READERS),
+    row("GET", "/api/v1/nodes/{name}/result", READERS),
+    // Public keys: whoever was shown a result may check it.
+    row("GET", "/api/v1/results/keys", EVERYBODY),
     row("POST", "/api/v1/nodes/{name}/approve", OPERATORS),
     row("POST", "/api/v1/nodes/{name}/quarantine", OPERATORS),
     row("POST", "/api/v1/nodes/{name}/release", OPERATORS),

@@ -31,6 +31,7 @@ use crate::store::testing::TestStore;
 mod flows;
 mod matrix;
 mod peers;
+mod results;
 
 use peers::Pki;
 

@@ -43,6 +43,20 @@ Examples:
   edgeward node show gw-3 -o json
   edgeward profile diff gw-3                                     what changed since its last pass, event by event")]
     Show { name: String },
+    /// Print a node's newest attestation result: a signed token (EAR) that anybody can verify
+    #[command(after_help = "\
+The keys that sign results are public: GET /api/v1/results/keys. How to verify one elsewhere: docs/attestation-results.md.
+
+Examples:
+  edgeward node result gw-3
+  edgeward node result gw-3 --decode                             its claims, once its signature was verified
+  edgeward node result gw-3 -o json")]
+    Result {
+        name: String,
+        /// Verify it and print its claims as JSON
+        #[arg(long)]
+        decode: bool,
+    },
     /// Let nodes in that wait for approval
     Approve {
         #[arg(required = true)]
@@ -100,6 +114,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             }
             Ok(())
         }
+        Command::Result { name, decode } => super::results::show(session, &name, decode).await,
         Command::Approve { names } => each(session, &client, &names, "approve", None).await,
         Command::Quarantine { names, reason } => {
             each(session, &client, &names, "quarantine", reason).await
