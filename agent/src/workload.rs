@@ -26,6 +26,10 @@ pub mod selectors;
 pub mod socket;
 mod stream;
 pub mod svids;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use api::Api;
 use authority::Cloud;
@@ -70,7 +74,12 @@ pub fn begin(
     let authority = Arc::new(Cloud(view.cloud.clone()));
     let make = || Arc::new(Svids::new(authority, view.clock.clone()));
     let svids = view.workloads.get_or_init(make);
-    let desk = Arc::new(Desk::new(view.clone(), svids.clone(), config.pods, recorder));
+    let desk = Arc::new(Desk::new(
+        view.clone(),
+        svids.clone(),
+        config.pods,
+        recorder,
+    ));
     Ok(Serving {
         socket,
         api: Api::new(desk, Places::default()),

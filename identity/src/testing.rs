@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use crate::bundle::TrustBundle;
 use crate::clock::{BootTime, Clock, Timestamp};
 use crate::deny::DenyList;
-use crate::keys::{Signer, SoftwareKey, SpkiHash};
+use crate::keys::{PublicKey, Signer, SoftwareKey, SpkiHash};
 use crate::secret::Secret;
 use crate::spiffe_id::{SpiffeId, TrustDomain};
 use crate::svid::Svid;
@@ -114,6 +114,22 @@ impl TestAuthority {
             vec![leaf.der().clone(), self.issuing.clone(), self.root.clone()],
             key,
         )
+    }
+
+    /// A chain (leaf, issuing) for somebody else's key.
+    pub fn chain_for(
+        &self,
+        path: &str,
+        key: &PublicKey,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Vec<CertificateDer<'static>> {
+        let key = rcgen::SubjectPublicKeyInfo::from_der(&key.spki_der()).expect("a p-256 key");
+        let mut params = leaf_params(&format!("spiffe://{}/{path}", self.trust_domain));
+        change(&mut params);
+        let leaf = params
+            .signed_by(&key, &self.issuer)
+            .expect("the issuing ca signs");
+        vec![leaf.der().clone(), self.issuing.clone()]
     }
 
     pub fn id(&self, path: &str) -> SpiffeId {
