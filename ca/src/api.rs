@@ -23,12 +23,15 @@ use utoipa_axum::routes;
 
 use crate::access::guard::Guard;
 use crate::audit::{AuditLog, RecordFault};
+use crate::authorities::Rotate;
 use crate::ek::EkTrust;
 use crate::keys::CloudKeys;
+use crate::keys::ledger::NotNow;
 use crate::store::{Store, StoreError};
 
 mod apikeys;
 mod audit;
+mod ca;
 mod ekroots;
 mod eks;
 mod evidence;
@@ -37,6 +40,7 @@ mod nodes;
 mod operators;
 mod policies;
 pub mod problem;
+mod replacement;
 pub mod results;
 mod status;
 mod tokens;
@@ -97,6 +101,14 @@ pub trait Control: Send + Sync {
     async fn remove(&self, node: &str, by: &Actor, reason: &str) -> Result<(), ControlFault>;
     /// A stored, recorded policy comes into force: slices are cut, signed and pushed.
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault>;
+    /// Every signing authority and its state.
+    async fn authorities(&self) -> Result<views::CaView, ControlFault>;
+    /// Begins a rotation, or goes on with the one under way.
+    async fn rotate(&self, rotate: Rotate, by: &Actor) -> Result<(), ControlFault>;
+    /// What this authority signed is renewed at once. `key` is the beginning of its hash.
+    async fn taint(&self, key: &str, by: &Actor) -> Result<(), ControlFault>;
+    /// This authority is trusted no longer.
+    async fn retire(&self, key: &str, force: bool, by: &Actor) -> Result<(), ControlFault>;
     /// The policy in force.
     fn policy(&self) -> Option<Arc<CompiledPolicy>>;
     /// Names of the nodes whose session is open.
@@ -115,6 +127,18 @@ pub enum ControlFault {
         status: &'static str,
         wanted: &'static str,
     },
+    /// The caller's.
+    #[error("{0}")]
+    NoSuchAuthority(String),
+    /// The caller's: the authority's state does not allow it.
+    #[error(transparent)]
+    Authority(NotNow),
+    /// The caller's.
+    #[error("{} identities rely on it: {}", .0.len(), first_names(.0))]
+    Relied(Vec<String>),
+    /// The caller's: whoever keeps the root key.
+    #[error("{0}")]
+    RootNeeded(String),
     /// Ours.
     #[error(transparent)]
     Record(#[from] RecordFault),
@@ -166,6 +190,7 @@ impl utoipa::Modify for Credentials {
         (name = "audit", description = "What happened, and whether the record is complete"),
         (name = "operators", description = "People and scripts with a certificate"),
         (name = "apikeys", description = "Keys for scripts"),
+        (name = "ca", description = "Who signs, and how that changes"),
         (name = "cloud", description = "The cloud itself")
     )
 )]
@@ -257,6 +282,11 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(nodes::approve))
         .routes(routes!(nodes::quarantine))
         .routes(routes!(nodes::release))
+        .routes(routes!(replacement::replace_tpm))
+        .routes(routes!(ca::show))
+        .routes(routes!(ca::rotate))
+        .routes(routes!(ca::taint))
+        .routes(routes!(ca::retire))
         .routes(routes!(audit::events))
         .routes(routes!(audit::coverage))
         .routes(routes!(operators::list, operators::add))
@@ -321,6 +351,15 @@ async fn cursor_secret(store: &Store) -> Result<Secret<[u8; 32]>, StoreError> {
     Ok(Secret::new(key))
 }
 
+/// The first few of them, for a sentence.
+fn first_names(names: &[String]) -> String {
+    let mut shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+    if names.len() > shown.len() {
+        shown.push("...");
+    }
+    shown.join(" ")
+}
+
 /// Lists are objects, so that fields may be added.
 #[derive(Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Items<T> {
@@ -336,6 +375,13 @@ impl From<ControlFault> for problem::Problem {
         match fault {
             ControlFault::NoSuchNode(_) => Self::not_found(fault.to_string()),
             ControlFault::Status { .. } => Self::conflict("node_status", fault.to_string()),
+            ControlFault::NoSuchAuthority(_) => Self::not_found(fault.to_string()),
+            ControlFault::Authority(not_now) => {
+                let code = not_now.code();
+                Self::conflict(code, not_now.to_string())
+            }
+            ControlFault::Relied(_) => Self::conflict("authority_relied_on", fault.to_string()),
+            ControlFault::RootNeeded(reason) => Self::conflict("root_offline", reason),
             ControlFault::Record(fault) => fault.into(),
             ControlFault::Store(fault) => fault.into(),
             ControlFault::Failed(_) => Self::internal(&fault),

@@ -9,6 +9,7 @@ use edgeward_runtime::telemetry::LogFormat;
 
 mod apikeys;
 mod audit;
+mod ca;
 mod client;
 mod completions;
 pub mod context;
@@ -141,6 +142,9 @@ pub enum Command {
     /// Keys for scripts that cannot hold a certificate
     #[command(subcommand, name = "apikey")]
     ApiKey(apikeys::Command),
+    /// Who signs: roots and issuing authorities, and how they are turned over
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Which TPMs are believed: certificates of their makers, and single EKs
     #[command(subcommand, name = "ek-roots")]
     EkRoots(ekroots::Command),
@@ -216,6 +220,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Profile(command) => profile::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Operator(command) => operators::run(session, command).await,
+        Command::Ca(command) => ca::run(session, command).await,
         Command::ApiKey(command) => apikeys::run(session, command).await,
         Command::EkRoots(command) => ekroots::run(session, command).await,
         Command::Context(command) => context::run(session, command),

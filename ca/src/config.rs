@@ -12,6 +12,7 @@ use edgeward_runtime::config::{self, BadConfig, Twins};
 use edgeward_wire::limits::ENROL_DEADLINE;
 use serde::Deserialize;
 
+use crate::keys::stores::KeyStores;
 use crate::store::Database;
 
 /// Environment variables that belong to other programs of ours, not to this file.
@@ -36,6 +37,11 @@ const MIN_ATTEST_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_ATTEST_INTERVAL: Duration = Duration::from_secs(3600);
 /// Longest life of a bootstrap token.
 const MAX_TOKEN_TTL: Duration = Duration::from_secs(30 * 86_400);
+/// Most automatic recoveries of one node within their window.
+const MAX_AUTOMATIC: u32 = 1000;
+/// Shortest and longest window in which recoveries are counted.
+const MIN_RECOVER_WINDOW: Duration = Duration::from_secs(3600);
+const MAX_RECOVER_WINDOW: Duration = Duration::from_secs(366 * 86_400);
 /// Most addresses that a bootstrap token names.
 const MAX_ADVERTISED: usize = 8;
 
@@ -55,8 +61,11 @@ pub struct Config {
     /// A folder of vendor roots: `<tier>/*.pem`.
     pub ek_roots: PathBuf,
     pub attest: Attest,
+    /// Where keys are kept.
+    pub keys: KeyStores,
     pub svid_max_lifetime: Duration,
     pub token: TokenDefaults,
+    pub recover: Recover,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
     /// How long one attempt to enrol may take: a token's reservation lasts as long.
@@ -76,6 +85,16 @@ pub struct Attest {
     /// How long an answer may take, twice; then the node is stale.
     #[serde(with = "edgeward_runtime::config::duration")]
     pub deadline: Duration,
+}
+
+/// How often a node may come back by its EK alone, without a token or an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recover {
+    /// At most so many recoveries of one node within `per`; 0: each waits for an operator's approval.
+    pub automatic: u32,
+    #[serde(with = "edgeward_runtime::config::duration")]
+    pub per: Duration,
 }
 
 /// What a bootstrap token gets where its maker says nothing.
@@ -106,9 +125,13 @@ struct File {
     #[serde(default)]
     attest: Attest,
     #[serde(default)]
+    keys: KeyStores,
+    #[serde(default)]
     svid: SvidBounds,
     #[serde(default)]
     token: TokenDefaults,
+    #[serde(default)]
+    recover: Recover,
     #[serde(default)]
     enrol: Enrol,
 }
@@ -167,6 +190,15 @@ impl Config {
         if file.enrol.deadline.is_zero() || file.enrol.deadline > ENROL_DEADLINE {
             return Err(BadConfig::value("enrol.deadline", "zero or more than 2m"));
         }
+        if file.recover.automatic > MAX_AUTOMATIC {
+            return Err(BadConfig::value("recover.automatic", "more than 1000"));
+        }
+        if file.recover.per < MIN_RECOVER_WINDOW || file.recover.per > MAX_RECOVER_WINDOW {
+            return Err(BadConfig::value(
+                "recover.per",
+                "not between 1h and 366 days",
+            ));
+        }
         Ok(Self {
             advertise: advertised(file.advertise, file.listen)?,
             ek_roots: file
@@ -179,8 +211,10 @@ impl Config {
             database,
             metrics: file.metrics_listen,
             attest: file.attest,
+            keys: file.keys,
             svid_max_lifetime: file.svid.max_lifetime,
             token: file.token,
+            recover: file.recover,
             approval: file.enrol.approval,
             enrol_deadline: file.enrol.deadline,
         })
@@ -211,6 +245,15 @@ impl Default for TokenDefaults {
         Self {
             ttl: Duration::from_secs(24 * 3600),
             uses: 1,
+        }
+    }
+}
+
+impl Default for Recover {
+    fn default() -> Self {
+        Self {
+            automatic: 3,
+            per: Duration::from_secs(30 * 86_400),
         }
     }
 }

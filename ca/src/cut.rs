@@ -12,11 +12,14 @@ use edgeward_identity::{SignError, SpkiHash, Timestamp};
 use edgeward_policy::CompiledPolicy;
 use edgeward_wire::control::CutReason;
 
-use crate::api::views::EkRootView;
+use crate::api::views::CaView;
 use crate::api::{Control, ControlFault};
-use crate::enrol::roots;
+use crate::authorities::Rotate;
+use crate::enrol::allow_on_approval;
 use crate::hub::{Hub, Member, nothing_known};
+use crate::session::join::JoinRefused;
 use crate::store::nodes::NodeStatus;
+use crate::store::recoveries::RecoveryWait;
 
 /// Whose keys operators' certificates are denied under, in the store.
 const NO_NODE: &str = "";
@@ -34,6 +37,8 @@ struct Taking {
     to: NodeStatus,
     cut: CutReason,
     kind: EventKind,
+    /// For the audit log.
+    code: &'static str,
 }
 
 const QUARANTINE: Taking = Taking {
@@ -41,6 +46,13 @@ const QUARANTINE: Taking = Taking {
     to: NodeStatus::Quarantined,
     cut: CutReason::Quarantined,
     kind: EventKind::NodeQuarantined,
+    code: "quarantined",
+};
+/// The cloud's own quarantine: two holders of one identity showed, and nobody but a person can tell which is which.
+const CLONE: Taking = Taking {
+    from: &[NodeStatus::Active],
+    code: "clone",
+    ..QUARANTINE
 };
 const REMOVE: Taking = Taking {
     from: &[
@@ -51,6 +63,7 @@ const REMOVE: Taking = Taking {
     to: NodeStatus::Removed,
     cut: CutReason::Removed,
     kind: EventKind::NodeRemoved,
+    code: "removed",
 };
 
 impl Taking {
@@ -88,6 +101,14 @@ impl Control for NodeControl {
         member.row.updated = now;
         let mut tx = hub.store.begin("node.approve").await?;
         tx.put_node(&member.row).await?;
+        allow_on_approval(hub, &mut tx, &member.row, by, now).await?;
+        if let Some(wait) = tx.recovery_wait(node).await? {
+            let approved = RecoveryWait {
+                approved: true,
+                ..wait
+            };
+            tx.put_recovery_wait(node, approved).await?;
+        }
         let event = Event::new(now, by.clone(), EventKind::NodeApproved)
             .subject(member.id.clone())
             .allowed();
@@ -121,6 +142,9 @@ impl Control for NodeControl {
             .detail("deny_number", deny.number());
         hub.audit.record_in(&mut tx, event).await?;
         tx.commit().await?;
+        // Whichever holder comes first says where the join counter stands; another one is found again.
+        let keys = member.keys.iter().map(|(key, _)| *key);
+        hub.forget_joins(node, keys).await?;
         hub.update_member(node, |known| known.row = member.row.clone());
         hub.fleet_changed();
         hub.enforce_deny_list(deny).map_err(unsigned)
@@ -136,6 +160,22 @@ impl Control for NodeControl {
         Ok(())
     }
 
+    async fn authorities(&self) -> Result<CaView, ControlFault> {
+        self.hub.ca_view().await
+    }
+
+    async fn rotate(&self, rotate: Rotate, by: &Actor) -> Result<(), ControlFault> {
+        self.hub.rotate(rotate, by).await
+    }
+
+    async fn taint(&self, key: &str, by: &Actor) -> Result<(), ControlFault> {
+        self.hub.taint(key, by).await
+    }
+
+    async fn retire(&self, key: &str, force: bool, by: &Actor) -> Result<(), ControlFault> {
+        self.hub.retire(key, force, by).await
+    }
+
     fn policy(&self) -> Option<Arc<CompiledPolicy>> {
         self.hub.policy()
     }
@@ -143,21 +183,27 @@ impl Control for NodeControl {
     fn connected(&self) -> Vec<String> {
         self.hub.attached_names()
     }
-
-    fn ek_roots(&self) -> Vec<EkRootView> {
-        match roots::views(&self.hub.config.ek_roots) {
-            Ok(views) => views,
-            Err(fault) => {
-                tracing::error!(%fault, "ek trust store cannot be read");
-                Vec::new()
-            }
-        }
-    }
 }
 
 impl NodeControl {
     pub fn new(hub: Arc<Hub>) -> Self {
         Self { hub }
+    }
+
+    /// Locks a node whose identity has two holders: both lose their sessions, peers drop it, its keys are denied until
+    /// an operator releases it.
+    pub(crate) async fn lock_holders(&self, name: &str, remote: &str, why: &JoinRefused) {
+        tracing::error!(node = name, remote, %why, "two holders of one identity: both are locked");
+        metrics::counter!("edgeward_clones_total").increment(1);
+        match self
+            .take(name, &Actor::Cloud, &why.to_string(), CLONE)
+            .await
+        {
+            // Locked by an earlier Hello: there is nothing more to take.
+            Ok(()) | Err(ControlFault::Status { .. } | ControlFault::NoSuchNode(_)) => {}
+            Err(fault) => tracing::error!(node = name, %fault, "the lock could not be stored"),
+        }
+        self.hub.mark_cloned(name, remote, why).await;
     }
 
     async fn take(
@@ -202,6 +248,7 @@ impl NodeControl {
         tx.put_node(&member.row).await?;
         if taking.to == NodeStatus::Removed {
             tx.remove_attestation(name).await?;
+            tx.forget_recoveries(name).await?;
             tx.remove_evidence(name).await?;
         }
         tx.deny_keys(name, code, &member.keys).await?;
@@ -213,7 +260,7 @@ impl NodeControl {
         ] {
             let event = Event::new(now, by.clone(), kind)
                 .subject(member.id.clone())
-                .code(code)
+                .code(taking.code)
                 .detail("reason", reason)
                 .detail("deny_number", deny.number());
             hub.audit.record_in(&mut tx, event).await?;

@@ -1,6 +1,6 @@
 //! What all sessions share: the fleet in memory, who is attached, and the fan-out of cuts, lists, slices and results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,9 +11,12 @@ use edgeward_policy::CompiledPolicy;
 use edgeward_wire::v1::{self, cloud_message::Body};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::attest::{Measures, NoThread, Verifiers};
 use crate::audit::{AuditLog, RecordFault};
+use crate::authorities::Trusts;
 use crate::config::Config;
 use crate::keys::CloudKeys;
 use crate::serve::Connections;
@@ -22,6 +25,8 @@ use crate::store::{Store, StoreError};
 
 mod directory;
 mod fanout;
+mod joins;
+mod recall;
 mod slices;
 mod standing;
 mod writer;
@@ -29,13 +34,21 @@ mod writer;
 pub use directory::Member;
 pub(crate) use directory::nothing_known;
 pub use slices::SignedSlice;
+pub(crate) use standing::{Fall, with_findings};
+pub(crate) use writer::Kept;
 
 use directory::Directory;
+use joins::Joins;
+use recall::Recalled;
 use slices::{Fleeted, Sent};
 use writer::Writer;
 
 /// Most messages that wait for one session.
 pub const MAX_QUEUED: usize = 256;
+/// How often peers are told of results that say the same as before, all at once.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+/// How many sessions a second are asked for evidence when what must be measured has changed for all of them.
+const HASTEN_PER_SECOND: usize = 500;
 /// How often nodes without a session are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -57,6 +70,13 @@ pub struct Hub {
     sessions: Mutex<BTreeMap<String, Attached>>,
     next_session: AtomicU64,
     writer: Writer,
+    pub(crate) verifiers: Verifiers,
+    measures: Measures,
+    recalled: Mutex<BTreeMap<String, Recalled>>,
+    /// Nodes whose peers are to be told within [`ANNOUNCE_EVERY`].
+    announcing: Mutex<BTreeSet<String>>,
+    pub(crate) trusts: Trusts,
+    joins: Joins,
     fleeted: tokio::sync::Mutex<Option<Arc<Fleeted>>>,
     stale_fleet: AtomicBool,
     fleet_notify: Notify,
@@ -96,6 +116,8 @@ pub enum HubFault {
     Sign(#[from] SignError),
     #[error("slice: {0}")]
     Slice(#[from] edgeward_policy::SliceError),
+    #[error(transparent)]
+    Thread(#[from] NoThread),
     #[error("stored node has no valid name: {0}")]
     Name(String),
     #[error("not serialisable: {0}")]
@@ -148,6 +170,12 @@ impl Hub {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             writer: Writer::new(parts.store.clone()),
+            verifiers: Verifiers::start()?,
+            measures: Measures::default(),
+            recalled: Mutex::new(recall::load(&parts.store).await?),
+            announcing: Mutex::default(),
+            trusts: Trusts::new(parts.store.node_trust().await?),
+            joins: Joins::load(&parts.store).await?,
             fleeted: tokio::sync::Mutex::default(),
             stale_fleet: AtomicBool::new(true),
             fleet_notify: Notify::new(),
@@ -167,14 +195,24 @@ impl Hub {
     /// The tasks of the hub: passes are written, slices distributed, silent nodes noticed.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
+        announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let writing = {
             let (hub, stop) = (self.clone(), stop.clone());
             tokio::spawn(async move { hub.writer.run(stop).await })
+        };
+        let joining = {
+            let (hub, stop) = (self.clone(), stop.clone());
+            tokio::spawn(async move { hub.joins.run(&hub.store, stop).await })
         };
         loop {
             let everybody = tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.fleet_notify.notified() => true,
+                _ = announce.tick() => {
+                    self.announce_gathered();
+                    continue;
+                }
                 _ = sweep.tick() => {
                     self.sweep().await;
                     // What failed before is tried again.
@@ -186,14 +224,42 @@ impl Hub {
             }
         }
         writing.await?;
+        joining.await?;
         Ok(())
     }
 
     /// The policy in force from now on; every session gets its new slice, and is asked for evidence.
+    ///
+    /// A large fleet is asked over some seconds: its answers, with logs where profiles have changed, come all at once.
     pub fn set_policy(&self, policy: Arc<CompiledPolicy>) {
         self.policy.store(Some(policy));
         self.fleet_changed();
-        for session in self.sessions.lock().values() {
+        let all: Vec<Arc<Notify>> = self
+            .sessions
+            .lock()
+            .values()
+            .map(|session| session.hasten.clone())
+            .collect();
+        let mut waves = all.chunks(HASTEN_PER_SECOND);
+        for session in waves.next().unwrap_or_default() {
+            session.notify_one();
+        }
+        let rest: Vec<Arc<Notify>> = waves.flatten().cloned().collect();
+        if !rest.is_empty() {
+            tokio::spawn(async move {
+                for wave in rest.chunks(HASTEN_PER_SECOND) {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    for session in wave {
+                        session.notify_one();
+                    }
+                }
+            });
+        }
+    }
+
+    /// Asks these nodes for evidence at once, if their session is open.
+    pub(crate) fn hasten_those(&self, which: impl Fn(&str) -> bool) {
+        for (_, session) in self.sessions.lock().iter().filter(|(name, _)| which(name)) {
             session.hasten.notify_one();
         }
     }
@@ -230,6 +296,7 @@ impl Hub {
     }
 
     pub(crate) fn put_member(&self, member: Member) {
+        self.forget(&member.row.name);
         self.directory.lock().put(member);
         self.fleet_changed();
     }
@@ -246,7 +313,7 @@ impl Hub {
             trust_bundle: self.keys.bundle().to_spiffe_json(),
             key_set: self.keys.key_set_bytes(),
             deny_list: self.deny_object.load().to_vec(),
-            authorities: Vec::new(),
+            authorities: self.keys.steps(),
         }
     }
 

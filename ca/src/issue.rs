@@ -7,18 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgeward_audit::Event;
 use edgeward_identity::svid::SvidError;
 use edgeward_identity::{
-    Kind, PublicKey, Signer, SpiffeId, Svid, SvidLeaf, Timestamp, TrustDomain,
+    Kind, PublicKey, Signer, SpiffeId, SpkiHash, Svid, SvidLeaf, Timestamp, TrustDomain,
 };
 use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 
-use crate::keys::certificates::{BACKDATE, CertificateFault, parameters};
+use crate::keys::certificates::{BACKDATE, CertificateFault, parameters, validity_of};
 use crate::keys::rcgen_key::{Holder, Issuing};
 
 mod name;
 mod node;
+mod workload;
 
 pub use name::{BadPattern, NamePattern};
 pub use node::{NodeGrant, NodeIssued, NodeNotIssued, lifetime};
@@ -33,18 +35,44 @@ pub const MAX_OPERATOR_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 pub struct Issuer {
     trust_domain: TrustDomain,
     certificate: CertificateDer<'static>,
-    root: CertificateDer<'static>,
+    above: Above,
     signer: Arc<dyn Signer>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
 
+/// What stands above an issuing certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct Above {
+    /// The oldest root that leads here; bootstrap tokens may pin its key.
+    pub(crate) root: CertificateDer<'static>,
+    /// The key of the issuing certificate's own root, certified by `root`, where that is another one.
+    pub(crate) cross: Option<CertificateDer<'static>>,
+    /// Whether peers may still know only `root`.
+    pub(crate) with_leaves: bool,
+}
+
 /// A certificate that was just made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// Leaf first, then the issuing certificate.
+    /// Leaf first, then the issuing certificate, and what leads to an older root while one is trusted.
     pub chain: Vec<CertificateDer<'static>>,
     pub leaf: SvidLeaf,
+    /// Key of the authority that signed it.
+    pub issuer: SpkiHash,
+}
+
+impl Issued {
+    /// The event of this issue, with enough to find the certificate by its serial years later. Every path that gives a
+    /// certificate out records this first.
+    #[must_use]
+    pub fn recorded_in(&self, event: Event) -> Event {
+        event
+            .detail("serial", &self.leaf.serial)
+            .detail("key", self.leaf.key.spki_hash())
+            .detail("issuer", self.issuer)
+            .detail("not_after", crate::when::format(self.leaf.not_after))
+    }
 }
 
 /// Why no certificate was made.
@@ -68,20 +96,14 @@ impl Issuer {
     pub(crate) fn new(
         trust_domain: TrustDomain,
         certificate: CertificateDer<'static>,
-        root: CertificateDer<'static>,
+        above: Above,
         signer: Arc<dyn Signer>,
     ) -> Result<Self, CertificateFault> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
-            .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
-        let seconds = |time: x509_parser::time::ASN1Time| {
-            Timestamp::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
-        };
-        let validity = parsed.validity();
-        let (not_before, not_after) = (seconds(validity.not_before), seconds(validity.not_after));
+        let (not_before, not_after) = validity_of(&certificate)?;
         Ok(Self {
             trust_domain,
             certificate,
-            root,
+            above,
             signer,
             not_before,
             not_after,
@@ -90,6 +112,15 @@ impl Issuer {
 
     pub fn not_after(&self) -> Timestamp {
         self.not_after
+    }
+
+    pub fn public_key(&self) -> &PublicKey {
+        self.signer.public_key()
+    }
+
+    /// SHA-256 of its SPKI: the authority's name in the ledger, in records and on the deny-list.
+    pub fn key_hash(&self) -> SpkiHash {
+        self.signer.public_key().spki_hash()
     }
 
     /// When half of the issuing certificate's life is over.
@@ -122,9 +153,15 @@ impl Issuer {
         signer: Arc<dyn Signer>,
         now: Timestamp,
     ) -> Result<Svid, IssueFault> {
-        let mut issued = self.issue(id, Kind::Cloud, signer.public_key(), CLOUD_LIFETIME, now)?;
-        issued.chain.push(self.root.clone());
-        Ok(Svid::new(issued.chain, signer)?)
+        let issued = self.issue(id, Kind::Cloud, signer.public_key(), CLOUD_LIFETIME, now)?;
+        let mut chain = issued.chain;
+        if let Some(cross) = &self.above.cross
+            && !self.above.with_leaves
+        {
+            chain.push(cross.clone());
+        }
+        chain.push(self.above.root.clone());
+        Ok(Svid::new(chain, signer)?)
     }
 
     fn issue(
@@ -166,9 +203,14 @@ impl Issuer {
             .signed_by(&Holder(key), &issuer)
             .map_err(CertificateFault::from)?;
         let leaf = SvidLeaf::parse(certificate.der())?;
+        let mut chain = vec![certificate.der().clone(), self.certificate.clone()];
+        if self.above.with_leaves {
+            chain.extend(self.above.cross.clone());
+        }
         Ok(Issued {
-            chain: vec![certificate.der().clone(), self.certificate.clone()],
+            chain,
             leaf,
+            issuer: self.key_hash(),
         })
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! | file in `<data>/keys/` | what | lifetime |
 //! |---|---|---|
-//! | `root.key`, `root.crt` | signs issuing certificates and the key set | 10 years |
-//! | `issuing.key`, `issuing.crt` | signs SVIDs | 1 year, renewed at half |
+//! | `authorities.json` | which roots and issuing authorities there are, and in which state each is | |
+//! | `root*.key`, `root*.crt` | signs issuing certificates, the key set and the next set of roots | 10 years |
+//! | `root-*.cross.crt` | a root's key, certified by the root before it | that of the root before |
+//! | `issuing*.key`, `issuing*.crt` | signs SVIDs | 1 year, renewed at half |
 //! | `results.key` | signs attestation results | named by the key set |
 //! | `control.key` | signs policy slices, the deny-list, cuts and signed time | named by the key set |
 //! | `log.key` | signs checkpoints of the audit log | named by the key set |
-//! | `keyset` | the key set: which key may sign what, signed by the root | 2 years, renewed at half |
+//! | `jwt.key` | signs JWT-SVIDs | named by the key set |
+//! | `keyset*` | the key set: which key may sign what, signed by the root | 2 years, renewed at half |
 //!
-//! `root.key` may be moved away after the first start: the cloud runs without it, but can then renew neither the
-//! issuing certificate nor the key set until it is back for one start. Every key is used through [`Signer`], so a
-//! PKCS#11 token or a TPM can stand in for a file.
+//! A root's key may be moved away: the cloud runs without it, but can then renew neither the issuing certificate nor
+//! the key set, nor rotate, until it is back. Every key is used through [`Signer`], so a PKCS#11 token, or a TPM behind
+//! one, can stand in for a file (`stores`). How authorities are turned over: `ledger` (states), `rotation` (steps).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,12 +22,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use edgeward_identity::bundle::{BundleError, spki_hash_of_certificate};
+use edgeward_identity::bundle::BundleError;
 use edgeward_identity::signed::{EVERYBODY, Header, Malformed, PurposeKey, Unacceptable};
 use edgeward_identity::{
-    KeySet, PublicKey, Purpose, SignError, SignedObject, Signer, SoftwareKey, SpkiHash, Timestamp,
-    TrustBundle, TrustDomain,
+    KeySet, PublicKey, Purpose, SignError, SignedObject, Signer, SpkiHash, Timestamp, TrustBundle,
+    TrustDomain,
 };
+use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 
@@ -32,10 +36,19 @@ use crate::issue::Issuer;
 
 pub(crate) mod certificates;
 pub(crate) mod files;
+mod keyring;
+pub mod ledger;
+pub mod pkcs11;
 pub(crate) mod rcgen_key;
+mod rotation;
+pub mod stores;
 
 use certificates::CertificateFault;
 use files::FileFault;
+use keyring::Ring;
+use ledger::{Authority, Ledger, NotNow, Role, State};
+use pkcs11::TokenFault;
+use stores::{KeyStores, Owner, Stores};
 
 /// Lifetime of a key set; renewed at half while the root key is at hand.
 pub const KEY_SET_LIFETIME: Duration = Duration::from_secs(2 * 365 * 86_400);
@@ -47,14 +60,15 @@ const BUNDLE_REFRESH_SECONDS: u64 = 3600;
 pub struct CloudKeys {
     trust_domain: TrustDomain,
     folder: PathBuf,
-    root_certificate: CertificateDer<'static>,
-    root_key: PublicKey,
-    root: Option<Arc<dyn Signer>>,
-    issuer: ArcSwap<Issuer>,
+    stores: Stores,
+    ring: ArcSwap<Ring>,
+    /// Held by whoever changes the ring.
+    turn: Mutex<()>,
     results: Arc<dyn Signer>,
     control: Arc<dyn Signer>,
     log: Arc<dyn Signer>,
-    key_set: ArcSwap<SignedObject>,
+    /// An older installation has none before its first start with the root key at hand.
+    jwt: Option<Arc<dyn Signer>>,
     last_number: AtomicU64,
 }
 
@@ -68,6 +82,24 @@ pub enum KeysFault {
     TrustDomain(String),
     #[error("{0} does not belong to its certificate")]
     Mismatch(&'static str),
+    #[error("{0} is not there")]
+    Missing(&'static str),
+    #[error(
+        "{0}.key is in a file, and [keys.{0}] names a token: it is taken there only when a trust domain is made"
+    )]
+    InFile(&'static str),
+    #[error("key {key} is in a token: [keys.{owner}] must name it in store")]
+    Elsewhere { key: String, owner: &'static str },
+    #[error(transparent)]
+    Token(#[from] TokenFault),
+    #[error("authorities.json is not what this version writes")]
+    Ledger,
+    #[error(
+        "the root key is offline and needed {why}: put it back as {} (mode 0600), and repeat", path.display()
+    )]
+    RootNeeded { path: PathBuf, why: &'static str },
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
     #[error("{0} has expired and the root key is not here to renew it")]
     RootOffline(&'static str),
     #[error("root certificate: {0}")]
@@ -106,12 +138,23 @@ impl CloudKeys {
         Ok(files::exists(&folder_of(data))?)
     }
 
-    /// Makes a trust domain. Nothing of it is visible before all of it is on disk.
-    ///
-    /// `also` runs just before that, with keys that already work: what it makes exists if the trust domain does.
+    /// As [`CloudKeys::create_in`], with all keys in files.
     pub fn create(
         data: &Path,
         trust_domain: &TrustDomain,
+        now: Timestamp,
+        also: impl FnOnce(&Self) -> Result<(), KeysFault>,
+    ) -> Result<Self, KeysFault> {
+        Self::create_in(data, trust_domain, KeyStores::default(), now, also)
+    }
+
+    /// Makes a trust domain. Nothing of it is visible before all of it is on disk.
+    ///
+    /// `also` runs just before that, with keys that already work: what it makes exists if the trust domain does.
+    pub fn create_in(
+        data: &Path,
+        trust_domain: &TrustDomain,
+        stores: KeyStores,
         now: Timestamp,
         also: impl FnOnce(&Self) -> Result<(), KeysFault>,
     ) -> Result<Self, KeysFault> {
@@ -120,73 +163,63 @@ impl CloudKeys {
         let beside = data.join("keys.new");
         files::remove_directory(&beside)?;
         files::private_directory(&beside)?;
-        let root = SoftwareKey::generate()?;
-        let root_certificate = certificates::root(trust_domain, &root, now)?;
-        files::write_key(&beside.join("root.key"), &root)?;
-        files::write_certificates(
-            &beside.join("root.crt"),
-            std::slice::from_ref(&root_certificate),
-        )?;
-        make_issuing(&beside, trust_domain, &root_certificate, &root, now)?;
-        let mut publics = Vec::new();
-        for name in ["results", "control", "log"] {
-            let key = SoftwareKey::generate()?;
-            files::write_key(&beside.join(format!("{name}.key")), &key)?;
-            publics.push(*key.public_key());
-        }
-        let set = sign_key_set(trust_domain, &root, &publics, 1, now)?;
-        files::write_public(&beside.join("keyset"), &set.to_bytes())?;
-        let keys = Self::open_folder(&beside, trust_domain, now)?;
+        let stores = Stores::new(stores);
+        make_first(&beside, trust_domain, &stores, now)?;
+        let keys = Self::open_folder(&beside, trust_domain, stores, now)?;
         also(&keys)?;
         files::rename_directory(&beside, &folder)?;
         Ok(Self { folder, ..keys })
     }
 
-    /// Opens the keys in `data`; renews what is due if the root key is at hand.
+    /// As [`CloudKeys::open_in`], with all keys in files.
     pub fn open(
         data: &Path,
         trust_domain: &TrustDomain,
         now: Timestamp,
     ) -> Result<Self, KeysFault> {
-        Self::open_folder(&folder_of(data), trust_domain, now)
+        Self::open_in(data, trust_domain, KeyStores::default(), now)
+    }
+
+    /// Opens the keys in `data`; renews what is due if the root key is at hand.
+    pub fn open_in(
+        data: &Path,
+        trust_domain: &TrustDomain,
+        stores: KeyStores,
+        now: Timestamp,
+    ) -> Result<Self, KeysFault> {
+        Self::open_folder(&folder_of(data), trust_domain, Stores::new(stores), now)
     }
 
     fn open_folder(
         folder: &Path,
         trust_domain: &TrustDomain,
+        stores: Stores,
         now: Timestamp,
     ) -> Result<Self, KeysFault> {
-        let root_certificate = one_certificate(&folder.join("root.crt"))?;
-        check_trust_domain(&root_certificate, trust_domain)?;
-        let root_key = key_of(&root_certificate)?;
-        let root_path = folder.join("root.key");
-        let root: Option<Arc<dyn Signer>> = match files::exists(&root_path)? {
-            true => Some(Arc::new(files::read_key(&root_path)?)),
-            false => None,
+        let ring = Ring::open(folder, trust_domain, &stores)?;
+        keyring::sweep(folder, &ring.ledger)?;
+        let root = ring.ledger.active(Role::Root).ok_or(KeysFault::Ledger)?;
+        // A root key that is here must be the right one, before anybody relies on it.
+        let root_is_here = keyring::key(&stores, folder, root)?.is_some();
+        let jwt = match stores.fixed(Owner::Jwt, folder) {
+            Err(KeysFault::Missing(_) | KeysFault::Token(TokenFault::NoKey { .. })) => {
+                match root_is_here {
+                    true => Some(stores.make(Owner::Jwt, folder, Owner::Jwt.as_str())?.0),
+                    false => None,
+                }
+            }
+            found => Some(found?),
         };
-        if root
-            .as_ref()
-            .is_some_and(|key| *key.public_key() != root_key)
-        {
-            return Err(KeysFault::Mismatch("root.key"));
-        }
-        let open = |name: &str| -> Result<Arc<dyn Signer>, KeysFault> {
-            Ok(Arc::new(files::read_key(&folder.join(name))?))
-        };
-        let issuer = Self::open_issuer(folder, trust_domain, &root_certificate)?;
         let keys = Self {
             trust_domain: trust_domain.clone(),
             folder: folder.to_owned(),
-            root_certificate,
-            root_key,
-            root,
-            issuer: ArcSwap::from_pointee(issuer),
-            results: open("results.key")?,
-            control: open("control.key")?,
-            log: open("log.key")?,
-            key_set: ArcSwap::from_pointee(SignedObject::parse(&files::read(
-                &folder.join("keyset"),
-            )?)?),
+            results: stores.fixed(Owner::Results, folder)?,
+            control: stores.fixed(Owner::Control, folder)?,
+            log: stores.fixed(Owner::Log, folder)?,
+            jwt,
+            stores,
+            ring: ArcSwap::from_pointee(ring),
+            turn: Mutex::new(()),
             last_number: AtomicU64::new(0),
         };
         keys.renew(now)?;
@@ -194,112 +227,152 @@ impl CloudKeys {
         Ok(keys)
     }
 
-    fn open_issuer(
-        folder: &Path,
-        trust_domain: &TrustDomain,
-        root: &CertificateDer<'static>,
-    ) -> Result<Issuer, KeysFault> {
-        let certificate = one_certificate(&folder.join("issuing.crt"))?;
-        let signer: Arc<dyn Signer> = Arc::new(files::read_key(&folder.join("issuing.key"))?);
-        if key_of(&certificate)? != *signer.public_key() {
-            return Err(KeysFault::Mismatch("issuing.key"));
-        }
-        Ok(Issuer::new(
-            trust_domain.clone(),
-            certificate,
-            root.clone(),
-            signer,
-        )?)
-    }
-
     /// Renews issuing certificate and key set where half of their life is over and the root key is at hand. An
     /// expired one without the root key is an error.
     pub fn renew(&self, now: Timestamp) -> Result<(), KeysFault> {
-        let issuer = self.issuer.load_full();
-        if now >= issuer.half_life() {
-            match &self.root {
-                Some(root) => {
-                    make_issuing(
-                        &self.folder,
-                        &self.trust_domain,
-                        &self.root_certificate,
-                        root.as_ref(),
-                        now,
-                    )?;
-                    self.issuer.store(Arc::new(Self::open_issuer(
-                        &self.folder,
-                        &self.trust_domain,
-                        &self.root_certificate,
-                    )?));
-                }
-                None if now >= issuer.not_after() => {
-                    return Err(KeysFault::RootOffline("issuing certificate"));
-                }
-                None => {}
-            }
+        let _turn = self.turn.lock();
+        let ring = self.ring.load_full();
+        let issuing_due = now >= ring.issuer.half_life();
+        let header = ring.key_set.header();
+        // While a root is on its way, its own key set is what follows this one.
+        let set_due = (now >= header.issued.plus(KEY_SET_LIFETIME / 2)
+            || (self.jwt.is_some() && !self.names_jwt_key(header.issued)))
+            && ring.ledger.coming(Role::Root).is_none();
+        if !issuing_due && !set_due {
+            return Ok(());
         }
-        let header = self.key_set.load().header().clone();
-        if now >= header.issued.plus(KEY_SET_LIFETIME / 2) {
-            match &self.root {
-                Some(root) => {
-                    let publics = [&self.results, &self.control, &self.log]
-                        .map(|signer| *signer.public_key());
-                    let number = header.number.saturating_add(1);
-                    let set =
-                        sign_key_set(&self.trust_domain, root.as_ref(), &publics, number, now)?;
-                    files::write_public(&self.folder.join("keyset"), &set.to_bytes())?;
-                    self.key_set.store(Arc::new(set));
-                }
-                None if now >= header.expires => return Err(KeysFault::RootOffline("key set")),
-                None => {}
+        let Some(root) = self.root_key()? else {
+            if now >= ring.issuer.not_after() {
+                return Err(KeysFault::RootOffline("issuing certificate"));
             }
+            if now >= header.expires {
+                return Err(KeysFault::RootOffline("key set"));
+            }
+            return Ok(());
+        };
+        let active = |role| ring.ledger.active(role).ok_or(KeysFault::Ledger);
+        if issuing_due {
+            // The key stays when the certificate is renewed, so that a crash between two files cannot part them.
+            let certificate = certificates::issuing(
+                &self.trust_domain,
+                ring.issuer.public_key(),
+                &keyring::certificate(&self.folder, active(Role::Root)?)?,
+                root.as_ref(),
+                now,
+            )?;
+            let name = format!("{}.crt", active(Role::Issuing)?.name);
+            files::write_certificates(&self.folder.join(name), &[certificate])?;
         }
+        if set_due {
+            let number = header.number.saturating_add(1);
+            let keys = self.purpose_keys();
+            let set = sign_key_set(&self.trust_domain, root.as_ref(), &keys, number, now)?;
+            let name = keyring::key_set_name(active(Role::Root)?);
+            files::write_public(&self.folder.join(name), &set.to_bytes())?;
+        }
+        let ring = Ring::open(&self.folder, &self.trust_domain, &self.stores)?;
+        self.ring.store(Arc::new(ring));
         Ok(())
+    }
+
+    /// The key of the root that signs, if it is here now.
+    fn root_key(&self) -> Result<Option<Arc<dyn Signer>>, KeysFault> {
+        let ring = self.ring.load();
+        let root = ring.ledger.active(Role::Root).ok_or(KeysFault::Ledger)?;
+        keyring::key(&self.stores, &self.folder, root)
+    }
+
+    fn purpose_keys(&self) -> Vec<PublicKey> {
+        [&self.results, &self.control, &self.log]
+            .into_iter()
+            .chain(&self.jwt)
+            .map(|signer| *signer.public_key())
+            .collect()
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
-    /// Whether the root key is in its file.
+    /// Whether the key of the root that signs is at hand.
     pub fn root_is_here(&self) -> bool {
-        self.root.is_some()
+        self.root_key().is_ok_and(|key| key.is_some())
     }
 
     /// SHA-256 of the root's SPKI: what bootstrap tokens pin.
     pub fn root_pin(&self) -> SpkiHash {
-        self.root_key.spki_hash()
+        self.ring.load().root_key.spki_hash()
     }
 
     pub fn issuer(&self) -> Arc<Issuer> {
-        self.issuer.load_full()
+        self.ring.load().issuer.clone()
     }
 
     pub fn bundle(&self) -> TrustBundle {
-        TrustBundle::new(
-            self.trust_domain.clone(),
-            1,
-            BUNDLE_REFRESH_SECONDS,
-            vec![self.root_certificate.clone()],
-        )
-        .expect("the root was checked when it was opened")
+        self.ring.load().bundle.clone()
+    }
+
+    /// Every authority and its state.
+    pub fn ledger(&self) -> Ledger {
+        self.ring.load().ledger.clone()
+    }
+
+    /// The signed sets of roots, oldest first: how a member comes from any of them to the newest.
+    pub fn steps(&self) -> Vec<Vec<u8>> {
+        self.ring
+            .load()
+            .ledger
+            .steps
+            .iter()
+            .filter_map(|step| hex::decode(step).ok())
+            .collect()
+    }
+
+    /// When an authority's certificate begins and ends.
+    pub fn validity(&self, authority: &Authority) -> Result<(Timestamp, Timestamp), KeysFault> {
+        let certificate = keyring::certificate(&self.folder, authority)?;
+        Ok(certificates::validity_of(&certificate)?)
+    }
+
+    /// Whether a private key is at hand, and where it is or belongs.
+    pub fn whereabouts(&self, authority: &Authority) -> (bool, String) {
+        let path = self.folder.join(format!("{}.key", authority.name));
+        match authority.place {
+            ledger::Place::File => (
+                files::exists(&path).unwrap_or(false),
+                path.display().to_string(),
+            ),
+            ledger::Place::Pkcs11 => {
+                let here = keyring::key(&self.stores, &self.folder, authority).is_ok();
+                (here, format!("pkcs11: {}", authority.name))
+            }
+        }
+    }
+
+    /// Whether what this authority signed is to be renewed at once.
+    pub fn is_tainted(&self, issuer: &SpkiHash) -> bool {
+        self.ring
+            .load()
+            .ledger
+            .get(issuer)
+            .is_some_and(|known| known.state == State::Tainted)
     }
 
     /// The key set as members receive it.
     pub fn key_set_bytes(&self) -> Vec<u8> {
-        self.key_set.load().to_bytes()
+        self.ring.load().key_set.to_bytes()
     }
 
     pub fn key_set_number(&self) -> u64 {
-        self.key_set.load().header().number
+        self.ring.load().key_set.header().number
     }
 
     /// The key set as members read it.
     pub fn key_set(&self, now: Timestamp) -> Result<KeySet, KeysFault> {
-        let object = self.key_set.load();
+        let ring = self.ring.load();
         Ok(KeySet::open(
-            &object,
-            &[self.root_key],
+            &ring.key_set,
+            &[ring.root_key],
             &self.trust_domain,
             0,
             now,
@@ -309,6 +382,18 @@ impl CloudKeys {
     /// The key that signs checkpoints of the audit log.
     pub fn log_signer(&self) -> &Arc<dyn Signer> {
         &self.log
+    }
+
+    /// The key that signs JWT-SVIDs, if members know it.
+    pub(crate) fn jwt_signer(&self, now: Timestamp) -> Option<&dyn Signer> {
+        self.jwt.as_deref().filter(|_| self.names_jwt_key(now))
+    }
+
+    fn names_jwt_key(&self, now: Timestamp) -> bool {
+        let (Some(jwt), Ok(set)) = (&self.jwt, self.key_set(now)) else {
+            return false;
+        };
+        set.keys_for(Purpose::Jwt, now).contains(jwt.public_key())
     }
 
     /// The key that signs attestation results.
@@ -354,27 +439,60 @@ fn folder_of(data: &Path) -> PathBuf {
     data.join("keys")
 }
 
-fn make_issuing(
+/// Root, issuing authority, the other keys, and the key set that names them.
+fn make_first(
     folder: &Path,
     trust_domain: &TrustDomain,
-    root_certificate: &CertificateDer<'static>,
-    root: &dyn Signer,
+    stores: &Stores,
     now: Timestamp,
 ) -> Result<(), KeysFault> {
-    // The key stays when the certificate is renewed, so that a crash between two files cannot part them.
-    let path = folder.join("issuing.key");
-    let key = match files::exists(&path)? {
-        true => files::read_key(&path)?,
-        false => {
-            let key = SoftwareKey::generate()?;
-            files::write_key(&path, &key)?;
-            key
-        }
+    let authority = |role: Role, place, key: &dyn Signer, above| Authority {
+        role,
+        key: key.public_key().spki_hash(),
+        name: role.as_str().to_owned(),
+        place,
+        state: State::Active,
+        since: now,
+        above,
     };
-    let certificate =
-        certificates::issuing(trust_domain, key.public_key(), root_certificate, root, now)?;
-    files::write_certificates(&folder.join("issuing.crt"), &[certificate])?;
-    Ok(())
+    let (root, place) = stores.make(Owner::Root, folder, "root")?;
+    let root_certificate = certificates::root(trust_domain, root.as_ref(), now)?;
+    write_certificate(folder, "root.crt", root_certificate.clone())?;
+    let root_entry = authority(Role::Root, place, root.as_ref(), None);
+    let (issuing, place) = stores.make(Owner::Issuing, folder, "issuing")?;
+    let certificate = certificates::issuing(
+        trust_domain,
+        issuing.public_key(),
+        &root_certificate,
+        root.as_ref(),
+        now,
+    )?;
+    write_certificate(folder, "issuing.crt", certificate)?;
+    let issuing_entry = authority(
+        Role::Issuing,
+        place,
+        issuing.as_ref(),
+        Some(root_entry.key),
+    );
+    let mut publics = Vec::new();
+    for owner in [Owner::Results, Owner::Control, Owner::Log, Owner::Jwt] {
+        let (key, _) = stores.make(owner, folder, owner.as_str())?;
+        publics.push(*key.public_key());
+    }
+    let set = sign_key_set(trust_domain, root.as_ref(), &publics, 1, now)?;
+    files::write_public(&folder.join("keyset"), &set.to_bytes())?;
+    keyring::write_ledger(folder, &Ledger::first(root_entry, issuing_entry))
+}
+
+fn write_certificate(
+    folder: &Path,
+    name: &str,
+    certificate: CertificateDer<'static>,
+) -> Result<(), KeysFault> {
+    Ok(files::write_certificates(
+        &folder.join(name),
+        &[certificate],
+    )?)
 }
 
 fn sign_key_set(
@@ -385,10 +503,11 @@ fn sign_key_set(
     now: Timestamp,
 ) -> Result<SignedObject, SignError> {
     let expires = now.plus(KEY_SET_LIFETIME);
-    let purposes: [&[Purpose]; 3] = [
+    let purposes: [&[Purpose]; 4] = [
         &[Purpose::Results],
         &[Purpose::Policy, Purpose::DenyList, Purpose::Control],
         &[Purpose::Log],
+        &[Purpose::Jwt],
     ];
     let keys: Vec<PurposeKey> = publics
         .iter()
@@ -410,48 +529,6 @@ fn sign_key_set(
         expires,
     };
     SignedObject::sign_json(root, header, &keys)
-}
-
-fn one_certificate(path: &Path) -> Result<CertificateDer<'static>, KeysFault> {
-    match <[_; 1]>::try_from(files::read_certificates(path)?) {
-        Ok([certificate]) => Ok(certificate),
-        Err(_) => Err(FileFault::Content {
-            path: path.to_owned(),
-            wanted: "one certificate in pem",
-        }
-        .into()),
-    }
-}
-
-fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, KeysFault> {
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(certificate).map_err(|_| BundleError::Certificate)?;
-    Ok(PublicKey::from_spki_der(parsed.public_key().raw)?)
-}
-
-fn check_trust_domain(
-    root: &CertificateDer<'_>,
-    trust_domain: &TrustDomain,
-) -> Result<(), KeysFault> {
-    spki_hash_of_certificate(root)?;
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(root).map_err(|_| BundleError::Certificate)?;
-    let names = parsed
-        .subject_alternative_name()
-        .map_err(|_| BundleError::Certificate)?;
-    let found = names
-        .iter()
-        .flat_map(|names| &names.value.general_names)
-        .find_map(|name| match name {
-            x509_parser::extensions::GeneralName::URI(uri) => Some((*uri).to_owned()),
-            _ => None,
-        })
-        .unwrap_or_default();
-    if found == format!("spiffe://{trust_domain}") {
-        Ok(())
-    } else {
-        Err(KeysFault::TrustDomain(found))
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod access;
 pub mod advice;
 pub mod api;
 pub mod attest;
+pub mod authorities;
 pub mod audit;
 pub mod cli;
 pub mod config;

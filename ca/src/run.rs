@@ -93,6 +93,8 @@ pub async fn start(
     if let Some(policy) = first_start::policy(&store).await? {
         hub.set_policy(Arc::new(policy));
     }
+    // Before anybody is told: what passed long before this start counts for nothing.
+    hub.sweep().await;
     let ek_trust = EkTrust::load(&config.ek_roots, store.clone()).await?;
     let control: Arc<dyn Control> = Arc::new(NodeControl::new(hub.clone()));
     let api = Api::new(
@@ -105,7 +107,7 @@ pub async fn start(
         settings(&config),
     )
     .await?;
-    let svid = upkeep::own_svid(&keys, &config.id, clock.now())?;
+    let svid = upkeep::own_svid(&keys, &store, &audit, &config.id, clock.now()).await?;
     let credentials = Credentials::new(&svid);
     let grpc = tonic::service::Routes::new(
         EnrolService::new(hub.clone(), ek_trust.current()).into_server(),

@@ -161,7 +161,7 @@ async fn connection(
             let _entry = shared
                 .server
                 .connections
-                .enter(peer.spki_hash(), caller.ended.clone());
+                .enter(&peer, caller.ended.clone());
             // Denied between the handshake and the entry: the entry came too late for whoever closes.
             let now = shared.server.clock.now();
             if peer

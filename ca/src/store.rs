@@ -31,6 +31,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod apikeys;
 pub mod audit;
+pub mod authorities;
 mod database;
 pub mod deny;
 pub mod eks;

@@ -170,9 +170,9 @@ async fn write(
         .subject(id.clone())
         .allowed()
         .detail("role", request.role)
-        .detail("key", key.spki_hash())
-        .detail("expires", crate::when::format(expires))
         .detail("renewed", request.renew);
+    let event = issued.recorded_in(event);
+    tx.note_issued(issued, now).await?;
     api.audit.record_in(&mut tx, event).await?;
     tx.commit().await?;
     Ok(old)

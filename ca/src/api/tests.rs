@@ -23,7 +23,10 @@ use super::{Api, Control, ControlFault, Settings};
 use crate::access::{Class, Role};
 use crate::audit::AuditLog;
 use crate::ek::EkTrust;
+use crate::api::views::CaView;
+use crate::authorities::Rotate;
 use crate::keys::CloudKeys;
+use crate::keys::ledger::NotNow;
 use crate::serve::Caller;
 use crate::store::operators::Operator;
 use crate::store::testing::TestStore;
@@ -91,6 +94,24 @@ impl Control for Recorder {
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault> {
         self.note(format!("activate {}", policy.version()));
         Ok(())
+    }
+
+    async fn authorities(&self) -> Result<CaView, ControlFault> {
+        Err(ControlFault::Failed("no fleet in this bench".to_owned()))
+    }
+
+    async fn rotate(&self, rotate: Rotate, by: &Actor) -> Result<(), ControlFault> {
+        self.note(format!("rotate {} {by}", rotate.role.as_str()));
+        Err(ControlFault::Authority(NotNow::Nothing))
+    }
+
+    async fn taint(&self, key: &str, _by: &Actor) -> Result<(), ControlFault> {
+        Err(ControlFault::NoSuchAuthority(key.to_owned()))
+    }
+
+    async fn retire(&self, key: &str, force: bool, by: &Actor) -> Result<(), ControlFault> {
+        self.note(format!("retire {key} {force} {by}"));
+        Err(ControlFault::Relied(vec!["gw-1".to_owned()]))
     }
 
     fn policy(&self) -> Option<Arc<CompiledPolicy>> {

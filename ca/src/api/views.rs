@@ -12,6 +12,10 @@ use crate::profiles::FindingView;
 use crate::store::eks::EkList;
 use crate::when::When;
 
+mod ca;
+
+pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
+
 /// A problem document (RFC 9457).
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProblemView {
@@ -51,6 +55,18 @@ pub struct TokenRequest {
     /// Whether nodes wait for an operator's approval; the cloud's default if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<bool>,
+}
+
+/// `POST /api/v1/nodes/{name}/replace-tpm`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplacementRequest {
+    /// The lowest tier that the other TPM may have: hardware, listed, virtual, software; the node's present one if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    /// How long it may be used (`24h`); the cloud's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
 }
 
 /// A token just made. The string is shown once.

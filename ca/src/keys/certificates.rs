@@ -37,7 +37,7 @@ pub(super) fn root(
     signer: &dyn Signer,
     now: Timestamp,
 ) -> Result<CertificateDer<'static>, CertificateFault> {
-    let params = authority(trust_domain, "root", 1, now, ROOT_LIFETIME)?;
+    let params = authority(trust_domain, "root", 1, now, now.plus(ROOT_LIFETIME))?;
     Ok(params.self_signed(&Issuing(signer))?.der().clone())
 }
 
@@ -49,9 +49,45 @@ pub(super) fn issuing(
     root_signer: &dyn Signer,
     now: Timestamp,
 ) -> Result<CertificateDer<'static>, CertificateFault> {
+    let not_after = now.plus(ISSUING_LIFETIME).min(end_of(root)?);
     let issuer = Issuer::from_ca_cert_der(root, Issuing(root_signer))?;
-    let params = authority(trust_domain, "issuing", 0, now, ISSUING_LIFETIME)?;
+    let params = authority(trust_domain, "issuing", 0, now, not_after)?;
     Ok(params.signed_by(&Holder(key), &issuer)?.der().clone())
+}
+
+/// The key of a new root, certified by the one before: who trusts only that one follows the new one through it.
+pub(super) fn cross(
+    trust_domain: &TrustDomain,
+    key: &PublicKey,
+    before: &CertificateDer<'static>,
+    before_signer: &dyn Signer,
+    now: Timestamp,
+) -> Result<CertificateDer<'static>, CertificateFault> {
+    let not_after = now.plus(ROOT_LIFETIME).min(end_of(before)?);
+    let issuer = Issuer::from_ca_cert_der(before, Issuing(before_signer))?;
+    // Issuer and subject have one name, so that this certificate does not count towards the root's path length
+    // (RFC 5280 4.2.1.9: self-issued).
+    let params = authority(trust_domain, "root", 1, now, not_after)?;
+    Ok(params.signed_by(&Holder(key), &issuer)?.der().clone())
+}
+
+/// When a certificate ends.
+pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Result<Timestamp, CertificateFault> {
+    Ok(validity_of(certificate)?.1)
+}
+
+/// When a certificate begins and ends.
+pub(crate) fn validity_of(
+    certificate: &CertificateDer<'_>,
+) -> Result<(Timestamp, Timestamp), CertificateFault> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+    let time = |seconds: i64| Timestamp::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let validity = parsed.validity();
+    Ok((
+        time(validity.not_before.timestamp()),
+        time(validity.not_after.timestamp()),
+    ))
 }
 
 /// What every certificate of ours has: a random serial, a subject, an authority key identifier.
@@ -79,7 +115,7 @@ fn authority(
     role: &str,
     path_length: u8,
     now: Timestamp,
-    lifetime: Duration,
+    not_after: Timestamp,
 ) -> Result<CertificateParams, CertificateFault> {
     // X.520 bounds a common name at 64 characters; a trust domain may be longer.
     let short: String = trust_domain.as_str().chars().take(48).collect();
@@ -87,7 +123,7 @@ fn authority(
         &format!("Edgeward {role} {short}"),
         &format!("spiffe://{trust_domain}"),
         now.minus(BACKDATE),
-        now.plus(lifetime),
+        not_after,
     )?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

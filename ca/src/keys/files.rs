@@ -57,6 +57,23 @@ pub(crate) fn rename_directory(from: &Path, to: &Path) -> Result<(), FileFault> 
         .map_err(|source| io_fault(to, source))
 }
 
+/// Names of the files in a directory that are valid text; ours are.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, FileFault> {
+    let entries = fs::read_dir(path).map_err(|source| io_fault(path, source))?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect())
+}
+
+/// Removes a file; one that is not there is no fault.
+pub(crate) fn remove(path: &Path) -> Result<(), FileFault> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_fault(path, error)),
+    }
+}
+
 pub(crate) fn exists(path: &Path) -> Result<bool, FileFault> {
     path.try_exists().map_err(|source| io_fault(path, source))
 }

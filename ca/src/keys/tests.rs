@@ -1,8 +1,11 @@
 use std::fs;
 
+use edgeward_identity::SoftwareKey;
 use edgeward_identity::signed::Expect;
 
 use super::*;
+
+mod rotation;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -113,7 +116,7 @@ fn with_the_root_key_issuing_certificate_and_key_set_are_renewed_at_half_their_l
 fn each_key_signs_for_its_own_purpose_only() {
     let (_folder, keys) = made();
     let set = keys.key_set(NOW).unwrap();
-    for purpose in [Purpose::Keys, Purpose::Journal] {
+    for purpose in [Purpose::Keys, Purpose::Journal, Purpose::Jwt] {
         assert!(keys.sign(label(purpose), &1).is_err());
     }
     for purpose in [
@@ -152,6 +155,36 @@ fn each_key_signs_for_its_own_purpose_only() {
             )
             .is_err()
     );
+}
+
+#[test]
+fn an_older_installation_gets_its_key_for_tokens_at_a_start_with_the_root_key() {
+    let (folder, keys) = made();
+    assert!(keys.jwt_signer(NOW).is_some());
+    let path = folder.path().join("keys");
+    // As an earlier version left it: no such key, none in the key set, and the root key away.
+    let root = files::read_key(&path.join("root.key")).unwrap();
+    let publics = [&keys.results, &keys.control, &keys.log].map(|signer| *signer.public_key());
+    let old = sign_key_set(&domain(), &root, &publics, 1, NOW).unwrap();
+    files::write_public(&path.join("keyset"), &old.to_bytes()).unwrap();
+    fs::remove_file(path.join("jwt.key")).unwrap();
+    fs::rename(path.join("root.key"), path.join("away")).unwrap();
+    let offline = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    assert!(offline.jwt_signer(NOW).is_none());
+    assert!(offline.bundle().jwt_keys().is_empty());
+    fs::rename(path.join("away"), path.join("root.key")).unwrap();
+    let renewed = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    let signer = renewed.jwt_signer(NOW).expect("named by the key set");
+    assert_eq!(renewed.key_set_number(), 2);
+    let set = renewed.key_set(NOW).unwrap();
+    assert_eq!(set.keys_for(Purpose::Jwt, NOW), [*signer.public_key()]);
+    let id = signer.public_key().spki_hash().to_string();
+    assert_eq!(
+        renewed.bundle().jwt_keys().get(&id),
+        Some(signer.public_key())
+    );
+    let again = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    assert_eq!(again.key_set_number(), 2, "signed anew only once");
 }
 
 #[test]

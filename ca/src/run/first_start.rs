@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
-use edgeward_identity::{Kind, PublicKey, Signer, SoftwareKey, SpiffeId, SvidLeaf, Timestamp};
+use edgeward_identity::bundle::spki_hash_of_certificate;
+use edgeward_identity::{Kind, Signer, SoftwareKey, SpiffeId, SvidLeaf, Timestamp};
 use edgeward_policy::CompiledPolicy;
 
 use crate::access::Role;
 use crate::audit::AuditLog;
 use crate::config::Config;
-use crate::issue::MAX_OPERATOR_LIFETIME;
+use crate::issue::{Issued, MAX_OPERATOR_LIFETIME};
 use crate::keys::{CloudKeys, KeysFault, files};
 use crate::store::Store;
 use crate::store::operators::Operator;
@@ -21,17 +22,22 @@ pub const ADMIN: &str = "admin";
 
 /// The first operator as its certificate says.
 pub(super) struct Admin {
-    key: PublicKey,
-    expires: Timestamp,
+    issued: Issued,
 }
 
 /// Opens the trust domain, or makes it together with the first operator's key and certificate.
 pub(super) fn keys(config: &Config, now: Timestamp) -> anyhow::Result<(CloudKeys, Option<Admin>)> {
     let keys = match CloudKeys::exist(&config.data)? {
-        true => CloudKeys::open(&config.data, &config.trust_domain, now),
+        true => CloudKeys::open_in(
+            &config.data,
+            &config.trust_domain,
+            config.keys.clone(),
+            now,
+        ),
         false => {
             tracing::info!(trust_domain = %config.trust_domain, "first start: making the trust domain");
-            CloudKeys::create(&config.data, &config.trust_domain, now, |keys| {
+            let stores = config.keys.clone();
+            CloudKeys::create_in(&config.data, &config.trust_domain, stores, now, |keys| {
                 make_admin(config, keys, now)
             })
         }
@@ -63,8 +69,8 @@ pub(super) async fn operators(
     let operator = Operator {
         name: ADMIN.to_owned(),
         role: Role::Admin,
-        key: admin.key,
-        expires: admin.expires,
+        key: admin.issued.leaf.key,
+        expires: admin.issued.leaf.not_after,
         added: now,
         added_by: Actor::Cloud.to_string(),
         revoked: None,
@@ -73,10 +79,15 @@ pub(super) async fn operators(
     let mut tx = store.begin("operator.first").await?;
     tx.add_operator(&operator).await?;
     let subject = SpiffeId::new(audit.keeper().trust_domain(), Kind::Operator, ADMIN)?;
-    for kind in [EventKind::CloudInitialised, EventKind::OperatorAdded] {
-        let event = Event::new(now, Actor::Cloud, kind).subject(subject.clone());
-        audit.record_in(&mut tx, event).await?;
-    }
+    let event = |kind| Event::new(now, Actor::Cloud, kind).subject(subject.clone());
+    audit
+        .record_in(&mut tx, event(EventKind::CloudInitialised))
+        .await?;
+    let added = admin
+        .issued
+        .recorded_in(event(EventKind::OperatorAdded).allowed());
+    audit.record_in(&mut tx, added).await?;
+    tx.note_issued(&admin.issued, now).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -127,10 +138,15 @@ fn read_admin(data: &Path) -> anyhow::Result<Option<Admin>> {
         return Ok(None);
     }
     let chain = files::read_certificates(&path)?;
-    let leaf = chain.first().context("admin.crt holds no certificate")?;
+    let [leaf, issuing, ..] = chain.as_slice() else {
+        anyhow::bail!("admin.crt holds no chain of certificates");
+    };
     let leaf = SvidLeaf::parse(leaf).context("admin.crt")?;
-    Ok(Some(Admin {
-        key: leaf.key,
-        expires: leaf.not_after,
-    }))
+    let issuer = spki_hash_of_certificate(issuing).context("admin.crt")?;
+    let issued = Issued {
+        leaf,
+        issuer,
+        chain,
+    };
+    Ok(Some(Admin { issued }))
 }

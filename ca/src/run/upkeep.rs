@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgeward_audit::Event;
+use edgeward_audit::event::{Actor, EventKind};
 use edgeward_identity::tls::Credentials;
 use edgeward_identity::{SoftwareKey, SpiffeId, Svid, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::AuditLog;
 use crate::hub::Hub;
+use crate::issue::Issued;
 use crate::keys::CloudKeys;
+use crate::keys::ledger::State;
 use crate::store::Store;
 
 /// How often everything is looked at.
@@ -16,10 +21,33 @@ const EVERY: Duration = Duration::from_secs(600);
 /// How often the deny-list is signed anew even if nothing changes.
 const SIGN_TRUST_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// A fresh SVID of the cloud with a key that never leaves this process.
-pub(super) fn own_svid(keys: &CloudKeys, id: &SpiffeId, now: Timestamp) -> anyhow::Result<Svid> {
+/// A fresh SVID of the cloud with a key that never leaves this process; recorded before anybody sees it.
+pub(super) async fn own_svid(
+    keys: &CloudKeys,
+    store: &Store,
+    audit: &AuditLog,
+    id: &SpiffeId,
+    now: Timestamp,
+) -> anyhow::Result<Svid> {
     let key = Arc::new(SoftwareKey::generate()?);
-    Ok(keys.issuer().issue_cloud(id, key, now)?)
+    let issuer = keys.issuer();
+    let svid = issuer.issue_cloud(id, key, now)?;
+    let issued = Issued {
+        leaf: svid.leaf().clone(),
+        issuer: issuer.key_hash(),
+        chain: svid.chain().to_vec(),
+    };
+    let event = Event::new(now, Actor::Cloud, EventKind::SvidIssued)
+        .subject(id.clone())
+        .allowed();
+    let mut tx = store.begin("svid.own").await?;
+    tx.note_issued(&issued, now).await?;
+    audit
+        .record_in(&mut tx, issued.recorded_in(event))
+        .await?;
+    tx.commit().await?;
+    gauge_end("own", svid.leaf().not_after);
+    Ok(svid)
 }
 
 /// Runs until `stop`. What fails is tried again at the next turn, and said each time.
@@ -29,21 +57,29 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut half_life = hub.clock.now().plus(crate::issue::CLOUD_LIFETIME / 2);
+    let mut issuer = hub.keys.issuer().key_hash();
     let mut trust_signed = hub.clock.now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(EVERY) => {}
+            () = hub.trusts.changed() => {}
         }
         let now = hub.clock.now();
         let number = hub.keys.key_set_number();
         if let Err(error) = hub.keys.renew(now) {
             tracing::error!(%error, "keys cannot be renewed");
         }
-        if now >= half_life {
-            match own_svid(&hub.keys, &hub.config.id, now) {
+        if let Err(fault) = hub.turn_authorities().await {
+            tracing::error!(%fault, "authorities cannot be turned over");
+        }
+        gauge_authorities(&hub);
+        let signs = hub.keys.issuer().key_hash();
+        if now >= half_life || signs != issuer {
+            match own_svid(&hub.keys, &hub.store, &hub.audit, &hub.config.id, now).await {
                 Ok(svid) => {
                     half_life = svid.leaf().half_life();
+                    issuer = signs;
                     credentials.replace(&svid);
                 }
                 Err(error) => tracing::error!(%error, "own certificate cannot be renewed"),
@@ -55,7 +91,11 @@ pub(super) async fn run(
                 Err(error) => tracing::error!(%error, "deny-list cannot be signed anew"),
             }
         }
-        match prune(&hub.store, now).await {
+        if let Err(error) = hub.prune_joins().await {
+            tracing::error!(%error, "ended join counters cannot be forgotten");
+        }
+        let window = hub.config.recover.per;
+        match prune(&hub.store, now, window).await {
             Ok(0) => {}
             Ok(pruned) => tracing::debug!(pruned, "ended certificates forgotten"),
             Err(error) => tracing::error!(%error, "ended certificates cannot be forgotten"),
@@ -63,9 +103,52 @@ pub(super) async fn run(
     }
 }
 
-async fn prune(store: &Store, now: Timestamp) -> Result<u64, crate::store::StoreError> {
+/// When each authority that is in use ends, and how far the newest roots have come.
+fn gauge_authorities(hub: &Hub) {
+    let ledger = hub.keys.ledger();
+    for authority in &ledger.authorities {
+        let key = authority.key.to_string();
+        let gauge = metrics::gauge!("edgeward_authority_not_after_seconds",
+            "kind" => authority.role.as_str(), "key" => key, "state" => authority.state.as_str());
+        match (authority.state, hub.keys.validity(authority)) {
+            (State::Retired, _) | (_, Err(_)) => gauge.set(0.0),
+            (_, Ok((_, until))) => gauge.set(seconds(until)),
+        }
+    }
+    let (held, of) = hub.bundle_held(&ledger);
+    metrics::gauge!("edgeward_bundle_nodes", "holding" => "newest").set(count(held));
+    metrics::gauge!("edgeward_bundle_nodes", "holding" => "any").set(count(of));
+}
+
+fn gauge_end(which: &'static str, at: Timestamp) {
+    metrics::gauge!("edgeward_svid_not_after_seconds", "svid" => which).set(seconds(at));
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "seconds since 1970 and counts of nodes are far below 2^52"
+)]
+fn seconds(at: Timestamp) -> f64 {
+    at.secs() as f64
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a count of nodes is far below 2^52"
+)]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+async fn prune(
+    store: &Store,
+    now: Timestamp,
+    window: Duration,
+) -> Result<u64, crate::store::StoreError> {
     let mut tx = store.begin("svid.prune").await?;
     let pruned = tx.prune_svids(now).await?;
+    tx.prune_issued(now).await?;
+    tx.prune_recoveries(now.minus(window)).await?;
     tx.commit().await?;
     Ok(pruned)
 }

@@ -30,7 +30,7 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    by_key: BTreeMap<(SpkiHash, u64), CancellationToken>,
+    by_key: BTreeMap<(SpkiHash, u64), (Vec<SpkiHash>, CancellationToken)>,
 }
 
 /// A connection's entry; removed when dropped.
@@ -45,12 +45,12 @@ impl Connections {
         Arc::default()
     }
 
-    /// Closes every connection whose key is on the list. Returns how many.
+    /// Closes every connection whose key, or an issuer of it, is on the list. Returns how many.
     pub fn close_denied(&self, deny: &DenyList) -> usize {
         self.close(|key| deny.get(key).is_some())
     }
 
-    /// Closes every connection of this key.
+    /// Closes every connection of this key, and of what it signed.
     pub fn close_key(&self, denied: &SpkiHash) -> usize {
         self.close(|key| key == denied)
     }
@@ -59,11 +59,13 @@ impl Connections {
         self.open.lock().by_key.len()
     }
 
-    pub(super) fn enter(self: &Arc<Self>, key: SpkiHash, ended: CancellationToken) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, peer: &VerifiedPeer, ended: CancellationToken) -> Entry {
+        let key = peer.spki_hash();
         let mut open = self.open.lock();
         let number = open.next;
         open.next = open.next.wrapping_add(1);
-        open.by_key.insert((key, number), ended);
+        open.by_key
+            .insert((key, number), (peer.issuers().to_vec(), ended));
         Entry {
             key: (key, number),
             connections: self.clone(),
@@ -73,8 +75,8 @@ impl Connections {
     fn close(&self, matches: impl Fn(&SpkiHash) -> bool) -> usize {
         let open = self.open.lock();
         let mut closed = 0;
-        for ((key, _), ended) in &open.by_key {
-            if matches(key) {
+        for ((key, _), (issuers, ended)) in &open.by_key {
+            if matches(key) || issuers.iter().any(&matches) {
                 ended.cancel();
                 closed += 1;
             }
