@@ -1,7 +1,9 @@
 //! When evidence is asked for, and what an answer is worth. Decisions only: told the time, handed its randomness.
 //!
 //! A session's first challenge comes at once, the next at random moments around the interval. An unanswered one is
-//! repeated once; then the node is stale. Every nonce is good for one answer, right or wrong.
+//! repeated once; then the node is stale. Every nonce is good for one answer, right or wrong. Where an answer was only a
+//! part (of a long list, or without a log that a new boot made necessary), the next part is asked for at once, and
+//! all parts are due when the first answer was.
 
 use std::time::Duration;
 
@@ -10,11 +12,17 @@ use edgeward_identity::BootTime;
 
 use crate::config::Attest;
 
+pub(crate) mod answer;
 pub(crate) mod judge;
+mod known;
+mod pool;
 mod profile;
 
-pub use judge::{Answer, Expected, Judged, Refusal, judge};
-pub use profile::{Measured, measured};
+pub use answer::Answer;
+pub use judge::{Case, Judged, Partial, Refusal, Verdict, explain, judge};
+pub use known::{Asked, Known};
+pub use pool::{NoThread, Verifiers, Weight};
+pub use profile::{Measured, Measures, Unmeasurable};
 
 /// One node's challenges during one session.
 #[derive(Debug)]
@@ -33,6 +41,15 @@ enum Phase {
         open: Vec<Nonce>,
         deadline: BootTime,
         renew: bool,
+        /// Something changed meanwhile: this is yesterday's question, and the next comes at once.
+        hasten: bool,
+    },
+    /// An answer came and is being judged.
+    Judging {
+        since: BootTime,
+        deadline: BootTime,
+        renew: bool,
+        hasten: bool,
     },
 }
 
@@ -66,12 +83,14 @@ impl Schedule {
     /// The next thing to do. `renew` says whether the next challenge asks for a renewal.
     pub fn poll(&mut self, now: BootTime, renew: bool, draw: Draw) -> Step {
         match &mut self.phase {
+            Phase::Judging { .. } => Step::Wait(now.plus(self.config.deadline)),
             Phase::Resting { until } if now < *until => Step::Wait(*until),
             Phase::Resting { .. } => {
                 self.phase = Phase::Asking {
                     open: vec![draw.nonce],
                     deadline: now.plus(self.config.deadline),
                     renew,
+                    hasten: false,
                 };
                 Step::Challenge {
                     nonce: draw.nonce,
@@ -83,6 +102,7 @@ impl Schedule {
                 open,
                 deadline,
                 renew,
+                ..
             } => {
                 if open.len() == 1 {
                     open.push(draw.nonce);
@@ -98,25 +118,81 @@ impl Schedule {
         }
     }
 
+    /// Whether [`Schedule::poll`] would begin to ask now.
+    pub fn is_due(&self, now: BootTime) -> bool {
+        matches!(self.phase, Phase::Resting { until } if now >= until)
+    }
+
     /// Takes an answer to one of the open nonces, whatever it is worth: all of them are burnt. `None`: nothing was
-    /// asked with that nonce. `Some`: whether a renewal had been asked for.
-    pub fn answered(&mut self, nonce: &[u8], now: BootTime, random: u64) -> Option<bool> {
+    /// asked with that nonce. `Some`: whether a renewal had been asked for. Nothing more is asked until the answer is
+    /// judged: [`Schedule::judged`] or [`Schedule::follow`].
+    pub fn answered(&mut self, nonce: &[u8], now: BootTime) -> Option<bool> {
         match &self.phase {
-            Phase::Asking { open, renew, .. }
-                if open.iter().any(|open| open.as_bytes() == nonce) =>
-            {
-                let renew = *renew;
-                self.rest(now, random);
+            Phase::Asking {
+                open,
+                deadline,
+                renew,
+                hasten,
+            } if open.iter().any(|open| open.as_bytes() == nonce) => {
+                let (deadline, renew, hasten) = (*deadline, *renew, *hasten);
+                self.phase = Phase::Judging {
+                    since: now,
+                    deadline,
+                    renew,
+                    hasten,
+                };
                 Some(renew)
             }
-            Phase::Asking { .. } | Phase::Resting { .. } => None,
+            Phase::Asking { .. } | Phase::Resting { .. } | Phase::Judging { .. } => None,
         }
     }
 
-    /// Asks at once, unless it is asking: what must be measured has changed.
+    /// The answer was judged, and nothing is missing.
+    pub fn judged(&mut self, now: BootTime, random: u64) {
+        let Phase::Judging { hasten, .. } = self.phase else {
+            return;
+        };
+        self.rest(now, random);
+        if hasten {
+            self.hasten(now);
+        }
+    }
+
+    /// The answer was a part: asks for the next one with this nonce. The node has what is left of its time; what the
+    /// cloud took to judge the part is not counted.
+    pub fn follow(&mut self, now: BootTime, nonce: Nonce) -> Step {
+        match self.phase {
+            Phase::Judging {
+                since,
+                deadline,
+                renew,
+                hasten,
+            } => {
+                self.phase = Phase::Asking {
+                    open: vec![nonce],
+                    deadline: deadline.plus(now.since(since)),
+                    renew,
+                    hasten,
+                };
+                Step::Challenge { nonce, renew }
+            }
+            Phase::Asking { deadline, .. } => Step::Wait(deadline),
+            Phase::Resting { until } => Step::Wait(until),
+        }
+    }
+
+    /// Asks at once, or as soon as what it has asked is answered: what must be measured has changed.
     pub fn hasten(&mut self, now: BootTime) {
-        if let Phase::Resting { until } = &mut self.phase {
-            *until = now;
+        match &mut self.phase {
+            Phase::Resting { until } => *until = now,
+            Phase::Judging { hasten, .. } | Phase::Asking { hasten, .. } => *hasten = true,
+        }
+    }
+
+    /// Asks later than it would, unless it is asking: too many are at it.
+    pub fn postpone(&mut self, until: BootTime) {
+        if let Phase::Resting { until: due } = &mut self.phase {
+            *due = until.max(*due);
         }
     }
 
@@ -163,19 +239,87 @@ mod tests {
     #[test]
     fn an_answer_that_nothing_asked_for_is_not_taken() {
         let mut schedule = schedule();
-        assert_eq!(schedule.answered(&[1; 32], at(100), 0), None);
+        assert_eq!(schedule.answered(&[1; 32], at(100)), None);
         assert_eq!(schedule.poll(at(100), false, draw(1, 0)), asked(1));
-        assert_eq!(schedule.answered(&[2; 32], at(101), 0), None);
-        assert_eq!(schedule.answered(&[1; 31], at(101), 0), None);
-        assert_eq!(schedule.answered(&[], at(101), 0), None);
+        assert_eq!(schedule.answered(&[2; 32], at(101)), None);
+        assert_eq!(schedule.answered(&[1; 31], at(101)), None);
+        assert_eq!(schedule.answered(&[], at(101)), None);
     }
 
     #[test]
     fn a_nonce_is_good_for_one_answer() {
         let mut schedule = schedule();
         schedule.poll(at(100), false, draw(1, 0));
-        assert_eq!(schedule.answered(&[1; 32], at(101), 0), Some(false));
-        assert_eq!(schedule.answered(&[1; 32], at(101), 0), None);
+        assert_eq!(schedule.answered(&[1; 32], at(101)), Some(false));
+        assert_eq!(schedule.answered(&[1; 32], at(101)), None);
+    }
+
+    #[test]
+    fn nothing_is_asked_while_an_answer_is_judged() {
+        let mut schedule = schedule();
+        schedule.poll(at(100), false, draw(1, 0));
+        schedule.answered(&[1; 32], at(101));
+        for seconds in [101, 111, 500] {
+            assert!(matches!(
+                schedule.poll(at(seconds), false, draw(2, 0)),
+                Step::Wait(_)
+            ));
+        }
+        assert!(!schedule.is_due(at(500)));
+        schedule.judged(at(500), 0);
+        assert_eq!(
+            schedule.poll(at(500), false, draw(2, 0)),
+            Step::Wait(at(550))
+        );
+    }
+
+    #[test]
+    fn parts_are_due_when_the_first_answer_was() {
+        let mut schedule = schedule();
+        schedule.poll(at(100), true, draw(1, 0));
+        assert_eq!(schedule.answered(&[1; 32], at(104)), Some(true));
+        // Judged for 20 s: the node has the 6 s that it had left.
+        let nonce = Nonce::from_bytes([2; 32]);
+        assert_eq!(
+            schedule.follow(at(124), nonce),
+            Step::Challenge { nonce, renew: true }
+        );
+        assert_eq!(schedule.answered(&[1; 32], at(124)), None);
+        assert_eq!(
+            schedule.poll(at(129), true, draw(3, 0)),
+            Step::Wait(at(130))
+        );
+        assert!(matches!(
+            schedule.poll(at(130), true, draw(3, 0)),
+            Step::Challenge { .. }
+        ));
+        assert_eq!(schedule.poll(at(140), true, draw(4, 0)), Step::Stale);
+    }
+
+    #[test]
+    fn nothing_follows_where_nothing_was_answered() {
+        let mut schedule = schedule();
+        let nonce = Nonce::from_bytes([2; 32]);
+        assert!(matches!(schedule.follow(at(100), nonce), Step::Wait(_)));
+        schedule.judged(at(100), 0);
+        assert_eq!(schedule.poll(at(100), false, draw(1, 0)), asked(1));
+    }
+
+    #[test]
+    fn too_many_at_it_is_no_reason_to_ask_early_or_never() {
+        let mut schedule = schedule();
+        assert!(schedule.is_due(at(100)));
+        schedule.postpone(at(103));
+        assert_eq!(
+            schedule.poll(at(102), false, draw(1, 0)),
+            Step::Wait(at(103))
+        );
+        schedule.postpone(at(101));
+        assert_eq!(
+            schedule.poll(at(102), false, draw(1, 0)),
+            Step::Wait(at(103))
+        );
+        assert_eq!(schedule.poll(at(103), false, draw(1, 0)), asked(1));
     }
 
     #[test]
@@ -192,7 +336,7 @@ mod tests {
             Step::Wait(at(120))
         );
         assert_eq!(schedule.poll(at(120), false, draw(5, 0)), Step::Stale);
-        assert_eq!(schedule.answered(&[3; 32], at(120), 0), None);
+        assert_eq!(schedule.answered(&[3; 32], at(120)), None);
         assert!(matches!(
             schedule.poll(at(120), false, draw(6, 0)),
             Step::Wait(_)
@@ -204,8 +348,8 @@ mod tests {
         let mut schedule = schedule();
         schedule.poll(at(100), true, draw(1, 0));
         schedule.poll(at(110), true, draw(2, 0));
-        assert_eq!(schedule.answered(&[1; 32], at(111), 0), Some(true));
-        assert_eq!(schedule.answered(&[2; 32], at(111), 0), None);
+        assert_eq!(schedule.answered(&[1; 32], at(111)), Some(true));
+        assert_eq!(schedule.answered(&[2; 32], at(111)), None);
     }
 
     #[test]
@@ -213,7 +357,8 @@ mod tests {
         for random in [0, 1, 7_919, 20_000, 20_001, u64::MAX] {
             let mut schedule = schedule();
             schedule.poll(at(100), false, draw(1, 0));
-            schedule.answered(&[1; 32], at(100), random);
+            schedule.answered(&[1; 32], at(100));
+            schedule.judged(at(100), random);
             match schedule.poll(at(100), false, draw(2, 0)) {
                 Step::Wait(until) => assert!(until >= at(150) && until <= at(170), "{until:?}"),
                 other => panic!("{other:?}"),
@@ -225,7 +370,8 @@ mod tests {
     fn a_change_of_what_must_be_measured_is_asked_about_at_once() {
         let mut schedule = schedule();
         schedule.poll(at(100), false, draw(1, 0));
-        schedule.answered(&[1; 32], at(100), 0);
+        schedule.answered(&[1; 32], at(100));
+        schedule.judged(at(100), 0);
         schedule.hasten(at(101));
         assert_eq!(schedule.poll(at(101), false, draw(2, 0)), asked(2));
         schedule.hasten(at(102));
@@ -233,5 +379,10 @@ mod tests {
             schedule.poll(at(102), false, draw(3, 0)),
             Step::Wait(at(111))
         );
+        // While an answer is judged it may be the answer to yesterday's question.
+        schedule.answered(&[2; 32], at(103));
+        schedule.hasten(at(103));
+        schedule.judged(at(104), 0);
+        assert_eq!(schedule.poll(at(104), false, draw(4, 0)), asked(4));
     }
 }

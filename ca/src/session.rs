@@ -16,14 +16,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::cut::NodeControl;
 use crate::hub::{Hub, MAX_QUEUED, Outgoing};
 use crate::serve::Caller;
 use crate::store::nodes::{NodeStatus, SvidRow};
 
+mod challenge;
 mod evidence;
+mod kept;
+mod renewal;
+pub(crate) mod join;
 mod live;
 mod opening;
 
+use join::JoinRefused;
 use live::Live;
 
 /// How long a new stream may take to say Hello.
@@ -52,6 +58,8 @@ pub enum SessionEnded {
     Status(NodeStatus),
     #[error("certificate is not one that the cloud knows")]
     Certificate,
+    #[error(transparent)]
+    Join(#[from] join::JoinRefused),
     #[error("stream ended")]
     Closed,
     #[error("another session of the node passed")]
@@ -81,6 +89,8 @@ impl SessionEnded {
             Self::Status(NodeStatus::Quarantined) => "node_quarantined",
             Self::Status(_) => "node_status",
             Self::Certificate => "svid_unknown",
+            Self::Join(JoinRefused::Behind { .. }) => "join_behind",
+            Self::Join(JoinRefused::NotOffered(_)) => "join_not_offered",
             Self::Closed => "session_closed",
             Self::Displaced => "session_displaced",
             Self::NotPassed => "session_not_passed",
@@ -99,6 +109,8 @@ pub(crate) struct Opened {
     boot_key: PublicKey,
     /// The certificate that the connection was opened with.
     svid: SvidRow,
+    /// The join counter that the Welcome offers.
+    join: u64,
 }
 
 impl SessionService {
@@ -130,6 +142,7 @@ impl SessionService {
                 | SessionEnded::Unknown
                 | SessionEnded::Status(_)
                 | SessionEnded::Certificate
+                | SessionEnded::Join(_)
                 | SessionEnded::Flood
         );
         let event = match refused {
@@ -163,8 +176,17 @@ impl SessionService {
             }))) => hello,
             _ => return SessionEnded::NoHello,
         };
+        let (name, remote) = (
+            peer.id().name().to_owned(),
+            caller.remote.ip().to_canonical(),
+        );
         match Live::open(&self.hub, caller, peer, hello, out.clone()).await {
             Ok(live) => live.run(incoming, &self.stop).await,
+            Err(SessionEnded::Join(why @ JoinRefused::Behind { .. })) => {
+                let control = NodeControl::new(self.hub.clone());
+                control.lock_holders(&name, &remote.to_string(), &why).await;
+                SessionEnded::Join(why)
+            }
             Err(ended) => ended,
         }
     }

@@ -1,58 +1,108 @@
-//! Judging one answer to one challenge: evidence, then its appraisal.
+//! Judging one answer to one challenge: evidence, the logs beside it, then their appraisal. Pure: told the time, run on
+//! the threads of [`super::pool`].
 
-use edgeward_evidence::appraise::{Appraisal, Logs, appraise, appraise_without_profile};
-use edgeward_evidence::result::NoResult;
-use edgeward_evidence::tpm::{ClockInfo, PcrValue};
-use edgeward_evidence::verify::{
-    AttestEvidence, AttestExpected, AttestationKey, EvidenceRefused, KeyRefused, QuoteEvidence,
-    SignedAttest, SoftwareAttestExpected, SvidKey, SvidProof, TpmTier, VerifiedEvidence,
-    verify_attestation, verify_software_attestation,
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_evidence::appraise::{
+    AppControl, Appraisal, Logs, Mismatch, Profile, appraise, appraise_without_profile,
 };
-use edgeward_evidence::{Digest, Exporter, Nonce};
+use edgeward_evidence::ima::{ImaRefused, ImaVerdict};
+use edgeward_evidence::result::NoResult;
+use edgeward_evidence::verify::{
+    AttestExpected, AttestationKey, EvidenceRefused, KeyRefused, SoftwareAttestExpected, SvidKey,
+    SvidProof, TpmTier, VerifiedEvidence, verify_attestation, verify_software_attestation,
+};
+use edgeward_evidence::{BootLog, Digest, Exporter};
 use edgeward_identity::keys::KeyError;
-use edgeward_identity::{AttestationState, PublicKey, SpiffeId, TrustDomain};
-use edgeward_wire::v1;
+use edgeward_identity::{AttestationState, PublicKey, SpiffeId, Timestamp, TrustDomain};
 
 use super::Measured;
+use super::answer::{Answer, Root};
+use super::known::{Asked, Known, KnownBoot, KnownIma};
 use super::profile::Unmeasurable;
+use crate::store::evidence::ImaTail;
 use crate::store::nodes::NodeRow;
 use crate::store::results::Counters;
 
-/// An answer as it came, parsed.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    Tpm(AttestEvidence),
-    /// A signature by the SVID key.
-    Software(Vec<u8>),
-}
+mod logs;
 
-/// What the cloud knows about the node and this session.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    pub trust_domain: &'a TrustDomain,
-    pub node: &'a SpiffeId,
-    pub row: &'a NodeRow,
+/// How far a node's own clock may run behind the cloud's: such a node would honour what has ended. Evidence may have
+/// been under way for [`edgeward_wire::limits::CHALLENGE_DEADLINE`].
+pub(crate) const MAX_CLOCK_BEHIND: Duration = Duration::from_secs(60);
+/// How far it may run ahead without being mentioned: such a node only takes rights away too early.
+pub(crate) const MAX_CLOCK_AHEAD: Duration = Duration::from_secs(600);
+
+/// What the cloud knows about the node, its session and its challenge.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub trust_domain: TrustDomain,
+    pub node: SpiffeId,
+    pub row: NodeRow,
     /// As stored with the certificate that the session was opened with.
-    pub svid_public: &'a [u8],
-    pub nonce: &'a Nonce,
-    pub exporter: &'a Exporter,
-    pub boot_key: &'a PublicKey,
-    pub measured: &'a Measured,
+    pub svid_public: Vec<u8>,
+    pub exporter: Exporter,
+    pub boot_key: PublicKey,
+    pub measured: Arc<Measured>,
     pub last: Counters,
+    /// The TPM's firmware version in the evidence that passed last.
+    pub firmware_before: Option<u64>,
     /// Whether a renewal was asked for: then the answer must certify the key.
     pub renew: bool,
+    pub asked: Asked,
+    /// When the answer came.
+    pub now: Timestamp,
 }
 
-/// An answer that passed.
+/// What an answer is worth.
 #[derive(Debug)]
+pub enum Verdict {
+    Passed(Box<Judged>),
+    /// Authentic, but not as the profile says.
+    Mismatched(Box<Judged>, Refusal),
+    /// Not authentic, or nothing can be said about it.
+    Refused(Refusal),
+    /// A part: the rest is to be asked for at once.
+    Partial(Box<Partial>),
+}
+
+/// What is to be asked for next.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    /// What still counts of what was known.
+    pub known: Option<Arc<Known>>,
+    pub progress: Option<KnownIma>,
+}
+
+/// Authentic evidence, compared.
+#[derive(Clone, Debug)]
 pub struct Judged {
     pub evidence: VerifiedEvidence,
     pub appraisal: Appraisal,
-    /// To be stored: the next answer is compared with it.
+    /// To be stored after a pass: the next answer is compared with it.
     pub counters: Counters,
     pub rebooted: bool,
     /// `TPMT_PUBLIC`, or point, of the key that the evidence proved.
     pub svid_public: Vec<u8>,
+    pub beside: Beside,
+    /// What the next answer may leave out. `None` without a TPM.
+    pub known: Option<Arc<Known>>,
+    /// A boot log that was not known before.
+    pub boot_log: Option<Vec<u8>>,
+    /// Entries of the IMA list that were not known before.
+    pub ima: Option<ImaTail>,
+    /// The node's own clock runs ahead by this much.
+    pub ahead: Option<Duration>,
+}
+
+/// What there was beside the quote, judged.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    pub(super) boot: Option<KnownBoot>,
+    pub(super) ima: Option<Result<KnownIma, ImaRefused>>,
+    pub(super) app_control: Option<AppControl>,
+    /// The TPM's firmware version in the evidence that passed last.
+    pub(super) firmware_before: Option<u64>,
 }
 
 /// Why an answer did not pass. The fault is the node's unless it says otherwise.
@@ -70,6 +120,8 @@ pub enum Refusal {
     Key(#[from] KeyRefused),
     #[error("what was measured is not what the profile says: {0}")]
     Appraisal(String, &'static str),
+    #[error("clock of the node is behind by {} s", .0.as_secs())]
+    ClockBehind(Duration),
     #[error("result: {0}")]
     Result(#[from] NoResult),
     /// The policy's.
@@ -90,9 +142,37 @@ impl Refusal {
             Self::Evidence(refused) => refused.code(),
             Self::Key(refused) => refused.code(),
             Self::Appraisal(_, code) => code,
+            Self::ClockBehind(_) => "clock_behind",
             Self::Result(refused) => refused.code(),
             Self::Policy(refused) => refused.code(),
             Self::Stored => "internal",
+        }
+    }
+
+    /// What it makes of the node. A clock that is behind says nothing about what runs there.
+    pub fn state(&self) -> AttestationState {
+        match self {
+            Self::ClockBehind(_) => AttestationState::Stale,
+            _ => AttestationState::Failed,
+        }
+    }
+
+    /// What to do about it, for people.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::ClockBehind(_) => {
+                "Set the node's clock (`timedatectl`, NTP); it is trusted again with its next answer."
+            }
+            Self::Policy(_) => {
+                "Correct the profiles of this node's groups: together nothing can pass them."
+            }
+            Self::Stored | Self::Result(_) => "Look at the cloud's log; restore its database.",
+            Self::Evidence(_) | Self::Key(_) | Self::OtherRoot | Self::NotCertified => {
+                "If the node was restored, cloned or its TPM cleared, enrol it again; if not, take it out and look at it."
+            }
+            Self::Incomplete | Self::Appraisal(..) => {
+                "Update the agent; if it happens again, take the node out and look at it."
+            }
         }
     }
 }
@@ -103,11 +183,61 @@ impl From<KeyError> for Refusal {
     }
 }
 
-/// Judges an answer. It passes, or the reason why not is returned; nothing else changes.
-pub fn judge(answer: &Answer, expected: &Expected<'_>) -> Result<Judged, Refusal> {
-    let evidence = verify(answer, expected)?;
-    let appraisal = appraised(&evidence, expected.measured)?;
-    let (counters, rebooted, svid_public) = match evidence.tpm() {
+/// Judges an answer; nothing else changes.
+pub fn judge(case: &Case, answer: Answer) -> Verdict {
+    match weigh(case, answer) {
+        Ok(verdict) => verdict,
+        Err(refusal) => Verdict::Refused(refusal),
+    }
+}
+
+/// Compares an enrolment's evidence with what the node must measure. What logs decide is left open.
+pub(crate) fn appraise_enrolment(
+    evidence: &VerifiedEvidence,
+    measured: &Measured,
+) -> Result<Appraisal, Refusal> {
+    let appraisal = Beside::default().appraise(evidence, measured, true, (None, None))?;
+    match mismatch(&appraisal) {
+        Some(refusal) => Err(refusal),
+        None => Ok(appraisal),
+    }
+}
+
+/// Appraises once more with the boot logs themselves, so that what did not match is named for people.
+pub fn explain(
+    judged: &Judged,
+    measured: &Measured,
+    boot_log: Option<&[u8]>,
+    passed: Option<&[u8]>,
+) -> Result<Appraisal, Refusal> {
+    let parse = |bytes: Option<&[u8]>| bytes.and_then(|bytes| BootLog::parse(bytes).ok());
+    let (boot_log, passed) = (parse(boot_log), parse(passed));
+    let logs = (boot_log.as_ref(), passed.as_ref());
+    judged
+        .beside
+        .appraise(&judged.evidence, measured, false, logs)
+}
+
+fn weigh(case: &Case, answer: Answer) -> Result<Verdict, Refusal> {
+    let evidence = verify(case, &answer.root)?;
+    let ahead = check_clock(answer.time, case.now)?;
+    let app_control = AppControl::from_word(&answer.app_control);
+    let (looked, facts) = match evidence.tpm() {
+        None => (logs::Looked::default(), None),
+        Some(facts) => match logs::look(case, facts, answer.logs) {
+            Ok(looked) => (looked, Some(facts)),
+            Err(partial) => return Ok(Verdict::Partial(partial)),
+        },
+    };
+    let beside = Beside {
+        boot: looked.boot,
+        ima: looked.ima,
+        app_control,
+        firmware_before: case.firmware_before,
+    };
+    let appraisal = beside.appraise(&evidence, &case.measured, false, (None, None))?;
+    let known = facts.map(|facts| Arc::new(Known::after(case, facts, &beside)));
+    let (counters, rebooted, svid_public) = match facts {
         Some(facts) => (
             Counters::from(facts.clock()),
             facts.rebooted(),
@@ -119,168 +249,145 @@ pub fn judge(answer: &Answer, expected: &Expected<'_>) -> Result<Judged, Refusal
             evidence.svid_key().point().to_vec(),
         ),
     };
-    Ok(Judged {
-        evidence,
-        appraisal,
+    let refusal = mismatch(&appraisal);
+    let judged = Box::new(Judged {
         counters,
         rebooted,
         svid_public,
+        known,
+        boot_log: looked.boot_log,
+        ima: looked.tail,
+        ahead,
+        beside,
+        appraisal,
+        evidence,
+    });
+    Ok(match refusal {
+        None => Verdict::Passed(judged),
+        Some(refusal) => Verdict::Mismatched(judged, refusal),
     })
 }
 
-/// Compares evidence with what the node must measure.
-pub(crate) fn appraised(
-    evidence: &VerifiedEvidence,
-    measured: &Measured,
-) -> Result<Appraisal, Refusal> {
-    let appraisal = match (&measured.profile, evidence.tpm()) {
-        (Some(profile), Some(_)) => appraise(evidence, profile, &Logs::default()),
-        // A machine without a TPM is where its profiles allow that; there is nothing to compare.
-        (Some(_), None) if !measured.software => {
-            return Err(Refusal::Appraisal(
-                "tier software".to_owned(),
-                "tier_software",
-            ));
+impl Beside {
+    /// The node's profile, and what those that monitor would have said.
+    fn appraise(
+        &self,
+        evidence: &VerifiedEvidence,
+        measured: &Measured,
+        pending: bool,
+        (boot_log, boot_log_passed): (Option<&BootLog>, Option<&BootLog>),
+    ) -> Result<Appraisal, Refusal> {
+        let logs = Logs {
+            pending,
+            boot: self.boot.as_ref().map(KnownBoot::judged),
+            ima: None,
+            app_control: self.app_control,
+            boot_log,
+            boot_log_passed,
+            firmware_before: self.firmware_before,
+        };
+        let Some(profile) = &measured.profile else {
+            return Ok(appraise_without_profile(evidence, &logs));
+        };
+        if evidence.tpm().is_none() {
+            // A machine without a TPM is where its profiles allow that; there is nothing to compare.
+            return match measured.software {
+                true => Ok(appraise_without_profile(evidence, &logs)),
+                false => Err(Refusal::Appraisal(
+                    "tier software".to_owned(),
+                    "tier_software",
+                )),
+            };
         }
-        (Some(_) | None, _) => appraise_without_profile(evidence, &Logs::default()),
-    };
-    if appraisal.state() == AttestationState::Failed {
-        let reasons: Vec<String> = appraisal
-            .reasons()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let code = appraisal.reasons().first().map_or(
-            "profile_mismatch",
-            edgeward_evidence::appraise::Mismatch::code,
-        );
-        return Err(Refusal::Appraisal(reasons.join("; "), code));
+        let of = |profile: &Profile| {
+            let logs = Logs {
+                ima: self.ima_for(profile),
+                ..logs
+            };
+            appraise(evidence, profile, &logs)
+        };
+        let monitors = measured.monitors.iter().map(of);
+        Ok(monitors.fold(of(profile), |appraisal, monitor| appraisal.beside(&monitor)))
     }
-    Ok(appraisal)
+
+    fn ima_for(&self, profile: &Profile) -> Option<Result<&ImaVerdict, &ImaRefused>> {
+        let policy = profile.ima()?.hash();
+        match self.ima.as_ref()? {
+            Err(refused) => Some(Err(refused)),
+            Ok(known) => known.verdict_by(&policy).map(Ok),
+        }
+    }
 }
 
-fn verify(answer: &Answer, expected: &Expected<'_>) -> Result<VerifiedEvidence, Refusal> {
-    match (
-        answer,
-        expected.row.root.ek(),
-        TpmTier::new(expected.row.tier),
-    ) {
-        (Answer::Tpm(evidence), Some(ek), Some(tier)) => {
-            if expected.renew && evidence.svid == SvidProof::Current {
+/// Why an appraisal fails its node, if it does.
+fn mismatch(appraisal: &Appraisal) -> Option<Refusal> {
+    if appraisal.state() != AttestationState::Failed {
+        return None;
+    }
+    let reasons: Vec<String> = appraisal
+        .reasons()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let code = appraisal
+        .reasons()
+        .first()
+        .map_or("profile_mismatch", Mismatch::code);
+    Some(Refusal::Appraisal(reasons.join("; "), code))
+}
+
+/// A node whose clock is behind would honour what has ended. `Some`: it is ahead by so much.
+fn check_clock(theirs: Timestamp, ours: Timestamp) -> Result<Option<Duration>, Refusal> {
+    let behind = ours.since(theirs);
+    if behind > MAX_CLOCK_BEHIND {
+        return Err(Refusal::ClockBehind(behind));
+    }
+    let ahead = theirs.since(ours);
+    Ok((ahead > MAX_CLOCK_AHEAD).then_some(ahead))
+}
+
+fn verify(case: &Case, root: &Root) -> Result<VerifiedEvidence, Refusal> {
+    match (root, case.row.root.ek(), TpmTier::new(case.row.tier)) {
+        (Root::Tpm(evidence), Some(ek), Some(tier)) => {
+            if case.renew && evidence.svid == SvidProof::Current {
                 return Err(Refusal::NotCertified);
             }
             let ek_digest: Digest = ek.parse().map_err(|_| Refusal::Stored)?;
-            let ak = AttestationKey::from_public(&expected.row.ak).map_err(|_| Refusal::Stored)?;
-            let svid = SvidKey::from_public(expected.svid_public).map_err(|_| Refusal::Stored)?;
+            let ak = AttestationKey::from_public(&case.row.ak).map_err(|_| Refusal::Stored)?;
+            let svid = SvidKey::from_public(&case.svid_public).map_err(|_| Refusal::Stored)?;
+            let known = case.asked.known.as_ref();
             Ok(verify_attestation(
                 evidence,
                 &AttestExpected {
-                    trust_domain: expected.trust_domain,
-                    node: expected.node,
-                    nonce: expected.nonce,
-                    exporter: expected.exporter,
-                    boot_key: expected.boot_key,
+                    trust_domain: &case.trust_domain,
+                    node: &case.node,
+                    nonce: &case.asked.nonce,
+                    exporter: &case.exporter,
+                    boot_key: &case.boot_key,
                     ek_digest: &ek_digest,
                     tier,
                     ak: &ak,
                     svid: &svid,
-                    selection: &expected.measured.selection,
-                    known_pcrs: None,
-                    last: expected.last.into(),
+                    selection: &case.measured.selection,
+                    known_pcrs: known.map(|known| &known.pcr_values),
+                    last: case.last.into(),
                 },
             )?)
         }
-        (Answer::Software(signature), None, None) => {
-            let svid_key = PublicKey::from_point(expected.svid_public)?;
+        (Root::Software(signature), None, None) => {
+            let svid_key = PublicKey::from_point(&case.svid_public)?;
             Ok(verify_software_attestation(
                 signature,
                 &SoftwareAttestExpected {
-                    trust_domain: expected.trust_domain,
-                    node: expected.node,
-                    nonce: expected.nonce,
-                    exporter: expected.exporter,
-                    boot_key: expected.boot_key,
+                    trust_domain: &case.trust_domain,
+                    node: &case.node,
+                    nonce: &case.asked.nonce,
+                    exporter: &case.exporter,
+                    boot_key: &case.boot_key,
                     svid_key: &svid_key,
                 },
             )?)
         }
         _ => Err(Refusal::OtherRoot),
-    }
-}
-
-impl Answer {
-    /// From the contract's message. Structures inside are judged later.
-    pub fn from_wire(message: v1::AttestEvidence) -> Result<Self, Refusal> {
-        use v1::attest_evidence::Root;
-        match message.root.ok_or(Refusal::Incomplete)? {
-            Root::Software(proof) => Ok(Self::Software(proof.signature)),
-            Root::Tpm(evidence) => {
-                let quote = quote_from_wire(evidence.quote.ok_or(Refusal::Incomplete)?)?;
-                let svid = match evidence.svid_public.is_empty() {
-                    true => SvidProof::Current,
-                    false => SvidProof::Renewed {
-                        public: evidence.svid_public,
-                        certify: SignedAttest {
-                            attest: evidence.certify_attest,
-                            signature: evidence.certify_signature,
-                        },
-                    },
-                };
-                Ok(Self::Tpm(AttestEvidence { svid, quote }))
-            }
-        }
-    }
-}
-
-/// A quote from the contract's message.
-pub(crate) fn quote_from_wire(quote: v1::Quote) -> Result<QuoteEvidence, Refusal> {
-    let pcr_values = quote
-        .pcrs
-        .into_iter()
-        .map(|pcr| {
-            Ok(PcrValue {
-                index: u8::try_from(pcr.index).map_err(|_| Refusal::Incomplete)?,
-                value: pcr.digest,
-            })
-        })
-        .collect::<Result<Vec<_>, Refusal>>()?;
-    Ok(QuoteEvidence {
-        quote: SignedAttest {
-            attest: quote.attest,
-            signature: quote.signature,
-        },
-        pcr_values,
-    })
-}
-
-/// A selection as the contract says it.
-pub(crate) fn selection_to_wire(
-    selection: &edgeward_evidence::tpm::PcrSelection,
-) -> v1::PcrSelection {
-    v1::PcrSelection {
-        bank: u32::from(selection.bank().hash().id()),
-        indexes: selection.indexes().map(u32::from).collect(),
-    }
-}
-
-impl From<ClockInfo> for Counters {
-    fn from(clock: ClockInfo) -> Self {
-        Self {
-            reset_count: clock.reset_count,
-            restart_count: clock.restart_count,
-            clock: clock.clock_ms,
-            safe: clock.safe,
-        }
-    }
-}
-
-impl From<Counters> for ClockInfo {
-    fn from(counters: Counters) -> Self {
-        Self {
-            clock_ms: counters.clock,
-            reset_count: counters.reset_count,
-            restart_count: counters.restart_count,
-            safe: counters.safe,
-        }
     }
 }

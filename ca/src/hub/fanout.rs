@@ -15,6 +15,8 @@ use crate::keys::Label;
 
 /// How long a cut stays valid: longer than any agent's session may lag.
 const CUT_LIFETIME: Duration = Duration::from_secs(3600);
+/// Most peers in one gathered announcement: well below the largest message.
+const MAX_ANNOUNCED: usize = 256;
 /// How long a signed deny-list stays valid; sent anew with every session and change.
 const DENY_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
@@ -33,6 +35,39 @@ impl Hub {
         for (other, session) in sessions.iter() {
             if other != name && session.sent.peers.contains(name) {
                 session.push(Body::Peers(update.clone()));
+            }
+        }
+    }
+
+    /// As [`Hub::announce`], within [`super::ANNOUNCE_EVERY`] and together with others: for results that say what the
+    /// one before said.
+    pub(crate) fn announce_soon(&self, name: &str) {
+        self.announcing.lock().insert(name.to_owned());
+    }
+
+    pub(super) fn announce_gathered(&self) {
+        let names = std::mem::take(&mut *self.announcing.lock());
+        let peers: Vec<(String, v1::Peer)> = names
+            .into_iter()
+            .filter_map(|name| {
+                let peer = self.member(&name)?.to_wire();
+                Some((name, peer))
+            })
+            .collect();
+        for together in peers.chunks(MAX_ANNOUNCED) {
+            for (other, session) in self.sessions.lock().iter() {
+                let told: Vec<v1::Peer> = together
+                    .iter()
+                    .filter(|(name, _)| name != other && session.sent.peers.contains(name))
+                    .map(|(_, peer)| peer.clone())
+                    .collect();
+                if !told.is_empty() {
+                    session.push(Body::Peers(v1::PeerUpdate {
+                        full: false,
+                        peers: told,
+                        gone: Vec::new(),
+                    }));
+                }
             }
         }
     }

@@ -9,15 +9,29 @@ use edgeward_evidence::AttestationResult;
 use edgeward_identity::{AttestationState, SpkiHash, Timestamp};
 use edgeward_wire::control::CutReason;
 
-use super::{Hub, HubFault, Member};
+use super::{Hub, HubFault, Kept, Member, SWEEP_EVERY};
+use crate::store::evidence::KeptFinding;
 use crate::store::results::AttestationRow;
 
-/// How old a pass of a node without a session may be before the node is called stale.
+/// How old a pass of a node may be before the node is called stale, where neither its profiles nor its rules say.
 const DEFAULT_FRESH: Duration = Duration::from_secs(600);
+/// How far in the future a pass may lie before it counts as too old: several clouds never agree to the millisecond.
+const MAX_IN_FUTURE: Duration = Duration::from_secs(60);
+/// Most codes of findings that one event names.
+const MAX_CODES_IN_EVENT: usize = 8;
+
+/// Why a node is not trusted any more.
+#[derive(Debug)]
+pub(crate) struct Fall {
+    pub(crate) state: AttestationState,
+    pub(crate) code: String,
+    pub(crate) reason: String,
+    pub(crate) findings: Vec<KeptFinding>,
+}
 
 impl Hub {
-    /// A pass: in force at once, written soon.
-    pub(crate) fn passed(&self, row: AttestationRow, key: SpkiHash) {
+    /// A pass: in force at once, written soon. `news`: it says something else than the one before, and peers learn it now.
+    pub(crate) fn passed(&self, row: AttestationRow, key: SpkiHash, news: bool) {
         let name = row.node.clone();
         let mut counts = false;
         self.update_member(&name, |member| {
@@ -30,43 +44,70 @@ impl Hub {
         });
         if counts {
             self.writer.soon(row);
-            self.announce(&name);
+            match news {
+                true => self.announce(&name),
+                false => self.announce_soon(&name),
+            }
         }
     }
 
-    /// A node that failed or went silent: its peers are told first, then it is written.
-    pub(crate) async fn fell(
-        &self,
-        member: &Member,
-        state: AttestationState,
-        code: &str,
-        reason: String,
-    ) {
+    /// A node that failed or went silent: its peers are told first, then it is written. One that says the same again is
+    /// not recorded again.
+    pub(crate) async fn fell(&self, member: &Member, fall: Fall) {
         let now = self.clock.now();
-        let (cut, kind) = match state {
+        let (cut, kind) = match fall.state {
             AttestationState::Stale => (CutReason::Stale, EventKind::AttestationStale),
             _ => (CutReason::Failed, EventKind::AttestationFailed),
         };
+        let before = &member.standing;
+        let fell_before = before.state == fall.state;
+        let same = fell_before
+            && before.code.as_deref() == Some(fall.code.as_str())
+            && codes(&before.findings) == codes(&fall.findings);
         let row = AttestationRow {
-            state,
-            code: Some(code.to_owned()),
-            changed: now,
+            state: fall.state,
+            code: Some(fall.code.clone()),
+            changed: if fell_before { before.changed } else { now },
             result: None,
-            ..member.standing.clone()
+            findings: fall.findings,
+            ..before.clone()
         };
         // Before the cut: a session that begins now reads this, one that began before is told.
         self.update_member(&member.row.name, |known| known.standing = row.clone());
-        let fell_before = member.standing.state == state;
         if !fell_before && let Err(error) = self.push_cut(&member.id, cut, now) {
             tracing::error!(node = %member.id, %error, "cut cannot be signed");
         }
+        if same {
+            self.writer.soon(row);
+            return;
+        }
         let event = Event::new(now, Actor::Cloud, kind)
             .subject(member.id.clone())
-            .denied(code)
-            .detail("reason", reason);
+            .denied(&fall.code)
+            .detail("reason", fall.reason);
+        let event = with_findings(event, &row.findings);
         if let Err(error) = self.writer.now(&row, &self.audit, event).await {
             tracing::error!(node = %member.id, %error, "fall cannot be recorded");
         }
+    }
+
+    /// Better words for what did not match, once there was time to find them.
+    pub(crate) fn explained(&self, name: &str, findings: &[KeptFinding]) {
+        let mut explained = None;
+        self.update_member(name, |member| {
+            if codes(&member.standing.findings) == codes(findings) {
+                member.standing.findings = findings.to_vec();
+                explained = Some(member.standing.clone());
+            }
+        });
+        if let Some(row) = explained {
+            self.writer.soon(row);
+        }
+    }
+
+    /// Evidence for people to look at: written soon.
+    pub(crate) fn keep(&self, kept: Kept) {
+        self.writer.evidence_soon(kept);
     }
 
     /// Signs what the cloud says about a node's evidence; it ends when the node's certificate would.
@@ -80,9 +121,9 @@ impl Hub {
         Ok(result.sign(self.keys.results_signer(), number, now.plus(lifetime))?)
     }
 
-    /// Nodes that gave no evidence for long and have no session: their peers let them age by themselves; here they
-    /// get their name.
-    pub(super) async fn sweep(&self) {
+    /// Nodes whose last pass is too old: their peers let them age by themselves; here they get their name. A node with a
+    /// session is asked, so its pass is only too old if asking went wrong.
+    pub(crate) async fn sweep(&self) {
         let now = self.clock.now();
         let attached: BTreeSet<String> = self.sessions.lock().keys().cloned().collect();
         let policy = self.policy();
@@ -90,38 +131,113 @@ impl Hub {
             .directory
             .lock()
             .all()
-            .filter(|member| member.standing.state == AttestationState::Trusted)
-            .filter(|member| !attached.contains(&member.row.name))
+            .filter(|member| may_age(member))
             .filter(|member| {
                 let fresh = policy
                     .as_ref()
-                    .and_then(|policy| {
-                        policy
-                            .profiles_for(&member.row.labels)
-                            .iter()
-                            .filter_map(|profile| profile.fresh)
-                            .min()
-                    })
+                    .and_then(|policy| policy.fresh_for(&member.row.labels))
                     .map_or(DEFAULT_FRESH, edgeward_policy::Seconds::as_duration);
-                let passed = member.standing.passed.unwrap_or_default();
-                now.since(passed) > fresh
+                let fresh = match attached.contains(&member.row.name) {
+                    true => fresh.max(self.slowest_round()),
+                    false => fresh,
+                };
+                is_too_old(member.standing.passed, fresh, now)
             })
             .cloned()
             .collect();
         for member in silent {
-            let row = AttestationRow {
-                state: AttestationState::Stale,
-                code: Some("silent".to_owned()),
-                changed: now,
-                ..member.standing.clone()
-            };
-            self.update_member(&member.row.name, |known| known.standing = row.clone());
-            let event = Event::new(now, Actor::Cloud, EventKind::AttestationStale)
-                .subject(member.id.clone())
-                .denied("silent");
-            if let Err(error) = self.writer.now(&row, &self.audit, event).await {
-                tracing::error!(node = %member.id, %error, "silence cannot be recorded");
-            }
+            self.aged(&member, now).await;
         }
+    }
+
+    /// The longest time between two passes of a node that answers.
+    fn slowest_round(&self) -> Duration {
+        let attest = self.config.attest;
+        attest.interval + attest.jitter + 2 * attest.deadline + SWEEP_EVERY
+    }
+
+    async fn aged(&self, member: &Member, now: Timestamp) {
+        let row = AttestationRow {
+            state: AttestationState::Stale,
+            code: Some("silent".to_owned()),
+            changed: now,
+            ..member.standing.clone()
+        };
+        let mut fell = false;
+        self.update_member(&member.row.name, |known| {
+            // It may have passed meanwhile.
+            if known.standing == member.standing {
+                known.standing = row.clone();
+                fell = true;
+            }
+        });
+        if !fell {
+            return;
+        }
+        let event = Event::new(now, Actor::Cloud, EventKind::AttestationStale)
+            .subject(member.id.clone())
+            .denied("silent");
+        if let Err(error) = self.writer.now(&row, &self.audit, event).await {
+            tracing::error!(node = %member.id, %error, "silence cannot be recorded");
+        }
+    }
+}
+
+/// What passed once ages: `trusted`, and `none` of nodes without a profile or a TPM.
+fn may_age(member: &Member) -> bool {
+    let ages = matches!(
+        member.standing.state,
+        AttestationState::Trusted | AttestationState::None
+    );
+    ages && member.is_active() && member.standing.passed.is_some()
+}
+
+/// A pass in the future is one from before the cloud's clock was set back: nobody knows how old it is.
+fn is_too_old(passed: Option<Timestamp>, fresh: Duration, now: Timestamp) -> bool {
+    let passed = passed.unwrap_or_default();
+    now.since(passed) > fresh || passed.since(now) > MAX_IN_FUTURE
+}
+
+fn codes(findings: &[KeptFinding]) -> Vec<(&str, Option<u8>, &str)> {
+    findings
+        .iter()
+        .map(|finding| (finding.code.as_str(), finding.pcr, finding.found.as_str()))
+        .collect()
+}
+
+/// Names what did not match in an event.
+pub(crate) fn with_findings(mut event: Event, findings: &[KeptFinding]) -> Event {
+    for (key, monitored) in [("findings", false), ("would_fail", true)] {
+        let codes: BTreeSet<&str> = findings
+            .iter()
+            .filter(|finding| finding.monitored == monitored)
+            .map(|finding| finding.code.as_str())
+            .take(MAX_CODES_IN_EVENT)
+            .collect();
+        if !codes.is_empty() {
+            event = event.detail(key, codes.into_iter().collect::<Vec<_>>().join(","));
+        }
+    }
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    #[test]
+    fn a_pass_ages_by_the_clock_and_one_from_the_future_is_too_old() {
+        let fresh = Duration::from_secs(600);
+        let too_old = |passed| is_too_old(passed, fresh, NOW);
+        assert!(too_old(None));
+        assert!(too_old(Some(NOW.minus(Duration::from_secs(601)))));
+        assert!(too_old(Some(
+            NOW.plus(MAX_IN_FUTURE + Duration::from_secs(1))
+        )));
+        assert!(!too_old(Some(NOW.minus(fresh))));
+        assert!(!too_old(Some(NOW)));
+        assert!(!too_old(Some(NOW.plus(MAX_IN_FUTURE))));
     }
 }

@@ -1,273 +1,243 @@
-//! An answer to a challenge: judged, then a result, and a new certificate where one was asked for.
+//! What a judged answer makes of its node: a pass, a fall, a part to be followed.
 
 use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
-use edgeward_evidence::result::ResultContext;
-use edgeward_evidence::{AttestationResult, Exporter, Nonce};
-use edgeward_identity::{AttestationState, SpkiHash};
+use edgeward_identity::{SpkiHash, Timestamp};
 use edgeward_wire::v1::{self, cloud_message::Body};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot::error::RecvError;
 
 use super::SessionEnded;
+use super::challenge::{Judgement, SignedResult, Unsigned};
+use super::kept;
 use super::live::Live;
-use crate::attest::{Answer, Expected, Judged, Refusal, judge, measured};
-use crate::hub::{HubFault, Member};
-use crate::issue::{NodeGrant, NodeNotIssued, lifetime};
-use crate::store::nodes::SvidRow;
+use crate::attest::{Judged, Measured, Refusal, Verdict, Weight, explain};
+use crate::hub::{Fall, HubFault, Member, with_findings};
+use crate::store::evidence::{KeptFinding, Which};
 use crate::store::results::AttestationRow;
 
 /// What a pass gives.
-struct Granted {
-    result: AttestationResult,
+pub(super) struct Granted {
+    pub(super) signed: SignedResult,
     /// Leaf first; empty where no renewal was asked for.
-    chain: Vec<Vec<u8>>,
-    key: SpkiHash,
+    pub(super) chain: Vec<Vec<u8>>,
 }
 
 impl Live {
-    pub(super) async fn evidence(
+    /// An answer was judged.
+    pub(super) async fn concluded(
         &mut self,
-        message: v1::AttestEvidence,
+        judgement: Result<Judgement, RecvError>,
     ) -> Result<(), SessionEnded> {
-        let now = self.hub.clock.boottime();
-        let random = self.jitter();
-        let Some(renew) = self.schedule.answered(&message.nonce, now, random) else {
-            // Late, repeated, or made up: nothing was asked with it, so it says nothing about the node.
-            return self.unasked();
+        let (Some(judging), Ok(judgement)) = (self.challenges.judging.take(), judgement) else {
+            return Err(SessionEnded::Shutdown);
         };
-        let nonce = self
-            .asked
-            .iter()
-            .find(|nonce| nonce.as_bytes().as_slice() == message.nonce)
-            .copied();
-        self.asked.clear();
-        let (Some(nonce), Some(member)) = (nonce, self.hub.member(&self.name)) else {
-            return self.unasked();
+        let Some(member) = self.hub.member(&self.name) else {
+            return Err(SessionEnded::Unknown);
         };
         if !member.is_active() {
             return Err(SessionEnded::Status(member.row.status));
         }
-        match self.weigh(message, &nonce, &member, renew).await {
-            Ok(()) => Ok(()),
-            Err(Weighed::Refused(refusal)) => self.failed(&member, &refusal).await,
-            Err(Weighed::Ended(ended)) => Err(ended),
-        }
-    }
-
-    async fn weigh(
-        &mut self,
-        message: v1::AttestEvidence,
-        nonce: &Nonce,
-        member: &Member,
-        renew: bool,
-    ) -> Result<(), Weighed> {
-        let policy = self.hub.policy();
-        let measured = measured(policy.as_deref(), &member.row.labels).map_err(Refusal::from)?;
-        let answer = Answer::from_wire(message)?;
-        let id = self.id();
-        let judged = judge(
-            &answer,
-            &Expected {
-                trust_domain: &self.hub.config.trust_domain,
-                node: &id,
-                row: &member.row,
-                svid_public: &self.opened.svid.public,
-                nonce,
-                exporter: &Exporter::from_bytes(self.opened.caller.exporter),
-                boot_key: &self.opened.boot_key,
-                measured: &measured,
-                last: member.standing.counters,
-                renew,
-            },
-        )?;
-        let granted = match renew {
-            true => self.renew(&judged).await?,
-            false => self.result(&judged)?,
+        let (judged, refusal) = match judgement.verdict {
+            Verdict::Partial(partial) => return self.follow(*partial).await,
+            Verdict::Passed(judged) => (Some(judged), None),
+            Verdict::Mismatched(judged, refusal) => (Some(judged), Some(refusal)),
+            Verdict::Refused(refusal) => (None, Some(refusal)),
         };
-        self.pass(member, &judged, granted, renew)
-            .await
-            .map_err(Weighed::Ended)
-    }
-
-    fn result(&self, judged: &Judged) -> Result<Granted, Weighed> {
-        let id = self.id();
-        let context = ResultContext {
-            spiffe_id: &id,
-            issued: self.hub.clock.now(),
-            deny_number: self.hub.deny_number(),
-        };
-        let result = AttestationResult::new(&judged.evidence, &judged.appraisal, &context)
-            .map_err(Refusal::from)?;
-        Ok(Granted {
-            key: *result.svid_spki(),
-            result,
-            chain: Vec::new(),
-        })
-    }
-
-    /// A new certificate: recorded with its event before the node gets it.
-    async fn renew(&mut self, judged: &Judged) -> Result<Granted, Weighed> {
-        let hub = self.hub.clone();
-        let lifetime = lifetime(
-            hub.lifetimes(self.opened.peer.id()).await,
-            hub.config.svid_max_lifetime,
-        );
-        // A quarantine that comes now waits, and then sees this certificate's key.
-        let _changes = hub.changes.lock().await;
-        if !hub
-            .member(&self.name)
-            .is_some_and(|member| member.is_active())
-        {
-            return Err(Weighed::Ended(SessionEnded::Cancelled));
-        }
-        let now = hub.clock.now();
-        let grant = NodeGrant::renewal(self.id(), lifetime);
-        let made = hub
-            .keys
-            .issuer()
-            .issue_node(
-                &judged.evidence,
-                &judged.appraisal,
-                &grant,
-                hub.deny_number(),
-                now,
-            )
-            .map_err(|error| match error {
-                NodeNotIssued::Result(refused) => Weighed::Refused(refused.into()),
-                other => {
-                    tracing::error!(node = %self.id(), error = %other, "no certificate made");
-                    Weighed::Refused(Refusal::Stored)
+        let admitted = self.rest();
+        let measured = &judging.measured;
+        let (judged, refusal) = match (judged, refusal) {
+            (Some(judged), None) => {
+                let granted = match judgement.signed {
+                    Some(Ok(signed)) => Ok(Granted {
+                        signed,
+                        chain: Vec::new(),
+                    }),
+                    Some(Err(Unsigned::Refused(refusal))) => Err(Weighed::Refused(refusal)),
+                    Some(Err(Unsigned::Fault(fault))) => return Err(fault.into()),
+                    None => self.renew(&judged).await,
+                };
+                match granted {
+                    Ok(granted) => {
+                        return self
+                            .pass(&member, *judged, granted, judging.renew, admitted)
+                            .await;
+                    }
+                    Err(Weighed::Refused(refusal)) => (None, refusal),
+                    Err(Weighed::Ended(ended)) => return Err(ended),
                 }
-            })?;
-        let leaf = &made.issued.leaf;
-        let key = leaf.key.spki_hash();
-        let row = SvidRow {
-            serial: leaf.serial.clone(),
-            node: self.name.clone(),
-            key_hash: key,
-            public: judged.svid_public.clone(),
-            issued: now,
-            not_after: leaf.not_after,
-            acknowledged: false,
+            }
+            (judged, Some(refusal)) => (judged, refusal),
+            (None, None) => (None, Refusal::Stored),
         };
-        let event = Event::new(now, self.id(), EventKind::SvidRenewed)
-            .subject(self.id())
-            .allowed()
-            .detail("serial", &leaf.serial)
-            .detail("key", key);
-        let mut tx = hub.store.begin("svid.renew").await?;
-        if tx.is_denied(&key).await? {
-            return Err(Weighed::Ended(SessionEnded::Cancelled));
-        }
-        tx.insert_svid(&row).await?;
-        hub.audit
-            .record_in(&mut tx, event)
-            .await
-            .map_err(HubFault::from)?;
-        tx.commit().await?;
-        hub.update_member(&self.name, |member| {
-            member.keys.retain(|(known, _)| *known != key);
-            member.keys.insert(0, (key, row.not_after));
-        });
-        // Only the first answer of a session renews: the agent comes back with the new certificate.
-        self.opened.svid.issued = row.issued;
-        self.opened.svid.not_after = row.not_after;
-        Ok(Granted {
-            chain: made
-                .issued
-                .chain
-                .iter()
-                .map(|certificate| certificate.to_vec())
-                .collect(),
-            key,
-            result: made.result,
-        })
+        let judged = judged.map(|judged| (*judged, measured.as_ref(), admitted));
+        self.failed(&member, &refusal, judged).await
     }
 
     async fn pass(
         &mut self,
         member: &Member,
-        judged: &Judged,
+        judged: Judged,
         granted: Granted,
         renewed: bool,
+        admitted: Option<OwnedSemaphorePermit>,
     ) -> Result<(), SessionEnded> {
         let hub = self.hub.clone();
         let now = hub.clock.now();
-        let until = self.opened.svid.not_after.since(now);
-        let signed = hub.sign_result(&granted.result, until, now)?;
-        let state = granted.result.state();
+        let state = granted.signed.result.state();
+        let before = &member.standing;
+        let mut findings = kept::findings(&judged.appraisal, &before.findings, now);
+        findings.extend(kept::clock_ahead(&judged, &before.findings, now));
+        let changed = before.state != state || before.code.is_some();
         let row = AttestationRow {
             node: self.name.clone(),
             state,
             code: None,
-            changed: now,
+            changed: if changed { now } else { before.changed },
             passed: Some(now),
-            result: Some(signed.clone()),
+            result: Some(granted.signed.bytes.clone()),
             boot_key: Some(self.opened.boot_key),
             counters: judged.counters,
-            findings: Vec::new(),
+            findings: findings.clone(),
         };
         self.passed().await?;
+        let first = !std::mem::replace(&mut self.challenges.passed, true);
+        let news = first
+            || changed
+            || renewed
+            || judged.rebooted
+            || !same_codes(&before.findings, &findings)
+            || hub.known(&self.name).is_none_or(|known| {
+                judged
+                    .known
+                    .as_deref()
+                    .is_none_or(|now| !now.is_under_the_profiles_of(&known))
+            });
         // The key that peers address is that of the leaf the node presents: the new one, once it is back with it.
-        hub.passed(row, self.opened.peer.spki_hash());
-        let mut event = Event::new(now, Actor::Cloud, EventKind::AttestationPassed)
-            .subject(self.id())
-            .allowed()
-            .detail("state", state)
-            .detail("tier", member.row.tier);
-        if judged.rebooted {
-            event = event.detail("rebooted", true);
+        hub.passed(row, self.opened.peer.spki_hash(), news);
+        if news {
+            let event = Event::new(now, Actor::Cloud, EventKind::AttestationPassed)
+                .subject(self.id())
+                .allowed()
+                .detail("state", state)
+                .detail("tier", member.row.tier);
+            let event = noted(event, judged.rebooted, renewed);
+            hub.audit.later(with_findings(event, &findings));
         }
-        if renewed {
-            event = event.detail("renewed", true);
-        }
-        for code in granted.result.would_fail().iter().take(4) {
-            event = event.detail("would_fail", code);
-        }
-        hub.audit.later(event);
         metrics::counter!("edgeward_attestations_total", "outcome" => "passed").increment(1);
-        tracing::debug!(node = %self.id(), %state, key = %granted.key, "evidence passed");
+        if findings.iter().any(|finding| finding.monitored) {
+            metrics::counter!("edgeward_attestations_would_fail_total").increment(1);
+        }
+        tracing::debug!(node = %self.id(), %state, "evidence passed");
+        let firmware = judged.evidence.tpm().map(|facts| facts.firmware());
+        hub.remember(&self.name, judged.known.clone(), firmware);
+        self.keep(judged, None, &findings, now, admitted);
         self.send(Body::Outcome(v1::AttestOutcome {
-            result: signed,
+            result: granted.signed.bytes,
             svid_chain: granted.chain,
             refused: None,
-            findings: Vec::new(),
+            findings: kept::to_wire(&findings),
         }))
     }
 
-    async fn failed(&mut self, member: &Member, refusal: &Refusal) -> Result<(), SessionEnded> {
-        let code = refusal.code();
+    /// An answer that is no good. What takes away comes first; why, for people, after.
+    pub(super) async fn failed(
+        &mut self,
+        member: &Member,
+        refusal: &Refusal,
+        judged: Option<(Judged, &Measured, Option<OwnedSemaphorePermit>)>,
+    ) -> Result<(), SessionEnded> {
+        let (code, now) = (refusal.code(), self.hub.clock.now());
         metrics::counter!("edgeward_attestations_total", "outcome" => "failed").increment(1);
-        tracing::warn!(node = %self.id(), code, reason = %refusal, "evidence failed");
+        let before = &member.standing.findings;
+        let mut findings = match &judged {
+            Some((judged, ..)) => kept::findings(&judged.appraisal, before, now),
+            None => kept::finding_of(refusal, before, now),
+        };
         // A session that is not in force says nothing about the node: the one that is does.
-        if self.is_in_force() {
-            self.hub
-                .fell(member, AttestationState::Failed, code, refusal.to_string())
-                .await;
-        } else {
-            let event = Event::new(self.hub.clock.now(), self.id(), EventKind::SessionRefused)
+        if !self.is_in_force() {
+            let event = Event::new(now, self.id(), EventKind::SessionRefused)
                 .subject(self.id())
                 .denied(code)
                 .detail("reason", refusal);
-            self.hub.audit.later(event);
+            self.hub.audit.later(with_findings(event, &findings));
+            self.refuse(code, &findings)?;
+            return Err(SessionEnded::NotPassed);
         }
-        self.refuse(code)?;
-        match self.is_in_force() {
-            true => Ok(()),
-            false => Err(SessionEnded::NotPassed),
+        let fall = Fall {
+            state: refusal.state(),
+            code: code.to_owned(),
+            reason: refusal.to_string(),
+            findings: findings.clone(),
+        };
+        self.hub.fell(member, fall).await;
+        tracing::warn!(node = %self.id(), code, reason = %refusal, "evidence failed");
+        if let Some((judged, measured, admitted)) = judged {
+            self.hub.remember(&self.name, judged.known.clone(), None);
+            if !same_codes(before, &findings)
+                && let Some(better) = self.explain(&judged, measured, &findings, now).await
+            {
+                findings = better;
+                self.hub.explained(&self.name, &findings);
+            }
+            self.keep(judged, Some(code), &findings, now, admitted);
+        }
+        self.refuse(code, &findings)
+    }
+
+    /// Names the events behind what did not match: with the log that came, and the one that passed last.
+    async fn explain(
+        &self,
+        judged: &Judged,
+        measured: &Measured,
+        findings: &[KeptFinding],
+        now: Timestamp,
+    ) -> Option<Vec<KeptFinding>> {
+        judged.known.as_ref()?.boot_log()?;
+        let log_of = async |which| {
+            let row = self.hub.store.evidence(&self.name, which).await;
+            row.ok().flatten().and_then(|row| row.boot_log)
+        };
+        let passed = log_of(Which::Passed).await;
+        let came = match &judged.boot_log {
+            Some(log) => Some(log.clone()),
+            None => log_of(Which::Latest).await,
+        };
+        let (judged, measured) = (judged.clone(), measured.clone());
+        let explained = self.hub.verifiers.submit(Weight::Logs, move || {
+            explain(&judged, &measured, came.as_deref(), passed.as_deref())
+        });
+        let appraisal = explained.await.ok()?.ok()?;
+        Some(kept::findings(&appraisal, findings, now))
+    }
+
+    fn keep(
+        &self,
+        judged: Judged,
+        code: Option<&str>,
+        findings: &[KeptFinding],
+        now: Timestamp,
+        admitted: Option<OwnedSemaphorePermit>,
+    ) {
+        if let Some((content, kept)) =
+            kept::evidence(&self.name, judged, code, findings, now, admitted)
+            && self.hub.is_news(&self.name, content)
+        {
+            self.hub.keep(kept);
         }
     }
 
-    fn unasked(&mut self) -> Result<(), SessionEnded> {
+    pub(super) fn unasked(&mut self) -> Result<(), SessionEnded> {
         metrics::counter!("edgeward_attestations_total", "outcome" => "unasked").increment(1);
         let event = Event::new(self.hub.clock.now(), self.id(), EventKind::SvidDenied)
             .subject(self.id())
             .denied("challenge_unknown");
         self.hub.audit.later(event);
-        self.refuse("challenge_unknown")?;
+        self.refuse("challenge_unknown", &[])?;
         self.misdeed()
     }
 
-    fn refuse(&self, code: &str) -> Result<(), SessionEnded> {
+    fn refuse(&self, code: &str, findings: &[KeptFinding]) -> Result<(), SessionEnded> {
         self.send(Body::Outcome(v1::AttestOutcome {
             result: Vec::new(),
             svid_chain: Vec::new(),
@@ -275,7 +245,7 @@ impl Live {
                 code: code.to_owned(),
                 retry_seconds: 0,
             }),
-            findings: Vec::new(),
+            findings: kept::to_wire(findings),
         }))
     }
 
@@ -293,7 +263,7 @@ impl Live {
 }
 
 /// Why an answer gave nothing.
-enum Weighed {
+pub(super) enum Weighed {
     Refused(Refusal),
     Ended(SessionEnded),
 }
@@ -314,4 +284,24 @@ impl From<HubFault> for Weighed {
     fn from(fault: HubFault) -> Self {
         Self::Ended(fault.into())
     }
+}
+
+fn noted(mut event: Event, rebooted: bool, renewed: bool) -> Event {
+    if rebooted {
+        event = event.detail("rebooted", true);
+    }
+    if renewed {
+        event = event.detail("renewed", true);
+    }
+    event
+}
+
+fn same_codes(one: &[KeptFinding], other: &[KeptFinding]) -> bool {
+    let keys = |findings: &[KeptFinding]| {
+        findings
+            .iter()
+            .map(|finding| (finding.code.clone(), finding.pcr, finding.monitored))
+            .collect::<Vec<_>>()
+    };
+    keys(one) == keys(other)
 }

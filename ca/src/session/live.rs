@@ -18,15 +18,17 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
+use super::challenge::{Challenges, concluded};
 use super::{Opened, SessionEnded, endpoints_of, opening};
-use crate::attest::judge::selection_to_wire;
-use crate::attest::{Draw, Schedule, Step, measured};
-use crate::hub::{Attachment, Hub, HubFault, Outgoing, SignedSlice};
+use crate::attest::{Draw, Schedule, Step};
+use crate::hub::{Attachment, Fall, Hub, HubFault, Outgoing, SignedSlice};
 use crate::keys::Label;
 use crate::serve::Caller;
 
 /// How often new endpoints of a node are told to its peers.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(2);
+/// How long a node waits that would have to send its logs while too many others do.
+const ADMITTED_AFTER: Duration = Duration::from_millis(250);
 /// Most refused batches and unasked answers of one session.
 const MAX_MISDEEDS: u32 = 64;
 
@@ -47,8 +49,7 @@ pub(super) struct Live {
     moved: bool,
     announced: BootTime,
     misdeeds: u32,
-    /// Nonces of this session that may be answered, for the transcript.
-    pub(super) asked: Vec<Nonce>,
+    pub(super) challenges: Challenges,
 }
 
 impl Live {
@@ -75,12 +76,14 @@ impl Live {
             moved: false,
             announced: BootTime::default(),
             misdeeds: 0,
-            asked: Vec::new(),
+            challenges: Challenges::default(),
         };
         let slice = live.slice().await?;
         let audit_next = hub.store.next_record(&live.id(), boot).await?;
         let heartbeat = live.heartbeat()?;
-        let welcome = || opening::welcome(hub, &member, audit_next, heartbeat, slice.as_ref());
+        let join = live.opened.join;
+        let welcome =
+            || opening::welcome(hub, &member, join, audit_next, heartbeat, slice.as_ref());
         let contested = hub.is_attached(&live.name);
         match contested {
             true => live.send(Body::Welcome(welcome()))?,
@@ -137,6 +140,7 @@ impl Live {
                     Ok(())
                 }
                 () = tokio::time::sleep(wait) => Ok(()),
+                judgement = concluded(&mut self.challenges.judging) => self.concluded(judgement).await,
                 _ = heartbeat.tick() => {
                     self.announce_move();
                     self.heartbeat().and_then(|beat| self.send(Body::Heartbeat(beat)))
@@ -156,6 +160,9 @@ impl Live {
     async fn poll(&mut self) -> Result<Duration, SessionEnded> {
         loop {
             let now = self.hub.clock.boottime();
+            if self.schedule.is_due(now) && !self.may_ask() {
+                self.schedule.postpone(now.plus(ADMITTED_AFTER));
+            }
             let draw = draw()?;
             match self.schedule.poll(now, self.renewal_is_due(), draw) {
                 Step::Wait(until) => return Ok(until.since(now)),
@@ -163,32 +170,6 @@ impl Live {
                 Step::Stale => self.went_silent().await?,
             }
         }
-    }
-
-    fn challenge(&mut self, nonce: Nonce, renew: bool) -> Result<(), SessionEnded> {
-        let policy = self.hub.policy();
-        let labels = self.member_labels();
-        let selection = match measured(policy.as_deref(), &labels) {
-            Ok(measured) => measured.selection,
-            Err(fault) => {
-                // Judged with the answer: the node then fails with this reason.
-                tracing::error!(node = %self.id(), %fault, "profiles of this node contradict each other");
-                measured(None, &labels)
-                    .expect("nothing to measure cannot contradict itself")
-                    .selection
-            }
-        };
-        if self.asked.len() > 1 {
-            self.asked.clear();
-        }
-        self.asked.push(nonce);
-        self.send(Body::Challenge(v1::AttestChallenge {
-            nonce: nonce.as_bytes().to_vec(),
-            pcr_selection: Some(selection_to_wire(&selection)),
-            renew,
-            logs: None,
-            pcrs_known: Vec::new(),
-        }))
     }
 
     /// Peers learn of new endpoints at once, but not more often than every [`ANNOUNCE_EVERY`].
@@ -211,7 +192,7 @@ impl Live {
     }
 
     async fn went_silent(&mut self) -> Result<(), SessionEnded> {
-        self.asked.clear();
+        self.challenges.give_up();
         if self.number.is_none() {
             return Err(SessionEnded::NotPassed);
         }
@@ -219,15 +200,13 @@ impl Live {
             && member.standing.state != AttestationState::Stale
         {
             tracing::warn!(node = %self.id(), "no evidence in time");
-            let reason = "no answer to a challenge and its repetition".to_owned();
-            self.hub
-                .fell(
-                    &member,
-                    AttestationState::Stale,
-                    "challenge_unanswered",
-                    reason,
-                )
-                .await;
+            let fall = Fall {
+                state: AttestationState::Stale,
+                code: "challenge_unanswered".to_owned(),
+                reason: "no answer to a challenge and its repetition".to_owned(),
+                findings: member.standing.findings.clone(),
+            };
+            self.hub.fell(&member, fall).await;
         }
         Ok(())
     }
@@ -243,10 +222,20 @@ impl Live {
                     member.endpoints = endpoints;
                 });
                 self.announce_move();
+                let issuer = self.opened.peer.issuers().first();
+                self.hub
+                    .saw_trust(&self.name, status.bundle_sequence, issuer)
+                    .await?;
                 Ok(())
             }
             Some(node_message::Body::SvidStored(stored)) => self.stored(&stored.spki_hash).await,
-            Some(node_message::Body::Hello(_) | node_message::Body::JoinStored(_)) | None => {
+            Some(node_message::Body::JoinStored(stored)) => {
+                let key = self.opened.peer.spki_hash();
+                self.hub
+                    .join_stored(&self.name, &key, self.opened.join, stored.join)?;
+                Ok(())
+            }
+            Some(node_message::Body::Hello(_)) | None => {
                 Err(SessionEnded::Hello("message out of order"))
             }
         }
@@ -381,13 +370,6 @@ impl Live {
         self.opened.peer.id().clone()
     }
 
-    pub(super) fn member_labels(&self) -> edgeward_policy::Labels {
-        self.hub
-            .member(&self.name)
-            .map(|member| member.row.labels)
-            .unwrap_or_default()
-    }
-
     pub(super) fn is_in_force(&self) -> bool {
         self.number.is_some()
     }
@@ -400,7 +382,14 @@ impl Live {
     fn renewal_is_due(&self) -> bool {
         let svid = &self.opened.svid;
         let half = svid.issued.plus(svid.not_after.since(svid.issued) / 2);
-        self.hub.clock.now() >= half
+        // What a tainted authority signed is replaced at once.
+        let tainted = self
+            .opened
+            .peer
+            .issuers()
+            .first()
+            .is_some_and(|issuer| self.hub.keys.is_tainted(issuer));
+        tainted || self.hub.clock.now() >= half
     }
 
     fn heartbeat(&self) -> Result<Vec<u8>, SessionEnded> {
@@ -420,7 +409,7 @@ impl Live {
     }
 }
 
-fn draw() -> Result<Draw, SessionEnded> {
+pub(super) fn draw() -> Result<Draw, SessionEnded> {
     let random = SystemRandom::new();
     let mut bytes = [0; 8];
     let failed = || {

@@ -11,6 +11,10 @@ use edgeward_wire::v1::{self, cloud_message::Body, node_message};
 
 use crate::testing::{Agent, Cloud, Machine, copy_of, domain, eventually, node, now};
 
+mod join;
+mod logs;
+mod stale;
+
 /// Challenges every second, answers within one: silence shows after two.
 const QUICK: &str = "[attest]\ninterval = \"1s\"\njitter = \"0s\"\ndeadline = \"1s\"\n";
 

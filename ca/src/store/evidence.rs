@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-use super::nodes::bytes_column;
+use super::nodes::{MAX_NODES, bytes_column};
 use super::{
     Store, StoreError, Tx, json_column, number_to_column, parse_column, time_from_column,
     to_column, to_json_column,
@@ -104,6 +104,21 @@ impl Store {
         .fetch_optional(&mut *self.read().await?)
         .await?;
         row.map(|row| evidence_of(node, which, &row)).transpose()
+    }
+
+    /// The TPM's firmware version in the newest evidence of every node that passed.
+    pub async fn passed_firmwares(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        sqlx::query("SELECT node, firmware FROM evidence WHERE which = $1 LIMIT $2")
+            .bind(Which::Passed.as_str())
+            .bind(MAX_NODES)
+            .fetch_all(&mut *self.read().await?)
+            .await?
+            .iter()
+            .map(|row| {
+                let firmware: String = row.try_get("firmware")?;
+                Ok((row.try_get("node")?, firmware_from_column(&firmware)?))
+            })
+            .collect()
     }
 }
 
@@ -242,7 +257,7 @@ fn evidence_of(node: &str, which: Which, row: &AnyRow) -> Result<EvidenceRow, St
         code: row.try_get("code")?,
         bank: bank_from_column(row.try_get("bank")?)?,
         pcrs: json_column("pcr values", row.try_get("pcrs")?)?,
-        firmware: u64::from_str_radix(&firmware, 16).map_err(|_| unreadable("firmware"))?,
+        firmware: firmware_from_column(&firmware)?,
         tier: parse_column("tier", row.try_get("tier")?)?,
         secure_boot: row
             .try_get::<Option<i64>, _>("secure_boot")?
@@ -264,6 +279,10 @@ fn ima_of(bytes: Option<i64>, list: Option<String>) -> Result<Option<Vec<u8>>, S
     list.get(..digits)
         .map(|text| bytes_column("ima list", text))
         .transpose()
+}
+
+fn firmware_from_column(text: &str) -> Result<u64, StoreError> {
+    u64::from_str_radix(text, 16).map_err(|_| unreadable("firmware"))
 }
 
 fn unreadable(what: &'static str) -> StoreError {
@@ -378,6 +397,8 @@ mod tests {
             put(&store, &latest, Some(two), None).await;
             assert_eq!(store.evidence("a", Which::Passed).await.unwrap(), Some(passed));
             assert_eq!(store.evidence("a", Which::Latest).await.unwrap(), Some(latest));
+            let firmwares = store.passed_firmwares().await.unwrap();
+            assert_eq!(firmwares, [("a".to_owned(), u64::MAX)]);
         }
 
         async fn a_log_is_kept_as_long_as_evidence_names_it_and_not_twice(store) {

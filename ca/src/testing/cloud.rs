@@ -139,6 +139,11 @@ impl Cloud {
 
     /// Puts a policy in force with one profile for gateways, and everybody among them reaching everybody's `ssh`.
     pub(crate) fn policy(&self, number: u64, profile: &str) {
+        self.policy_with(number, profile, &[]);
+    }
+
+    /// The same with files beside it.
+    pub(crate) fn policy_with(&self, number: u64, profile: &str, beside: &[SourceFile]) {
         let subjects = match profile.contains("software") {
             true => "tier = [\"software\"]\nstate = [\"none\"]\n",
             false => "",
@@ -149,10 +154,16 @@ impl Cloud {
              [service.shell]\non = \"gateways\"\n[service.shell.interface.ssh]\nnet = \"mesh\"\nl4 = \"tcp/22\"\n\
              [[rule]]\nid = \"all\"\neffect = \"allow\"\nfrom = [\"group:gateways\"]\nto = [\"shell/ssh\"]\ndo = [\"connect\"]\n{subjects}"
         );
-        let files = [SourceFile::new("test.toml".to_owned(), text)];
+        let mut files = vec![SourceFile::new("test.toml".to_owned(), text)];
+        files.extend_from_slice(beside);
         let policy = CompiledPolicy::compile(&files, number)
             .unwrap_or_else(|report| panic!("{:?}", report.diagnostics));
         self.hub.set_policy(Arc::new(policy));
+    }
+
+    /// Asks a node for evidence at once.
+    pub(crate) fn hasten(&self, name: &str) {
+        self.hub.hasten_those(|known| known == name);
     }
 
     /// Type and record of every event so far, oldest first.
@@ -186,6 +197,8 @@ impl Cloud {
             "SELECT serial || ' ' || acknowledged AS row FROM svids ORDER BY serial",
             "SELECT node || ' ' || state || ' ' || changed AS row FROM attestations ORDER BY node",
             "SELECT key_hash || ' ' || reason AS row FROM denied ORDER BY key_hash",
+            "SELECT serial || ' ' || approved AS row FROM recoveries ORDER BY serial",
+            "SELECT node || ' ' || approved AS row FROM recovery_waits ORDER BY node",
             "SELECT name || ' ' || value AS row FROM facts ORDER BY name",
         ] {
             let rows = sqlx::query(sql)

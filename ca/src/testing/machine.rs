@@ -1,21 +1,34 @@
 //! What a node's machine says and proves.
 
+use std::time::Duration;
+
+use edgeward_evidence::ima::{MAX_IMA_PART_BYTES, window};
 use edgeward_evidence::make_credential::{ActivationSecret, Credential};
 use edgeward_evidence::testing::SoftwareTpm;
-use edgeward_evidence::tpm::{PcrBank, PcrSelection};
+use edgeward_evidence::testing::boot_log::BootLogBuilder;
+use edgeward_evidence::testing::ima::ImaList;
+use edgeward_evidence::tpm::{HashAlg, PcrBank, PcrSelection};
 use edgeward_evidence::transcript::Moment;
-use edgeward_evidence::{Exporter, Nonce, Transcript};
+use edgeward_evidence::{Digest, Exporter, Nonce, Transcript};
 use edgeward_identity::{Secret, Signer, SoftwareKey, Svid};
 use edgeward_wire::v1;
 use rustls::pki_types::CertificateDer;
 
-use super::{SECRET, copy_of, domain, node};
+use super::{SECRET, copy_of, domain, node, now};
 
 /// A machine with a TPM in software.
 pub(crate) struct Machine {
     pub(crate) tpm: SoftwareTpm,
     pub(crate) boot_key: SoftwareKey,
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// What its firmware wrote down; none where it wrote nothing.
+    pub(crate) boot_log: Option<Vec<u8>>,
+    pub(crate) ima: Option<ImaList>,
+    /// Most bytes of its IMA list that it sends at once.
+    pub(crate) ima_limit: usize,
+    pub(crate) app_control: &'static str,
+    /// How far its own clock is ahead of the cloud's, and how far behind.
+    pub(crate) clock_off: (Duration, Duration),
 }
 
 impl Machine {
@@ -24,6 +37,55 @@ impl Machine {
             tpm: SoftwareTpm::new(),
             boot_key: SoftwareKey::generate().unwrap(),
             chain: Vec::new(),
+            boot_log: None,
+            ima: None,
+            ima_limit: MAX_IMA_PART_BYTES,
+            app_control: "",
+            clock_off: (Duration::ZERO, Duration::ZERO),
+        }
+    }
+
+    /// Boots: the log and the values of the PCRs that it gives, with Secure Boot on or off.
+    pub(crate) fn boot(&mut self, log: &BootLogBuilder) {
+        self.boot_log = Some(log.build());
+        for (pcr, value) in self
+            .tpm
+            .pcrs
+            .iter_mut()
+            .zip(log.pcrs(HashAlg::Sha256))
+            .take(16)
+        {
+            pcr.copy_from_slice(&value);
+        }
+        self.measure(ImaList::new());
+    }
+
+    /// The kernel's list of what ran, and PCR 10 with it.
+    pub(crate) fn measure(&mut self, list: ImaList) {
+        self.tpm.pcrs[10] = list.pcr;
+        self.ima = Some(list);
+    }
+
+    fn logs(&self, wanted: &v1::LogsWanted) -> v1::Logs {
+        let known = |log: &[u8]| wanted.boot_known == Digest::of(log).as_bytes();
+        let boot = self.boot_log.clone().filter(|log| !known(log));
+        let ima = self.ima.as_ref().filter(|_| wanted.ima).map(|list| {
+            let part = window(&list.bytes, wanted.ima_known, self.ima_limit).unwrap();
+            v1::ImaPart {
+                path: "/ima".to_owned(),
+                first: wanted.ima_known,
+                entries: part.entries.to_vec(),
+                more: part.more,
+                missing: String::new(),
+            }
+        });
+        v1::Logs {
+            boot: boot.filter(|_| wanted.boot).map(|log| v1::BootLog {
+                path: "/log".to_owned(),
+                log,
+                missing: String::new(),
+            }),
+            ima,
         }
     }
 
@@ -58,6 +120,35 @@ impl Machine {
         self.prove_with(challenge, exporter, token, secret)
     }
 
+    /// As a node that comes back without a certificate.
+    pub(crate) fn begin_recovery(&self, name: &str) -> v1::EnrolBegin {
+        v1::EnrolBegin {
+            token_id: String::new(),
+            token_secret: Vec::new(),
+            recover: node(name).to_string(),
+            ..self.begin("", "")
+        }
+    }
+
+    pub(crate) fn prove_recovery(
+        &mut self,
+        challenge: &v1::EnrolChallenge,
+        exporter: &[u8; 32],
+        name: &str,
+    ) -> v1::EnrolProof {
+        let secret: ActivationSecret = Secret::new(self.activate(challenge).unwrap_or([0; 32]));
+        let moment = Moment::RecoverTpm {
+            node: &node(name),
+            nonce: &nonce_of(&challenge.nonce),
+            exporter: &Exporter::from_bytes(*exporter),
+            ek_digest: &self.tpm.ek_public().digest(),
+            ak_name: &self.tpm.ak_public().name(),
+            svid_public: &self.tpm.svid_public().to_bytes(),
+            secret: &secret,
+        };
+        self.sign_proof(challenge, moment)
+    }
+
     pub(crate) fn activate(&self, challenge: &v1::EnrolChallenge) -> Option<[u8; 32]> {
         let credential = Credential {
             id_object: challenge.credential_blob.clone(),
@@ -76,18 +167,23 @@ impl Machine {
         secret: [u8; 32],
     ) -> v1::EnrolProof {
         let secret: ActivationSecret = Secret::new(secret);
+        let moment = Moment::EnrolTpm {
+            token_id: token,
+            nonce: &nonce_of(&challenge.nonce),
+            exporter: &Exporter::from_bytes(*exporter),
+            ek_digest: &self.tpm.ek_public().digest(),
+            ak_name: &self.tpm.ak_public().name(),
+            svid_public: &self.tpm.svid_public().to_bytes(),
+            secret: &secret,
+        };
+        self.sign_proof(challenge, moment)
+    }
+
+    fn sign_proof(&mut self, challenge: &v1::EnrolChallenge, moment: Moment<'_>) -> v1::EnrolProof {
         let data = Transcript {
             trust_domain: &domain(),
             boot_key: self.boot_key.public_key(),
-            moment: Moment::EnrolTpm {
-                token_id: token,
-                nonce: &nonce_of(&challenge.nonce),
-                exporter: &Exporter::from_bytes(*exporter),
-                ek_digest: &self.tpm.ek_public().digest(),
-                ak_name: &self.tpm.ak_public().name(),
-                svid_public: &self.tpm.svid_public().to_bytes(),
-                secret: &secret,
-            },
+            moment,
         }
         .qualifying_data();
         let selection = selection_of(challenge.pcr_selection.as_ref().unwrap());
@@ -136,7 +232,15 @@ impl Machine {
         }
         .qualifying_data();
         let selection = selection_of(challenge.pcr_selection.as_ref().unwrap());
-        let quote = self.quote(data.as_bytes(), &selection);
+        let mut quote = self.quote(data.as_bytes(), &selection);
+        let values: Vec<u8> = quote
+            .pcrs
+            .iter()
+            .flat_map(|pcr| pcr.digest.clone())
+            .collect();
+        if challenge.pcrs_known == Digest::of(&values).as_bytes() {
+            quote.pcrs.clear();
+        }
         let (certify, svid_public) = match challenge.renew {
             true => (
                 self.tpm.certify(data.as_bytes()),
@@ -155,9 +259,12 @@ impl Machine {
                 certify_signature: certify.signature,
                 svid_public,
             })),
-            logs: None,
-            app_control: String::new(),
-            time: 0,
+            logs: challenge.logs.as_ref().map(|wanted| self.logs(wanted)),
+            app_control: self.app_control.to_owned(),
+            time: now()
+                .plus(self.clock_off.0)
+                .minus(self.clock_off.1)
+                .millis(),
         }
     }
 
