@@ -24,6 +24,9 @@ use edgeward_tunnel::filter::packet;
 use edgeward_tunnel::wireguard::Message;
 use edgeward_wire::token::BootstrapToken;
 
+#[path = "attestation.rs"]
+mod attestation;
+
 /// One parser. `run` must neither panic nor allocate by a size field it has not checked.
 pub struct Target {
     pub name: &'static str,
@@ -34,6 +37,11 @@ pub struct Target {
 
 /// All of them, alphabetically.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "attestation_result",
+        run: attestation::result,
+        seeds: attestation::results,
+    },
     Target {
         name: "audit_batch",
         run: |bytes| drop(Batch::parse(bytes)),
@@ -150,6 +158,16 @@ pub const TARGETS: &[Target] = &[
         seeds: certificates,
     },
     Target {
+        name: "ima_ascii",
+        run: attestation::ima_ascii,
+        seeds: attestation::ima_ascii_lists,
+    },
+    Target {
+        name: "ima_binary",
+        run: attestation::ima_binary,
+        seeds: attestation::ima_lists,
+    },
+    Target {
         name: "ip_packet",
         run: |bytes| {
             let _ = packet::parse(bytes);
@@ -242,6 +260,8 @@ pub const VECTORS: &[(&str, &str)] = &[
     ("boot_log_judge", "uefi-eventlogs/go-tpm-tools"),
     ("boot_log_judge", "uefi-eventlogs/keylime"),
     ("boot_log_judge", "uefi-eventlogs/tpm2-tools"),
+    ("ima_ascii", "ima-logs/keylime"),
+    ("ima_ascii", "ima-logs/rust-keylime"),
 ];
 
 /// A log that replays to what was quoted, whatever it says: all that is read from one is read.
