@@ -177,6 +177,18 @@ const EXACT: &[(&str, &str)] = &[
         "Find out why: `edgeward audit query --node`; then `edgeward node release`.",
     ),
     (
+        "node_status",
+        "An operator's word keeps it out: approve or release it, `edgeward node list` says which.",
+    ),
+    (
+        "node_unknown",
+        "The node was removed: enrol the machine anew with a token.",
+    ),
+    (
+        "svid_unknown",
+        "Its certificate is not one that the cloud knows: enrol the machine anew with a token.",
+    ),
+    (
         "tier_lower",
         "A name's tier never falls: remove the node first, if the machine may have less.",
     ),

@@ -1,6 +1,8 @@
 //! Every parser of outside bytes, by name. Replayed and mutated on stable by `tests/fuzz/replay.rs`; driven by libFuzzer
 //! where a nightly toolchain exists (`tests/fuzz/libfuzzer`).
 
+use std::collections::BTreeSet;
+
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::checkpoint::Checkpoint;
 use edgeward_audit::merkle::Frontier;
@@ -17,8 +19,9 @@ use edgeward_evidence::testing::boot_log::{self as boot_log_made, variable_data}
 use edgeward_evidence::tpm::{Attest, HashAlg, Name, PcrBank, Public, Signature};
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{Secret, SignedObject, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain};
-use edgeward_policy::Slice;
+use edgeward_policy::edit::{Addition, accepts, add_pcr_values};
 use edgeward_policy::source::SourceFile;
+use edgeward_policy::{Slice, StatedProfiles};
 use edgeward_tunnel::bind::codec;
 use edgeward_tunnel::filter::packet;
 use edgeward_tunnel::wireguard::Message;
@@ -176,6 +179,24 @@ pub const TARGETS: &[Target] = &[
         seeds: packets,
     },
     Target {
+        name: "policy_edit",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                let addition = Addition {
+                    profile: "simulated".to_owned(),
+                    pcr: 4,
+                    values: BTreeSet::from([format!("sha256:{}", "ab".repeat(32))]),
+                };
+                if let Ok(edited) = add_pcr_values("fuzz.toml", text, &[addition]) {
+                    // What was a file stays one, and the addition is there.
+                    assert!(accepts(&edited.text, "simulated", 4));
+                    assert!(edited.text.contains(&"ab".repeat(32)));
+                }
+            }
+        },
+        seeds: policies,
+    },
+    Target {
         name: "policy_file",
         run: |bytes| {
             if let Ok(text) = std::str::from_utf8(bytes) {
@@ -186,6 +207,27 @@ pub const TARGETS: &[Target] = &[
             }
         },
         seeds: policies,
+    },
+    Target {
+        name: "policy_list",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                drop(edgeward_policy::check(&[SourceFile::new(
+                    "fuzz.allow",
+                    text,
+                )]));
+            }
+        },
+        seeds: || vec![format!("# a\nsha256:{} /bin/sh\n", "0a".repeat(32)).into_bytes()],
+    },
+    Target {
+        name: "policy_profile_label",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                let _ = StatedProfiles::parse(text);
+            }
+        },
+        seeds: || vec![b"a@0123456789abcdef+b@0123456789abcdef".to_vec()],
     },
     Target {
         name: "policy_slice",

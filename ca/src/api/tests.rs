@@ -31,6 +31,7 @@ use crate::serve::Caller;
 use crate::store::operators::Operator;
 use crate::store::testing::TestStore;
 
+mod evidence;
 mod flows;
 mod matrix;
 mod peers;
