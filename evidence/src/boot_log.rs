@@ -26,7 +26,7 @@ pub mod variable;
 use crate::tpm::HashAlg;
 
 pub use describe::EventView;
-pub use difference::{Change, ChangeKind, difference};
+pub use difference::{Change, ChangeKind, difference, difference_of};
 pub use event::{Event, EventType};
 pub use judge::{JudgedBoot, judge};
 pub use loader::{Covered, LoadedFile};

@@ -1,7 +1,7 @@
 //! Naming the events behind a value: for people. Nothing is decided here.
 
 use super::Logs;
-use crate::boot_log::{ChangeKind, EventView, difference};
+use crate::boot_log::{ChangeKind, EventView, difference_of};
 
 /// Most events named in one finding.
 const MAX_NAMED: usize = 3;
@@ -12,9 +12,8 @@ pub(super) fn of_pcr(logs: &Logs<'_>, pcr: u8) -> String {
         return String::new();
     };
     if let Some(before) = logs.boot_log_passed {
-        let changed: Vec<String> = difference(before, log)
+        let changed: Vec<String> = difference_of(before, log, pcr)
             .iter()
-            .filter(|change| change.pcr == pcr)
             .filter_map(
                 |change| match (change.kind, &change.before, &change.after) {
                     (ChangeKind::Removed, Some(view), _) => Some(format!("gone: {}", name(view))),

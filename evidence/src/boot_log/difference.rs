@@ -37,13 +37,16 @@ pub enum ChangeKind {
 /// Both logs are compared in one bank: SHA-256 where both have it; without a common one nothing is the same. Events count
 /// as the same if type and digest are; what else a log says about them is not evidence.
 pub fn difference(before: &BootLog, after: &BootLog) -> Vec<Change> {
-    let bank = common_bank(before, after);
     (0..PCR_COUNT)
-        .flat_map(|pcr| {
-            let (old, new) = (items(before, pcr, bank), items(after, pcr, bank));
-            changes(pcr, align(&old, &new), bank)
-        })
+        .flat_map(|pcr| difference_of(before, after, pcr))
         .collect()
+}
+
+/// The changes of one PCR.
+pub fn difference_of(before: &BootLog, after: &BootLog, pcr: u8) -> Vec<Change> {
+    let bank = common_bank(before, after);
+    let (old, new) = (items(before, pcr, bank), items(after, pcr, bank));
+    changes(pcr, align(&old, &new), bank)
 }
 
 fn common_bank(before: &BootLog, after: &BootLog) -> Option<HashAlg> {

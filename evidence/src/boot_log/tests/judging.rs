@@ -235,3 +235,35 @@ fn sha1_alone_is_never_judged_from_outside() {
     );
     assert!(PcrBank::from_id(HashAlg::Sha1.id()).is_err());
 }
+
+#[test]
+fn every_refusal_of_a_log_has_a_code_of_its_own() {
+    let (event, pcr) = (1, 7);
+    let text = String::new;
+    let all = [
+        BootLogRefused::Empty,
+        BootLogRefused::TooLarge(1),
+        BootLogRefused::TooManyEvents,
+        BootLogRefused::Truncated { event },
+        BootLogRefused::Header,
+        BootLogRefused::EventSize { event, size: 1 },
+        BootLogRefused::DigestCount { event, count: 0 },
+        BootLogRefused::Algorithm { event, id: 4 },
+        BootLogRefused::PcrIndex { event, pcr: 99 },
+        BootLogRefused::StartupLocality { event },
+        BootLogRefused::BankAbsent(BANK),
+        BootLogRefused::NothingQuoted,
+        BootLogRefused::LocalityMismatch { told: 0, right: 3 },
+        BootLogRefused::ReplayMismatch {
+            pcr,
+            replayed: text(),
+            quoted: text(),
+        },
+        BootLogRefused::SecondSeparator { event, pcr },
+        BootLogRefused::Separator { event, pcr },
+        BootLogRefused::AfterExit { event, pcr },
+    ];
+    let codes: std::collections::BTreeSet<_> = all.iter().map(BootLogRefused::code).collect();
+    assert_eq!(codes.len(), all.len());
+    assert!(codes.iter().all(|code| code.starts_with("boot_log_")));
+}
