@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::bin_dir;
+use crate::clock::MachineClock;
 use crate::cloud::clean_environment;
 use crate::eventually::eventually;
 use crate::netns::Host;
@@ -23,6 +24,7 @@ pub struct Node {
     host: Host,
     folder: PathBuf,
     pub tpm: Swtpm,
+    clock: Option<MachineClock>,
     process: Option<Process>,
 }
 
@@ -33,7 +35,8 @@ impl Node {
             std::fs::create_dir_all(folder.join(part))?;
         }
         let text = format!(
-            "state_dir = \"{folder}/state\"\nrun_dir = \"{folder}/run\"\ninterface = \"{interface}\"\n\n[tpm]\ntcti = \"{tcti}\"\n",
+            "state_dir = \"{folder}/state\"\nrun_dir = \"{folder}/run\"\ninterface = \"{interface}\"\n\n[tpm]\ntcti = \"{tcti}\"\n\n\
+             [logs]\nboot = \"{folder}/boot_log\"\nima = \"{folder}/ima_list\"\n",
             folder = folder.display(),
             interface = interface_of(host),
             tcti = Swtpm::tcti(),
@@ -44,6 +47,7 @@ impl Node {
             host: host.clone(),
             folder: folder.to_owned(),
             tpm,
+            clock: None,
             process: None,
         })
     }
@@ -54,6 +58,11 @@ impl Node {
 
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// What survives a restart of the agent.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
     }
 
     pub fn folder(&self) -> &Path {
@@ -133,13 +142,27 @@ impl Node {
 
     /// A power cut and a start: agent and TPM both lose what they held in memory, and so does the run folder.
     pub fn reboot(&mut self) -> anyhow::Result<()> {
+        self.power_off()?;
+        self.tpm.power_on()
+    }
+
+    /// A power cut.
+    pub fn power_off(&mut self) -> anyhow::Result<()> {
         if self.process.is_some() {
             self.kill()?;
         }
         std::fs::remove_dir_all(self.folder.join("run"))?;
         std::fs::create_dir_all(self.folder.join("run"))?;
-        self.tpm.power_cut()?;
-        self.tpm.power_on()
+        self.tpm.power_cut()
+    }
+
+    /// From now on agents that start see clocks that the test sets.
+    pub fn clock(&mut self) -> anyhow::Result<&mut MachineClock> {
+        let made = match self.clock.take() {
+            Some(clock) => clock,
+            None => MachineClock::new(&self.folder)?,
+        };
+        Ok(self.clock.insert(made))
     }
 
     /// What `wg show` says of the tunnel, with these further words.
@@ -163,7 +186,16 @@ impl Node {
     /// The agent's command line on its host.
     pub fn command(&self, verb: &str) -> Command {
         let program = bin_dir().unwrap_or_default().join("edgeward-agent");
-        let mut command = self.host.command(program);
+        let mut command = match &self.clock {
+            None => self.host.command(program),
+            Some(clock) => {
+                let before = clock.before();
+                let mut words = before.iter();
+                let mut command = self.host.command(words.next().map_or("", String::as_str));
+                command.args(words).arg(program);
+                command
+            }
+        };
         clean_environment(&mut command);
         command.env("TSS2_LOG", "all+NONE");
         command

@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::bin_dir;
+use crate::clock::MachineClock;
 use crate::eventually::eventually;
 use crate::netns::Host;
 use crate::process::{Process, output, run};
@@ -33,6 +34,8 @@ pub struct CloudOptions {
 pub struct Cloud {
     host: Host,
     folder: PathBuf,
+    clock: Option<MachineClock>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -68,6 +71,8 @@ impl Cloud {
         Ok(Self {
             host: host.clone(),
             folder: folder.to_owned(),
+            clock: None,
+            environment: Vec::new(),
             process: None,
         })
     }
@@ -79,13 +84,27 @@ impl Cloud {
         Ok(())
     }
 
+    /// Adds to the configuration. Takes effect at the next start.
+    pub fn configure(&self, text: &str) -> anyhow::Result<()> {
+        let path = self.folder.join("edgeward.toml");
+        let before = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, format!("{before}\n{text}\n"))?;
+        Ok(())
+    }
+
+    /// A variable that the process starts with.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the process and waits until it is ready.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        let mut command = self.host.command(bin_dir()?.join("edgeward"));
+        let mut command = self.program()?;
         command
             .args(["serve", "--config"])
             .arg(self.folder.join("edgeward.toml"));
         clean_environment(&mut command);
+        command.envs(self.environment.iter().cloned());
         let mut process = Process::start("edgeward", command, &self.folder.join("log"))?;
         let ready = format!("http://127.0.0.1:{METRICS_PORT}/readyz");
         eventually("the cloud is ready", Duration::from_secs(30), || {
@@ -178,8 +197,31 @@ impl Cloud {
             .with_context(|| format!("no token in: {text}"))
     }
 
+    /// From now on a cloud that starts, and its operator's commands, see a clock that the test sets.
+    pub fn clock(&mut self) -> anyhow::Result<&mut MachineClock> {
+        let made = match self.clock.take() {
+            Some(clock) => clock,
+            None => MachineClock::new(&self.folder)?,
+        };
+        Ok(self.clock.insert(made))
+    }
+
+    fn program(&self) -> anyhow::Result<Command> {
+        let program = bin_dir()?.join("edgeward");
+        Ok(match &self.clock {
+            None => self.host.command(program),
+            Some(clock) => {
+                let before = clock.before();
+                let mut words = before.iter();
+                let mut command = self.host.command(words.next().map_or("", String::as_str));
+                command.args(words).arg(program);
+                command
+            }
+        })
+    }
+
     fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
-        let mut command = self.host.command(bin_dir()?.join("edgeward"));
+        let mut command = self.program()?;
         clean_environment(&mut command);
         command.arg("--context").arg(self.folder.join("data/admin"));
         command.args(arguments);

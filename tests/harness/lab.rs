@@ -66,11 +66,16 @@ impl Lab {
 
     /// A machine that has enrolled, with the labels of the quickstart's policy, and whose agent runs.
     pub fn member(&mut self, name: &str, role: &str) -> anyhow::Result<Node> {
-        let mut node = self.node(name)?;
+        let node = self.node(name)?;
+        self.enrolled(node, role)
+    }
+
+    /// As [`Lab::member`], for a machine that is there.
+    pub fn enrolled(&self, mut node: Node, role: &str) -> anyhow::Result<Node> {
         let label = format!("role={role}");
         let token = self.cloud.token(&[
             "--name",
-            name,
+            node.name(),
             "--label",
             "site=quickstart",
             "--label",
@@ -80,6 +85,25 @@ impl Lab {
         node.start()?;
         node.await_ready()?;
         Ok(node)
+    }
+
+    /// Another machine with a copy of a node's TPM and of its disk, the TPM on.
+    pub fn copy_of(&mut self, node: &Node, name: &str) -> anyhow::Result<Node> {
+        let host = self.host(name)?;
+        let folder = self.folder.path().join(name);
+        let tpm = node.tpm.copy_to(&host, &folder.join("tpm"))?;
+        let mut copy = Node::new(name, &host, &folder, tpm)?;
+        copy_folder(&node.state(), &copy.state())?;
+        copy.tpm.power_on()?;
+        Ok(copy)
+    }
+
+    /// Takes a node's TPM out and puts a new one of the same maker in, switched on.
+    pub fn replace_tpm(&self, node: &mut Node) -> anyhow::Result<()> {
+        node.tpm.power_cut()?;
+        let folder = self.folder.path().join(format!("{}-other-tpm", node.name()));
+        node.tpm = self.maker.make(node.host(), &folder)?;
+        node.tpm.power_on()
     }
 
     /// A host that is no node.
@@ -104,6 +128,20 @@ impl Lab {
 /// The policy that the quickstart applies.
 pub const QUICKSTART_POLICY: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/policies/quickstart");
+
+/// Copies the files of a folder, which has no folders in it but the journal's.
+pub fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_folder(&entry.path(), &target)?,
+            false => std::fs::copy(entry.path(), target).map(|_| ())?,
+        }
+    }
+    Ok(())
+}
 
 fn open_to_everybody(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;

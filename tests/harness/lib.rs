@@ -9,9 +9,11 @@
 )]
 
 pub mod agent;
+pub mod clock;
 pub mod cloud;
 pub mod eventually;
 pub mod lab;
+pub mod measured;
 pub mod netns;
 pub mod postgres;
 pub mod process;

@@ -10,6 +10,8 @@ use crate::process::{Process, run};
 
 /// Port of a TPM inside its host's namespace; its control port is the next one.
 const PORT: u16 = 2321;
+/// Most extends of one call: a command line has its limit.
+const MAX_EXTENDS: usize = 256;
 
 /// The CA that signs the EK certificates of a lab's TPMs.
 #[derive(Debug)]
@@ -86,9 +88,19 @@ impl TpmMaker {
 impl Swtpm {
     /// Powers the chip on: a reboot of the machine, as far as the TPM can tell.
     pub fn power_on(&mut self) -> anyhow::Result<()> {
+        self.power_on_at(0)
+    }
+
+    /// As [`Swtpm::power_on`], with firmware that starts the TPM at a locality, which PCR 0 then shows.
+    pub fn power_on_at(&mut self, locality: u8) -> anyhow::Result<()> {
         let log = self.state.join("swtpm.log");
         let mut command = self.host.command("swtpm");
-        command.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
+        let flags = if locality == 0 {
+            "not-need-init,startup-clear"
+        } else {
+            "not-need-init"
+        };
+        command.args(["socket", "--tpm2", "--flags", flags]);
         command
             .arg("--tpmstate")
             .arg(format!("dir={}", self.state.display()));
@@ -100,7 +112,36 @@ impl Swtpm {
             let sockets = run(self.host.command("ss").args(["-ltnH", &listening]))?;
             anyhow::ensure!(!sockets.trim().is_empty(), "nobody listens yet");
             Ok(())
-        })
+        })?;
+        if locality != 0 {
+            self.start_at(locality)?;
+        }
+        Ok(())
+    }
+
+    /// `TPM2_Startup(CLEAR)` at a locality, as bytes: libtss2 sets its own.
+    fn start_at(&self, locality: u8) -> anyhow::Result<()> {
+        let control = format!("127.0.0.1:{}", PORT + 1);
+        let script = format!(
+            "set -e; swtpm_ioctl --tcp {control} -l {locality}; exec 3<>/dev/tcp/127.0.0.1/{PORT}; \
+             printf '\\x80\\x01\\0\\0\\0\\x0c\\0\\0\\x01\\x44\\0\\0' >&3; \
+             head -c 10 <&3 | od -An -tx1; exec 3>&-; swtpm_ioctl --tcp {control} -l 0"
+        );
+        let answer = run(self.host.command("bash").args(["-c", &script]))?;
+        anyhow::ensure!(
+            answer.split_whitespace().skip(6).eq(["00"; 4]),
+            "the tpm did not start at locality {locality}: {answer}"
+        );
+        Ok(())
+    }
+
+    /// A shutdown that the TPM is told of: its clock goes on afterwards where it was.
+    pub fn shut_down(&mut self) -> anyhow::Result<()> {
+        run(self
+            .host
+            .command("tpm2_shutdown")
+            .args(["--tcti", &Self::tcti(), "-c"]))?;
+        self.power_cut()
     }
 
     /// A power cut: no orderly shutdown.
@@ -111,6 +152,31 @@ impl Swtpm {
         Ok(())
     }
 
+    /// `TPM2_Clear` by the lockout hierarchy, as firmware menus and `tpm2_clear` do it.
+    pub fn clear(&self) -> anyhow::Result<()> {
+        run(self
+            .host
+            .command("tpm2_clear")
+            .args(["--tcti", &Self::tcti(), "-c", "l"]))?;
+        Ok(())
+    }
+
+    /// The same chip once more, in another machine: what a copied virtual TPM is.
+    pub fn copy_to(&self, host: &Host, state: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(state)?;
+        for entry in std::fs::read_dir(&self.state)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("tpm2-") {
+                std::fs::copy(entry.path(), state.join(entry.file_name()))?;
+            }
+        }
+        Ok(Self {
+            state: state.to_owned(),
+            host: host.clone(),
+            process: None,
+        })
+    }
+
     /// What the agent is configured with.
     pub fn tcti() -> String {
         format!("swtpm:host=127.0.0.1,port={PORT}")
@@ -118,11 +184,18 @@ impl Swtpm {
 
     /// Extends a PCR with a digest, as measured boot would.
     pub fn extend(&self, index: u8, digest: &str) -> anyhow::Result<()> {
-        run(self.host.command("tpm2_pcrextend").args([
-            "--tcti",
-            &Self::tcti(),
-            &format!("{index}:sha256={digest}"),
-        ]))?;
+        self.extend_all(&[format!("{index}:sha256={digest}")])
+    }
+
+    /// Extends one after the other; each is `index:bank=digest`.
+    pub fn extend_all(&self, extends: &[String]) -> anyhow::Result<()> {
+        for batch in extends.chunks(MAX_EXTENDS) {
+            run(self
+                .host
+                .command("tpm2_pcrextend")
+                .args(["--tcti", &Self::tcti()])
+                .args(batch))?;
+        }
         Ok(())
     }
 }

@@ -9,9 +9,11 @@
 mod commands;
 mod durability;
 mod enrolment;
+mod measured_boot;
 mod restart;
 mod results;
 mod story;
 mod strangers;
 mod traffic;
+mod turned_clock;
 mod wireguard_interop;
