@@ -137,14 +137,10 @@ fn authorities_are_turned_over_tainted_and_retired_without_an_outage() -> anyhow
     let traffic = Traffic::begin(&a, &b)?;
     c.stop()?;
 
-    issuing(&lab.cloud, &traffic)?;
+    let old = issuing(&lab.cloud, &traffic)?;
     c.start()?;
     await_connected(&lab.cloud, "c")?;
-    await_state(
-        &lab.cloud,
-        &key_in(&lab.cloud, "issuing", "retired")?,
-        "retired",
-    )?;
+    await_state(&lab.cloud, &old, "retired")?;
     traffic.none_lost("the node that was away is back")?;
 
     root(&mut lab, &traffic, &mut c)?;
@@ -161,7 +157,7 @@ fn authorities_are_turned_over_tainted_and_retired_without_an_outage() -> anyhow
 }
 
 /// The issuing authority: `c` is away, and keeps the old one from being retired until it is back.
-fn issuing(cloud: &Cloud, traffic: &Traffic) -> anyhow::Result<()> {
+fn issuing(cloud: &Cloud, traffic: &Traffic) -> anyhow::Result<String> {
     let old = key_in(cloud, "issuing", "active")?;
     let refused = cloud.try_edgeward(&["ca", "retire", &old, "--force"])?;
     ensure!(
@@ -190,7 +186,7 @@ fn issuing(cloud: &Cloud, traffic: &Traffic) -> anyhow::Result<()> {
         key_in(cloud, "issuing", "tainted")? == old,
         "it is not tainted"
     );
-    Ok(())
+    Ok(old)
 }
 
 /// The root: `c` is away, and knows only the old one when it comes back; a token of before still enrols.

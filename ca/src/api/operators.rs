@@ -18,6 +18,10 @@ use crate::issue::{Issued, MAX_OPERATOR_LIFETIME};
 use crate::store::StoreError;
 use crate::store::operators::Operator;
 
+/// Why an operator's old key is denied.
+const SUPERSEDED: &str = "superseded";
+/// How long the answer to an operator who renews its own certificate has to go out.
+const ANSWER_FIRST: Duration = Duration::from_secs(2);
 /// Lifetime of an operator's certificate unless asked otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(90 * 86_400);
 
@@ -56,9 +60,19 @@ pub(super) async fn add(
     let replaced = write(&api, &caller, &request, &id, &key, &issued, now).await?;
     if let Some(old) = replaced {
         // The store refuses the old key already; nodes learn it from the deny-list.
-        api.control
-            .deny(&[(old.key_hash(), old.expires)], "superseded")
-            .await?;
+        let keys = vec![(old.key_hash(), old.expires)];
+        if caller.key().map(PublicKey::spki_hash) == Some(old.key_hash()) {
+            // Denying a key closes its connections: this answer, and the certificate in it, must be out before.
+            let api = api.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWER_FIRST).await;
+                if let Err(fault) = api.control.deny(&keys, SUPERSEDED).await {
+                    tracing::error!(%fault, "an operator's old key is not on the deny-list");
+                }
+            });
+        } else {
+            api.control.deny(&keys, SUPERSEDED).await?;
+        }
     }
     let bundle = serde_json::from_slice(&api.keys.bundle().to_spiffe_json())
         .map_err(|error| Problem::internal(&error))?;
@@ -140,6 +154,11 @@ async fn write(
         false => None,
     };
     let mut tx = api.store.begin("operator.add").await?;
+    if let Some(old) = &old {
+        // Whatever happens to this process next, the deny-list has it from its next number on.
+        tx.deny_keys("", SUPERSEDED, &[(old.key_hash(), old.expires)])
+            .await?;
+    }
     if request.renew {
         let same_role = old.as_ref().is_some_and(|old| old.role == request.role);
         if !same_role || !tx.renew_operator(&request.name, key, expires).await? {
