@@ -10,6 +10,9 @@ use super::variable::{EfiVariable, Guid};
 use super::{BootLog, device_path, text};
 use crate::tpm::HashAlg;
 
+/// Most certificates of a database shown by name.
+const MAX_NAMES: usize = 4;
+
 /// One event, fit for a screen: every text is bounded and printable ASCII.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,8 +125,9 @@ fn value(variable: &EfiVariable<'_>) -> String {
         (Guid::GLOBAL, name) if name.starts_with("Boot") => {
             load_option(bytes).unwrap_or_else(|| text::hexed(bytes))
         }
-        _ if bytes.len() > 16 => signatures(bytes).unwrap_or_else(|| text::guess(bytes)),
-        _ => text::guess(bytes),
+        _ => certificate(bytes)
+            .or_else(|| signatures(bytes))
+            .unwrap_or_else(|| text::guess(bytes)),
     }
 }
 
@@ -155,17 +159,41 @@ fn load_option(bytes: &[u8]) -> Option<String> {
     ))
 }
 
+/// What stands in a database: kinds, digest of it all, and by name the first certificates.
 fn signatures(bytes: &[u8]) -> Option<String> {
     let all = signature_list::parse(bytes).ok()?;
-    let certificates = all.iter().filter(|one| one.kind == SignatureKind::X509);
-    let hashes = all.iter().filter(|one| one.kind == SignatureKind::Sha256);
+    let of = |kind| all.iter().filter(move |one| one.kind == kind);
+    let names: Vec<String> = of(SignatureKind::X509)
+        .filter_map(|one| subject(one.data))
+        .take(MAX_NAMES)
+        .collect();
+    let named = match names.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", names.join("; ")),
+    };
     Some(format!(
-        "{} certificates, {} hashes of {} entries, sha256 {}",
-        certificates.count(),
-        hashes.count(),
-        all.len(),
+        "{} certificates{named}, {} hashes, {} others; sha256 {}",
+        of(SignatureKind::X509).count(),
+        of(SignatureKind::Sha256).count(),
+        all.iter()
+            .filter(|one| matches!(one.kind, SignatureKind::Other(_)))
+            .count(),
         crate::Digest::of(bytes)
     ))
+}
+
+/// An entry of a database: a certificate, after its owner's GUID or alone.
+fn certificate(bytes: &[u8]) -> Option<String> {
+    let after_owner = bytes.get(16..)?;
+    let name = subject(after_owner).or_else(|| subject(bytes))?;
+    Some(format!("certificate of {name}"))
+}
+
+/// The subject of a DER certificate, for people: whether it holds is not looked at.
+fn subject(der: &[u8]) -> Option<String> {
+    let (rest, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let name = text::printable(certificate.subject().to_string().chars());
+    (rest.is_empty() && !name.is_empty()).then_some(name)
 }
 
 /// `UEFI_PLATFORM_FIRMWARE_BLOB`: where it lies and how large it is.

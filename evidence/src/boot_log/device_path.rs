@@ -7,6 +7,8 @@ use super::variable::Guid;
 /// Most nodes shown of one path.
 const MAX_NODES: usize = 24;
 const END: u8 = 0x7f;
+/// `PNP0A03`.
+const PCI_ROOT: u32 = 0x0a03_41d0;
 
 /// The path in a `UEFI_IMAGE_LOAD_EVENT` (PFP, 10.2.3).
 pub(super) fn of_image(data: &[u8]) -> String {
@@ -59,8 +61,13 @@ fn known(kind: u8, subtype: u8, body: &[u8]) -> Option<String> {
             reader.take(4)?;
             format!("MemoryMapped({:#x})", reader.u64()?)
         }
-        (2, 1) => format!("Acpi({:#x},{})", reader.u32()?, reader.u32()?),
+        (2, 1) => match (reader.u32()?, reader.u32()?) {
+            (PCI_ROOT, number) => format!("PciRoot({number})"),
+            (id, number) => format!("Acpi({id:#x},{number})"),
+        },
         (3, 2) => format!("Scsi({},{})", reader.u16()?, reader.u16()?),
+        (3, 5) => format!("Usb({},{})", reader.u8()?, reader.u8()?),
+        (3, 11) => format!("Mac({})", hex::encode(reader.take(6)?)),
         (3, 18) => format!("Sata({})", reader.u16()?),
         (3, 23) => format!("NVMe({})", reader.u32()?),
         (4, 1) => {
@@ -71,6 +78,10 @@ fn known(kind: u8, subtype: u8, body: &[u8]) -> Option<String> {
         (4, 4) => text::wide(body),
         (4, 6) => format!("FvFile({})", Guid(reader.array()?)),
         (4, 7) => format!("Fv({})", Guid(reader.array()?)),
+        (4, 8) => {
+            reader.take(4)?;
+            format!("Offset({:#x},{:#x})", reader.u64()?, reader.u64()?)
+        }
         _ => return None,
     })
 }
@@ -101,12 +112,13 @@ mod tests {
             .flat_map(u16::to_le_bytes)
             .collect();
         let path = [
+            node_bytes(2, 1, &[0xd0, 0x41, 0x03, 0x0a, 0, 0, 0, 0]),
             node_bytes(1, 1, &[2, 0x1f]),
             node_bytes(4, 4, &file),
             node_bytes(0x7f, 0xff, &[]),
             node_bytes(1, 1, &[1, 1]),
         ]
         .concat();
-        assert_eq!(to_text(&path), "Pci(0x1f,0x2)/\\EFI\\a.efi");
+        assert_eq!(to_text(&path), "PciRoot(0)/Pci(0x1f,0x2)/\\EFI\\a.efi");
     }
 }

@@ -47,9 +47,10 @@ pub(crate) fn wide(bytes: &[u8]) -> String {
 
 /// Whatever it is: ASCII or UTF-16LE where nearly all of it is printable, else hex.
 pub(crate) fn guess(bytes: &[u8]) -> String {
-    let text = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    if !text.is_empty() && text.iter().all(|byte| (0x20..0x7f).contains(byte)) {
-        return ascii(bytes);
+    let text = bytes.strip_suffix(&[0]).unwrap_or(bytes).trim_ascii_end();
+    let is_text = |byte: &u8| (0x20..0x7f).contains(byte) || matches!(byte, b'\n' | b'\t');
+    if !text.is_empty() && text.iter().all(is_text) {
+        return ascii(text);
     }
     let wide_text = bytes.strip_suffix(&[0, 0]).unwrap_or(bytes);
     let is_wide = wide_text.len() >= 4
@@ -97,6 +98,7 @@ mod tests {
     #[test]
     fn text_is_told_from_bytes() {
         assert_eq!(guess(b"ACPI DATA"), "ACPI DATA");
+        assert_eq!(guess(b"sbat,1\nshim,2\n"), "sbat,1\\nshim,2");
         assert_eq!(guess(b"v\x001\x00.\x000\x00\x00\x00"), "v1.0");
         assert_eq!(guess(&[1, 2, 3]), "010203");
         assert_eq!(guess(&[]), "empty");

@@ -279,8 +279,23 @@ fn a_driver_from_an_option_rom_and_its_authorities_are_told() {
             .all(|authority| authority.variable == "db")
     );
     let log = BootLog::parse(&bytes(name).unwrap()).unwrap();
-    let drivers: Vec<String> = log
-        .describe()
+    let views = log.describe();
+    let authorities: Vec<&str> = views
+        .iter()
+        .filter(|view| view.kind == "EV_EFI_VARIABLE_AUTHORITY")
+        .map(|view| view.text.as_str())
+        .collect();
+    let names = [
+        "Microsoft Corporation UEFI CA 2011",
+        "Microsoft Windows Production PCA 2011",
+    ];
+    for (text, name) in authorities.iter().zip(names) {
+        assert!(
+            text.starts_with("db: certificate of ") && text.contains(name),
+            "{text}"
+        );
+    }
+    let drivers: Vec<String> = views
         .into_iter()
         .filter(|view| view.kind == "EV_EFI_BOOT_SERVICES_DRIVER")
         .map(|view| view.text)
