@@ -19,8 +19,8 @@ use edgeward_identity::{
     SystemClock, Tier, Timestamp,
 };
 use edgeward_policy::slice::{
-    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Row, SLICE_SCHEMA, Slice,
-    SliceInterface, SlicePeer, Sources, States, Term, Tiers,
+    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row, SLICE_SCHEMA,
+    Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
 };
 use edgeward_policy::{Action, Proto, Seconds};
 use edgeward_wire::control::{Cut, CutReason};
@@ -256,6 +256,7 @@ fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
             until: None,
             tiers: Tiers::Rooted,
             states: States::Proven,
+            profiles: Profiles::Every,
             fresh,
             offline,
         }],
