@@ -14,8 +14,8 @@ use crate::verify::{AttestationKey, VerifiedEvidence};
 
 /// `eat_profile` of every EAR of this draft.
 const EAR_PROFILE: &str = "tag:ietf.org,2026:rats/ear#04";
-const DEVELOPER: &str = "https://github.com/edgeward/edgeward";
-const BUILD: &str = concat!("edgeward ", env!("CARGO_PKG_VERSION"));
+const DEVELOPER: &str = "edgeward";
+const BUILD: &str = env!("CARGO_PKG_VERSION");
 /// Most codes of monitoring profiles read.
 const MAX_CODES: usize = 16;
 
