@@ -88,6 +88,9 @@ pub struct Status {
     pub rules: Vec<RuleStatus>,
     /// Packets dropped, by reason; datagrams refused, by reason. Only what happened.
     pub dropped: Vec<(String, u64)>,
+    /// Workloads that a process asked for since the agent started.
+    #[serde(default)]
+    pub workloads: Vec<WorkloadStatus>,
     pub now: Timestamp,
 }
 
@@ -98,6 +101,17 @@ pub struct RefusedStatus {
     pub refusal: Refusal,
     /// What to do about it.
     pub advice: String,
+}
+
+/// An identity of processes on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadStatus {
+    pub id: SpiffeId,
+    /// Of the X.509-SVID that is served; none where there is none to serve.
+    pub serial: Option<String>,
+    pub ends: Option<Timestamp>,
+    /// Code of the reason why the cloud issued nothing when it was last asked.
+    pub failed: Option<String>,
 }
 
 /// The policy in force.

@@ -9,7 +9,7 @@ use edgeward_tunnel::node::{Refusal, Role};
 
 use super::{
     Answer, BindStatus, FlowStatus, MAX_FLOWS_SHOWN, RefusedStatus, Request, RuleStatus,
-    SliceStatus, Sources, Status,
+    SliceStatus, Sources, Status, WorkloadStatus,
 };
 use super::{advice, explain};
 use crate::enforce::decide::Picture;
@@ -88,6 +88,7 @@ impl Inside {
             flows,
             rules: self.rules(),
             dropped: self.dropped(),
+            workloads: self.workloads(),
             now,
         }
     }
@@ -163,6 +164,18 @@ impl Inside {
             .collect();
         rules.sort_by(|one, other| one.rule.cmp(&other.rule));
         rules
+    }
+
+    fn workloads(&self) -> Vec<WorkloadStatus> {
+        let svids = self.view.workloads.get();
+        let reports = svids.map_or_else(Vec::new, |svids| svids.report());
+        let known = reports.into_iter().map(|report| WorkloadStatus {
+            id: report.id,
+            serial: report.serial,
+            ends: report.ends,
+            failed: report.failed,
+        });
+        known.collect()
     }
 
     fn dropped(&self) -> Vec<(String, u64)> {

@@ -174,6 +174,7 @@ fn status() -> Status {
         flows: Vec::new(),
         rules: Vec::new(),
         dropped: Vec::new(),
+        workloads: Vec::new(),
         now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
     }
 }
@@ -268,4 +269,34 @@ fn without_a_session_it_says_since_when_and_which_leases_still_run() {
     );
     status.session_secs = None;
     assert!(status.to_string().contains("down since the agent started"));
+}
+
+#[test]
+fn workloads_are_shown_with_their_serials_and_why_one_has_none() {
+    let mut status = status();
+    assert!(!status.to_string().contains("WORKLOAD"));
+    status.workloads = vec![
+        WorkloadStatus {
+            id: "spiffe://plant.example/workload/collector".parse().unwrap(),
+            serial: Some("0a1b".to_owned()),
+            ends: Some(status.now.plus(std::time::Duration::from_secs(90))),
+            failed: None,
+        },
+        WorkloadStatus {
+            id: "spiffe://plant.example/workload/alerts".parse().unwrap(),
+            serial: None,
+            ends: None,
+            failed: Some("node_not_trusted".to_owned()),
+        },
+    ];
+    let text = status.to_string();
+    for wanted in [
+        "workload/collector",
+        "0a1b",
+        "in 90s",
+        "workload/alerts",
+        "node_not_trusted",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
 }

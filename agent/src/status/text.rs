@@ -50,6 +50,7 @@ impl Display for Status {
         writeln!(f)?;
         self.binds(f)?;
         writeln!(f)?;
+        self.workloads(f)?;
         self.counts(f)
     }
 }
@@ -151,6 +152,29 @@ impl Status {
             "PEER", "BIND", "STATE", "LEASE", "RECEIVED", "SENT"
         )?;
         self.binds.iter().try_for_each(|bind| bind.fmt(f))
+    }
+
+    fn workloads(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.workloads.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "{:<52} {:>9} {:<33} NOT ISSUED",
+            "WORKLOAD", "ENDS", "SERIAL"
+        )?;
+        for workload in &self.workloads {
+            let ends = workload.ends.map(|ends| until(self.now, ends));
+            writeln!(
+                f,
+                "{:<52} {:>9} {:<33} {}",
+                workload.id.to_string(),
+                ends.as_deref().unwrap_or("-"),
+                workload.serial.as_deref().unwrap_or("-"),
+                workload.failed.as_deref().unwrap_or("-"),
+            )?;
+        }
+        writeln!(f)
     }
 
     fn counts(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -123,3 +123,16 @@ fn id(name: &str) -> SpiffeId {
         .parse()
         .unwrap()
 }
+
+#[test]
+fn the_sample_of_workloads_is_sound_and_opens_nothing() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/workloads");
+    let text = std::fs::read_to_string(path.join("workloads.toml")).unwrap();
+    let files = [SourceFile::new("workloads.toml", text)];
+    let policy = match CompiledPolicy::compile(&files, 1) {
+        Ok(policy) => policy,
+        Err(report) => panic!("{report}"),
+    };
+    assert_eq!(policy.report().openings, []);
+    assert_eq!(policy.report().summary.workloads, 3);
+}
