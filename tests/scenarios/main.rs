@@ -10,6 +10,7 @@ mod commands;
 mod durability;
 mod enrolment;
 mod measured_boot;
+mod profiles;
 mod restart;
 mod results;
 mod story;
