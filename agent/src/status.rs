@@ -76,6 +76,8 @@ pub struct Status {
     pub heartbeat_age_secs: Option<u64>,
     /// `granting`, or why nothing is granted.
     pub standing: String,
+    /// Why this node has no identity that the cloud takes, and what came of the last attempt to get it back.
+    pub recovery: Option<String>,
     pub slice: Option<SliceStatus>,
     pub deny_list: u64,
     pub cut: u64,

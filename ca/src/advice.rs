@@ -190,7 +190,7 @@ const EXACT: &[(&str, &str)] = &[
     ),
     (
         "tier_lower",
-        "A name's tier never falls: remove the node first, if the machine may have less.",
+        "A name's tier never falls by itself: `edgeward node replace-tpm NAME --tier TIER` allows it, if the machine may have less.",
     ),
     (
         "tier_software",
@@ -210,8 +210,12 @@ const EXACT: &[(&str, &str)] = &[
         "Let it back in by hand, once you know why it returns so often: `edgeward node approve`.",
     ),
     (
+        "join_overtaken",
+        "Nothing: a message of an earlier connection came late, and the agent comes back.",
+    ),
+    (
         "join_behind",
-        "Two machines use one identity: find the copy, then let the right one back in: `edgeward node approve`.",
+        "Two machines use one identity: find the copy and switch it off, then `edgeward node release`.",
     ),
     (
         "ek_not_listed",

@@ -11,12 +11,9 @@ use arc_swap::ArcSwap;
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
 use edgeward_evidence::make_credential::{ActivationSecret, draw_secret};
-use edgeward_evidence::verify::{
-    EnrolEvidence, EnrolExpected, SignedAttest, SoftwareEnrolExpected, VerifiedEvidence,
-    verify_enrolment, verify_software_enrolment,
-};
+use edgeward_evidence::verify::VerifiedEvidence;
 use edgeward_evidence::{EkRoots, Exporter, Nonce, make_credential};
-use edgeward_identity::{SpiffeId, SpkiHash};
+use edgeward_identity::{Kind, SpiffeId, SpkiHash};
 use edgeward_wire::limits::MAX_ENROL_MESSAGE_BYTES;
 use edgeward_wire::v1::enrolment_server::{Enrolment, EnrolmentServer};
 use edgeward_wire::v1::{self, enrol_request, enrol_response};
@@ -27,24 +24,32 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::guard::actor_of;
-use crate::attest::judge::{appraised, quote_from_wire, selection_to_wire};
-use crate::attest::{Measured, measured};
+use crate::attest::Measured;
+use crate::attest::answer::selection_to_wire;
+use crate::attest::judge::appraise_enrolment;
 use crate::crowd::{Crowd, Place, source_of};
 use crate::hub::Hub;
 use crate::serve::Caller;
 
 mod admit;
 mod claims;
+mod grant;
+mod proof;
+mod recover;
 mod refusal;
-pub mod roots;
 mod token;
+mod unknown;
 
-pub(crate) use admit::overlay_of;
+pub(crate) use grant::overlay_of;
+pub(crate) use unknown::allow_on_approval;
 pub use refusal::EnrolRefused;
 pub use token::RETRY_FOR;
 
-use admit::{Admitted, Proven, admit};
+use admit::{Proven, admit};
 use claims::{Candidate, Rooted};
+use grant::Admitted;
+use proof::{Claim, verify};
+use recover::{Returned, readmit};
 
 /// Most attempts at a time; the oldest makes room.
 pub const MAX_ATTEMPTS: usize = 1024;
@@ -71,7 +76,7 @@ struct Challenge {
     nonce: Nonce,
     secret: ActivationSecret,
     exporter: Exporter,
-    measured: Measured,
+    measured: Arc<Measured>,
 }
 
 impl EnrolService {
@@ -102,7 +107,7 @@ impl EnrolService {
         if let Err(refused) = outcome {
             self.note(&caller, &about, &refused);
             let refused = v1::Refused {
-                code: refused.code().to_owned(),
+                code: refused.told().to_owned(),
                 retry_seconds: refused.retry_seconds(),
             };
             answer(&answers, enrol_response::Step::Refused(refused)).await;
@@ -116,46 +121,20 @@ impl EnrolService {
         answers: &Answers,
         about: &mut About,
     ) -> Result<(), EnrolRefused> {
-        let hub = &self.hub;
         let enrol_request::Step::Begin(begin) = next(incoming).await? else {
             return Err(EnrolRefused::Order);
         };
-        about.token.clone_from(&begin.token_id);
-        about.name.clone_from(&begin.wanted_name);
-        let token =
-            hub.store.token(&begin.token_id).await?.ok_or_else(|| {
-                EnrolRefused::TokenUnknown(begin.token_id.chars().take(64).collect())
-            })?;
-        token::check_secret(&token, &begin.token_secret)?;
-        let candidate = Candidate::parse(begin, &self.roots.load(), hub.clock.now())?;
-        let root = candidate.root_id();
-        root.as_str().clone_into(&mut about.root);
-        self.precheck(&token, &candidate).await?;
-        let reservation = self
-            .reservations
-            .enter((token.id.clone(), root.as_str().to_owned()));
-        let policy = hub.policy();
-        let measured =
-            measured(policy.as_deref(), &token.labels).map_err(crate::attest::Refusal::from)?;
-        if matches!(candidate.rooted, Rooted::Software { .. }) && !measured.software {
-            return Err(EnrolRefused::SoftwareTier);
-        }
-        let challenge = Challenge::draw(caller, measured)?;
-        let message = challenge.message(&candidate)?;
-        answer(answers, enrol_response::Step::Challenge(message)).await;
-        let proof = proof(incoming, &reservation).await?;
-        // From here on the challenge is spent: this attempt has no second proof.
-        let evidence = verify(hub, &token.id, &candidate, &challenge, proof)?;
-        let appraisal = appraised(&evidence, &challenge.measured)?;
-        let proven = Proven {
-            token_id: &token.id,
-            root: &root,
-            wanted_name: &candidate.wanted_name,
-            evidence: &evidence,
-            appraisal: &appraisal,
-            actor: actor_of(caller),
+        let admitted = match begin.recover.is_empty() {
+            true => {
+                self.enrol_with_token(caller, begin, incoming, answers, about)
+                    .await?
+            }
+            false => {
+                self.recover(caller, begin, incoming, answers, about)
+                    .await?
+            }
         };
-        match admit(hub, proven).await? {
+        match admitted {
             Admitted::Pending(pending) => {
                 answer(answers, enrol_response::Step::Pending(pending)).await;
                 Ok(())
@@ -171,6 +150,124 @@ impl EnrolService {
                 self.acknowledged(incoming, &node, &key).await
             }
         }
+    }
+
+    async fn enrol_with_token(
+        &self,
+        caller: &Caller,
+        begin: v1::EnrolBegin,
+        incoming: &mut Incoming,
+        answers: &Answers,
+        about: &mut About,
+    ) -> Result<Admitted, EnrolRefused> {
+        let hub = &self.hub;
+        about.token.clone_from(&begin.token_id);
+        about.name.clone_from(&begin.wanted_name);
+        let token =
+            hub.store.token(&begin.token_id).await?.ok_or_else(|| {
+                EnrolRefused::TokenUnknown(begin.token_id.chars().take(64).collect())
+            })?;
+        token::check_secret(&token, &begin.token_secret)?;
+        let claimed = unknown::Claimed::of(&begin);
+        let candidate = match Candidate::parse(begin, &self.roots.load(), hub.clock.now()) {
+            Err(refused) if token.approval || hub.config.approval => {
+                return claimed.wait(hub, &token, refused, actor_of(caller)).await;
+            }
+            parsed => parsed?,
+        };
+        let root = candidate.root_id();
+        root.as_str().clone_into(&mut about.root);
+        self.precheck(&token, &candidate).await?;
+        let measured = self.measured(&token.labels)?;
+        if matches!(candidate.rooted, Rooted::Software { .. }) && !measured.software {
+            return Err(EnrolRefused::SoftwareTier);
+        }
+        let challenge = Challenge::draw(caller, measured)?;
+        let claim = Claim::Token(&token.id);
+        let evidence = self
+            .prove(claim, &candidate, &challenge, incoming, answers)
+            .await?;
+        let appraisal = appraise_enrolment(&evidence, &challenge.measured)?;
+        let proven = Proven {
+            token_id: &token.id,
+            root: &root,
+            wanted_name: &candidate.wanted_name,
+            evidence: &evidence,
+            appraisal: &appraisal,
+            actor: actor_of(caller),
+            ek_ended: candidate.ek_ended(),
+        };
+        admit(hub, proven).await
+    }
+
+    /// A node comes back. Nothing is said about names before the proof, and little after it.
+    async fn recover(
+        &self,
+        caller: &Caller,
+        begin: v1::EnrolBegin,
+        incoming: &mut Incoming,
+        answers: &Answers,
+        about: &mut About,
+    ) -> Result<Admitted, EnrolRefused> {
+        let hub = &self.hub;
+        about.name.clone_from(&begin.recover);
+        let node = begin
+            .recover
+            .parse::<SpiffeId>()
+            .ok()
+            .filter(|id| id.kind() == Kind::Node && *id.trust_domain() == hub.config.trust_domain)
+            .ok_or_else(|| {
+                EnrolRefused::RecoverUnknown(begin.recover.chars().take(128).collect())
+            })?;
+        let candidate = Candidate::parse(begin, &self.roots.load(), hub.clock.now())?;
+        let root = candidate.root_id();
+        root.as_str().clone_into(&mut about.root);
+        if matches!(candidate.rooted, Rooted::Software { .. }) {
+            return Err(EnrolRefused::RecoverSoftware);
+        }
+        let labels = hub
+            .member(node.name())
+            .filter(|member| member.row.root == root)
+            .map(|member| member.row.labels)
+            .unwrap_or_default();
+        let challenge = Challenge::draw(caller, self.measured(&labels)?)?;
+        let claim = Claim::Recover(&node);
+        let evidence = self
+            .prove(claim, &candidate, &challenge, incoming, answers)
+            .await?;
+        let appraisal = appraise_enrolment(&evidence, &challenge.measured)?;
+        let returned = Returned {
+            node: &node,
+            root: &root,
+            evidence: &evidence,
+            appraisal: &appraisal,
+            actor: actor_of(caller),
+            ek_ended: candidate.ek_ended(),
+        };
+        readmit(hub, returned).await
+    }
+
+    fn measured(&self, labels: &edgeward_policy::Labels) -> Result<Arc<Measured>, EnrolRefused> {
+        Ok(self.hub.measured(labels).map_err(crate::attest::Refusal::from)?)
+    }
+
+    /// Challenges the machine and judges its proof. The challenge is spent then: an attempt has no second proof.
+    async fn prove(
+        &self,
+        claim: Claim<'_>,
+        candidate: &Candidate,
+        challenge: &Challenge,
+        incoming: &mut Incoming,
+        answers: &Answers,
+    ) -> Result<VerifiedEvidence, EnrolRefused> {
+        let root = candidate.root_id();
+        let reservation = self
+            .reservations
+            .enter((claim.to_string(), root.as_str().to_owned()));
+        let message = challenge.message(candidate)?;
+        answer(answers, enrol_response::Step::Challenge(message)).await;
+        let proof = proof(incoming, &reservation).await?;
+        verify(&self.hub, claim, candidate, challenge, proof)
     }
 
     /// Refuses before any work what would be refused after the proof anyway. The transaction decides.
@@ -256,7 +353,7 @@ struct About {
 }
 
 impl Challenge {
-    fn draw(caller: &Caller, measured: Measured) -> Result<Self, EnrolRefused> {
+    fn draw(caller: &Caller, measured: Arc<Measured>) -> Result<Self, EnrolRefused> {
         let random = SystemRandom::new();
         Ok(Self {
             nonce: Nonce::draw(&random)?,
@@ -285,54 +382,6 @@ impl Challenge {
             encrypted_secret,
             pcr_selection: Some(selection_to_wire(&self.measured.selection)),
         })
-    }
-}
-
-fn verify(
-    hub: &Hub,
-    token_id: &str,
-    candidate: &Candidate,
-    challenge: &Challenge,
-    proof: v1::enrol_proof::Proof,
-) -> Result<VerifiedEvidence, EnrolRefused> {
-    use v1::enrol_proof::Proof;
-    let trust_domain = &hub.config.trust_domain;
-    match (&candidate.rooted, proof) {
-        (Rooted::Tpm(claims), Proof::Tpm(proof)) => {
-            let quote = proof.quote.ok_or(EnrolRefused::Incomplete("quote"))?;
-            let evidence = EnrolEvidence {
-                certify: SignedAttest {
-                    attest: proof.certify_attest,
-                    signature: proof.certify_signature,
-                },
-                quote: quote_from_wire(quote)?,
-            };
-            let expected = EnrolExpected {
-                trust_domain,
-                token_id,
-                nonce: &challenge.nonce,
-                exporter: &challenge.exporter,
-                boot_key: &candidate.boot_key,
-                ek: &claims.ek,
-                ak: &claims.ak,
-                svid: &claims.svid,
-                secret: &challenge.secret,
-                selection: &challenge.measured.selection,
-            };
-            Ok(verify_enrolment(&evidence, &expected)?)
-        }
-        (Rooted::Software { svid_key }, Proof::Software(proof)) => {
-            let expected = SoftwareEnrolExpected {
-                trust_domain,
-                token_id,
-                nonce: &challenge.nonce,
-                exporter: &challenge.exporter,
-                boot_key: &candidate.boot_key,
-                svid_key,
-            };
-            Ok(verify_software_enrolment(&proof.signature, &expected)?)
-        }
-        _ => Err(EnrolRefused::Order),
     }
 }
 

@@ -192,6 +192,7 @@ async fn handshake(
     remote: SocketAddr,
     place: &Place<IpAddr>,
 ) -> Result<(TlsStream<TcpStream>, Caller), Rejected> {
+    let began = shared.server.clock.boottime();
     let accepted = tokio::select! {
         accepted = tokio::time::timeout(HANDSHAKE_DEADLINE, shared.acceptor.accept(stream)) => accepted,
         () = place.evicted() => return Err(Rejected::Evicted),
@@ -211,6 +212,7 @@ async fn handshake(
         peer: peer.map(Arc::new),
         exporter,
         remote,
+        accepted: began,
         ended: CancellationToken::new(),
     };
     Ok((stream, caller))

@@ -90,6 +90,7 @@ impl SessionEnded {
             Self::Status(_) => "node_status",
             Self::Certificate => "svid_unknown",
             Self::Join(JoinRefused::Behind { .. }) => "join_behind",
+            Self::Join(JoinRefused::Overtaken { .. }) => "join_overtaken",
             Self::Join(JoinRefused::NotOffered(_)) => "join_not_offered",
             Self::Closed => "session_closed",
             Self::Displaced => "session_displaced",

@@ -45,7 +45,17 @@ fn refusal_hint(code: &str) -> Option<&'static str> {
         }
         "node_name_missing" => "say which name with --name",
         "node_name_refused" => "the token does not allow this name",
-        "node_name_taken" => "the name belongs to another machine: edgeward node remove frees it",
+        "node_name_taken" => {
+            "the name belongs to another machine: edgeward node remove frees it; if it is this one with a new tpm: edgeward node replace-tpm"
+        }
+        "recover_refused" => {
+            "the cloud has no node of this name with this tpm: it was removed, or the tpm was replaced (edgeward node replace-tpm)"
+        }
+        "recover_software" => "without a tpm a node comes back with a token: edgeward token create",
+        "node_attached" => "a session of this node is open still: stop the agent, and try again shortly",
+        "tier_lower" => {
+            "this tpm is a lesser one than the name had: edgeward node replace-tpm NAME --tier TIER"
+        }
         "ek_already_enrolled" => {
             "this machine is a node already, under another name: edgeward node remove"
         }

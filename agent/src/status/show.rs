@@ -74,6 +74,7 @@ impl Inside {
             link: picture.parts().hearing.as_str().to_owned(),
             heartbeat_age_secs: link.heard.map(|heard| boot.since(heard.at).as_secs()),
             standing,
+            recovery: view.recovery.borrow().as_deref().map(str::to_owned),
             slice: picture.parts().rules.as_ref().map(|rules| SliceStatus {
                 number: rules.number(),
                 version: rules.engine().slice().version,

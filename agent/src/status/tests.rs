@@ -165,6 +165,7 @@ fn status() -> Status {
         link: "online".to_owned(),
         heartbeat_age_secs: Some(3),
         standing: "granting".to_owned(),
+        recovery: None,
         slice: None,
         deny_list: 0,
         cut: 0,
@@ -212,7 +213,7 @@ fn one_screen_says_which_register_which_event_what_was_expected_since_when_and_w
     status.findings = vec![finding.clone()];
     let text = status.to_string();
     for word in [
-        "finding      pcr_mismatch, pcr 4, event 31",
+        "finding      pcr_mismatch, PCR 4, event 31",
         "BOOTX64.EFI, since 90s ago",
         "  found      aa11",
         "  expected   bb22",

@@ -32,6 +32,9 @@ impl Display for Status {
         row(f, "tunnel", format!("{} on {}", self.device, self.listen))?;
         row(f, "session", self.session())?;
         row(f, "standing", &self.standing)?;
+        if let Some(recovery) = &self.recovery {
+            row(f, "coming back", recovery)?;
+        }
         match &self.slice {
             None => row(f, "policy", "none yet")?,
             Some(slice) => row(
@@ -87,7 +90,7 @@ impl Status {
     fn finding(&self, f: &mut Formatter<'_>, finding: &Finding) -> fmt::Result {
         let mut line = finding.code.clone();
         if let Some(pcr) = finding.pcr {
-            line.push_str(&format!(", pcr {pcr}"));
+            line.push_str(&format!(", PCR {pcr}"));
         }
         if !finding.event.is_empty() {
             line.push_str(&format!(", {}", finding.event));

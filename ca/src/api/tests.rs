@@ -9,7 +9,7 @@ use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_audit::query::Filter;
 use edgeward_audit::record::BootId;
 use edgeward_identity::{
-    Clock, Kind, Signer, SoftwareKey, SpiffeId, SpkiHash, SystemClock, Timestamp, TrustDomain,
+    BootTime, Clock, Kind, Signer, SoftwareKey, SpiffeId, SpkiHash, SystemClock, Timestamp, TrustDomain,
     VerifiedPeer,
 };
 use edgeward_policy::CompiledPolicy;
@@ -290,6 +290,7 @@ impl Someone {
             peer: self.peer.clone(),
             exporter: [0; 32],
             remote: SocketAddr::from(([192, 0, 2, 9], 40_000)),
+            accepted: BootTime::default(),
             ended: CancellationToken::new(),
         }
     }

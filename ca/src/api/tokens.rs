@@ -21,7 +21,7 @@ use crate::issue::NamePattern;
 use crate::store::tokens::TokenRow;
 
 /// Longest life of a token.
-const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// Most machines that may use one token.
 const MAX_USES: u32 = 100_000;
 /// Most labels of a token, and the longest key or value, in bytes.
@@ -48,22 +48,9 @@ pub(super) async fn create(
     Body(request): Body<TokenRequest>,
 ) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
     let now = api.now();
-    let mut id = [0; ID_BYTES];
-    let mut secret = [0; SECRET_BYTES];
-    fill(&mut id)?;
-    fill(&mut secret)?;
-    let secret = Secret::new(secret);
     let mut row = row_of(&api, request, &caller, now)?;
-    row.id = hex::encode(id);
-    row.secret_hash = hex::encode(digest(&SHA256, secret.expose()));
-    let token = BootstrapToken::new(
-        api.settings.advertise.clone(),
-        api.keys.trust_domain().clone(),
-        api.keys.root_pin(),
-        row.id.clone(),
-        secret,
-    )
-    .map_err(|error| Problem::internal(&error))?;
+    let minted = Minted::draw(&api)?;
+    (row.id, row.secret_hash) = (minted.id, minted.secret_hash);
     let mut tx = api.store.begin("token.create").await?;
     tx.insert_token(&row).await?;
     let labels: Vec<String> = row
@@ -85,7 +72,7 @@ pub(super) async fn create(
     tx.commit().await?;
     let created = TokenCreated {
         id: row.id,
-        token: token.encode().expose().clone(),
+        token: minted.token,
         expires: row.expires.into(),
         uses: row.uses,
     };
@@ -116,6 +103,38 @@ pub(super) async fn revoke(
     api.audit.record_in(&mut tx, event).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A token's string, and what of it is stored.
+pub(super) struct Minted {
+    pub(super) id: String,
+    pub(super) secret_hash: String,
+    /// A secret.
+    pub(super) token: String,
+}
+
+impl Minted {
+    pub(super) fn draw(api: &Api) -> Result<Self, Problem> {
+        let mut id = [0; ID_BYTES];
+        let mut secret = [0; SECRET_BYTES];
+        fill(&mut id)?;
+        fill(&mut secret)?;
+        let (id, secret) = (hex::encode(id), Secret::new(secret));
+        let secret_hash = hex::encode(digest(&SHA256, secret.expose()));
+        let token = BootstrapToken::new(
+            api.settings.advertise.clone(),
+            api.keys.trust_domain().clone(),
+            api.keys.root_pin(),
+            id.clone(),
+            secret,
+        )
+        .map_err(|error| Problem::internal(&error))?;
+        Ok(Self {
+            id,
+            secret_hash,
+            token: token.encode().expose().clone(),
+        })
+    }
 }
 
 fn row_of(

@@ -129,6 +129,9 @@ pub struct NodeView {
     pub attested: Option<When>,
     /// Why the last evidence was refused.
     pub reason: Option<String>,
+    /// Why it would be refused, were its profile not in mode `monitor`.
+    #[serde(default)]
+    pub would_fail: Option<String>,
     /// When its certificate ends.
     pub expires: Option<When>,
     /// Since when it has been in this state; absent: it never gave evidence.

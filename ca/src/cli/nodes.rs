@@ -8,7 +8,7 @@ use super::progress::watch;
 use super::screen::{or_dash, pairs};
 use super::{Failure, Session};
 use crate::api::Items;
-use crate::api::views::{NodeView, ReasonRequest};
+use crate::api::views::{NodeView, ReasonRequest, ReplacementRequest, TokenCreated};
 
 mod show;
 
@@ -57,7 +57,7 @@ Examples:
         #[arg(long)]
         decode: bool,
     },
-    /// Let nodes in that wait for approval
+    /// Let nodes in that wait for approval: new ones, and ones whose automatic recoveries are used up
     Approve {
         #[arg(required = true)]
         names: Vec<String>,
@@ -75,9 +75,33 @@ Examples:
         reason: Option<String>,
     },
     /// Release nodes from quarantine; they have rights again after fresh evidence
+    #[command(after_help = "\
+A node that is quarantined for `join_behind` has two holders: somebody copied it. Find and switch off the copy first;
+whichever comes first after the release is taken for the node, and another one is locked again.
+
+Examples:
+  edgeward node release gw-3")]
     Release {
         #[arg(required = true)]
         names: Vec<String>,
+    },
+    /// Make a token with which another TPM takes over a node's name, address and labels
+    #[command(name = "replace-tpm", after_help = "\
+For a machine whose TPM or board was replaced. The token is good for one other TPM and for this name only; the old one's
+keys are denied once the new one has enrolled. A TPM that was only cleared needs none of this: its node comes back by itself.
+
+Examples:
+  edgeward node replace-tpm gw-3                     then, on the machine: edgeward-agent enrol --force
+  edgeward node replace-tpm gw-3 --tier virtual      where the new TPM may be a lesser one, say so
+  edgeward node replace-tpm gw-3 --ttl 1h -o json")]
+    ReplaceTpm {
+        name: String,
+        /// The lowest tier that the new TPM may have: hardware, listed, virtual; the node's present one if absent
+        #[arg(long)]
+        tier: Option<String>,
+        /// How long the token may be used, as in 30m, 24h; the cloud's default if absent
+        #[arg(long)]
+        ttl: Option<String>,
     },
     /// Remove nodes for good; their machines may enrol again with a new token
     Remove {
@@ -120,6 +144,10 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             each(session, &client, &names, "quarantine", reason).await
         }
         Command::Release { names } => each(session, &client, &names, "release", None).await,
+        Command::ReplaceTpm { name, tier, ttl } => {
+            let request = ReplacementRequest { tier, ttl };
+            replace_tpm(session, &client, &name, &request).await
+        }
         Command::Remove { names } => remove(session, &client, &names).await,
     }
 }
@@ -153,6 +181,32 @@ async fn each(
     }
     session.screen.tabulate(&done, |nodes| table(nodes));
     if failed { Err(Failure::Quiet) } else { Ok(()) }
+}
+
+async fn replace_tpm(
+    session: &Session,
+    client: &Client,
+    name: &str,
+    request: &ReplacementRequest,
+) -> Result<(), Failure> {
+    let path = format!("{PATH}/{}/replace-tpm", encode(name));
+    let created: TokenCreated = watch(
+        &session.screen,
+        "creating a token",
+        client.post(&path, request),
+    )
+    .await?;
+    if session.wants_json() {
+        session.screen.json(&created);
+    } else {
+        session.screen.line(&created.token);
+        session.screen.note(&format!(
+            "token {} for one other tpm under the name {name} until {}; it is not shown again. On the machine: \
+             edgeward-agent enrol --force",
+            created.id, created.expires
+        ));
+    }
+    Ok(())
 }
 
 async fn remove(session: &Session, client: &Client, names: &[String]) -> Result<(), Failure> {
@@ -198,11 +252,18 @@ fn table(nodes: &[NodeView]) -> Table {
             session_of(node).to_owned(),
             or_dash(node.ipv4.clone()),
             or_dash(node.attested),
-            or_dash(node.reason.clone()),
+            or_dash(why(node)),
             pairs(&node.labels),
         ]);
     }
     table
+}
+
+/// Why it is refused, or would be.
+fn why(node: &NodeView) -> Option<String> {
+    let monitored = node.would_fail.as_ref();
+    let monitored = monitored.map(|code| format!("{code} (monitor)"));
+    node.reason.clone().or(monitored)
 }
 
 fn session_of(node: &NodeView) -> &'static str {

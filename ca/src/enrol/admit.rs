@@ -4,16 +4,16 @@ use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
 use edgeward_evidence::appraise::Appraisal;
 use edgeward_evidence::verify::VerifiedEvidence;
-use edgeward_identity::{Kind, SpiffeId, SpkiHash, Timestamp};
+use edgeward_identity::{Kind, SpiffeId, SpkiHash, Tier, Timestamp};
 use edgeward_wire::v1;
 
+use super::grant::{Admission, Admitted, Occasion, grant};
 use super::refusal::{EnrolRefused, PENDING_RETRY_SECONDS};
 use super::token;
-use crate::hub::{Hub, HubFault, Member};
-use crate::issue::{NodeGrant, NodeIssued, lifetime};
+use crate::hub::{Hub, Member};
 use crate::store::Tx;
 use crate::store::nodes::{MAX_NODES, NodeRow, NodeStatus, RootId, SvidRow};
-use crate::store::results::{AttestationRow, Counters};
+use crate::store::recoveries::Replacement;
 use crate::store::tokens::TokenRow;
 
 /// What was proven, and by which token.
@@ -24,16 +24,8 @@ pub(super) struct Proven<'a> {
     pub(super) evidence: &'a VerifiedEvidence,
     pub(super) appraisal: &'a Appraisal,
     pub(super) actor: Actor,
-}
-
-/// What comes of it.
-pub(super) enum Admitted {
-    Issued {
-        answer: Box<v1::EnrolIssued>,
-        node: SpiffeId,
-        key: SpkiHash,
-    },
-    Pending(v1::EnrolPending),
+    /// Whether the EK certificate counts after its end.
+    pub(super) ek_ended: bool,
 }
 
 /// Inside the transaction: what was decided.
@@ -42,6 +34,8 @@ struct Decided {
     id: SpiffeId,
     superseded: Vec<(SpkiHash, Timestamp)>,
     first_use: bool,
+    /// The node as it was, where this machine takes its name over.
+    replaced: Option<NodeRow>,
 }
 
 /// Admits a machine. Called with [`Hub::changes`] held by nobody; holds it itself.
@@ -72,67 +66,37 @@ pub(super) async fn admit(hub: &Hub, proven: Proven<'_>) -> Result<Admitted, Enr
             retry_seconds: PENDING_RETRY_SECONDS,
         }));
     }
-    let standing = issue(hub, &mut tx, &proven, &decided, now).await?;
-    let deny = match decided.superseded.is_empty() {
-        true => None,
-        false => {
-            let name = &decided.row.name;
-            tx.deny_keys(name, "superseded", &decided.superseded)
-                .await?;
-            Some(tx.raise_deny_list(now).await?)
-        }
+    let Decided {
+        row,
+        id,
+        superseded,
+        replaced,
+        ..
+    } = decided;
+    if let Some(before) = replaced {
+        let event = Event::new(now, proven.actor.clone(), EventKind::NodeReplaced)
+            .subject(id.clone())
+            .allowed()
+            .detail("token", &token.id)
+            .detail("root_before", before.root.as_str())
+            .detail("root", row.root.as_str())
+            .detail("tier_before", before.tier)
+            .detail("tier", row.tier);
+        hub.audit.record_in(&mut tx, event).await?;
+    }
+    // A token is an operator's word too: nothing waits for another one.
+    tx.end_recovery_wait(&row.name).await?;
+    let admission = Admission {
+        row,
+        id,
+        evidence: proven.evidence,
+        appraisal: proven.appraisal,
+        actor: &proven.actor,
+        occasion: Occasion::Token(proven.token_id),
+        ek_ended: proven.ek_ended,
+        superseded,
     };
-    tx.commit().await?;
-    let (issued, standing) = standing;
-    let key = issued.issued.leaf.key.spki_hash();
-    let mut member = Member::new(decided.id.clone(), decided.row, Some(standing));
-    member.keys = hub
-        .store
-        .live_keys(&member.row.name, now)
-        .await
-        .map_err(HubFault::from)?;
-    member.key = Some(key);
-    let overlay = overlay_of(&member);
-    let result = member.standing.result.clone().unwrap_or_default();
-    hub.put_member(member);
-    if let Some(deny) = deny {
-        hub.enforce_deny_list(deny).map_err(HubFault::from)?;
-    }
-    let answer = answer(hub, &decided.id, &issued, result, overlay).await?;
-    Ok(Admitted::Issued {
-        answer: Box::new(answer),
-        node: decided.id,
-        key,
-    })
-}
-
-async fn answer(
-    hub: &Hub,
-    id: &SpiffeId,
-    issued: &NodeIssued,
-    result: Vec<u8>,
-    overlay: v1::OverlayAddresses,
-) -> Result<v1::EnrolIssued, EnrolRefused> {
-    let slice = hub.slice(id).await?;
-    let chain = &issued.issued.chain;
-    Ok(v1::EnrolIssued {
-        spiffe_id: id.to_string(),
-        svid_chain: chain.iter().map(|der| der.to_vec()).collect(),
-        trust_bundle: hub.keys.bundle().to_spiffe_json(),
-        key_set: hub.keys.key_set_bytes(),
-        deny_list: hub.deny_bytes(),
-        result,
-        slice: slice.map(|slice| slice.bytes).unwrap_or_default(),
-        overlay: Some(overlay),
-    })
-}
-
-/// The overlay addresses of a node.
-pub(crate) fn overlay_of(member: &Member) -> v1::OverlayAddresses {
-    v1::OverlayAddresses {
-        ipv6: edgeward_identity::overlay::ipv6_of(&member.id).to_string(),
-        ipv4: member.row.v4.to_string(),
-    }
+    grant(hub, tx, admission, now).await
 }
 
 async fn decide(
@@ -154,10 +118,13 @@ async fn decide(
             && matches!(node.status, NodeStatus::Pending | NodeStatus::Active)
     });
     token::check_use(token, proven.root, used.as_ref(), open, now)?;
-    // A machine that is known to hold its certificate has enrolled, and one that was removed needs a new token: there
-    // is nothing to retry.
-    if used.is_some() && (mine.is_none() || svids.iter().any(|svid| svid.acknowledged)) {
-        return Err(EnrolRefused::TokenUsed);
+    // A machine that is known to hold the certificate of this token has enrolled, and one that was removed needs a new
+    // token: there is nothing to retry.
+    if let Some(used) = &used {
+        let holds = |svid: &SvidRow| svid.acknowledged && svid.issued >= used.used;
+        if mine.is_none() || svids.iter().any(holds) {
+            return Err(EnrolRefused::TokenUsed);
+        }
     }
     let id = match &used {
         Some(used) => SpiffeId::new(&hub.config.trust_domain, Kind::Node, &used.node)
@@ -165,7 +132,14 @@ async fn decide(
         None => token::choose_name(token, proven.wanted_name, &hub.config.trust_domain)?,
     };
     let known = tx.node(id.name()).await?;
-    check_names(&id, proven.root, mine.as_ref(), known.as_ref())?;
+    let replacement = tx.replacement(&token.id).await?;
+    let replaced = replaced_by(&id, proven, known.as_ref(), replacement.as_ref())?;
+    check_names(&id, proven, mine.as_ref(), known.as_ref(), replaced)?;
+    let replaced = replaced.cloned();
+    let svids = match &replaced {
+        Some(before) => tx.svids(&before.name, now).await?,
+        None => svids,
+    };
     let key = proven.evidence.svid_key().spki_hash();
     if tx.is_denied(&key).await? {
         return Err(EnrolRefused::KeyDenied);
@@ -178,7 +152,15 @@ async fn decide(
     {
         return Err(EnrolRefused::TokenUsed);
     }
-    let row = row_of(hub, tx, token, proven, &id, (mine.as_ref(), known), now).await?;
+    let had = match tx.recovery_wait(id.name()).await? {
+        // It was a node before it had to wait, and this token is the word that it waited for.
+        Some(_) => Some(NodeStatus::Active),
+        None => mine.as_ref().or(replaced.as_ref()).map(|node| node.status),
+    };
+    let mut row = row_of(hub, tx, token, proven, &id, (had, known), now).await?;
+    if let Some(before) = mine.as_ref().or(replaced.as_ref()) {
+        row.enrolled = before.enrolled;
+    }
     Ok(Decided {
         row,
         id,
@@ -188,19 +170,56 @@ async fn decide(
             .map(|svid| (svid.key_hash, svid.not_after))
             .collect(),
         first_use,
+        replaced,
     })
+}
+
+/// The node whose name this machine takes over with another TPM, where the token allows just that.
+fn replaced_by<'a>(
+    id: &SpiffeId,
+    proven: &Proven<'_>,
+    known: Option<&'a NodeRow>,
+    replacement: Option<&Replacement>,
+) -> Result<Option<&'a NodeRow>, EnrolRefused> {
+    let (Some(known), Some(replacement)) = (known, replacement) else {
+        return Ok(None);
+    };
+    if known.name != replacement.node || known.name != id.name() || known.root == *proven.root {
+        return Ok(None);
+    }
+    match known.status {
+        NodeStatus::Active | NodeStatus::Pending => {}
+        NodeStatus::Removed => return Ok(None),
+        status @ NodeStatus::Quarantined => return Err(EnrolRefused::Status(status)),
+    }
+    check_tier(replacement.least_tier, proven.evidence.tier())?;
+    Ok(Some(known))
+}
+
+/// A name's tier never falls without a word that says so.
+fn check_tier(least: Tier, tier: Tier) -> Result<(), EnrolRefused> {
+    // Best first: what is greater is worse.
+    match tier > least {
+        true => Err(EnrolRefused::TierLower {
+            had: least,
+            has: tier,
+        }),
+        false => Ok(()),
+    }
 }
 
 /// One name, one machine, both ways.
 fn check_names(
     id: &SpiffeId,
-    root: &RootId,
+    proven: &Proven<'_>,
     mine: Option<&NodeRow>,
     known: Option<&NodeRow>,
+    replaced: Option<&NodeRow>,
 ) -> Result<(), EnrolRefused> {
     if let Some(known) = known
+        && replaced.is_none()
         && known.status != NodeStatus::Removed
-        && known.root != *root
+        && known.root != *proven.root
     {
         return Err(EnrolRefused::NameTaken(known.name.clone()));
     }
@@ -209,7 +228,8 @@ fn check_names(
         Some(mine) if mine.status == NodeStatus::Quarantined => {
             Err(EnrolRefused::Status(NodeStatus::Quarantined))
         }
-        Some(_) | None => Ok(()),
+        Some(mine) => check_tier(mine.tier, proven.evidence.tier()),
+        None => Ok(()),
     }
 }
 
@@ -219,12 +239,12 @@ async fn row_of(
     token: &TokenRow,
     proven: &Proven<'_>,
     id: &SpiffeId,
-    (mine, known): (Option<&NodeRow>, Option<NodeRow>),
+    (had, known): (Option<NodeStatus>, Option<NodeRow>),
     now: Timestamp,
 ) -> Result<NodeRow, EnrolRefused> {
     let waits = token.approval || hub.config.approval;
-    let status = match mine {
-        Some(mine) => mine.status,
+    let status = match had {
+        Some(status) => status,
         None if waits => NodeStatus::Pending,
         None => NodeStatus::Active,
     };
@@ -251,69 +271,7 @@ async fn row_of(
         labels: token.labels.clone(),
         v4,
         token: token.id.clone(),
-        enrolled: mine.map_or(now, |mine| mine.enrolled),
+        enrolled: now,
         updated: now,
     })
-}
-
-async fn issue(
-    hub: &Hub,
-    tx: &mut Tx,
-    proven: &Proven<'_>,
-    decided: &Decided,
-    now: Timestamp,
-) -> Result<(NodeIssued, AttestationRow), EnrolRefused> {
-    let id = &decided.id;
-    let lifetimes = hub.lifetimes_with(id, &decided.row);
-    let lifetime = lifetime(lifetimes, hub.config.svid_max_lifetime);
-    let grant = NodeGrant::enrolment(id.clone(), proven.token_id, lifetime);
-    let issued = hub.keys.issuer().issue_node(
-        proven.evidence,
-        proven.appraisal,
-        &grant,
-        hub.deny_number(),
-        now,
-    )?;
-    let leaf = &issued.issued.leaf;
-    let public = match proven.evidence.tpm() {
-        Some(facts) => facts.svid().public_bytes().to_vec(),
-        None => proven.evidence.svid_key().point().to_vec(),
-    };
-    tx.insert_svid(&SvidRow {
-        serial: leaf.serial.clone(),
-        node: id.name().to_owned(),
-        key_hash: leaf.key.spki_hash(),
-        public,
-        issued: now,
-        not_after: leaf.not_after,
-        acknowledged: false,
-    })
-    .await?;
-    let signed = hub.sign_result(&issued.result, lifetime, now)?;
-    let standing = AttestationRow {
-        node: id.name().to_owned(),
-        state: issued.result.state(),
-        code: None,
-        changed: now,
-        passed: Some(now),
-        result: Some(signed),
-        boot_key: Some(*proven.evidence.boot_key()),
-        counters: proven
-            .evidence
-            .tpm()
-            .map(|facts| Counters::from(facts.clock()))
-            .unwrap_or_default(),
-        findings: Vec::new(),
-    };
-    tx.put_attestation(&standing).await?;
-    let event = Event::new(now, proven.actor.clone(), EventKind::EnrolmentIssued)
-        .subject(id.clone())
-        .allowed()
-        .detail("token", proven.token_id)
-        .detail("tier", proven.evidence.tier())
-        .detail("root", proven.root.as_str())
-        .detail("serial", &leaf.serial)
-        .detail("state", issued.result.state());
-    hub.audit.record_in(tx, event).await?;
-    Ok((issued, standing))
 }

@@ -1,6 +1,8 @@
 //! What a machine claims at first, parsed and rooted. Nothing of it is proven yet.
 
-use edgeward_evidence::ek::{EkRoots, VerifiedEk, verify_ek_certificate, verify_listed_ek};
+use edgeward_evidence::ek::{
+    EkAnchor, EkRoots, VerifiedEk, verify_ek_certificate, verify_listed_ek,
+};
 use edgeward_evidence::verify::{AttestationKey, SvidKey};
 use edgeward_identity::{PublicKey, Timestamp};
 use edgeward_wire::v1::{self, enrol_begin::Root};
@@ -57,6 +59,19 @@ impl Candidate {
             boot_key,
             wanted_name: begin.wanted_name,
         })
+    }
+
+    /// Whether the EK certificate has ended and counts on by an operator's word.
+    pub(super) fn ek_ended(&self) -> bool {
+        match &self.rooted {
+            Rooted::Tpm(claims) => {
+                matches!(
+                    claims.ek.anchor(),
+                    EkAnchor::Certificate { ended: true, .. }
+                )
+            }
+            Rooted::Software { .. } => false,
+        }
     }
 
     pub(super) fn root_id(&self) -> RootId {

@@ -13,6 +13,10 @@ use crate::store::nodes::NodeStatus;
 
 /// Seconds after which a pending machine should ask again.
 pub(super) const PENDING_RETRY_SECONDS: u32 = 15;
+/// Seconds after which a node that waits for an operator should ask again: it may wait for days.
+pub(super) const WAITING_RETRY_SECONDS: u32 = 60;
+/// Seconds after which a node whose earlier session is still there should try again: a dead one is gone by then.
+const ATTACHED_RETRY_SECONDS: u32 = 15;
 /// Seconds after which a machine should try again where the fault is ours.
 const FAULT_RETRY_SECONDS: u32 = 10;
 
@@ -50,6 +54,19 @@ pub enum EnrolRefused {
     OtherName(String),
     #[error("node is {}", .0.as_str())]
     Status(NodeStatus),
+    #[error("name belongs to no node that could come back: {0}")]
+    RecoverUnknown(String),
+    #[error("name belongs to a node with another ek: {0}")]
+    RecoverOtherEk(String),
+    #[error("without a tpm there is nothing to recover by: a token is needed")]
+    RecoverSoftware,
+    #[error("a session of the node is open")]
+    Attached,
+    #[error("tier would fall: from {had} to {has}")]
+    TierLower {
+        had: edgeward_identity::Tier,
+        has: edgeward_identity::Tier,
+    },
     #[error("svid key is on the deny-list")]
     KeyDenied,
     #[error("no group that the token's labels lead to accepts tier software")]
@@ -96,6 +113,11 @@ impl EnrolRefused {
             Self::OtherName(_) => "ek_already_enrolled",
             Self::Status(NodeStatus::Quarantined) => "node_quarantined",
             Self::Status(_) => "node_status",
+            Self::RecoverUnknown(_) => "recover_unknown",
+            Self::RecoverOtherEk(_) => "recover_other_ek",
+            Self::RecoverSoftware => "recover_software",
+            Self::Attached => "node_attached",
+            Self::TierLower { .. } => "tier_lower",
             Self::KeyDenied => "svid_key_denied",
             Self::SoftwareTier => "tier_software",
             Self::Ek(refused) => refused.code(),
@@ -112,6 +134,14 @@ impl EnrolRefused {
         }
     }
 
+    /// What the machine is told: as [`EnrolRefused::code`], but a stranger learns nothing about names.
+    pub(super) fn told(&self) -> &'static str {
+        match self {
+            Self::RecoverUnknown(_) | Self::RecoverOtherEk(_) => "recover_refused",
+            other => other.code(),
+        }
+    }
+
     /// Seconds after which asking again may help; 0: it will not.
     pub fn retry_seconds(&self) -> u32 {
         match self {
@@ -121,13 +151,17 @@ impl EnrolRefused {
             | Self::Deadline
             | Self::Evicted
             | Self::FleetFull => FAULT_RETRY_SECONDS,
+            Self::Attached => ATTACHED_RETRY_SECONDS,
             _ => 0,
         }
     }
 
     /// Whether somebody should look: a name or a machine is being taken over.
     pub(super) fn alerts(&self) -> bool {
-        matches!(self, Self::NameTaken(_) | Self::OtherName(_))
+        matches!(
+            self,
+            Self::NameTaken(_) | Self::OtherName(_) | Self::RecoverOtherEk(_)
+        )
     }
 
     /// Whether it was the token that was refused.

@@ -2,13 +2,16 @@ use edgeward_evidence::testing::SoftwareTpm;
 use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::signed::{EVERYBODY, Expect};
 use edgeward_identity::{
-    AttestationState, Kind, Purpose, SignedObject, Signer, SoftwareKey, SpkiHash, Svid,
+    AttestationState, Kind, Purpose, SignedObject, Signer, SoftwareKey, SpkiHash, Svid, Tier,
 };
 use edgeward_wire::v1::{self, enrol_proof::Proof, enrol_response::Step};
 
 use crate::store::nodes::NodeStatus;
 use crate::store::tokens::TokenRow;
 use crate::testing::{Attempt, Cloud, Machine, SECRET, copy_of, domain, eventually, node, now};
+
+mod recover;
+mod replace;
 
 /// The code of the refusal that comes next.
 async fn refusal(attempt: &mut Attempt) -> String {
@@ -437,6 +440,43 @@ async fn a_pending_machine_gets_its_certificate_after_approval_and_not_before() 
         cloud.hub.member("a").unwrap().row.status,
         NodeStatus::Active
     );
+}
+
+#[tokio::test]
+async fn a_tpm_that_nobody_vouches_for_waits_only_where_its_token_needs_approval() {
+    let mut machine = Machine::new();
+    let cloud = Cloud::start(&[]).await;
+    cloud.token(|_| {}).await;
+    assert_eq!(
+        cloud.enrol(&mut machine, "t1", "a").await,
+        Err("ek_not_listed".to_owned())
+    );
+    cloud
+        .token(|token| {
+            token.id = "t2".to_owned();
+            token.approval = true;
+        })
+        .await;
+    let pending = Err("pending spiffe://plant.example/node/a".to_owned());
+    assert_eq!(cloud.enrol(&mut machine, "t2", "a").await, pending);
+    assert_eq!(cloud.enrol(&mut machine, "t2", "a").await, pending);
+    // Its one use is spent: another machine gets no place in the queue, and no other name is to be had.
+    let mut other = Machine::new();
+    assert_eq!(
+        cloud.enrol(&mut other, "t2", "b").await,
+        Err("token_used".to_owned())
+    );
+    let row = cloud.hub.member("a").unwrap().row;
+    assert_eq!((row.status, row.ak.len()), (NodeStatus::Pending, 0));
+    assert!(cloud.hub.store.listed_eks().await.unwrap().is_empty());
+    cloud.approve("a").await;
+    // The allow-list is read every few seconds; until then it waits on.
+    assert_eq!(cloud.enrol(&mut machine, "t2", "a").await, pending);
+    let cloud = cloud.restart().await;
+    cloud.enrol(&mut machine, "t2", "a").await.unwrap();
+    let row = cloud.hub.member("a").unwrap().row;
+    assert_eq!((row.status, row.tier), (NodeStatus::Active, Tier::Listed));
+    assert!(!row.ak.is_empty());
 }
 
 #[tokio::test]

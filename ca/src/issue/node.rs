@@ -27,6 +27,8 @@ enum Occasion {
         token: String,
     },
     Renewal,
+    /// The node's EK, instead of a token.
+    Recovery,
 }
 
 /// A node's certificate and what the cloud says about the evidence it was issued on.
@@ -60,6 +62,14 @@ impl NodeGrant {
         }
     }
 
+    pub(crate) fn recovery(id: SpiffeId, lifetime: Duration) -> Self {
+        Self {
+            id,
+            occasion: Occasion::Recovery,
+            lifetime,
+        }
+    }
+
     pub(crate) fn renewal(id: SpiffeId, lifetime: Duration) -> Self {
         Self {
             id,
@@ -81,7 +91,8 @@ impl Issuer {
     ) -> Result<NodeIssued, NodeNotIssued> {
         let speaks = match (evidence.subject(), &grant.occasion) {
             (Subject::Token(proven), Occasion::Enrolment { token }) => proven == token,
-            (Subject::Node(proven), Occasion::Renewal) => *proven == grant.id,
+            (Subject::Node(proven), Occasion::Renewal)
+            | (Subject::Recovered(proven), Occasion::Recovery) => *proven == grant.id,
             _ => false,
         };
         if !speaks {

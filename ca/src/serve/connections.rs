@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use edgeward_identity::tls::EXPORTER_BYTES;
-use edgeward_identity::{DenyList, SpkiHash, VerifiedPeer};
+use edgeward_identity::{BootTime, DenyList, SpkiHash, VerifiedPeer};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,8 @@ pub struct Caller {
     /// Keying material of this connection: binds evidence to it.
     pub exporter: [u8; EXPORTER_BYTES],
     pub remote: SocketAddr,
+    /// When the connection was there, before its handshake: whoever speaks on it made up its mind after that.
+    pub accepted: BootTime,
     /// Cancelled when the connection must end at once.
     pub ended: CancellationToken,
 }

@@ -39,6 +39,7 @@ pub(super) async fn open(
         .svid_with_key(name, &key, hub.clock.now())
         .await?
         .ok_or(SessionEnded::Certificate)?;
+    let joined = hub.join(name, &key, hello.join, caller.accepted)?;
     if !svid.acknowledged {
         // Whoever opens a session with it holds it.
         let mut tx = hub.store.begin("svid.acknowledge").await?;
@@ -49,11 +50,14 @@ pub(super) async fn open(
         known.endpoints.clone_from(&endpoints);
         known.key = Some(key);
     });
+    hub.saw_trust(name, hello.bundle_sequence, peer.issuers().first())
+        .await?;
     let opened = Opened {
         peer,
         caller,
         boot_key,
         svid,
+        join: joined.next,
     };
     Ok((opened, member, boot))
 }
@@ -62,6 +66,7 @@ pub(super) async fn open(
 pub(super) fn welcome(
     hub: &Hub,
     member: &Member,
+    join: u64,
     audit_next: u64,
     heartbeat: Vec<u8>,
     slice: Option<&SignedSlice>,
@@ -80,6 +85,6 @@ pub(super) fn welcome(
         overlay: Some(overlay_of(member)),
         audit_next,
         heartbeat,
-        join: 0,
+        join,
     }
 }

@@ -44,10 +44,40 @@ impl Cloud {
         let challenge = match attempt.next().await {
             enrol_response::Step::Challenge(challenge) => challenge,
             enrol_response::Step::Refused(refused) => return Err(refused.code),
+            enrol_response::Step::Pending(pending) => {
+                return Err(format!("pending {}", pending.node));
+            }
             other => panic!("{other:?}"),
         };
         let proof = machine.prove(&challenge, &attempt.exporter, token);
         attempt.prove(proof).await;
+        attempt.conclude(machine).await
+    }
+
+    /// The whole of a recovery, with a new SVID key; the code where it is refused.
+    pub(crate) async fn recover(
+        &self,
+        machine: &mut Machine,
+        name: &str,
+    ) -> Result<v1::EnrolIssued, String> {
+        machine.tpm.svid = edgeward_identity::SoftwareKey::generate().unwrap();
+        let mut attempt = self.attempt().await;
+        attempt.begin(machine.begin_recovery(name)).await;
+        let challenge = match attempt.next().await {
+            enrol_response::Step::Challenge(challenge) => challenge,
+            enrol_response::Step::Refused(refused) => return Err(refused.code),
+            other => panic!("{other:?}"),
+        };
+        let proof = machine.prove_recovery(&challenge, &attempt.exporter, name);
+        attempt.prove(proof).await;
+        attempt.conclude(machine).await
+    }
+}
+
+impl Attempt {
+    /// Takes what came of the proof, and acknowledges it.
+    async fn conclude(mut self, machine: &mut Machine) -> Result<v1::EnrolIssued, String> {
+        let attempt = &mut self;
         match attempt.next().await {
             enrol_response::Step::Issued(issued) => {
                 machine.chain = issued
