@@ -418,7 +418,7 @@ mod tests {
         for (at, c) in text.char_indices() {
             match c {
                 '{' => depth += 1,
-                '}' if depth == 1 => return &text[..at],
+                '}' if depth == 1 => return text.get(..at).unwrap(),
                 '}' => depth -= 1,
                 _ => {}
             }

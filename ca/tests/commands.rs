@@ -322,3 +322,41 @@ fn nothing_recorded_is_lost_when_the_cloud_is_killed() {
     assert_eq!(found.lines().count(), 15);
     assert_eq!(cloud.json(&["audit", "coverage"])["complete"], true);
 }
+
+#[test]
+fn profiles_are_made_of_evidence_and_of_nothing_else() {
+    let cloud = Cloud::start();
+    let unknown = cloud.run(&["profile", "record", "gw-3"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", err(&unknown));
+    assert!(err(&unknown).contains("not_found"), "{}", err(&unknown));
+    let unknown = cloud.run(&["profile", "diff", "gw-3"]);
+    assert!(err(&unknown).contains("not_found"), "{}", err(&unknown));
+
+    let policy = cloud.path("policy");
+    std::fs::create_dir_all(&policy).unwrap();
+    let text = "schema = \"edgeward-policy/1\"\nowner = \"ot\"\nscope = \"any\"\n[profile.p]\ntier = [\"virtual\"]\nima = { allow = \"p.allow\" }\n[group.g]\nmatch = { role = [\"g\"] }\nprofile = \"p\"\n";
+    std::fs::write(policy.join("p.toml"), text).unwrap();
+    let missing = cloud.run(&["policy", "check", "policy"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        out(&missing).contains("p.toml:6:17: error[unknown-name]"),
+        "{}",
+        out(&missing)
+    );
+    let line = format!("sha256:{} /usr/bin/one\n", "ab".repeat(32));
+    std::fs::write(policy.join("p.allow"), &line).unwrap();
+    let nobody = cloud.run(&["profile", "propose", "policy", "--group", "g"]);
+    assert_eq!(nobody.status.code(), Some(2), "{}", err(&nobody));
+    assert!(err(&nobody).contains("no node"), "{}", err(&nobody));
+    let whose = cloud.run(&["profile", "propose", "policy"]);
+    assert_eq!(whose.status.code(), Some(2), "{}", err(&whose));
+
+    // The list goes with the policy, signed with it, and comes back byte for byte.
+    let applied = cloud.run(&["policy", "apply", "policy"]);
+    assert_eq!(applied.status.code(), Some(0), "{}", err(&applied));
+    let stored = cloud.json(&["policy", "show"]);
+    assert_eq!(stored["summary"]["lists"], 1, "{stored:#}");
+    let files = stored["files"].as_array().unwrap();
+    let list = files.iter().find(|file| file["path"] == "p.allow").unwrap();
+    assert_eq!(list["text"], line);
+}

@@ -7,23 +7,25 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::source::{Lines, MAX_FILE_BYTES};
+use crate::source::{Lines, MAX_FILE_BYTES, MAX_LIST_FILE_BYTES, SourceFile};
 
 /// Lines of context around a change, as `diff -u` has them.
 const CONTEXT: usize = 3;
 /// Most values that are added at a time.
 const MAX_ADDED: usize = 1_000;
+/// Most lines that are added at a time to a list of digests.
+const MAX_ADDED_LINES: usize = 10_000;
 
 /// Why nothing was added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditRefused {
-    #[error("file is larger than the limit in bytes: {MAX_FILE_BYTES}")]
+    #[error("file is, or would be, larger than a policy file or list may be")]
     TooLarge,
     #[error("file is not TOML: {0}")]
     Syntax(String),
     #[error("file does not say which values of pcr {pcr} profile `{profile}` accepts")]
     NotHere { profile: String, pcr: u8 },
-    #[error("more values than the limit of {MAX_ADDED}")]
+    #[error("more values or lines than the limit of {MAX_ADDED} or {MAX_ADDED_LINES}")]
     TooMany,
 }
 
@@ -90,19 +92,59 @@ pub fn add_pcr_values(
     Ok(insert(path, text, &insertions))
 }
 
+/// Adds lines to the end of a list of digests.
+pub fn add_lines(path: &str, text: &str, lines: &BTreeSet<String>) -> Result<Edited, EditRefused> {
+    if lines.len() > MAX_ADDED_LINES {
+        return Err(EditRefused::TooMany);
+    }
+    let added: String = lines.iter().map(|line| format!("\n{line}")).collect();
+    if text.len() + added.len() > MAX_LIST_FILE_BYTES {
+        return Err(EditRefused::TooLarge);
+    }
+    let end = text.trim_end_matches('\n').len();
+    let insertions = match added.is_empty() {
+        true => BTreeMap::new(),
+        false => BTreeMap::from([(end, added)]),
+    };
+    Ok(insert(path, text, &insertions))
+}
+
+/// The list of what a profile allows, by its definition in these files.
+pub fn allow_list<'f>(files: &'f [SourceFile], profile: &str) -> Option<&'f SourceFile> {
+    let find = |path: &str| files.iter().find(|file| file.path == path);
+    files
+        .iter()
+        .filter(|file| !file.is_list())
+        .find_map(|file| {
+            let document = DeTable::parse(&file.text).ok()?;
+            let profile = table(table(document.get_ref(), "profile")?, profile)?;
+            let DeValue::String(name) = table(profile, "ima")?.get("allow")?.get_ref() else {
+                return None;
+            };
+            let near = match file.directory() {
+                "" => name.to_string(),
+                directory => format!("{directory}/{name}"),
+            };
+            find(&near).or_else(|| find(name))
+        })
+}
+
 /// `profile.<name>.pcr.<index>`, which is never empty.
 fn set_of<'t>(
     document: &'t DeTable<'t>,
     profile: &str,
     pcr: u8,
 ) -> Option<&'t [Spanned<DeValue<'t>>]> {
-    let inner = |table: &'t DeTable<'t>, key: &str| match table.get(key)?.get_ref() {
-        DeValue::Table(inner) => Some(inner),
-        _ => None,
-    };
-    let pcrs = inner(inner(inner(document, "profile")?, profile)?, "pcr")?;
+    let pcrs = table(table(table(document, "profile")?, profile)?, "pcr")?;
     match pcrs.get(pcr.to_string().as_str())?.get_ref() {
         DeValue::Array(array) => Some(array.as_ref()),
+        _ => None,
+    }
+}
+
+fn table<'t>(table: &'t DeTable<'t>, key: &str) -> Option<&'t DeTable<'t>> {
+    match table.get(key)?.get_ref() {
+        DeValue::Table(inner) => Some(inner),
         _ => None,
     }
 }

@@ -54,6 +54,7 @@ fn a_profile_goes_from_a_machine_through_an_update_and_back_into_force() -> anyh
         "{shown:#}"
     );
     assert_eq!(shown["explained"]["secure_boot"], true, "{shown:#}");
+    assert_eq!(shown["would_fail"], "ima_file_not_allowed", "{shown:#}");
 
     record(&lab, &policy, &b)?;
     apply(&lab, &policy)?;

@@ -190,6 +190,10 @@ fn view(
         enrolled: row.enrolled.into(),
         attested: attestation.and_then(|row| row.passed).map(Into::into),
         reason: attestation.and_then(|row| row.code.clone()),
+        would_fail: attestation.and_then(|row| {
+            let mut monitored = row.findings.iter().filter(|finding| finding.monitored);
+            monitored.next().map(|finding| finding.code.clone())
+        }),
         expires: None,
         since: attestation.map(|row| row.changed.into()),
         explained: None,

@@ -47,6 +47,7 @@ A + is an event that came, a - one that went, a ~ one with another digest.")]
 Examples:
   edgeward profile propose policies/ --group gateways
   edgeward profile propose policies/ --label site=suzhou --at-least 5
+  edgeward profile propose policies/ --group gateways --files         new files for the allow lists as well
   edgeward profile propose policies/ --group gateways > new.diff; patch -p1 -d policies < new.diff
 
 Nothing is applied. Values that fewer nodes show are named and left out: one machine alone may be in trouble.")]

@@ -96,11 +96,14 @@ impl EvidenceView {
         STANDARD.decode(self.ima.as_ref()?).ok()
     }
 
-    /// Whether it is refused for more than its values: then these may be a forger's.
-    pub fn is_doubtful(&self) -> bool {
-        self.code
-            .as_ref()
-            .is_some_and(|code| !code.starts_with("profile_") && code != "log_pending")
+    /// What it is refused for beyond values and files that its profile does not know: then these may be a forger's.
+    pub fn doubt(&self) -> Option<&str> {
+        let found = self.findings.iter().map(|finding| finding.code.as_str());
+        let mut codes = self.code.as_deref().into_iter().chain(found);
+        codes.find(|code| {
+            let unknown = ["log_pending", "ima_file_not_allowed", "ima_file_other_path"];
+            !code.starts_with("profile_") && !unknown.contains(code)
+        })
     }
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::kept::EvidenceView;
 
+mod files;
+
 /// A machine of the group, and the profiles that it must match.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
@@ -27,6 +29,8 @@ pub struct Proposal {
     /// Machines that were not, each with the reason.
     pub left_out: BTreeMap<String, String>,
     pub values: Vec<SeenValue>,
+    /// Files that no allow list has; only where lists were asked for.
+    pub files: Vec<SeenFile>,
     /// In unified format, one part for each file; empty: nothing to change.
     pub diff: String,
 }
@@ -45,6 +49,18 @@ pub struct SeenValue {
     pub what: Standing,
 }
 
+/// One file that ran and that the profile does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenFile {
+    pub profile: String,
+    /// As the list would have it.
+    pub line: String,
+    pub nodes: usize,
+    /// One of them.
+    pub example: Option<String>,
+    pub what: Standing,
+}
+
 /// How a value stands in the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,6 +73,8 @@ pub enum Standing {
     Proposed,
     /// Not accepted, and on too few machines to be proposed.
     TooFew,
+    /// On the deny list: never proposed.
+    Denied,
 }
 
 /// Counts values and makes the change. `at_least`: how many machines must show a value for it to be proposed.
@@ -66,7 +84,7 @@ pub fn propose(
     at_least: usize,
 ) -> Result<Proposal, EditRefused> {
     let mut left_out = BTreeMap::new();
-    let mut counted = 0;
+    let mut counted = Vec::new();
     let mut seen: BTreeMap<(&str, u8, String), BTreeSet<&str>> = BTreeMap::new();
     let mut profiles: BTreeMap<&str, &Profile> = BTreeMap::new();
     for machine in machines {
@@ -80,7 +98,7 @@ pub fn propose(
                 continue;
             }
         };
-        counted += 1;
+        counted.push((machine, evidence));
         for profile in &machine.profiles {
             for pcr in profile.pcrs.keys() {
                 if let Some(value) = evidence.pcrs.get(pcr) {
@@ -91,23 +109,23 @@ pub fn propose(
         }
     }
     let values = standings(&profiles, &seen, at_least);
-    let diff = diff(&values, files)?;
+    let mut diff = diff(&values, files)?;
+    let (new_files, lists) = files::unlisted(&counted, files, at_least)?;
+    diff.push_str(&lists);
     Ok(Proposal {
-        counted,
+        counted: counted.len(),
         left_out,
         values,
+        files: new_files,
         diff,
     })
 }
 
 fn usable<'a>(machine: &Machine<'a>) -> Result<&'a EvidenceView, String> {
     let evidence = machine.evidence.ok_or("it gave no evidence yet")?;
-    if machine
-        .profiles
-        .iter()
-        .all(|profile| profile.pcrs.is_empty())
-    {
-        return Err("none of its profiles compares a PCR".to_owned());
+    let compares = |profile: &Profile| !profile.pcrs.is_empty() || profile.ima.is_some();
+    if !machine.profiles.iter().any(|profile| compares(profile)) {
+        return Err("none of its profiles compares a PCR or files".to_owned());
     }
     let bank = machine
         .profiles
@@ -120,11 +138,11 @@ fn usable<'a>(machine: &Machine<'a>) -> Result<&'a EvidenceView, String> {
             evidence.bank
         ));
     }
-    match &evidence.code {
-        Some(code) if evidence.is_doubtful() => Err(format!(
+    match evidence.doubt() {
+        Some(code) => Err(format!(
             "its evidence was refused for more than its values: {code}"
         )),
-        _ => Ok(evidence),
+        None => Ok(evidence),
     }
 }
 

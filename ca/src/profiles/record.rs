@@ -72,7 +72,7 @@ pub fn record(wanted: &Wanted<'_>, evidence: &EvidenceView) -> Result<Recorded, 
         return Err(NotRecorded::Nothing);
     }
     let mut notes = Vec::new();
-    if let Some(code) = evidence.code.as_ref().filter(|_| evidence.is_doubtful()) {
+    if let Some(code) = evidence.doubt() {
         notes.push(format!(
             "this evidence was refused ({code}): make sure of the machine before you trust what it measured"
         ));

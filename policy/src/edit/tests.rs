@@ -190,3 +190,48 @@ fn a_difference_reads_as_diff_u_writes_it() {
     );
     assert_eq!(edited.diff, expected);
 }
+
+#[test]
+fn lines_are_added_to_the_end_of_a_list_and_its_limit_holds() {
+    let one = format!("sha256:{} /a", "aa".repeat(32));
+    let new: BTreeSet<String> = ["x", "y"].map(str::to_owned).into();
+    for (text, expected) in [
+        (format!("# list\n{one}\n"), format!("# list\n{one}\nx\ny\n")),
+        (format!("# list\n{one}"), format!("# list\n{one}\nx\ny")),
+        (
+            format!("1\n2\n3\n4\n5\n{one}\n\n"),
+            format!("1\n2\n3\n4\n5\n{one}\nx\ny\n\n"),
+        ),
+    ] {
+        let edited = add_lines("ima/g.allow", &text, &new).unwrap();
+        assert_eq!(edited.text, expected);
+        assert_eq!(patched(&text, &edited.diff), expected, "{}", edited.diff);
+    }
+    assert_eq!(add_lines("g", &one, &BTreeSet::new()).unwrap().diff, "");
+    let long = "#".repeat(MAX_LIST_FILE_BYTES);
+    assert_eq!(add_lines("g", &long, &new), Err(EditRefused::TooLarge));
+    let many = (0..=MAX_ADDED_LINES)
+        .map(|index| index.to_string())
+        .collect();
+    assert_eq!(add_lines("g", "", &many), Err(EditRefused::TooMany));
+}
+
+#[test]
+fn the_list_of_a_profile_is_found_as_the_compiler_finds_it() {
+    let ima = "[profile.gateway]\nima = { allow = \"g.allow\" }\n";
+    let files = [
+        SourceFile::new("site/p.toml", ima),
+        SourceFile::new("g.allow", "far"),
+        SourceFile::new("site/g.allow", "near"),
+    ];
+    assert_eq!(
+        allow_list(&files, "gateway").map(|file| file.text.as_str()),
+        Some("near")
+    );
+    assert_eq!(
+        allow_list(&files[..2], "gateway").map(|file| file.text.as_str()),
+        Some("far")
+    );
+    assert_eq!(allow_list(&files[..1], "gateway"), None);
+    assert_eq!(allow_list(&files, "other"), None);
+}

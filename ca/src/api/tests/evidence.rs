@@ -34,7 +34,7 @@ fn row(which: Which, log: &[u8]) -> EvidenceRow {
         code: None,
         bank: PcrBank::Sha256,
         pcrs: BTreeMap::from([(7, "aa".repeat(32))]),
-        firmware: 0x2000_4000_3000_1,
+        firmware: 0x0002_0004_0003_0001,
         tier: Tier::Hardware,
         secure_boot: Some(true),
         boot_log: Some(log.to_vec()),
@@ -127,6 +127,7 @@ async fn a_node_is_explained_where_one_is_asked_for_and_named_with_its_reason_in
     fallen(&bench).await;
     let (_, list) = bench.get(&auditor, "/api/v1/nodes").await;
     assert_eq!(list["items"][0]["reason"], "profile_pcr_value");
+    assert_eq!(list["items"][0]["would_fail"], Value::Null);
     assert!(list["items"][0].get("explained").is_none());
     let (_, node) = bench.get(&auditor, "/api/v1/nodes/gw-3").await;
     let explained = &node["explained"];

@@ -18,6 +18,8 @@ use crate::profiles::changes::line_of;
 use crate::profiles::propose::{Machine, SeenValue, Standing};
 use crate::profiles::{EvidenceView, NodeEvidence, Proposal, changes, propose};
 
+/// Most files told.
+const MAX_FILES: usize = 100;
 /// Most changes told of one value.
 const MAX_TOLD: usize = 6;
 /// Most values for which the events behind them are looked up.
@@ -38,6 +40,9 @@ pub struct Propose {
     /// How many nodes must show a value for it to be proposed
     #[arg(long, value_name = "NODES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     at_least: u32,
+    /// Look at the files that ran as well, and add new ones to the allow lists: asks for each node's IMA list
+    #[arg(long)]
+    files: bool,
 }
 
 pub(super) async fn run(session: &Session, what: &Propose) -> Result<(), Failure> {
@@ -59,7 +64,11 @@ pub(super) async fn run(session: &Session, what: &Propose) -> Result<(), Failure
     }
     let mut evidence: BTreeMap<String, EvidenceView> = BTreeMap::new();
     for node in &nodes.items {
-        let path = format!("{NODES}/{}/evidence", encode(&node.name));
+        let path = format!(
+            "{NODES}/{}/evidence?logs={}",
+            encode(&node.name),
+            what.files
+        );
         let found: NodeEvidence = watch(screen, &node.name, client.get(&path)).await?;
         evidence.extend(newest(found).map(|newest| (node.name.clone(), newest)));
     }
@@ -111,6 +120,14 @@ fn tell(session: &Session, proposal: &Proposal) {
     for line in table.lines() {
         screen.note(&line);
     }
+    for file in proposal.files.iter().take(MAX_FILES) {
+        let count = format!("{} of {}", file.nodes, proposal.counted);
+        let what = word(file.what);
+        screen.note(&format!("{} {} ({count}): {what}", file.profile, file.line));
+    }
+    if let Some(more) = proposal.files.len().checked_sub(MAX_FILES + 1) {
+        screen.note(&format!("{} more files: see -o json", more + 1));
+    }
     for (node, why) in &proposal.left_out {
         screen.note(&format!("{node} is not counted: {why}"));
     }
@@ -121,6 +138,7 @@ fn word(what: Standing) -> &'static str {
         Standing::Accepted => "accepted",
         Standing::Unused => "accepted, not seen: may go once every node is counted",
         Standing::Proposed => "proposed",
+        Standing::Denied => "on the deny list: never proposed",
         Standing::TooFew => "on too few nodes to propose (--at-least)",
     }
 }

@@ -1,3 +1,7 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use edgeward_evidence::testing::ima::ImaList;
+use edgeward_evidence::tpm::HashAlg;
 use edgeward_identity::Timestamp;
 use edgeward_policy::CompiledPolicy;
 
@@ -103,6 +107,68 @@ fn a_new_value_is_added_beside_the_old_one_in_the_file_that_has_it() {
         value("00"),
         old = value("77"),
         new = value("bb"),
+    );
+    assert_eq!(proposal.diff, expected);
+}
+
+const FILES: &str = "schema = \"edgeward-policy/1\"\nowner = \"ot\"\nscope = \"any\"\n[profile.gateway]\ntier = [\"virtual\"]\nima = { allow = \"g.allow\", deny = \"g.deny\" }\n[group.g]\nmatch = { role = [\"g\"] }\nprofile = \"gateway\"\n";
+
+/// A machine that ran these files: name and digest.
+fn ran(files: &[(&str, u8)]) -> EvidenceView {
+    let mut list = ImaList::new();
+    for (name, digest) in files {
+        list.add(*name, HashAlg::Sha256, &[*digest; 32]);
+    }
+    let mut evidence = evidence(&[], Some("ima_file_not_allowed"));
+    evidence.ima = Some(STANDARD.encode(list.bytes));
+    evidence
+}
+
+#[test]
+fn files_that_enough_machines_ran_are_added_to_the_list_and_denied_ones_never() {
+    let line = |digest: u8, path: &str| format!("sha256:{}{path}", hex::encode([digest; 32]));
+    let sources = [
+        SourceFile::new("site/g.toml", FILES),
+        SourceFile::new(
+            "site/g.allow",
+            format!("{}\n{}\n", line(1, ""), line(2, " /b")),
+        ),
+        SourceFile::new("g.deny", format!("{}\n", line(9, ""))),
+    ];
+    let policy = CompiledPolicy::compile(&sources, 1).unwrap();
+    let labels = [("role".to_owned(), "g".to_owned())].into();
+    let views = [
+        ran(&[("/anywhere", 1), ("/b", 2), ("/new", 3), ("/bad", 9)]),
+        ran(&[("/elsewhere", 2), ("/new", 3), ("/bad", 9), ("/odd\n", 4)]),
+    ];
+    let machines: Vec<Machine<'_>> = ["a", "b"]
+        .into_iter()
+        .zip(&views)
+        .map(|(name, evidence)| Machine {
+            name,
+            profiles: policy.profiles_for(&labels),
+            evidence: Some(evidence),
+        })
+        .collect();
+    let proposal = propose(&machines, &sources, 2).unwrap();
+    let seen: Vec<(&str, usize, Standing)> = proposal
+        .files
+        .iter()
+        .map(|file| (file.line.as_str(), file.nodes, file.what))
+        .collect();
+    let (elsewhere, new, bad) = (line(2, " /elsewhere"), line(3, " /new"), line(9, " /bad"));
+    assert_eq!(
+        seen,
+        [
+            (elsewhere.as_str(), 1, Standing::TooFew),
+            (new.as_str(), 2, Standing::Proposed),
+            (bad.as_str(), 2, Standing::Denied),
+        ]
+    );
+    let expected = format!(
+        "--- a/site/g.allow\n+++ b/site/g.allow\n@@ -1,2 +1,3 @@\n {}\n-{old}\n+{old}\n+{new}\n",
+        line(1, ""),
+        old = line(2, " /b"),
     );
     assert_eq!(proposal.diff, expected);
 }

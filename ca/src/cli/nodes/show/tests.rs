@@ -35,6 +35,7 @@ fn node() -> NodeView {
         enrolled: NOW.into(),
         attested: Some(NOW.into()),
         reason: Some("profile_pcr_value".to_owned()),
+        would_fail: None,
         expires: None,
         since: Some(NOW.into()),
         explained: Some(Explained {
