@@ -10,7 +10,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::tls::{PeerVerifier, PinnedVerifier, anonymous_client, keyless_client};
-use edgeward_identity::{Clock, Kind, SpiffeId, Svid, TrustBundle, TrustDomain, TrustView};
+use edgeward_identity::{
+    Clock, Kind, SpiffeId, Svid, Timestamp, TrustBundle, TrustDomain, TrustView,
+};
 use edgeward_wire::limits::{ALPN_H2, ENROL_DEADLINE, MAX_ENROL_MESSAGE_BYTES, MAX_MESSAGE_BYTES};
 use edgeward_wire::token::BootstrapToken;
 use edgeward_wire::v1::enrolment_client::EnrolmentClient;
@@ -248,7 +250,7 @@ impl Enrolment<'_> {
         let wrong = |what: &str| NotEnrolled::Issued(what.to_owned());
         let trust_domain = self.claim.trust_domain();
         let now = self.clock.now();
-        let bundle = self.claim.roots(&issued.trust_bundle)?;
+        let bundle = self.claim.roots(&issued, now)?;
         let keys = accept::key_set(&issued.key_set, &bundle, 0, now)?;
         accept::deny_list(&issued.deny_list, &keys, trust_domain, 0, now)?;
         let chain = issued
@@ -353,13 +355,13 @@ impl Claim<'_> {
         }
     }
 
-    /// The roots to go on with. A token names one that must be among those the cloud sends; a node that comes back keeps
-    /// its own: new ones come in a session, signed by one of these.
-    fn roots(&self, sent: &[u8]) -> Result<TrustBundle, NotEnrolled> {
+    /// The roots to go on with. A token names one that must be among those the cloud sends; a node that comes back goes
+    /// from its own to the newest by the signed steps between them.
+    fn roots(&self, issued: &v1::EnrolIssued, now: Timestamp) -> Result<TrustBundle, NotEnrolled> {
         match self {
             Self::Token { token, .. } => {
                 let domain = token.trust_domain().clone();
-                let bundle = TrustBundle::from_spiffe_json(domain, sent)
+                let bundle = TrustBundle::from_spiffe_json(domain, &issued.trust_bundle)
                     .map_err(|error| NotEnrolled::Issued(error.to_string()))?;
                 match bundle.root_with_spki(token.pin()) {
                     Some(_) => Ok(bundle),
@@ -368,7 +370,11 @@ impl Claim<'_> {
                     )),
                 }
             }
-            Self::Recover(known) => Ok(known.trust.bundle.clone()),
+            Self::Recover(known) => Ok(accept::authorities(
+                &issued.authorities,
+                &known.trust.bundle,
+                now,
+            )?),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The filter of `GET /api/v1/audit/events` and of `edgeward audit query|tail`.
 //!
-//! Parameters: `from`, `to` (RFC 3339), `node`, `actor`, `type`, `verdict`, `rule`, `limit`, `cursor`, `follow`; each at
+//! Parameters: `from`, `to` (RFC 3339), `node`, `actor`, `type`, `verdict`, `rule`, `serial`, `limit`, `cursor`, `follow`; each at
 //! most once, none empty. All given ones must hold.
 
 use edgeward_identity::{Kind, SpiffeId, Timestamp, TrustDomain};
@@ -22,6 +22,20 @@ pub const DEFAULT_LIMIT: u32 = 100;
 pub const MAX_LIMIT: u32 = 1000;
 /// Longest value of a parameter, in bytes.
 pub const MAX_VALUE_BYTES: usize = 2048;
+
+/// Most digits of a serial number: 20 octets (RFC 5280 4.1.2.2).
+const MAX_SERIAL_DIGITS: usize = 40;
+/// Where an event that issued a certificate keeps its serial number.
+pub const SERIAL: &str = "serial";
+/// The events that issue certificates.
+pub const ISSUING_KINDS: &[EventKind] = &[
+    EventKind::EnrolmentIssued,
+    EventKind::NodeRecovered,
+    EventKind::SvidIssued,
+    EventKind::SvidRenewed,
+    EventKind::OperatorAdded,
+    EventKind::WorkloadIssued,
+];
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +62,8 @@ pub struct Filter {
     pub kind: Option<KindFilter>,
     pub verdict: Option<Verdict>,
     pub rule: Option<RuleId>,
+    /// Serial number of a certificate, lower-case hex: how it was issued.
+    pub serial: Option<String>,
 }
 
 /// `anonymous` asks for all who proved nothing, anything else for one actor.
@@ -89,6 +105,8 @@ pub enum QueryError {
     Verdict,
     #[error("not a rule id")]
     Rule,
+    #[error("not a serial number in lower-case hex, at most {MAX_SERIAL_DIGITS} digits")]
+    Serial,
     #[error("limit is not within 1 and {MAX_LIMIT}")]
     Limit,
     #[error("follow is not true or false")]
@@ -121,6 +139,7 @@ impl Query {
                 .map(|value| value.parse().map_err(|_| QueryError::Verdict))
                 .transpose()?,
             rule: values.rule.map(parse_rule).transpose()?,
+            serial: values.serial.map(parse_serial).transpose()?,
         };
         if let (Some(from), Some(to)) = (filter.from, filter.to)
             && from >= to
@@ -179,6 +198,9 @@ impl Filter {
                 .rule
                 .as_ref()
                 .is_none_or(|rule| event.rule.as_ref() == Some(rule))
+            && self.serial.as_deref().is_none_or(|serial| {
+                ISSUING_KINDS.contains(&event.kind) && event.detail.get(SERIAL) == Some(serial)
+            })
     }
 
     /// Names the filter in a cursor: SHA-256 over every field, absent ones included.
@@ -202,6 +224,10 @@ impl Filter {
         }));
         field(self.verdict.map(|verdict| verdict.as_str().to_owned()));
         field(self.rule.as_ref().map(ToString::to_string));
+        if let Some(serial) = &self.serial {
+            // Only where it is asked for, so that older cursors stay good.
+            field(Some(format!("serial={serial}")));
+        }
         Digest::of(&[b"edgeward audit filter v1\n", text.as_bytes()])
     }
 }
@@ -247,6 +273,7 @@ impl QueryError {
             Self::Type => "query_type",
             Self::Verdict => "query_verdict",
             Self::Rule => "query_rule",
+            Self::Serial => "query_serial",
             Self::Limit => "query_limit",
             Self::Follow => "query_follow",
             Self::Cursor(_) => "query_cursor",
@@ -263,6 +290,7 @@ struct Values<'a> {
     kind: Option<&'a str>,
     verdict: Option<&'a str>,
     rule: Option<&'a str>,
+    serial: Option<&'a str>,
     limit: Option<&'a str>,
     cursor: Option<&'a str>,
     follow: Option<&'a str>,
@@ -280,6 +308,7 @@ impl<'a> Values<'a> {
                 "type" => ("type", &mut values.kind),
                 "verdict" => ("verdict", &mut values.verdict),
                 "rule" => ("rule", &mut values.rule),
+                "serial" => ("serial", &mut values.serial),
                 "limit" => ("limit", &mut values.limit),
                 "cursor" => ("cursor", &mut values.cursor),
                 "follow" => ("follow", &mut values.follow),
@@ -320,6 +349,17 @@ fn parse_node(value: &str, trust_domain: &TrustDomain) -> Result<SpiffeId, Query
         // A cloud keeps a journal too, and may be asked for by its full id.
         Ok(id) if matches!(id.kind(), Kind::Node | Kind::Cloud) => Ok(id),
         Ok(_) | Err(_) => Err(QueryError::Node),
+    }
+}
+
+fn parse_serial(value: &str) -> Result<String, QueryError> {
+    let good = value.len() <= MAX_SERIAL_DIGITS
+        && value
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match good {
+        true => Ok(value.to_owned()),
+        false => Err(QueryError::Serial),
     }
 }
 

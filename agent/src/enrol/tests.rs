@@ -48,6 +48,7 @@ impl Scene {
                 ipv6: String::new(),
                 ipv4: "100.64.0.1".to_owned(),
             }),
+            authorities: Vec::new(),
         };
         Self {
             authority,

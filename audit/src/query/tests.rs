@@ -21,7 +21,7 @@ fn parse(pairs: &[(&str, &str)]) -> Result<Query, QueryError> {
 fn every_bad_parameter_is_refused_with_its_own_code() {
     let long = "a".repeat(MAX_VALUE_BYTES + 1);
     let long_rule = "a".repeat(MAX_RULE_BYTES + 1);
-    let cases: [(&[(&str, &str)], &str); 30] = [
+    let cases: [(&[(&str, &str)], &str); 33] = [
         (
             &[("form", "2026-01-01T00:00:00Z")],
             "query_unknown_parameter",
@@ -63,6 +63,12 @@ fn every_bad_parameter_is_refused_with_its_own_code() {
         (&[("verdict", "Allow")], "query_verdict"),
         (&[("rule", "a\u{7}")], "query_rule"),
         (&[("rule", &long_rule)], "query_rule"),
+        (&[("serial", "0A")], "query_serial"),
+        (&[("serial", "%")], "query_serial"),
+        (
+            &[("serial", "00000000000000000000000000000000000000000")],
+            "query_serial",
+        ),
         (&[("limit", "0")], "query_limit"),
         (&[("limit", "1001")], "query_limit"),
         (&[("limit", "-1")], "query_limit"),
@@ -106,7 +112,7 @@ fn a_cursor_is_refused_for_another_filter_another_key_or_after_any_change() {
 
 #[test]
 fn filters_that_differ_have_cursors_that_differ() {
-    let filters: [&[(&str, &str)]; 9] = [
+    let filters: [&[(&str, &str)]; 10] = [
         &[],
         &[("from", "2026-01-01T00:00:00Z")],
         &[("to", "2026-01-01T00:00:00Z")],
@@ -116,6 +122,7 @@ fn filters_that_differ_have_cursors_that_differ() {
         &[("type", "node.quarantined")],
         &[("rule", "2:ab")],
         &[("rule", "ab")],
+        &[("serial", "ab")],
     ];
     let cursors: std::collections::BTreeSet<String> = filters
         .iter()
@@ -216,4 +223,28 @@ fn a_family_lists_its_kinds() {
         .map(EventKind::name)
         .collect();
     assert_eq!(kinds, ["cut.ordered", "cut.effected"]);
+}
+
+#[test]
+fn a_serial_number_finds_the_event_that_issued_it_and_no_other() {
+    let cloud: SpiffeId = "spiffe://plant.example/cloud/main".parse().unwrap();
+    let record = |event: Event| {
+        let head = Head {
+            seq: 4,
+            hash: Digest::ZERO,
+        };
+        let chain = Chain::resume(cloud.clone(), BootId::from_bytes([1; 16]), head);
+        chain.seal(event).unwrap().record().clone()
+    };
+    let event = |kind, key: &str| {
+        record(Event::new(Timestamp::from_secs(1), Actor::Cloud, kind).detail(key, "4f01"))
+    };
+    let wanted = parse(&[("serial", "4f01")]).unwrap().filter;
+    for kind in ISSUING_KINDS {
+        assert!(wanted.matches(&event(*kind, SERIAL)));
+    }
+    assert!(!wanted.matches(&event(EventKind::SvidIssued, "key")));
+    assert!(!wanted.matches(&event(EventKind::FlowAllowed, SERIAL)));
+    let other = parse(&[("serial", "4f0")]).unwrap().filter;
+    assert!(!other.matches(&event(EventKind::SvidIssued, SERIAL)));
 }

@@ -41,6 +41,7 @@ const POLL: Duration = Duration::from_secs(1);
         ("type" = Option<String>, Query, description = "node.quarantined, or node.* for a family"),
         ("verdict" = Option<String>, Query, description = "allow, deny or none"),
         ("rule" = Option<String>, Query, description = "Id of the policy rule that decided"),
+        ("serial" = Option<String>, Query, description = "Serial number of a certificate, lower-case hex: how it was issued"),
         ("limit" = Option<u32>, Query, description = "1 to 1000; 100 if absent"),
         ("cursor" = Option<String>, Query, description = "Go on where a page with the same filters ended"),
         ("follow" = Option<bool>, Query, description = "Keep the answer open for what comes"),

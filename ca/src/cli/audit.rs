@@ -92,6 +92,9 @@ pub struct Filter {
     /// Id of the policy rule that decided
     #[arg(long)]
     rule: Option<String>,
+    /// Serial number of a certificate, lower-case hex: who got it, from which authority, until when
+    #[arg(long)]
+    serial: Option<String>,
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
@@ -175,6 +178,7 @@ fn path_of(filter: &Filter, from: Option<&str>, to: Option<&str>) -> Result<Stri
         ("type", filter.kind.as_ref()),
         ("verdict", filter.verdict.as_ref()),
         ("rule", filter.rule.as_ref()),
+        ("serial", filter.serial.as_ref()),
     ];
     let query: Vec<String> = given
         .iter()
@@ -308,6 +312,7 @@ mod tests {
             kind: Some("node.*".to_owned()),
             verdict: None,
             rule: None,
+            serial: None,
         };
         let path = path_of(&filter, Some("2026-01-01T00:00:00Z"), None).unwrap();
         assert_eq!(

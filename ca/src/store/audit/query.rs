@@ -2,7 +2,7 @@
 
 use edgeward_audit::digest::Digest;
 use edgeward_audit::event::Event;
-use edgeward_audit::query::{ActorFilter, Filter, MAX_LIMIT};
+use edgeward_audit::query::{ActorFilter, Filter, ISSUING_KINDS, MAX_LIMIT, SERIAL};
 use edgeward_audit::record::BootId;
 use edgeward_identity::{SpiffeId, Timestamp};
 use sqlx::any::AnyRow;
@@ -130,6 +130,17 @@ impl Conditions {
         }
         if let Some(rule) = &filter.rule {
             all.add("rule = ?", [Value::Text(rule.to_string())]);
+        }
+        if let Some(serial) = &filter.serial {
+            // The events that issue are few beside all others, and found by their type. Quotes inside a detail are
+            // escaped, so the text stands for nothing but this field.
+            let mut values: Vec<Value> = ISSUING_KINDS
+                .iter()
+                .map(|kind| Value::Text(kind.name().to_owned()))
+                .collect();
+            let list = vec!["?"; values.len()].join(", ");
+            values.push(Value::Text(format!("%\"{SERIAL}\":\"{serial}\"%")));
+            all.add(&format!("type IN ({list}) AND record LIKE ?"), values);
         }
         all
     }
