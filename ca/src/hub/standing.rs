@@ -27,6 +27,8 @@ pub(crate) struct Fall {
     pub(crate) code: String,
     pub(crate) reason: String,
     pub(crate) findings: Vec<KeptFinding>,
+    /// When what it fell by came: how long until it was cut off can be told from the record.
+    pub(crate) received: Timestamp,
 }
 
 impl Hub {
@@ -84,7 +86,8 @@ impl Hub {
         let event = Event::new(now, Actor::Cloud, kind)
             .subject(member.id.clone())
             .denied(&fall.code)
-            .detail("reason", fall.reason);
+            .detail("reason", fall.reason)
+            .detail("received_ms", fall.received.millis());
         let event = with_findings(event, &row.findings);
         if let Err(error) = self.writer.now(&row, &self.audit, event).await {
             tracing::error!(node = %member.id, %error, "fall cannot be recorded");

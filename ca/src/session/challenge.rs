@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edgeward_evidence::result::ResultContext;
 use edgeward_evidence::{AttestationResult, Exporter, Nonce};
+use edgeward_identity::{SpiffeId, Timestamp};
 use edgeward_wire::v1::{self, cloud_message::Body};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot::{self, error::RecvError};
@@ -33,6 +34,8 @@ pub(super) struct Challenges {
     pub(super) admitted: Option<OwnedSemaphorePermit>,
     /// Whether an answer passed in this session.
     pub(super) passed: bool,
+    /// When the newest answer came.
+    pub(super) received: Timestamp,
 }
 
 struct Sent {
@@ -75,29 +78,25 @@ pub(super) async fn concluded(judging: &mut Option<Judging>) -> Result<Judgement
 }
 
 /// What is said of evidence that passed.
-pub(super) fn sign(
-    hub: &Hub,
-    judged: &Judged,
-    case_of: &Signing,
-) -> Result<SignedResult, Unsigned> {
+pub(super) fn sign(hub: &Hub, judged: &Judged, about: &Signing) -> Result<SignedResult, Unsigned> {
     let now = hub.clock.now();
     let context = ResultContext {
-        spiffe_id: &case_of.node,
+        spiffe_id: &about.node,
         issued: now,
         deny_number: hub.deny_number(),
     };
     let result = AttestationResult::new(&judged.evidence, &judged.appraisal, &context)
         .map_err(|refused| Unsigned::Refused(refused.into()))?;
     let bytes = hub
-        .sign_result(&result, case_of.ends.since(now), now)
+        .sign_result(&result, about.ends.since(now), now)
         .map_err(Unsigned::Fault)?;
     Ok(SignedResult { result, bytes })
 }
 
 /// About whom, and until when.
 pub(super) struct Signing {
-    pub(super) node: edgeward_identity::SpiffeId,
-    pub(super) ends: edgeward_identity::Timestamp,
+    pub(super) node: SpiffeId,
+    pub(super) ends: Timestamp,
 }
 
 impl Challenges {
@@ -173,6 +172,7 @@ impl Live {
         &mut self,
         message: v1::AttestEvidence,
     ) -> Result<(), SessionEnded> {
+        self.challenges.received = self.hub.clock.now();
         let now = self.hub.clock.boottime();
         let Some(renew) = self.schedule.answered(&message.nonce, now) else {
             // Late, repeated, or made up: nothing was asked with it, so it says nothing about the node.
@@ -217,7 +217,7 @@ impl Live {
             firmware_before: self.hub.firmware_before(&self.name),
             renew,
             asked,
-            now: self.hub.clock.now(),
+            now: self.challenges.received,
         }
     }
 

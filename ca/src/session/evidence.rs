@@ -169,6 +169,7 @@ impl Live {
             code: code.to_owned(),
             reason: refusal.to_string(),
             findings: findings.clone(),
+            received: self.challenges.received,
         };
         self.hub.fell(member, fall).await;
         tracing::warn!(node = %self.id(), code, reason = %refusal, "evidence failed");

@@ -205,6 +205,7 @@ impl Live {
                 code: "challenge_unanswered".to_owned(),
                 reason: "no answer to a challenge and its repetition".to_owned(),
                 findings: member.standing.findings.clone(),
+                received: self.hub.clock.now(),
             };
             self.hub.fell(&member, fall).await;
         }

@@ -1,20 +1,33 @@
 //! Attestations through the session service: challenges as often as a cloud may be configured to send them, each answered
-//! with a quote, verified, appraised against the profile, answered with a signed result, stored.
+//! with a quote, verified, appraised against the profile (a PCR, Secure Boot, files), answered with a signed result, stored.
+//! Whole logs come with the first answer, afterwards only what is new.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use edgeward_wire::v1::cloud_message::Body;
+use edgeward_wire::v1::node_message;
+use prost::Message as _;
 
 use super::machine::{Enrolled, Machine, Session};
 use super::server::{Server, Setup};
 use super::{Options, Span};
 
+/// One attestation as its machine saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Attested {
+    /// Of challenge, evidence and outcome together.
+    pub bytes: usize,
+    /// From the evidence to its outcome.
+    pub took: Duration,
+}
+
 /// Enrolments at the same time while the fleet is set up.
 const AT_ONCE: usize = 16;
 
 pub async fn run(options: &Options) -> anyhow::Result<()> {
-    let machines = Machine::many(options.nodes)?;
+    let machines = Machine::many(options.nodes, options.logs)?;
     let setup = Setup {
         database: options.database.as_deref(),
         attest_interval: "1s",
@@ -41,7 +54,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         });
     }
     // Everybody has a session and the first pass; from here on it is the steady state.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let span = Span::begin(&server)?;
     let before = passed.load(Ordering::Relaxed);
     tokio::time::sleep(options.each).await;
@@ -65,19 +78,33 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Waits for a challenge, answers it, and sees that it passed.
-async fn one(machine: &mut Machine, node: &Enrolled, session: &mut Session) -> anyhow::Result<()> {
+pub async fn one(
+    machine: &mut Machine,
+    node: &Enrolled,
+    session: &mut Session,
+) -> anyhow::Result<Attested> {
+    let mut bytes = 0;
+    let mut sent = Instant::now();
     loop {
         match session.next().await? {
             Body::Challenge(challenge) => {
                 let answer = machine.answer(node, session, &challenge)?;
+                if let node_message::Body::Evidence(evidence) = &answer {
+                    bytes += challenge.encoded_len() + evidence.encoded_len();
+                }
+                sent = Instant::now();
                 session.send(answer).await?;
             }
             Body::Outcome(outcome) => {
+                bytes += outcome.encoded_len();
                 if let Some(refused) = outcome.refused {
                     anyhow::bail!("refused: {}", refused.code);
                 }
                 anyhow::ensure!(!outcome.result.is_empty(), "no result");
-                return Ok(());
+                return Ok(Attested {
+                    bytes,
+                    took: sent.elapsed(),
+                });
             }
             _ => {}
         }

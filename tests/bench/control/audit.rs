@@ -39,7 +39,7 @@ struct Sender {
 }
 
 pub async fn run(options: &Options) -> anyhow::Result<()> {
-    let machines = Machine::many(NODES)?;
+    let machines = Machine::many(NODES, (0, 0))?;
     let setup = Setup {
         database: options.database.as_deref(),
         attest_interval: "60s",

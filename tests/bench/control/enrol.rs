@@ -32,7 +32,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn on_one_cloud(options: &Options, cells: &[usize]) -> anyhow::Result<()> {
     let seconds = usize::try_from(options.each.as_secs())?;
-    let machines = Machine::many(seconds * cells.len() * MOST_PER_SECOND)?;
+    let machines = Machine::many(seconds * cells.len() * MOST_PER_SECOND, (0, 0))?;
     let setup = Setup {
         database: options.database.as_deref(),
         attest_interval: "60s",

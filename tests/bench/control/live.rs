@@ -1,7 +1,7 @@
 //! Figures that need a whole installation: cloud, swtpm, agents, namespaces. Needs root.
 //!
-//! `tests/bench/control/run` builds and runs it. By hand: `control-live enrol|idle|cut [ROUNDS]`; `echo` and `probe` are
-//! what `cut` starts inside the nodes' namespaces.
+//! `tests/bench/control/run` builds and runs it. By hand: `control-live enrol|idle|cut|fall [ROUNDS]`; `echo` and `probe`
+//! are what `cut` and `fall` start inside the nodes' namespaces.
 
 #![allow(
     clippy::print_stdout,
@@ -22,6 +22,7 @@ use edgeward_tests::cloud::{CloudOptions, TRUST_DOMAIN};
 use edgeward_tests::eventually::eventually;
 use edgeward_tests::process::Process;
 
+mod pair;
 mod usage;
 
 /// Open by the quickstart's policy, for gateways.
@@ -46,7 +47,8 @@ fn main() -> anyhow::Result<()> {
         ["enrol", ref rest @ ..] => figures(enrol, rest, 10),
         ["idle", ref rest @ ..] => figures(idle, rest, 2),
         ["cut", ref rest @ ..] => figures(cut, rest, 100),
-        _ => anyhow::bail!("control-live enrol|idle|cut [ROUNDS]"),
+        ["fall", ref rest @ ..] => figures(pair::fall, rest, 20),
+        _ => anyhow::bail!("control-live enrol|idle|cut|fall [ROUNDS]"),
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use edgeward_evidence::ima::{IMA_PCR, MAX_IMA_PART_BYTES, window};
 use edgeward_evidence::make_credential::Credential;
-use edgeward_evidence::testing::SoftwareTpm;
-use edgeward_evidence::tpm::{PcrBank, PcrSelection};
+use edgeward_evidence::testing::ima::ImaList;
+use edgeward_evidence::testing::{BootLogBuilder, SoftwareTpm};
+use edgeward_evidence::tpm::{HashAlg, PcrBank, PcrSelection};
 use edgeward_evidence::transcript::Moment;
 use edgeward_evidence::{Digest, Exporter, Nonce, Transcript};
 use edgeward_identity::tls::peer::TrustView;
@@ -42,6 +44,85 @@ pub struct Machine {
     boot_key: SoftwareKey,
     boot: [u8; 16],
     name: String,
+    logs: Arc<Logs>,
+}
+
+/// What machines of one make have measured, and what of it the policy compares.
+#[derive(Debug)]
+pub struct Logs {
+    boot: Vec<u8>,
+    boot_hash: Digest,
+    ima: ImaList,
+    pcrs: Vec<Vec<u8>>,
+}
+
+impl Logs {
+    /// SHA-256 of every file that IMA measured.
+    pub const FILE: [u8; 32] = [0x5e; 32];
+
+    /// A boot with Secure Boot, its log and the IMA list each about as long as asked for, in bytes.
+    pub fn new(boot_bytes: usize, ima_bytes: usize) -> Self {
+        let mut log = BootLogBuilder::typical(true);
+        let mut boot = log.build();
+        while boot.len() < boot_bytes {
+            for _ in 0..16 {
+                log = log.grub_command(
+                    "menuentry_id_option=--id a line of a boot loader's configuration",
+                );
+            }
+            boot = log.build();
+        }
+        let mut ima = ImaList::new();
+        let mut number = 0;
+        while ima.bytes.len() < ima_bytes {
+            number += 1;
+            ima.add(
+                format!("/usr/lib/x86_64-linux-gnu/library-{number}.so"),
+                HashAlg::Sha256,
+                &Self::FILE,
+            );
+        }
+        let mut pcrs = log.pcrs(HashAlg::Sha256);
+        if let Some(pcr) = pcrs.get_mut(usize::from(IMA_PCR)) {
+            *pcr = ima.pcr.to_vec();
+        }
+        Self {
+            boot_hash: Digest::of(&boot),
+            boot,
+            ima,
+            pcrs,
+        }
+    }
+
+    /// Lengths of the boot log and the IMA list, in bytes.
+    pub fn lengths(&self) -> (usize, usize) {
+        (self.boot.len(), self.ima.bytes.len())
+    }
+
+    fn sent(&self, wanted: &v1::LogsWanted) -> anyhow::Result<v1::Logs> {
+        let ima = match wanted.ima {
+            true => {
+                let part = window(&self.ima.bytes, wanted.ima_known, MAX_IMA_PART_BYTES)?;
+                Some(v1::ImaPart {
+                    path: "/sys/kernel/security/ima/binary_runtime_measurements".to_owned(),
+                    first: wanted.ima_known,
+                    entries: part.entries.to_vec(),
+                    more: part.more,
+                    missing: String::new(),
+                })
+            }
+            false => None,
+        };
+        let new = wanted.boot && wanted.boot_known != self.boot_hash.as_bytes();
+        Ok(v1::Logs {
+            boot: new.then(|| v1::BootLog {
+                path: "/sys/kernel/security/tpm0/binary_bios_measurements".to_owned(),
+                log: self.boot.clone(),
+                missing: String::new(),
+            }),
+            ima,
+        })
+    }
 }
 
 /// What a machine holds once it is a node.
@@ -61,22 +142,36 @@ pub struct Session {
 }
 
 impl Machine {
-    /// What register 7 of every machine holds.
-    pub const PCR_7: [u8; 32] = [7; 32];
-
-    pub fn new(number: usize) -> anyhow::Result<Self> {
+    pub fn new(number: usize, logs: &Arc<Logs>) -> anyhow::Result<Self> {
         let boot = u128::try_from(number)?.to_be_bytes();
+        let mut tpm = SoftwareTpm::new();
+        for (pcr, value) in tpm.pcrs.iter_mut().zip(&logs.pcrs) {
+            pcr.copy_from_slice(value);
+        }
         Ok(Self {
-            tpm: SoftwareTpm::new(),
+            tpm,
             boot_key: SoftwareKey::generate()?,
             boot,
             name: format!("m-{number}"),
+            logs: logs.clone(),
         })
     }
 
-    /// `count` machines, numbered from 1.
-    pub fn many(count: usize) -> anyhow::Result<Vec<Self>> {
-        (1..=count).map(Self::new).collect()
+    /// `count` machines, numbered from 1, with logs as long as a test asks for, in bytes.
+    pub fn many(count: usize, (boot, ima): (usize, usize)) -> anyhow::Result<Vec<Self>> {
+        let logs = Arc::new(Logs::new(boot, ima));
+        (1..=count).map(|number| Self::new(number, &logs)).collect()
+    }
+
+    /// From now on its quotes are bad: register 7 has another value.
+    pub fn turn_bad(&mut self) {
+        if let Some(pcr) = self.tpm.pcrs.get_mut(7) {
+            *pcr = [0xbd; 32];
+        }
+    }
+
+    pub fn pcr_7(&self) -> String {
+        self.tpm.pcrs.get(7).map(hex::encode).unwrap_or_default()
     }
 
     pub fn ek_digest(&self) -> String {
@@ -182,15 +277,25 @@ impl Machine {
             },
         );
         anyhow::ensure!(!challenge.renew, "a renewal within minutes of the issue");
+        let mut quote = self.quote(&data, challenge.pcr_selection.as_ref())?;
+        let values: Vec<u8> = quote
+            .pcrs
+            .iter()
+            .flat_map(|pcr| pcr.digest.iter().copied())
+            .collect();
+        if challenge.pcrs_known == Digest::of(&values).as_bytes() {
+            quote.pcrs.clear();
+        }
+        let wanted = challenge.logs.as_ref();
         Ok(node_message::Body::Evidence(v1::AttestEvidence {
             nonce: challenge.nonce.clone(),
             root: Some(v1::attest_evidence::Root::Tpm(v1::TpmEvidence {
-                quote: Some(self.quote(&data, challenge.pcr_selection.as_ref())?),
+                quote: Some(quote),
                 ..v1::TpmEvidence::default()
             })),
-            logs: None,
+            logs: wanted.map(|wanted| self.logs.sent(wanted)).transpose()?,
             app_control: String::new(),
-            time: 0,
+            time: SystemClock.now().millis(),
         }))
     }
 

@@ -13,7 +13,7 @@ use edgeward_tests::eventually::eventually;
 use edgeward_tests::process::{Process, run};
 use edgeward_wire::token::BootstrapToken;
 
-use super::machine::Machine;
+use super::machine::{Logs, Machine};
 use super::usage;
 
 /// How the cloud is set up.
@@ -56,7 +56,7 @@ impl Server {
             folder,
             address,
         };
-        server.apply_policy()?;
+        server.apply_policy(machines)?;
         Ok(server)
     }
 
@@ -88,15 +88,18 @@ impl Server {
         usage::rss_mib(self.process.pid())
     }
 
-    fn apply_policy(&self) -> anyhow::Result<()> {
+    fn apply_policy(&self, machines: &[Machine]) -> anyhow::Result<()> {
         let policy = self.folder.path().join("policy");
         std::fs::create_dir_all(&policy)?;
-        let value = hex::encode(Machine::PCR_7);
+        let value = &machines.first().context("no machine")?.pcr_7();
+        let file = hex::encode(Logs::FILE);
+        std::fs::write(policy.join("files.allow"), format!("sha256:{file}\n"))?;
         std::fs::write(
             policy.join("fleet.toml"),
             format!(
                 "schema = \"edgeward-policy/1\"\nowner = \"bench\"\nscope = \"any\"\n\
                  [profile.gateway]\ntier = [\"listed\"]\npcr_bank = \"sha256\"\npcr = {{ 7 = [\"sha256:{value}\"] }}\n\
+                 secure_boot = true\nima = {{ allow = \"files.allow\" }}\n\
                  [group.gateways]\nmatch = {{ role = [\"gateway\"] }}\nprofile = \"gateway\"\n"
             ),
         )?;

@@ -144,7 +144,10 @@ async fn a_log_that_is_missing_or_forged_fails_only_where_it_is_needed() {
         assert!(challenge.logs.unwrap().boot_known.is_empty());
         let found = &outcome.findings[0];
         assert_eq!(found.code, "boot_log_replay_mismatch");
-        assert_eq!((code(&outcome) != "", found.monitored), (failure, !failure));
+        assert_eq!(
+            (!code(&outcome).is_empty(), found.monitored),
+            (failure, !failure)
+        );
         // The right one ends it.
         a.boot_log = log;
         let (_, _, outcome) = again(&cloud, &mut agent, &mut a).await;
@@ -218,23 +221,16 @@ async fn a_long_list_comes_in_parts_and_counts_when_its_end_is_what_was_quoted()
         row.is_some_and(|row| row.ima.as_ref() == Some(&list.bytes))
     })
     .await;
-    // A part for ever, and never an end.
-    let mut liar = list.clone();
-    liar.add("/bin/sh", HashAlg::Sha256, &SHELL);
-    a.measure(liar);
+    // A part that brings nothing, with more to come.
+    list.add("/bin/sh", HashAlg::Sha256, &SHELL);
+    a.measure(list);
     cloud.hasten("a");
-    for _ in 0..3 {
-        let challenge = agent.challenge().await;
-        let mut answer = a.answer(&challenge, &agent.exporter, "a");
-        let part = answer.logs.as_mut().unwrap().ima.as_mut().unwrap();
-        part.entries.clear();
-        part.more = true;
-        agent.send(node_message::Body::Evidence(answer)).await;
-        if known.len() > 100 {
-            continue;
-        }
-        break;
-    }
+    let challenge = agent.challenge().await;
+    let mut answer = a.answer(&challenge, &agent.exporter, "a");
+    let part = answer.logs.as_mut().unwrap().ima.as_mut().unwrap();
+    part.entries.clear();
+    part.more = true;
+    agent.send(node_message::Body::Evidence(answer)).await;
     assert_eq!(code(&agent.outcome().await), "ima_replay_mismatch");
 }
 
