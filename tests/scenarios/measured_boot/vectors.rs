@@ -35,8 +35,8 @@ fn logs_of_real_machines_give_their_known_registers_and_verdicts() -> anyhow::Re
 
     b.reboot_by(&std::fs::read(folder.join(INSECURE))?)?;
     b.start()?;
-    let shown = await_state(&lab, &b, "failed")?;
-    explained(&shown, &b, "profile_secure_boot", "", "")?;
+    await_state(&lab, &b, "failed")?;
+    explained(&lab, &b, "profile_secure_boot", "", "")?;
 
     b.reboot_by(&secure)?;
     b.start()?;
