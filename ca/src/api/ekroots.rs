@@ -18,7 +18,7 @@ use crate::ek::{Known, Source, TrustFault, Wanted, import as judge, subject_of};
 use crate::when::When;
 
 /// Most certificates in one request.
-pub const MAX_IMPORT: usize = 16;
+const MAX_IMPORT: usize = 16;
 
 /// List the certificates, with the tier that each proves.
 #[utoipa::path(get, path = "/api/v1/ek-roots", tag = "cloud", operation_id = "ek_root_list",

@@ -576,3 +576,71 @@ async fn acts_on_nodes_pass_on_who_and_why_and_refusals_come_back_as_problems() 
         (StatusCode::CONFLICT, Some("node_status"))
     );
 }
+
+#[tokio::test]
+async fn a_makers_certificate_is_imported_by_the_list_or_an_explicit_word_and_removed() {
+    let bench = Bench::new().await;
+    let admin = bench.operator(Role::Admin).await;
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    let key = rcgen::KeyPair::generate().unwrap();
+    let der = params.self_signed(&key).unwrap().der().to_vec();
+    let encoded = {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(&der)
+    };
+    let import = async |more: Value| {
+        let mut request = json!({ "certificates": [encoded] });
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        bench.post(&admin, "/api/v1/ek-roots", request).await
+    };
+    for (more, code) in [
+        (json!({ "trust": "best" }), "trust"),
+        (json!({ "certificates": [] }), "certificates"),
+        (json!({ "certificates": ["!"] }), "certificates"),
+    ] {
+        let (status, answer) = import(more).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(answer["code"], code);
+    }
+    let refused = import(json!({})).await.1;
+    assert_eq!(refused["items"][0]["refused"], "ek_roots_not_pinned");
+    let refused = import(json!({ "trust": "software" })).await.1;
+    assert_eq!(refused["items"][0]["refused"], "ek_roots_tier_software");
+    assert_eq!(bench.get(&admin, "/api/v1/ek-roots").await.1["items"], json!([]));
+    let taken = import(json!({ "trust": "virtual" })).await.1;
+    assert_eq!(taken["items"][0]["tier"], "virtual");
+    let listed = bench.get(&admin, "/api/v1/ek-roots").await.1;
+    let fingerprint = listed["items"][0]["fingerprint"].as_str().unwrap();
+    assert_eq!(listed["items"][0]["pinned"], false);
+    let path = format!("/api/v1/ek-roots/{fingerprint}");
+    assert_eq!(bench.delete(&admin, &path).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(bench.delete(&admin, &path).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(bench.get(&admin, "/api/v1/ek-roots").await.1["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_ek_goes_on_a_list_and_off_it_and_is_in_force_at_once() {
+    let bench = Bench::new().await;
+    let admin = bench.operator(Role::Admin).await;
+    let ek = edgeward_evidence::Digest::of(b"ek");
+    let put = async |list: &str, digest: &str| {
+        let request = json!({ "digest": digest, "list": list, "note": "box 1" });
+        bench.post(&admin, "/api/v1/eks", request).await.0
+    };
+    assert_eq!(put("allowed", "xyz").await, StatusCode::BAD_REQUEST);
+    assert!(put("liked", &ek.to_string()).await.is_client_error());
+    assert_eq!(put("allowed", &ek.to_string()).await, StatusCode::OK);
+    assert!(bench.api.ek.current().load().is_listed(&ek));
+    let listed = bench.get(&admin, "/api/v1/eks").await.1;
+    assert_eq!(listed["items"][0]["list"], "allowed");
+    assert_eq!(listed["items"][0]["note"], "box 1");
+    let off = format!("/api/v1/eks/allowed/{ek}");
+    assert_eq!(bench.delete(&admin, &off).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(bench.delete(&admin, &off).await.0, StatusCode::NOT_FOUND);
+    assert!(!bench.api.ek.current().load().is_listed(&ek));
+}
