@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use edgeward_evidence::Digest;
 use edgeward_identity::Timestamp;
 use edgeward_policy::SourceFile;
+use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -30,6 +32,14 @@ pub struct PolicyRow {
     pub signature: String,
     /// How much of what there is.
     pub summary: BTreeMap<String, u64>,
+}
+
+/// A file as it is stored. Lists of digests are large and seldom change: they are kept once for all policies.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Text(String),
+    List { sha256: String },
 }
 
 impl Store {
@@ -60,22 +70,33 @@ impl Store {
         &self,
         number: u64,
     ) -> Result<Option<(PolicyRow, Vec<SourceFile>)>, StoreError> {
-        sqlx::query(
+        let mut connection = self.read().await?;
+        let row = sqlx::query(
             "SELECT number, hash, applied, applied_by, public_key, signature, summary, files FROM policies \
              WHERE number = $1",
         )
         .bind(number_to_column(number))
-        .fetch_optional(&mut *self.read().await?)
-        .await?
-        .map(|row| {
-            let files: Vec<(String, String)> = json_column("policy files", row.try_get("files")?)?;
-            let files = files
-                .into_iter()
-                .map(|(path, text)| SourceFile::new(path, text))
-                .collect();
-            Ok((policy_of(&row)?, files))
-        })
-        .transpose()
+        .fetch_optional(&mut *connection)
+        .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let stored: Vec<(String, Stored)> = json_column("policy files", row.try_get("files")?)?;
+        let mut files = Vec::with_capacity(stored.len());
+        for (path, stored) in stored {
+            let text = match stored {
+                Stored::Text(text) => text,
+                Stored::List { sha256 } => {
+                    sqlx::query("SELECT list FROM policy_lists WHERE hash = $1")
+                        .bind(sha256)
+                        .fetch_one(&mut *connection)
+                        .await?
+                        .try_get("list")?
+                }
+            };
+            files.push(SourceFile::new(path, text));
+        }
+        Ok(Some((policy_of(&row)?, files)))
     }
 }
 
@@ -86,10 +107,16 @@ impl Tx {
         policy: &PolicyRow,
         files: &[SourceFile],
     ) -> Result<(), StoreError> {
-        let files: Vec<(&str, &str)> = files
-            .iter()
-            .map(|file| (file.path.as_str(), file.text.as_str()))
-            .collect();
+        let mut stored = Vec::with_capacity(files.len());
+        for file in files {
+            let kept = match file.is_list() {
+                true => Stored::List {
+                    sha256: self.keep_list(&file.text).await?,
+                },
+                false => Stored::Text(file.text.clone()),
+            };
+            stored.push((file.path.as_str(), kept));
+        }
         sqlx::query(
             "INSERT INTO policies (number, hash, applied, applied_by, public_key, signature, summary, files) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -101,10 +128,23 @@ impl Tx {
         .bind(policy.key.as_str())
         .bind(policy.signature.as_str())
         .bind(to_json_column(&policy.summary))
-        .bind(to_json_column(&files))
+        .bind(to_json_column(&stored))
         .execute(self.connection())
         .await?;
         Ok(())
+    }
+
+    /// Its SHA-256, under which it is kept.
+    async fn keep_list(&mut self, text: &str) -> Result<String, StoreError> {
+        let hash = Digest::of(text.as_bytes()).to_string();
+        sqlx::query(
+            "INSERT INTO policy_lists (hash, list) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING",
+        )
+        .bind(hash.as_str())
+        .bind(text)
+        .execute(self.connection())
+        .await?;
+        Ok(hash)
     }
 
     /// Number of the newest policy, inside the transaction.
@@ -162,6 +202,30 @@ mod tests {
             assert_eq!(store.policies().await.unwrap(), vec![policy(1)]);
             assert_eq!(store.policy(2).await.unwrap(), None);
             assert_eq!(store.policy_number().await.unwrap(), 1);
+        }
+
+        async fn a_list_that_many_policies_have_is_kept_once(store) {
+            let list = "# é\nsha256:00\r\n".repeat(1000);
+            let files = vec![
+                SourceFile::new("a.toml", "x"),
+                SourceFile::new("ima/a.allow", list.clone()),
+                SourceFile::new("ima/b.deny", list),
+            ];
+            let mut tx = store.begin("test").await.unwrap();
+            for number in 1..=3 {
+                tx.add_policy(&policy(number), &files).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            for number in 1..=3 {
+                assert_eq!(store.policy(number).await.unwrap(), Some((policy(number), files.clone())));
+            }
+            let count: i64 = sqlx::query("SELECT COUNT(*) AS n FROM policy_lists")
+                .fetch_one(&mut *store.read().await.unwrap())
+                .await
+                .unwrap()
+                .try_get("n")
+                .unwrap();
+            assert_eq!(count, 1);
         }
     }
 }
