@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::api::Api;
+use super::authority_field::Softened;
 use super::caller::Caller;
 
 /// Most connections at once, and most of one user.
@@ -169,7 +170,7 @@ async fn converse(stream: UnixStream, caller: Arc<Caller>, api: Api) {
         .max_header_list_size(MAX_HEADER_BYTES)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Softened::new(stream)), service);
     if let Err(error) = served.await {
         tracing::debug!(%error, "caller of the workload socket");
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tonic::Status;
+use tokio::time::Instant;
+use tonic::{Code, Status};
 
 use super::caller::Caller;
 use super::desk::Desk;
@@ -15,6 +16,8 @@ pub(super) const MAX_STREAMS: usize = 2_048;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How often it is seen to that the process is still there.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long a caller who may have something is kept waiting for it before it is told why there is nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Shortest time between two looks that only the clock asks for.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -89,7 +92,9 @@ async fn tell<T, F, B>(
     let mut trust = desk.view.trust_changed.clone();
     let mut keys = desk.view.keys.clone();
     let mut svids = desk.svids.changed();
+    let mut cloud = desk.view.cloud.clone();
     let mut said: Option<T> = None;
+    let begun = Instant::now();
     loop {
         // Marked before it is built: what changes meanwhile is built again.
         slice.mark_unchanged();
@@ -98,6 +103,21 @@ async fn tell<T, F, B>(
         svids.mark_unchanged();
         let built = match build(desk.clone(), caller.clone()).await {
             Ok(built) => built,
+            // Nothing yet: a node that is on its way up is trusted in a moment.
+            Err(status)
+                if status.code() == Code::Unavailable
+                    && said.is_none()
+                    && begun.elapsed() < PATIENCE =>
+            {
+                tokio::select! {
+                    changed = cloud.changed() => match changed {
+                        Ok(()) => desk.svids.hurry(),
+                        Err(_) => return,
+                    },
+                    () = tokio::time::sleep(PATIENCE / 10) => {}
+                }
+                continue;
+            }
             Err(status) => {
                 let _ = out.send(Err(status)).await;
                 return;
@@ -118,6 +138,11 @@ async fn tell<T, F, B>(
             changed = trust.changed() => changed.is_ok(),
             changed = keys.changed() => changed.is_ok(),
             changed = svids.changed() => changed.is_ok(),
+            changed = cloud.changed() => {
+                // Another session: what was refused before may be granted now.
+                desk.svids.hurry();
+                changed.is_ok()
+            }
             () = tokio::time::sleep(wait) => true,
         };
         if !held {

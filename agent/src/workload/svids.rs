@@ -157,6 +157,16 @@ impl Svids {
         }
     }
 
+    /// Asks again without waiting: something has changed that may have been in the way.
+    pub fn hurry(&self) {
+        let now = self.clock.boottime();
+        for entry in self.entries.lock().values() {
+            if let Some(failed) = &mut entry.state.lock().failed {
+                failed.retry = now;
+            }
+        }
+    }
+
     /// Lets go of what the policy no longer names, keys first of all.
     pub fn retain(&self, named: impl Fn(&SpiffeId) -> bool) {
         self.entries.lock().retain(|id, _| named(id));

@@ -543,3 +543,65 @@ fn the_socket_is_for_everybody_and_taken_over_only_from_the_dead() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     Socket::bind(&path).unwrap();
 }
+
+#[tokio::test]
+async fn a_client_that_names_the_sockets_path_as_authority_is_served() {
+    let world = World::new(&[("a", mine())]);
+    let stream = UnixStream::connect(&world.socket).await.unwrap();
+    let name = world.socket.to_str().unwrap().trim_start_matches('/');
+    let encoded = name.replace('/', "%2F");
+    let mut raw = RawHttp2::connect(stream).await;
+    let answer = raw.fetch_x509_svid(&encoded).await;
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains("spiffe://plant.example/workload/a"), "{text}");
+}
+
+/// Just enough of a client to send an `:authority` that HTTP libraries here refuse to make.
+struct RawHttp2(UnixStream);
+
+impl RawHttp2 {
+    async fn connect(mut stream: UnixStream) -> Self {
+        use tokio::io::AsyncWriteExt;
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();
+        stream.write_all(&preface).await.unwrap();
+        Self(stream)
+    }
+
+    /// All bytes of the answer until an identity is in them, or the server ends.
+    async fn fetch_x509_svid(&mut self, authority: &str) -> Vec<u8> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let mut block = vec![0x83, 0x86, 0x44];
+        block.extend(text("/SpiffeWorkloadAPI/FetchX509SVID"));
+        block.push(0x41);
+        block.extend(text(authority));
+        for (name, value) in [
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            ("workload.spiffe.io", "true"),
+        ] {
+            block.push(0x40);
+            block.extend([text(name), text(value)].concat());
+        }
+        let length = u8::try_from(block.len()).unwrap();
+        let headers = [&[0, 0, length, 1, 4, 0, 0, 0, 1][..], &block].concat();
+        // An empty message ends the request.
+        let data = [0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0];
+        self.0
+            .write_all(&[&headers[..], &data].concat())
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        let wanted = b"spiffe://plant.example/workload/a";
+        while !answer.windows(wanted.len()).any(|part| part == wanted) {
+            let read = tokio::time::timeout(Duration::from_secs(10), self.0.read(&mut chunk));
+            match read.await.expect("an answer").unwrap() {
+                0 => break,
+                count => answer.extend_from_slice(&chunk[..count]),
+            }
+        }
+        answer
+    }
+}
