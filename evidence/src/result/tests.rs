@@ -8,7 +8,7 @@ use edgeward_identity::{Kind, SignedObject, SoftwareKey};
 use super::*;
 use crate::appraise::tests::{fields, software_evidence, tpm_evidence};
 use crate::appraise::{Logs, Mode, Profile, ProfileFields, appraise, appraise_without_profile};
-use crate::testing::SoftwareTpm;
+use crate::testing::{SoftwareTpm, sha256_selection};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -228,4 +228,81 @@ fn without_a_tpm_or_a_profile_the_state_is_none() {
         result.would_fail(),
         ["profile_tier", "profile_pcr_selection"]
     );
+}
+
+#[test]
+fn until_logs_follow_a_result_says_stale_and_why() {
+    let (key, set) = keys();
+    let evidence = tpm_evidence(&mut SoftwareTpm::new(), Tier::Virtual);
+    let secure_boot = Some(true);
+    let profile = Profile::new(ProfileFields {
+        secure_boot,
+        ..fields()
+    })
+    .unwrap();
+    let logs = Logs {
+        pending: true,
+        ..Logs::default()
+    };
+    let appraisal = appraise(&evidence, &profile, &logs);
+    let result = AttestationResult::new(&evidence, &appraisal, &context(&node("gw-1"))).unwrap();
+    let checked = check_result(
+        &signed(&result, &key),
+        &set,
+        &ResultExpect {
+            trust_domain: &domain(),
+            spiffe_id: &node("gw-1"),
+            svid_spki: &evidence.svid_key().spki_hash(),
+            least_number: 0,
+            now: NOW,
+        },
+    )
+    .unwrap();
+    assert_eq!(checked.result().state(), AttestationState::Stale);
+    assert_eq!(checked.result().code(), Some("log_pending"));
+    assert_eq!(*checked.result(), result);
+}
+
+/// What a boot without the cloud must equal is what is compared, however much was quoted.
+#[test]
+fn a_result_states_what_its_profile_compares_out_of_all_that_was_quoted() {
+    let mut tpm = SoftwareTpm::new();
+    let boot_key = *SoftwareKey::generate().unwrap().public_key();
+    let quoted = sha256_selection(&[0, 1, 2, 3, 4, 5, 6, 7, 10]);
+    let evidence = tpm.evidence(&node("gw-1"), &boot_key, Tier::Virtual, &quoted);
+    let stated = |appraisal: &Appraisal| {
+        let result = AttestationResult::new(&evidence, appraisal, &context(&node("gw-1"))).unwrap();
+        let tpm = result.tpm.unwrap();
+        (tpm.pcr_selection, tpm.pcr_digest)
+    };
+    let expected = |pcrs: &[u8]| {
+        let selection = sha256_selection(pcrs);
+        let (digest, _) = selection.digest_of(&tpm.pcr_values(&selection)).unwrap();
+        (selection, digest)
+    };
+    let profile = Profile::new(fields()).unwrap();
+    let compared = appraise(&evidence, &profile, &Logs::default());
+    assert_eq!(stated(&compared), expected(&[0, 7]));
+    let nothing = appraise_without_profile(&evidence, &Logs::default());
+    assert_eq!(stated(&nothing), expected(&[0, 2, 4, 7]));
+}
+
+#[test]
+fn a_monitoring_profile_that_would_fail_is_named_and_the_ear_warns() {
+    let (key, _) = keys();
+    let evidence = tpm_evidence(&mut SoftwareTpm::new(), Tier::Virtual);
+    let next = Profile::new(ProfileFields {
+        mode: Mode::Monitor,
+        tiers: std::collections::BTreeSet::from([Tier::Hardware]),
+        ..fields()
+    })
+    .unwrap();
+    let profile = Profile::new(fields()).unwrap();
+    let monitor = appraise(&evidence, &next, &Logs::default());
+    let appraisal = appraise(&evidence, &profile, &Logs::default()).beside(&monitor);
+    let result = AttestationResult::new(&evidence, &appraisal, &context(&node("gw-1"))).unwrap();
+    assert_eq!(result.state(), AttestationState::Trusted);
+    assert_eq!(result.would_fail(), ["profile_tier"]);
+    let claims = token::payload_of(&signed(&result, &key)).unwrap();
+    assert_eq!(claims["submods"]["node"]["ear_status"], "warning");
 }

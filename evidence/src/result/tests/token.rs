@@ -41,7 +41,7 @@ fn code(bytes: &[u8], set: &KeySet) -> Result<(), &'static str> {
         .map_err(|refused| refused.code())
 }
 
-fn payload_of(bytes: &[u8]) -> Option<Value> {
+pub(super) fn payload_of(bytes: &[u8]) -> Option<Value> {
     let part = bytes.split(|byte| *byte == b'.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
