@@ -250,6 +250,10 @@ fn a_refusal_says_its_code_since_when_and_what_to_do() {
         "{text}"
     );
     assert!(text.contains("[logs] boot"), "{text}");
+    assert!(
+        text.contains("attestation  by its last result failed"),
+        "{text}"
+    );
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["refused"]["code"], "boot_log_missing");
 }

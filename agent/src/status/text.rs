@@ -17,12 +17,18 @@ impl Display for Status {
         row(f, "tier", known(self.tier.map(|tier| tier.to_string())))?;
         let passed = self.passed.map(|at| ago(self.now, at));
         let state = self.state.map(|state| state.to_string());
+        // A refusal gives no result: the one held is an older one, and peers learn better from the cloud.
+        let held = if self.refused.is_some() {
+            "by its last result "
+        } else {
+            ""
+        };
         row(
             f,
             "attestation",
             state.zip(passed).map_or_else(
                 || "none yet".to_owned(),
-                |(state, passed)| format!("{state}, passed {passed}"),
+                |(state, passed)| format!("{held}{state}, passed {passed}"),
             ),
         )?;
         self.why(f)?;
