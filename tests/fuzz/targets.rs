@@ -17,6 +17,7 @@ use edgeward_evidence::ek::{EkFile, EkLists, Terms, der, verify_ek_certificate};
 use edgeward_evidence::testing::BootLogBuilder;
 use edgeward_evidence::testing::boot_log::{self as boot_log_made, variable_data};
 use edgeward_evidence::tpm::{Attest, HashAlg, Name, PcrBank, Public, Signature};
+use edgeward_identity::jwt::{self, JwtBundle, JwtClaims};
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{Secret, SignedObject, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain};
 use edgeward_policy::edit::{Addition, accepts, add_pcr_values};
@@ -177,6 +178,31 @@ pub const TARGETS: &[Target] = &[
             let _ = packet::parse_quoted(bytes);
         },
         seeds: packets,
+    },
+    Target {
+        name: "jwt_bundle",
+        run: |bytes| {
+            if let Ok(domain) = TrustDomain::new("plant.example") {
+                drop(JwtBundle::from_jwks(domain, bytes));
+            }
+        },
+        seeds: jwt_bundles,
+    },
+    Target {
+        name: "jwt_svid",
+        run: |bytes| {
+            if let (Ok(text), Ok(domain)) = (
+                std::str::from_utf8(bytes),
+                TrustDomain::new("plant.example"),
+            ) {
+                // Signed by the key of the seed, so that claims are reached, too; and by nobody known.
+                for bundle in [JwtBundle::new(domain.clone(), []), jwt_seed().1] {
+                    drop(jwt::validate(text, "historian", &bundle, TEST_NOW));
+                }
+                drop(jwt::end_of(text));
+            }
+        },
+        seeds: jwt_tokens,
     },
     Target {
         name: "policy_edit",
@@ -372,6 +398,34 @@ fn certificates() -> Vec<Vec<u8>> {
 fn bundles() -> Vec<Vec<u8>> {
     let authority = edgeward_identity::testing::TestAuthority::new("plant.example");
     vec![authority.bundle().to_spiffe_json()]
+}
+
+/// One token and the bundle that it is good by, made once.
+fn jwt_seed() -> (Vec<u8>, JwtBundle) {
+    static SEED: std::sync::OnceLock<(Vec<u8>, JwtBundle)> = std::sync::OnceLock::new();
+    let made = SEED.get_or_init(|| {
+        let key = SoftwareKey::generate().expect("the random source works");
+        let domain = TrustDomain::new("plant.example").expect("a trust domain");
+        let claims = JwtClaims {
+            subject: "spiffe://plant.example/workload/a".parse().expect("an id"),
+            audience: vec!["historian".to_owned()],
+            issued: TEST_NOW,
+            expires: TEST_NOW.plus(std::time::Duration::from_secs(300)),
+            serial: "1".to_owned(),
+        };
+        let token = claims.sign(&key).expect("signed");
+        let bundle = JwtBundle::new(domain, [*key.public_key()]);
+        (token.into_bytes(), bundle)
+    });
+    made.clone()
+}
+
+fn jwt_tokens() -> Vec<Vec<u8>> {
+    vec![jwt_seed().0]
+}
+
+fn jwt_bundles() -> Vec<Vec<u8>> {
+    vec![jwt_seed().1.to_jwks()]
 }
 
 fn checkpoints() -> Vec<Vec<u8>> {

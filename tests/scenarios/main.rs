@@ -18,3 +18,4 @@ mod strangers;
 mod traffic;
 mod turned_clock;
 mod wireguard_interop;
+mod workload;

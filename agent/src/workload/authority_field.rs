@@ -34,7 +34,7 @@ pub(super) struct Softened<S> {
 
 /// What is known of the bytes that come.
 #[derive(Debug)]
-pub struct Filter {
+pub(super) struct Filter {
     stage: Stage,
     held: Vec<u8>,
 }
@@ -60,7 +60,7 @@ impl Default for Filter {
 
 impl Filter {
     /// Takes bytes in and gives on what is whole.
-    pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             let wanted = match self.stage {
                 Stage::Pass(left) => left,
@@ -93,7 +93,7 @@ impl Filter {
     }
 
     /// What is held when nothing more comes.
-    pub fn end(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn end(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.held);
     }
 
