@@ -22,7 +22,7 @@ use tonic::Streaming;
 
 use crate::boot::Boot;
 use crate::clock::NodeClock;
-use crate::connect::{Connected, NotConnected, connect};
+use crate::connect::{Connected, NotConnected, Verdict, connect};
 use crate::enforce::Progress;
 use crate::journal::JournalHandle;
 use crate::logs::LogReader;
@@ -132,6 +132,19 @@ impl SessionEnded {
     }
 }
 
+impl SessionEnded {
+    /// What the cloud's TLS said explains a stream that broke.
+    fn in_view_of(self, verdict: &Verdict) -> Self {
+        let broke = matches!(self, Self::Stream(_) | Self::Closed | Self::NoWelcome);
+        match verdict.get() {
+            Some(rustls::Error::AlertReceived(alert)) if broke && REJECTIONS.contains(alert) => {
+                Self::Rejected
+            }
+            _ => self,
+        }
+    }
+}
+
 /// A stream in force.
 struct Live {
     up: mpsc::Sender<v1::NodeMessage>,
@@ -187,21 +200,26 @@ impl Session {
     }
 
     async fn once(&mut self) -> SessionEnded {
-        match self.open().await {
-            Ok(live) => self.attend(live).await,
-            Err(ended) => ended,
-        }
-    }
-
-    /// Connects, says Hello and puts the Welcome into force.
-    async fn open(&mut self) -> Result<Live, SessionEnded> {
         let verifier = PeerVerifier::mandatory(
             self.view.trust.clone(),
             self.view.clock.clone(),
             &[Kind::Cloud],
         );
         let config = tls::client(self.view.credentials.clone(), verifier, &[ALPN_H2]);
-        let connected = connect(self.holder.addresses(), Arc::new(config)).await?;
+        let connected = match connect(self.holder.addresses(), Arc::new(config)).await {
+            Ok(connected) => connected,
+            Err(error) => return error.into(),
+        };
+        let verdict = connected.verdict.clone();
+        let ended = match self.open(connected).await {
+            Ok(live) => self.attend(live).await,
+            Err(ended) => ended,
+        };
+        ended.in_view_of(&verdict)
+    }
+
+    /// Says Hello and puts the Welcome into force.
+    async fn open(&mut self, connected: Connected) -> Result<Live, SessionEnded> {
         let (up, requests) = mpsc::channel(UP_QUEUE);
         let hello = self.hello(connected.local);
         let _ = up.try_send(up_message(node_message::Body::Hello(hello)));
@@ -405,22 +423,7 @@ fn send(live: &Live, body: node_message::Body) -> bool {
     live.up.try_send(up_message(body)).is_ok()
 }
 
-/// In TLS 1.3 a server's verdict on our certificate arrives only when the stream is used.
 fn stream_failed(status: tonic::Status) -> SessionEnded {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&status);
-    while let Some(error) = cause {
-        let tls = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            .or_else(|| error.downcast_ref());
-        if let Some(rustls::Error::AlertReceived(alert)) = tls
-            && REJECTIONS.contains(alert)
-        {
-            return SessionEnded::Rejected;
-        }
-        cause = error.source();
-    }
     SessionEnded::Stream(Box::new(status))
 }
 

@@ -111,19 +111,17 @@ fn renew_admin(cloud: &Cloud) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn await_connected(cloud: &Cloud, node: &str) -> anyhow::Result<()> {
-    eventually(
-        &format!("{node} has a session and is trusted"),
-        TURN,
-        || {
-            let view = cloud.json(&["node", "show", node])?;
-            ensure!(
-                view["connected"] == true && view["state"] == "trusted",
-                "{view}"
-            );
-            Ok(())
-        },
-    )
+fn await_connected(cloud: &Cloud, node: &Node) -> anyhow::Result<()> {
+    let name = node.name();
+    eventually(&format!("{name} has a session and is trusted"), TURN, || {
+        let view = cloud.json(&["node", "show", name])?;
+        ensure!(
+            view["connected"] == true && view["state"] == "trusted",
+            "{view}\n--- {name}:\n{}",
+            crate::traffic::tail(&node.log_text())
+        );
+        Ok(())
+    })
 }
 
 #[test]
@@ -139,11 +137,13 @@ fn authorities_are_turned_over_tainted_and_retired_without_an_outage() -> anyhow
 
     let old = issuing(&lab.cloud, &traffic)?;
     c.start()?;
-    await_connected(&lab.cloud, "c")?;
+    await_connected(&lab.cloud, &c)?;
     await_state(&lab.cloud, &old, "retired")?;
     traffic.none_lost("the node that was away is back")?;
 
     root(&mut lab, &traffic, &mut c)?;
+    missed(&lab, &mut c)?;
+    every_certificate_is_in_the_log(&lab.cloud)?;
     let probes = traffic.none_lost("the end")?;
     ensure!(probes > 50, "too little traffic to say anything: {probes}");
     await_reach(&a, &b, STATUS)?;
@@ -238,13 +238,13 @@ fn root(lab: &mut Lab, traffic: &Traffic, c: &mut Node) -> anyhow::Result<()> {
     d.enrol(&early)?;
     d.start()?;
     d.await_ready()?;
-    await_connected(&lab.cloud, "d")?;
+    await_connected(&lab.cloud, &d)?;
     renew_admin(&lab.cloud)?;
     lab.cloud.edgeward(&["ca", "taint", &old])?;
     await_relying(&lab.cloud, &old_issuing, &["c"])?;
     traffic.none_lost("every node is under the new root")?;
     c.start()?;
-    await_connected(&lab.cloud, "c")?;
+    await_connected(&lab.cloud, c)?;
     // The new root signs the old one out by itself, once nobody relies on it.
     await_state(&lab.cloud, &old, "retired")?;
     eventually("everybody forgot the old root", TURN, || {
@@ -255,4 +255,73 @@ fn root(lab: &mut Lab, traffic: &Traffic, c: &mut Node) -> anyhow::Result<()> {
     let late = lab.cloud.token(&[&["--name", "e"], &labels[..]].concat())?;
     let e = lab.node("e")?;
     e.enrol(&late)
+}
+
+/// A root comes and the one before goes while `c` is away: its certificate is refused, and its EK brings it back.
+fn missed(lab: &Lab, c: &mut Node) -> anyhow::Result<()> {
+    let cloud = &lab.cloud;
+    let old = key_in(cloud, "root", "active")?;
+    c.stop()?;
+    cloud.edgeward(&["ca", "rotate", "root", "--now"])?;
+    ensure!(key_in(cloud, "root", "old")? == old, "it did not turn");
+    let refused = cloud.try_edgeward(&["ca", "retire", &old, "--force"])?;
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        refused.status.code() == Some(1) && text.contains("your own certificate"),
+        "an operator cut itself off: {text}"
+    );
+    renew_admin(cloud)?;
+    cloud.edgeward(&["ca", "taint", &old])?;
+    let issuing = authorities(cloud, "issuing", "tainted")?;
+    let [issuing] = issuing.as_slice() else {
+        anyhow::bail!("not one is tainted: {issuing:?}");
+    };
+    let issuing = issuing["key"].as_str().context("key")?;
+    // Those that went, or enrolled and were never seen, count too.
+    await_relying(cloud, issuing, &["c", "d", "e"])?;
+    cloud.edgeward(&["ca", "retire", &old, "--force"])?;
+    ensure!(
+        key_in(cloud, "root", "active")? != old,
+        "the old root stays"
+    );
+    c.start()?;
+    await_connected(cloud, c)
+}
+
+/// Who got which certificate, from whom, until when: every way of issuing one says so, and each serial is found.
+fn every_certificate_is_in_the_log(cloud: &Cloud) -> anyhow::Result<()> {
+    let mut serials = std::collections::BTreeSet::new();
+    for kind in [
+        "enrolment.issued",
+        "svid.renewed",
+        "svid.issued",
+        "operator.added",
+        "node.recovered",
+    ] {
+        let events: Vec<Value> = cloud
+            .events(&["--type", kind])?
+            .into_iter()
+            // Nodes journal their renewals too, in fewer words.
+            .filter(|event| {
+                event["node"]
+                    .as_str()
+                    .is_some_and(|by| by.contains("/cloud/"))
+            })
+            .collect();
+        ensure!(!events.is_empty(), "no {kind}");
+        for event in &events {
+            let detail = &event["detail"];
+            for field in ["serial", "key", "issuer", "not_after"] {
+                ensure!(detail[field].is_string(), "{kind} lacks {field}: {event}");
+            }
+            ensure!(event["subject"].is_string(), "{kind} says not who: {event}");
+            let serial = detail["serial"].as_str().context("serial")?;
+            ensure!(serials.insert(serial.to_owned()), "twice: {serial}");
+        }
+        let last = events.last().context("none")?;
+        let serial = last["detail"]["serial"].as_str().context("serial")?;
+        let found = cloud.events(&["--serial", serial])?;
+        ensure!(found.contains(last), "{serial} is not found: {found:?}");
+    }
+    Ok(())
 }

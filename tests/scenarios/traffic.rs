@@ -74,7 +74,8 @@ fn fetch(from: &Node, url: &str, seconds: u32) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).context("not text")
 }
 
-fn tail(log: &str) -> String {
+/// The end of a log.
+pub fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
