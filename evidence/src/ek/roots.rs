@@ -117,7 +117,7 @@ impl EkRoots {
         };
         let mut refused = Vec::new();
         for file in files {
-            let results = match certificates_of(file) {
+            let results = match certificates_of(file.bytes) {
                 Ok(certificates) => certificates
                     .iter()
                     .map(|der| store.pin(file, der))
@@ -288,18 +288,18 @@ impl RefusedFile {
     }
 }
 
-/// The certificates (DER) in a file.
-fn certificates_of(file: &EkFile<'_>) -> Result<Vec<Vec<u8>>, RootRefused> {
-    if file.bytes.len() > MAX_FILE_BYTES {
+/// The certificates (DER) in a file: PEM blocks with any text around them, or one DER that may be padded.
+pub fn certificates_of(bytes: &[u8]) -> Result<Vec<Vec<u8>>, RootRefused> {
+    if bytes.len() > MAX_FILE_BYTES {
         return Err(RootRefused::TooLarge);
     }
     // A DER certificate is a sequence of more than 127 bytes.
-    if matches!(file.bytes, [0x30, 0x81..=0x83, ..]) {
-        let certificate = der::trim(file.bytes).map_err(EkRefused::BadDer)?;
+    if matches!(bytes, [0x30, 0x81..=0x83, ..]) {
+        let certificate = der::trim(bytes).map_err(EkRefused::BadDer)?;
         return Ok(vec![certificate.to_vec()]);
     }
     let blocks =
-        pem::parse_many(file.bytes).map_err(|error| RootRefused::Pem(error.to_string()))?;
+        pem::parse_many(bytes).map_err(|error| RootRefused::Pem(error.to_string()))?;
     let certificates: Vec<Vec<u8>> = blocks
         .into_iter()
         .filter(|block| block.tag() == "CERTIFICATE")

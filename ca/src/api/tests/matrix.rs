@@ -74,6 +74,10 @@ async fn every_grpc_method_admits_exactly_the_callers_of_its_row() {
         .route(
             "/edgeward.v1.Session/{*method}",
             post(|| async { "reached" }),
+        )
+        .route(
+            "/edgeward.v1.Workloads/{*method}",
+            post(|| async { "reached" }),
         );
     let grpc = bench.api.guard().protect(router);
     let mut callers = Vec::new();
