@@ -98,7 +98,14 @@ impl Control for Recorder {
     }
 
     async fn authorities(&self) -> Result<CaView, ControlFault> {
-        Err(ControlFault::Failed("no fleet in this bench".to_owned()))
+        Ok(CaView {
+            bundle: 1,
+            held_by: 0,
+            nodes: 0,
+            missing: Vec::new(),
+            activates_at: None,
+            authorities: Vec::new(),
+        })
     }
 
     async fn rotate(&self, rotate: Rotate, by: &Actor) -> Result<(), ControlFault> {
