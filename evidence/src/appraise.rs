@@ -110,13 +110,17 @@ pub fn appraise(evidence: &VerifiedEvidence, profile: &Profile, logs: &Logs<'_>)
         about: *evidence.qualifying_data(),
         profile: Some(profile.reference()),
         stated: Some(profile.stated().clone()),
-        pending: logs.pending && (profile.wants_logs() || profile.app_control().is_some()),
+        // A profile that only watches keeps nobody waiting.
+        pending: logs.pending
+            && profile.mode() == Mode::Enforce
+            && (profile.wants_logs() || profile.app_control().is_some()),
         reasons,
         findings,
         notices: notices(evidence, logs),
         monitored: Vec::new(),
         compared: Compared {
-            configuration: (profile.secure_boot().is_some() && !logs.pending) || compares(&[1, 3, 5, 7]),
+            configuration: (profile.secure_boot().is_some() && !logs.pending)
+                || compares(&[1, 3, 5, 7]),
             boot: compares(&[0, 2, 4, 8, 9, 11, 12, 13, 14]),
             runtime: profile.ima().is_some() && !logs.pending,
         },

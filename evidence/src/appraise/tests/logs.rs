@@ -135,6 +135,13 @@ fn until_logs_follow_an_enrolled_node_is_stale_and_nothing_better() {
     let appraisal = appraise(&evidence, &Profile::new(wrong).unwrap(), &logs);
     assert_eq!(codes_of(&appraisal), ["profile_pcr_value"]);
     assert_eq!(appraisal.state(), AttestationState::Failed);
+    // One that only watches keeps nobody waiting.
+    let watching = ProfileFields {
+        mode: Mode::Monitor,
+        ..strict()
+    };
+    let appraisal = appraise(&evidence, &Profile::new(watching).unwrap(), &logs);
+    assert_eq!(appraisal.state(), AttestationState::Trusted);
     // A profile that needs no log waits for none.
     let right = tpm_evidence(&mut SoftwareTpm::new(), Tier::Virtual);
     let appraisal = appraise(&right, &Profile::new(fields()).unwrap(), &logs);
