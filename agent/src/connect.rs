@@ -20,6 +20,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+mod verdict;
+
+pub use verdict::Verdict;
+
+use verdict::Heard;
+
 /// How long one address may take to answer, TLS included.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// A silent cloud is pinged this often and given up after as long again.
@@ -33,6 +39,8 @@ pub struct Connected {
     pub local: IpAddr,
     /// The address that answered.
     pub address: String,
+    /// What its TLS says after the handshake.
+    pub verdict: Verdict,
 }
 
 /// Why there is no connection.
@@ -118,7 +126,8 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
             address: named(),
             source: std::io::Error::other(error),
         })?;
-    let channel = channel_over(stream)
+    let verdict = Verdict::default();
+    let channel = channel_over(Heard::new(stream, verdict.clone()))
         .await
         .map_err(|source| NotConnected::Transport {
             address: named(),
@@ -129,6 +138,7 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
         exporter: Exporter::from_bytes(exported),
         local,
         address: named(),
+        verdict,
     })
 }
 
@@ -163,7 +173,9 @@ async fn open(
     Ok((local, stream))
 }
 
-async fn channel_over(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+async fn channel_over(
+    stream: Heard<TlsStream<TcpStream>>,
+) -> Result<Channel, tonic::transport::Error> {
     let once = Arc::new(Mutex::new(Some(stream)));
     let connector = tower::service_fn(move |_| {
         let stream = once.lock().take();

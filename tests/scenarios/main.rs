@@ -6,10 +6,13 @@
     reason = "scenarios wait for other processes: they have no clock to turn"
 )]
 
+mod ca_rotation;
 mod commands;
 mod durability;
 mod enrolment;
 mod measured_boot;
+mod recovery;
+mod key_stores;
 mod profiles;
 mod restart;
 mod results;

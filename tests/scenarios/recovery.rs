@@ -227,7 +227,12 @@ fn a_copied_machine_locks_itself_and_its_original_until_an_operator_has_looked()
     eventually("it is told why", LATER, || {
         let status = a.status()?;
         let recovery = status["recovery"].to_string();
-        anyhow::ensure!(recovery.contains("node_quarantined"), "{recovery}");
+        let log = a.log_text();
+        let said = log.rsplit_once("node_quarantined").map_or(log.as_str(), |(_, after)| after);
+        anyhow::ensure!(
+            recovery.contains("node_quarantined"),
+            "status: {recovery}; its log: {said}"
+        );
         Ok(())
     })?;
 
