@@ -52,8 +52,8 @@ const HASTEN_PER_SECOND: usize = 500;
 /// How often nodes without a session are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// A message to one agent.
-pub type Outgoing = Result<v1::CloudMessage, tonic::Status>;
+/// A message to one agent. Boxed: an empty queue keeps room for some dozens, for every session.
+pub type Outgoing = Box<v1::CloudMessage>;
 
 /// The state that all sessions share. One per process.
 pub struct Hub {

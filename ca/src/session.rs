@@ -10,7 +10,7 @@ use edgeward_identity::{Kind, PublicKey, VerifiedPeer};
 use edgeward_wire::limits::{MAX_ENDPOINTS, MAX_MESSAGE_BYTES};
 use edgeward_wire::v1::session_server::{Session, SessionServer};
 use edgeward_wire::v1::{self, cloud_message::Body, node_message};
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -23,11 +23,11 @@ use crate::store::nodes::{NodeStatus, SvidRow};
 
 mod challenge;
 mod evidence;
-mod kept;
-mod renewal;
 pub(crate) mod join;
+mod kept;
 mod live;
 mod opening;
+mod renewal;
 
 use join::JoinRefused;
 use live::Live;
@@ -133,7 +133,7 @@ impl SessionService {
         out: mpsc::Sender<Outgoing>,
     ) {
         let id = peer.id().clone();
-        let ended = self.begin(caller, peer, &mut incoming, &out).await;
+        let ended = Box::pin(self.begin(caller, peer, &mut incoming, &out)).await;
         let code = ended.code();
         let now = self.hub.clock.now();
         let refused = matches!(
@@ -161,7 +161,7 @@ impl SessionService {
             body: Some(Body::Goodbye(goodbye)),
         };
         // Whoever does not read any more is not waited for.
-        let _ = out.try_send(Ok(message));
+        let _ = out.try_send(Box::new(message));
     }
 
     async fn begin(
@@ -181,7 +181,8 @@ impl SessionService {
             peer.id().name().to_owned(),
             caller.remote.ip().to_canonical(),
         );
-        match Live::open(&self.hub, caller, peer, hello, out.clone()).await {
+        let opening = Live::open(&self.hub, caller, peer, hello, out.clone());
+        match Box::pin(opening).await {
             Ok(live) => live.run(incoming, &self.stop).await,
             Err(SessionEnded::Join(why @ JoinRefused::Behind { .. })) => {
                 let control = NodeControl::new(self.hub.clone());
@@ -208,7 +209,7 @@ fn endpoints_of(endpoints: Vec<String>) -> Result<Vec<String>, SessionEnded> {
 
 #[tonic::async_trait]
 impl Session for SessionService {
-    type AttachStream = Pin<Box<dyn Stream<Item = Outgoing> + Send>>;
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<v1::CloudMessage, Status>> + Send>>;
 
     async fn attach(
         &self,
@@ -230,7 +231,8 @@ impl Session for SessionService {
         tokio::spawn(async move {
             service.serve(caller, peer, request.into_inner(), out).await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let messages = ReceiverStream::new(receiver).map(|message| Ok(*message));
+        Ok(Response::new(Box::pin(messages)))
     }
 }
 

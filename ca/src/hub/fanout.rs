@@ -155,7 +155,7 @@ impl Hub {
 impl Attached {
     pub(super) fn push(&self, body: Body) {
         let message = v1::CloudMessage { body: Some(body) };
-        if self.out.try_send(Ok(message)).is_err() {
+        if self.out.try_send(Box::new(message)).is_err() {
             self.ended.cancel();
         }
     }

@@ -126,7 +126,7 @@ impl Live {
         let (displaced, hasten) = (self.displaced.clone(), self.hasten.clone());
         let ended = self.opened.caller.ended.clone();
         loop {
-            let wait = match self.poll().await {
+            let wait = match Box::pin(self.poll()).await {
                 Ok(wait) => wait,
                 Err(ended) => return ended,
             };
@@ -140,13 +140,16 @@ impl Live {
                     Ok(())
                 }
                 () = tokio::time::sleep(wait) => Ok(()),
-                judgement = concluded(&mut self.challenges.judging) => self.concluded(judgement).await,
+                judgement = concluded(&mut self.challenges.judging) => {
+                    Box::pin(self.concluded(judgement)).await
+                }
                 _ = heartbeat.tick() => {
                     self.announce_move();
                     self.heartbeat().and_then(|beat| self.send(Body::Heartbeat(beat)))
                 }
                 message = incoming.message() => match message {
-                    Ok(Some(message)) => self.receive(message).await,
+                    // Boxed: what a session does now and then is not kept room for in every idle one.
+                    Ok(Some(message)) => Box::pin(self.receive(message)).await,
                     Ok(None) | Err(_) => return SessionEnded::Closed,
                 },
             };
@@ -363,7 +366,7 @@ impl Live {
     pub(super) fn send(&self, body: Body) -> Result<(), SessionEnded> {
         let message = v1::CloudMessage { body: Some(body) };
         self.out
-            .try_send(Ok(message))
+            .try_send(Box::new(message))
             .map_err(|_| SessionEnded::Cancelled)
     }
 
