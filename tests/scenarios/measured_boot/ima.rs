@@ -87,6 +87,31 @@ fn a_list_that_was_shortened_or_left_out_is_refused() -> anyhow::Result<()> {
     await_code(&lab, &b, "ima_log_missing").map(|_| ())
 }
 
+#[test]
+fn a_list_larger_than_an_answer_comes_in_parts() -> anyhow::Result<()> {
+    let mut lab = lab()?;
+    let good = BootLogBuilder::typical(true);
+    let profile = format!("{}{POLICY}", pcrs(&good, &[4]));
+    require_with(&lab, &profile, &[("ima/machine.allow", &allowed(&[1, 2]))])?;
+    let mut b = lab.node("b")?;
+    b.boot_by(&good.build())?;
+    // Long paths, so that few extends make many bytes.
+    let paths: Vec<String> = (0..600)
+        .map(|at| format!("/{at}/{}", "x".repeat(3900)))
+        .collect();
+    let mut files = vec![MeasuredFile::new("boot_aggregate", 1)];
+    files.extend(paths.iter().map(|path| MeasuredFile::new(path, 2)));
+    for part in files.chunks(200) {
+        b.measure(part)?;
+    }
+    let bytes = std::fs::metadata(b.ima_path())?.len();
+    anyhow::ensure!(bytes > 2 << 20, "it fits one answer: {bytes} bytes");
+    enrol(&lab, &mut b)?;
+    await_state(&lab, &b, "trusted")?;
+    assert_eq!(await_sent(&b, bytes)?, bytes);
+    Ok(())
+}
+
 /// Waits until the agent has sent this many bytes of the list since it started.
 fn await_sent(node: &Node, bytes: u64) -> anyhow::Result<u64> {
     eventually("the list is sent", SECONDS, || {
