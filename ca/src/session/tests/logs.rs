@@ -371,3 +371,84 @@ async fn an_answer_is_judged_by_what_was_asked_when_it_was_asked() {
     agent.send(node_message::Body::Evidence(answer)).await;
     assert_eq!(code(&agent.outcome().await), "");
 }
+
+#[tokio::test]
+async fn tpm_firmware_that_changed_is_told_once_and_also_after_a_restart_of_the_cloud() {
+    let mut a = machine(true);
+    let cloud = one(SECURE_BOOT, &mut a).await;
+    let mut agent = cloud.agent(&a).await;
+    assert!(agent.pass(&mut a, "a").await.findings.is_empty());
+    eventually(|| async {
+        let row = cloud.hub.store.evidence("a", Which::Passed).await.unwrap();
+        row.is_some_and(|row| row.firmware == a.tpm.firmware)
+    })
+    .await;
+    drop(agent);
+    let cloud = cloud.restart().await;
+    cloud.policy(1, SECURE_BOOT);
+    a.tpm.firmware += 1;
+    let mut agent = cloud.agent(&a).await;
+    let outcome = agent.pass(&mut a, "a").await;
+    assert_eq!(code(&outcome), "");
+    assert_eq!(outcome.findings[0].code, "firmware_changed");
+    assert!(outcome.findings[0].monitored);
+    let (_, _, outcome) = again(&cloud, &mut agent, &mut a).await;
+    assert!(outcome.findings.is_empty());
+}
+
+#[tokio::test]
+async fn a_pass_that_says_what_the_one_before_said_writes_its_standing_and_nothing_else() {
+    let mut a = machine(true);
+    let cloud = one(SECURE_BOOT, &mut a).await;
+    let mut agent = cloud.agent(&a).await;
+    agent.pass(&mut a, "a").await;
+    let taken = async || {
+        let row = cloud.hub.store.evidence("a", Which::Latest).await.unwrap();
+        row.map(|row| row.taken)
+    };
+    eventually(async || taken().await.is_some()).await;
+    let first = taken().await;
+    for _ in 0..3 {
+        let (_, _, outcome) = again(&cloud, &mut agent, &mut a).await;
+        assert_eq!(code(&outcome), "");
+    }
+    let last = cloud.hub.member("a").unwrap().standing.passed;
+    eventually(|| async {
+        let row = cloud.hub.store.attestation("a").await.unwrap().unwrap();
+        row.passed == last
+    })
+    .await;
+    assert_eq!(taken().await, first);
+    let events = cloud.events().await;
+    let passes = events
+        .iter()
+        .filter(|(kind, _)| kind == "attestation.passed");
+    assert_eq!(passes.count(), 1);
+}
+
+#[tokio::test]
+async fn a_bad_answer_is_a_cut_at_every_session() {
+    let mut machines: Vec<Machine> = (0..8).map(|_| machine(true)).collect();
+    let all: Vec<&Machine> = machines.iter().collect();
+    let cloud = Cloud::start(&all).await;
+    cloud.policy(1, SECURE_BOOT);
+    cloud.token(|token| token.uses = 8).await;
+    let mut agents = Vec::new();
+    for (number, machine) in machines.iter_mut().enumerate() {
+        let name = format!("n{number}");
+        cloud.enrol(machine, "t1", &name).await.unwrap();
+        let mut agent = cloud.agent(machine).await;
+        agent.pass(machine, &name).await;
+        agents.push(agent);
+    }
+    machines[0].tpm.pcrs[7] = [0xbd; 32];
+    cloud.hasten("n0");
+    let challenge = agents[0].challenge().await;
+    let answer = machines[0].answer(&challenge, &agents[0].exporter, "n0");
+    agents[0].send(node_message::Body::Evidence(answer)).await;
+    for agent in &mut agents[1..] {
+        let told = cut(agent, &cloud).await;
+        assert_eq!((told.node, told.reason), (node("n0"), CutReason::Failed));
+    }
+    assert_eq!(code(&agents[0].outcome().await), "boot_log_other_boot");
+}
