@@ -55,6 +55,67 @@ fn an_ek_that_leads_to_no_pinned_root_is_refused() -> anyhow::Result<()> {
     refused(&lab, &node, &token, "ek_chain_untrusted")
 }
 
+#[test]
+fn a_tpm_maker_is_imported_by_an_explicit_word_and_takes_effect_without_a_restart()
+-> anyhow::Result<()> {
+    let mut lab = Lab::new(&CloudOptions::default())?;
+    lab.cloud.start()?;
+    let node = lab.node("a")?;
+    let token = lab.cloud.token(&["--name", "a"])?;
+    refused(&lab, &node, &token, "ek_chain_untrusted")?;
+    let root = lab.maker.roots();
+    let root = root
+        .first()
+        .and_then(|path| path.to_str())
+        .ok_or_else(|| anyhow::anyhow!("the TPM maker has no root"))?;
+    let unknown = lab.cloud.try_edgeward(&["ek-roots", "import", root])?;
+    let told = String::from_utf8_lossy(&unknown.stdout);
+    assert_eq!(unknown.status.code(), Some(1), "{told}");
+    assert!(told.contains("ek_roots_not_pinned"), "{told}");
+    refused(&lab, &node, &token, "ek_chain_untrusted")?;
+    for root in lab.maker.roots() {
+        let root = root.display().to_string();
+        lab.cloud
+            .edgeward(&["ek-roots", "import", &root, "--trust", "virtual"])?;
+    }
+    node.enrol(&token)?;
+    let shown = lab.cloud.json(&["node", "show", "a"])?;
+    assert!(shown.to_string().contains("\"virtual\""), "{shown}");
+    lab.cloud.await_event(&["--type", "ekroot.trusted"])?;
+    Ok(())
+}
+
+#[test]
+fn a_tpm_that_nobody_vouches_for_enrols_once_an_operator_approves_it() -> anyhow::Result<()> {
+    let mut lab = Lab::new(&CloudOptions::default())?;
+    lab.cloud.start()?;
+    let node = lab.node("a")?;
+    let token = lab.cloud.token(&["--name", "a", "--approval"])?;
+    std::thread::scope(|scope| {
+        let enrolling = scope.spawn(|| node.enrol(&token));
+        edgeward_tests::eventually::eventually(
+            "the machine waits",
+            std::time::Duration::from_secs(20),
+            || {
+                let nodes = lab.cloud.json(&["node", "list", "--status", "pending"])?;
+                anyhow::ensure!(nodes.to_string().contains("\"a\""), "{nodes}");
+                Ok(())
+            },
+        )?;
+        let eks = lab.cloud.json(&["ek-roots", "eks"])?;
+        anyhow::ensure!(eks == serde_json::json!([]), "believed unasked: {eks}");
+        lab.cloud.edgeward(&["node", "approve", "a"])?;
+        enrolling
+            .join()
+            .map_err(|_| anyhow::anyhow!("the enrolment panicked"))?
+    })?;
+    let eks = lab.cloud.json(&["ek-roots", "eks"])?.to_string();
+    assert!(eks.contains("approved as a"), "{eks}");
+    let shown = lab.cloud.json(&["node", "show", "a"])?;
+    assert!(shown.to_string().contains("\"listed\""), "{shown}");
+    Ok(())
+}
+
 /// The attempt fails with this code, and the code is in the audit log.
 fn refused(lab: &Lab, node: &Node, token: &str, code: &str) -> anyhow::Result<()> {
     let output = node.try_enrol(token)?;
