@@ -529,7 +529,7 @@ async fn whoever_is_not_in_the_directory_gets_no_answer_and_costs_no_signature()
 async fn other_kinds_of_identity_are_refused_on_either_side() {
     let fleet = Fleet::new("plant.example");
     let clock = clock();
-    for kind in ["cloud/main", "operator/eve"] {
+    for kind in ["cloud/main", "operator/eve", "workload/eve"] {
         let node = Running::start(&fleet, &fleet.node("a"), &clock);
         let mut impostor = Running::start(&fleet, &fleet.member(kind), &clock);
         node.meets(&impostor).await;
