@@ -468,12 +468,7 @@ fn make_first(
         now,
     )?;
     write_certificate(folder, "issuing.crt", certificate)?;
-    let issuing_entry = authority(
-        Role::Issuing,
-        place,
-        issuing.as_ref(),
-        Some(root_entry.key),
-    );
+    let issuing_entry = authority(Role::Issuing, place, issuing.as_ref(), Some(root_entry.key));
     let mut publics = Vec::new();
     for owner in [Owner::Results, Owner::Control, Owner::Log, Owner::Jwt] {
         let (key, _) = stores.make(owner, folder, owner.as_str())?;

@@ -26,6 +26,12 @@ impl Verdict {
         self.0.get()
     }
 
+    /// As if this had come in.
+    #[cfg(test)]
+    pub(crate) fn of(error: rustls::Error) -> Self {
+        Self(Arc::new(OnceLock::from(error)))
+    }
+
     fn note(&self, error: &io::Error) {
         if let Some(error) = error
             .get_ref()

@@ -530,23 +530,26 @@ fn what_the_operator_advertises_wins_over_what_the_connection_shows() {
 
 #[test]
 fn an_alert_about_our_certificate_is_told_from_a_broken_link() {
-    let alert = |description| {
-        let error = rustls::Error::AlertReceived(description);
-        tonic::Status::from_error(Box::new(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            error,
-        )))
-    };
+    let broken = || stream_failed(tonic::Status::unavailable("gone"));
+    let heard = |alert| Verdict::of(rustls::Error::AlertReceived(alert));
+    for alert in REJECTIONS {
+        let ended = broken().in_view_of(&heard(alert));
+        assert!(matches!(ended, SessionEnded::Rejected), "{alert:?}");
+    }
+    for verdict in [
+        Verdict::default(),
+        heard(AlertDescription::InternalError),
+        Verdict::of(rustls::Error::DecryptError),
+    ] {
+        assert!(matches!(
+            broken().in_view_of(&verdict),
+            SessionEnded::Stream(_)
+        ));
+    }
+    // A word of the cloud says more than an alert that followed it.
+    let revoked = heard(AlertDescription::CertificateRevoked);
     assert!(matches!(
-        stream_failed(alert(AlertDescription::CertificateRevoked)),
-        SessionEnded::Rejected
-    ));
-    assert!(matches!(
-        stream_failed(alert(AlertDescription::InternalError)),
-        SessionEnded::Stream(_)
-    ));
-    assert!(matches!(
-        stream_failed(tonic::Status::unavailable("gone")),
-        SessionEnded::Stream(_)
+        SessionEnded::Goodbye("node_quarantined".to_owned()).in_view_of(&revoked),
+        SessionEnded::Goodbye(_)
     ));
 }
