@@ -70,13 +70,16 @@ impl Origin {
     pub fn read(folder: &Path, root: &dyn Root) -> Result<Self, NoOrigin> {
         let bytes = file::read_bounded(&folder.join(FILE))?
             .ok_or_else(|| NoOrigin::Absent(folder.to_owned()))?;
-        let vouched: Vouched = serde_json::from_slice(&bytes).map_err(|_| NoOrigin::Malformed)?;
-        let origin: Self =
-            serde_json::from_slice(&vouched.origin.0).map_err(|_| NoOrigin::Malformed)?;
+        let (vouched, origin) = parse(&bytes)?;
         match root.has_vouched(&message(&vouched.origin.0), &vouched.signature) {
             true => Ok(origin),
             false => Err(NoOrigin::Foreign(origin.node.to_string())),
         }
+    }
+
+    /// Whether bytes have a form that [`Origin::read`] would look at. For tests of the parser.
+    pub fn is_well_formed(bytes: &[u8]) -> bool {
+        parse(bytes).is_ok_and(|(_, origin)| origin.trust().is_ok())
     }
 
     /// Writes it where it says something new. A root that cannot vouch has no way back without a token: nothing is
@@ -106,6 +109,13 @@ impl Origin {
             deny: DenyList::default(),
         })
     }
+}
+
+/// What a file says; believed only when its signature is found good.
+fn parse(bytes: &[u8]) -> Result<(Vouched, Origin), NoOrigin> {
+    let vouched: Vouched = serde_json::from_slice(bytes).map_err(|_| NoOrigin::Malformed)?;
+    let origin = serde_json::from_slice(&vouched.origin.0).map_err(|_| NoOrigin::Malformed)?;
+    Ok((vouched, origin))
 }
 
 fn message(origin: &[u8]) -> Vec<u8> {
