@@ -24,6 +24,7 @@ use crate::view::{
     self, CloudLink, CutFloors, Directory, Held, Initial, NodeView, Overlay, Standing,
 };
 
+mod joins;
 mod roots;
 
 const HOUR: Duration = Duration::from_secs(3600);

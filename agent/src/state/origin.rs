@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_anchor_of_another_root_or_with_one_byte_changed_is_not_believed() {
+    async fn an_origin_file_of_another_root_or_with_one_byte_changed_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let root = FakeRoot::new(1);
         assert!(matches!(
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_anchor_is_read_back_and_written_only_where_it_says_something_new() {
+    async fn an_origin_file_is_read_back_and_written_only_where_it_says_something_new() {
         let folder = tempfile::tempdir().unwrap();
         let root = FakeRoot::new(1);
         let first = origin("node/a");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_root_that_survives_nothing_leaves_no_anchor() {
+    async fn a_root_that_survives_nothing_leaves_no_origin_file() {
         let folder = tempfile::tempdir().unwrap();
         let root = SoftwareRoot::new(folder.path());
         origin("node/a").write(folder.path(), &root).await.unwrap();
