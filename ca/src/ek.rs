@@ -1,6 +1,6 @@
 //! Which TPMs are believed to be TPMs: certificates of their makers and single EKs, from a folder and from operators.
 //!
-//! Two sources are read as one: the folder `ek_roots` of the configuration ([`folder`]) and what operators put into the
+//! Two sources are read as one: the folder `ek_roots` of the configuration (`ek/folder.rs`) and what operators put into the
 //! store with `edgeward ek-roots` ([`crate::store::eks`]). A certificate that the built-in list ([`pins`]) knows has the
 //! tier written there; any other one has the tier that its folder or its operator says. Either way it is this very
 //! certificate that is trusted, so a pinned intermediate ends a path as a root does.
