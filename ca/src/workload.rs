@@ -95,19 +95,15 @@ impl WorkloadRefused {
             Self::NotRegistered => "workload_not_registered",
             Self::TooMany => "workload_rate",
             Self::NoJwtKey => "jwt_key_missing",
-            Self::Issue(_)
-            | Self::Sign(_)
-            | Self::Random
-            | Self::Record(_)
-            | Self::Store(_) => "unavailable",
+            Self::Issue(_) | Self::Sign(_) | Self::Random | Self::Record(_) | Self::Store(_) => {
+                "unavailable"
+            }
         }
     }
 
     fn status(&self) -> Status {
         let code = match self {
-            Self::Identity | Self::Key | Self::Possession | Self::Audience => {
-                Code::InvalidArgument
-            }
+            Self::Identity | Self::Key | Self::Possession | Self::Audience => Code::InvalidArgument,
             Self::Unknown
             | Self::Status
             | Self::Certificate
@@ -115,11 +111,9 @@ impl WorkloadRefused {
             | Self::NotRegistered => Code::PermissionDenied,
             Self::TooMany => Code::ResourceExhausted,
             Self::NoJwtKey => Code::FailedPrecondition,
-            Self::Issue(_)
-            | Self::Sign(_)
-            | Self::Random
-            | Self::Record(_)
-            | Self::Store(_) => Code::Unavailable,
+            Self::Issue(_) | Self::Sign(_) | Self::Random | Self::Record(_) | Self::Store(_) => {
+                Code::Unavailable
+            }
         };
         Status::new(code, self.code())
     }
@@ -162,8 +156,7 @@ impl WorkloadService {
         let hub = &self.hub;
         let now = hub.clock.now();
         let issued = hub.keys.issuer().issue_workload(&permit, &key, now)?;
-        let event = issued_event(peer, &permit, now)
-            .detail("form", "x509");
+        let event = issued_event(peer, &permit, now).detail("form", "x509");
         let mut tx = hub.store.begin("workload.issue").await?;
         tx.note_issued(&issued, now).await?;
         hub.audit

@@ -46,9 +46,7 @@ fn a_process_gets_the_identity_that_its_user_is_registered_for_and_rotations_are
     anyhow::ensure!(before.serial != after.serial, "the same certificate again");
     anyhow::ensure!(before.key != after.key, "the same key again");
     // Both serials are in the log, each with the node that asked.
-    let issued = lab
-        .cloud
-        .events(&["--type", "workload.issued"])?;
+    let issued = lab.cloud.events(&["--type", "workload.issued"])?;
     for leaf in [&before, &after] {
         let named = issued
             .iter()
