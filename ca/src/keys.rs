@@ -23,19 +23,20 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use edgeward_identity::bundle::BundleError;
-use edgeward_identity::signed::{EVERYBODY, Header, Malformed, PurposeKey, Unacceptable};
+use edgeward_identity::signed::{Header, Malformed, Unacceptable};
 use edgeward_identity::{
     KeySet, PublicKey, Purpose, SignError, SignedObject, Signer, SpkiHash, Timestamp, TrustBundle,
     TrustDomain,
 };
 use parking_lot::Mutex;
-use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 
 use crate::issue::Issuer;
 
 pub(crate) mod certificates;
 pub(crate) mod files;
+mod first;
+mod key_set;
 mod keyring;
 pub mod ledger;
 pub mod pkcs11;
@@ -45,6 +46,8 @@ pub mod stores;
 
 use certificates::CertificateFault;
 use files::FileFault;
+use first::make_first;
+use key_set::sign_key_set;
 use keyring::Ring;
 use ledger::{Authority, Ledger, NotNow, Role, State};
 use pkcs11::TokenFault;
@@ -437,93 +440,6 @@ impl CloudKeys {
 
 fn folder_of(data: &Path) -> PathBuf {
     data.join("keys")
-}
-
-/// Root, issuing authority, the other keys, and the key set that names them.
-fn make_first(
-    folder: &Path,
-    trust_domain: &TrustDomain,
-    stores: &Stores,
-    now: Timestamp,
-) -> Result<(), KeysFault> {
-    let authority = |role: Role, place, key: &dyn Signer, above| Authority {
-        role,
-        key: key.public_key().spki_hash(),
-        name: role.as_str().to_owned(),
-        place,
-        state: State::Active,
-        since: now,
-        above,
-    };
-    let (root, place) = stores.make(Owner::Root, folder, "root")?;
-    let root_certificate = certificates::root(trust_domain, root.as_ref(), now)?;
-    write_certificate(folder, "root.crt", root_certificate.clone())?;
-    let root_entry = authority(Role::Root, place, root.as_ref(), None);
-    let (issuing, place) = stores.make(Owner::Issuing, folder, "issuing")?;
-    let certificate = certificates::issuing(
-        trust_domain,
-        issuing.public_key(),
-        &root_certificate,
-        root.as_ref(),
-        now,
-    )?;
-    write_certificate(folder, "issuing.crt", certificate)?;
-    let issuing_entry = authority(Role::Issuing, place, issuing.as_ref(), Some(root_entry.key));
-    let mut publics = Vec::new();
-    for owner in [Owner::Results, Owner::Control, Owner::Log, Owner::Jwt] {
-        let (key, _) = stores.make(owner, folder, owner.as_str())?;
-        publics.push(*key.public_key());
-    }
-    let set = sign_key_set(trust_domain, root.as_ref(), &publics, 1, now)?;
-    files::write_public(&folder.join("keyset"), &set.to_bytes())?;
-    keyring::write_ledger(folder, &Ledger::first(root_entry, issuing_entry))
-}
-
-fn write_certificate(
-    folder: &Path,
-    name: &str,
-    certificate: CertificateDer<'static>,
-) -> Result<(), KeysFault> {
-    Ok(files::write_certificates(
-        &folder.join(name),
-        &[certificate],
-    )?)
-}
-
-fn sign_key_set(
-    trust_domain: &TrustDomain,
-    root: &dyn Signer,
-    publics: &[PublicKey],
-    number: u64,
-    now: Timestamp,
-) -> Result<SignedObject, SignError> {
-    let expires = now.plus(KEY_SET_LIFETIME);
-    let purposes: [&[Purpose]; 4] = [
-        &[Purpose::Results],
-        &[Purpose::Policy, Purpose::DenyList, Purpose::Control],
-        &[Purpose::Log],
-        &[Purpose::Jwt],
-    ];
-    let keys: Vec<PurposeKey> = publics
-        .iter()
-        .zip(purposes)
-        .flat_map(|(key, purposes)| {
-            purposes.iter().map(|purpose| PurposeKey {
-                purpose: *purpose,
-                key: *key,
-                not_after: expires,
-            })
-        })
-        .collect();
-    let header = Header {
-        purpose: Purpose::Keys,
-        trust_domain: trust_domain.clone(),
-        audience: EVERYBODY.to_owned(),
-        number,
-        issued: now,
-        expires,
-    };
-    SignedObject::sign_json(root, header, &keys)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::fs;
 
 use edgeward_identity::SoftwareKey;
-use edgeward_identity::signed::Expect;
+use edgeward_identity::signed::{EVERYBODY, Expect};
 
 use super::*;
 
