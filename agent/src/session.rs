@@ -374,6 +374,11 @@ impl Session {
     fn watch(&self, opened: edgeward_identity::BootTime) -> Option<SessionEnded> {
         let now = self.clock.boottime();
         let leaf = self.view.svid.borrow().leaf().not_after;
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "seconds since 1970 are far below 2^52"
+        )]
+        metrics::gauge!("edgeward_svid_not_after_seconds").set(leaf.secs() as f64);
         if self.clock.now() >= leaf.minus(LEAF_MARGIN) && now.since(opened) >= LEAF_MARGIN {
             return Some(SessionEnded::LeafEnds);
         }
