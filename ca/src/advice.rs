@@ -119,6 +119,10 @@ const EXACT: &[(&str, &str)] = &[
     ),
     // The TPM's clock and keys.
     (
+        "clock_ahead",
+        "Set the node's clock (NTP): it refuses others too early.",
+    ),
+    (
         "clock_unsafe",
         "Nothing, after a power cut: the next evidence passes. If it goes on, look at the TPM.",
     ),

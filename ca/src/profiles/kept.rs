@@ -98,7 +98,12 @@ impl EvidenceView {
 
     /// What it is refused for beyond values and files that its profile does not know: then these may be a forger's.
     pub fn doubt(&self) -> Option<&str> {
-        let found = self.findings.iter().map(|finding| finding.code.as_str());
+        // Notices about clocks say nothing about what was measured.
+        let about_measurements = self
+            .findings
+            .iter()
+            .filter(|finding| !(finding.monitored && finding.code.starts_with("clock_")));
+        let found = about_measurements.map(|finding| finding.code.as_str());
         let mut codes = self.code.as_deref().into_iter().chain(found);
         codes.find(|code| {
             let unknown = ["log_pending", "ima_file_not_allowed", "ima_file_other_path"];

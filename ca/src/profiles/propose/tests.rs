@@ -6,6 +6,7 @@ use edgeward_identity::Timestamp;
 use edgeward_policy::CompiledPolicy;
 
 use super::*;
+use crate::profiles::FindingView;
 
 const POLICY: &str = "schema = \"edgeward-policy/1\"\nowner = \"ot\"\nscope = \"any\"\n\n[profile.gateway]\ntier = [\"virtual\"]\n[profile.gateway.pcr]\n0 = [\"sha256:00\"]\n7 = [\n    \"sha256:77\",   # of May\n]\n\n[group.g]\nmatch = { role = [\"g\"] }\nprofile = \"gateway\"\n";
 
@@ -93,6 +94,30 @@ fn evidence_that_a_forger_may_have_made_is_not_counted() {
     assert!(seen.left_out["a"].contains("boot_log_replay_mismatch"));
     assert_eq!(what(&seen, 7, "bb"), None);
     assert_eq!(seen.diff, "");
+}
+
+#[test]
+fn notices_about_clocks_and_findings_of_any_mode_are_told_apart() {
+    let finding = |code: &str, monitored| FindingView {
+        code: code.to_owned(),
+        pcr: None,
+        event: String::new(),
+        found: String::new(),
+        expected: Vec::new(),
+        advice: String::new(),
+        since: Timestamp::from_secs(1).into(),
+        monitored,
+    };
+    for (code, monitored, doubted) in [
+        ("clock_unsafe", true, false),
+        ("clock_unsafe", false, true),
+        ("profile_pcr_value", false, false),
+        ("boot_log_replay_mismatch", true, true),
+    ] {
+        let mut view = evidence(&[], None);
+        view.findings = vec![finding(code, monitored)];
+        assert_eq!(view.doubt().is_some(), doubted, "{code} {monitored}");
+    }
 }
 
 #[test]
