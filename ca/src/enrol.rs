@@ -41,9 +41,9 @@ mod token;
 mod unknown;
 
 pub(crate) use grant::overlay_of;
-pub(crate) use unknown::allow_on_approval;
 pub use refusal::EnrolRefused;
 pub use token::RETRY_FOR;
+pub(crate) use unknown::allow_on_approval;
 
 use admit::{Proven, admit};
 use claims::{Candidate, Rooted};
@@ -248,7 +248,10 @@ impl EnrolService {
     }
 
     fn measured(&self, labels: &edgeward_policy::Labels) -> Result<Arc<Measured>, EnrolRefused> {
-        Ok(self.hub.measured(labels).map_err(crate::attest::Refusal::from)?)
+        Ok(self
+            .hub
+            .measured(labels)
+            .map_err(crate::attest::Refusal::from)?)
     }
 
     /// Challenges the machine and judges its proof. The challenge is spent then: an attempt has no second proof.

@@ -158,10 +158,7 @@ async fn connection(
     metrics::gauge!("edgeward_half_open_connections").set(count(shared.half_open.len()));
     match caller.peer.clone() {
         Some(peer) => {
-            let _entry = shared
-                .server
-                .connections
-                .enter(&peer, caller.ended.clone());
+            let _entry = shared.server.connections.enter(&peer, caller.ended.clone());
             // Denied between the handshake and the entry: the entry came too late for whoever closes.
             let now = shared.server.clock.now();
             if peer

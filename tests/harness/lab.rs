@@ -101,7 +101,10 @@ impl Lab {
     /// Takes a node's TPM out and puts a new one of the same maker in, switched on.
     pub fn replace_tpm(&self, node: &mut Node) -> anyhow::Result<()> {
         node.tpm.power_cut()?;
-        let folder = self.folder.path().join(format!("{}-other-tpm", node.name()));
+        let folder = self
+            .folder
+            .path()
+            .join(format!("{}-other-tpm", node.name()));
         node.tpm = self.maker.make(node.host(), &folder)?;
         node.tpm.power_on()
     }

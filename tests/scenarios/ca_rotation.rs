@@ -113,15 +113,19 @@ fn renew_admin(cloud: &Cloud) -> anyhow::Result<()> {
 
 fn await_connected(cloud: &Cloud, node: &Node) -> anyhow::Result<()> {
     let name = node.name();
-    eventually(&format!("{name} has a session and is trusted"), TURN, || {
-        let view = cloud.json(&["node", "show", name])?;
-        ensure!(
-            view["connected"] == true && view["state"] == "trusted",
-            "{view}\n--- {name}:\n{}",
-            crate::traffic::tail(&node.log_text())
-        );
-        Ok(())
-    })
+    eventually(
+        &format!("{name} has a session and is trusted"),
+        TURN,
+        || {
+            let view = cloud.json(&["node", "show", name])?;
+            ensure!(
+                view["connected"] == true && view["state"] == "trusted",
+                "{view}\n--- {name}:\n{}",
+                crate::traffic::tail(&node.log_text())
+            );
+            Ok(())
+        },
+    )
 }
 
 #[test]

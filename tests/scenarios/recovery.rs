@@ -228,7 +228,9 @@ fn a_copied_machine_locks_itself_and_its_original_until_an_operator_has_looked()
         let status = a.status()?;
         let recovery = status["recovery"].to_string();
         let log = a.log_text();
-        let said = log.rsplit_once("node_quarantined").map_or(log.as_str(), |(_, after)| after);
+        let said = log
+            .rsplit_once("node_quarantined")
+            .map_or(log.as_str(), |(_, after)| after);
         anyhow::ensure!(
             recovery.contains("node_quarantined"),
             "status: {recovery}; its log: {said}"

@@ -64,7 +64,8 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<(), 
         Err(error) if error.is_foreign() => {
             set_aside(config, root, arguments.force)?;
             let folder = StateFolder::anew(&config.state_dir, root).await?;
-            screen.note("the state that was here does not open with this tpm; it is kept as *.lost");
+            screen
+                .note("the state that was here does not open with this tpm; it is kept as *.lost");
             (folder, None)
         }
         opened => {

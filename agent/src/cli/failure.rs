@@ -12,8 +12,8 @@ use edgeward_wire::token::TokenError;
 
 use crate::enrol::{NotEnrolled, hint};
 use crate::machine::NotTaken;
-use crate::root::RootError;
 use crate::recover::NotBack;
+use crate::root::RootError;
 use crate::state::{LockError, NoOrigin, StateError};
 use crate::status::AskFailed;
 use crate::tpm::TpmError;
@@ -98,7 +98,9 @@ impl Failure {
             }
             Self::NothingLost(_) => "--force recovers all the same; the cloud counts it",
             Self::NotBack(error) => error.hint()?,
-            Self::NotBackInTime(_) => "run the command once more, or start the agent: it goes on asking",
+            Self::NotBackInTime(_) => {
+                "run the command once more, or start the agent: it goes on asking"
+            }
             Self::NotApproved(_) => {
                 "the same token and machine may ask again: run the command once more"
             }

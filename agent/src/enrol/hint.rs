@@ -52,7 +52,9 @@ fn refusal_hint(code: &str) -> Option<&'static str> {
             "the cloud has no node of this name with this tpm: it was removed, or the tpm was replaced (edgeward node replace-tpm)"
         }
         "recover_software" => "without a tpm a node comes back with a token: edgeward token create",
-        "node_attached" => "a session of this node is open still: stop the agent, and try again shortly",
+        "node_attached" => {
+            "a session of this node is open still: stop the agent, and try again shortly"
+        }
         "tier_lower" => {
             "this tpm is a lesser one than the name had: edgeward node replace-tpm NAME --tier TIER"
         }

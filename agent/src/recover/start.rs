@@ -57,12 +57,15 @@ pub async fn look(parts: Parts<'_>) -> Result<Option<Lost>, NotBack> {
         }
         Err(error) => return Err(NotBack::NotEnrolled(error.into())),
         Ok((_, Found { held: None, .. })) => None,
-        Ok((_, Found { held: Some(stored), .. })) => {
-            match has_key(&stored, parts.root).await? {
-                true => None,
-                false => Some(lost_with(Loss::SvidKey, stored, parts)?),
-            }
-        }
+        Ok((
+            _,
+            Found {
+                held: Some(stored), ..
+            },
+        )) => match has_key(&stored, parts.root).await? {
+            true => None,
+            false => Some(lost_with(Loss::SvidKey, stored, parts)?),
+        },
     };
     Ok(lost.map(|lost| lost.through(parts.cloud)))
 }

@@ -296,8 +296,7 @@ impl Root for TpmRoot {
     }
 
     fn has_vouched(&self, message: &[u8], signature: &[u8]) -> bool {
-        point_of(&self.ak_public)
-            .is_ok_and(|ak| vouch::is_vouched(&ak, message, signature))
+        point_of(&self.ak_public).is_ok_and(|ak| vouch::is_vouched(&ak, message, signature))
     }
 
     async fn epoch(&self) -> Result<Option<u64>, RootError> {

@@ -131,7 +131,9 @@ async fn one(api: &Api, name: &str) -> Result<NodeView, Problem> {
 
 fn compared(api: &Api, row: &NodeRow) -> Vec<ComparedProfile> {
     let policy = api.control.policy();
-    let profiles = policy.iter().flat_map(|policy| policy.profiles_for(&row.labels));
+    let profiles = policy
+        .iter()
+        .flat_map(|policy| policy.profiles_for(&row.labels));
     profiles
         .map(|profile| ComparedProfile {
             name: profile.name.clone(),
@@ -151,7 +153,9 @@ async fn explained(
 ) -> Result<Explained, Problem> {
     let evidence = api.store.evidence(name, Which::Latest).await?;
     let code = attestation.and_then(|row| row.code.as_deref());
-    let findings = attestation.map(|row| row.findings.clone()).unwrap_or_default();
+    let findings = attestation
+        .map(|row| row.findings.clone())
+        .unwrap_or_default();
     let counters = attestation.filter(|row| row.passed.is_some());
     Ok(Explained {
         advice: code.map(|code| advice(code).to_owned()),

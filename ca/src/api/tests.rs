@@ -9,8 +9,8 @@ use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_audit::query::Filter;
 use edgeward_audit::record::BootId;
 use edgeward_identity::{
-    BootTime, Clock, Kind, Signer, SoftwareKey, SpiffeId, SpkiHash, SystemClock, Timestamp, TrustDomain,
-    VerifiedPeer,
+    BootTime, Clock, Kind, Signer, SoftwareKey, SpiffeId, SpkiHash, SystemClock, Timestamp,
+    TrustDomain, VerifiedPeer,
 };
 use edgeward_policy::CompiledPolicy;
 use http_body_util::BodyExt;
@@ -21,10 +21,10 @@ use tower::ServiceExt;
 
 use super::{Api, Control, ControlFault, Settings};
 use crate::access::{Class, Role};
-use crate::audit::AuditLog;
-use crate::ek::EkTrust;
 use crate::api::views::CaView;
+use crate::audit::AuditLog;
 use crate::authorities::Rotate;
+use crate::ek::EkTrust;
 use crate::keys::CloudKeys;
 use crate::keys::ledger::NotNow;
 use crate::serve::Caller;

@@ -86,14 +86,17 @@ Examples:
         names: Vec<String>,
     },
     /// Make a token with which another TPM takes over a node's name, address and labels
-    #[command(name = "replace-tpm", after_help = "\
+    #[command(
+        name = "replace-tpm",
+        after_help = "\
 For a machine whose TPM or board was replaced. The token is good for one other TPM and for this name only; the old one's
 keys are denied once the new one has enrolled. A TPM that was only cleared needs none of this: its node comes back by itself.
 
 Examples:
   edgeward node replace-tpm gw-3                     then, on the machine: edgeward-agent enrol --force
   edgeward node replace-tpm gw-3 --tier virtual      where the new TPM may be a lesser one, say so
-  edgeward node replace-tpm gw-3 --ttl 1h -o json")]
+  edgeward node replace-tpm gw-3 --ttl 1h -o json"
+    )]
     ReplaceTpm {
         name: String,
         /// The lowest tier that the new TPM may have: hardware, listed, virtual; the node's present one if absent

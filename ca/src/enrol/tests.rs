@@ -1,5 +1,5 @@
-use edgeward_evidence::testing::SoftwareTpm;
 use edgeward_evidence::result::{ResultExpect, check_result};
+use edgeward_evidence::testing::SoftwareTpm;
 use edgeward_identity::signed::{EVERYBODY, Expect};
 use edgeward_identity::{
     AttestationState, Kind, Purpose, SignedObject, Signer, SoftwareKey, SpkiHash, Svid, Tier,

@@ -42,9 +42,7 @@ pub(super) async fn own_svid(
         .allowed();
     let mut tx = store.begin("svid.own").await?;
     tx.note_issued(&issued, now).await?;
-    audit
-        .record_in(&mut tx, issued.recorded_in(event))
-        .await?;
+    audit.record_in(&mut tx, issued.recorded_in(event)).await?;
     tx.commit().await?;
     gauge_end("own", svid.leaf().not_after);
     Ok(svid)

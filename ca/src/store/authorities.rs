@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use edgeward_identity::{SpkiHash, Timestamp};
 use sqlx::Row;
 
-use super::{
-    Store, StoreError, Tx, number_from_column, number_to_column, parse_column, to_column,
-};
+use super::{Store, StoreError, Tx, number_from_column, number_to_column, parse_column, to_column};
 use crate::issue::Issued;
 
 /// What a node was last seen with.
@@ -45,11 +43,7 @@ impl Store {
     }
 
     /// What an authority signed.
-    pub async fn signed_by(
-        &self,
-        issuer: &SpkiHash,
-        now: Timestamp,
-    ) -> Result<Signed, StoreError> {
+    pub async fn signed_by(&self, issuer: &SpkiHash, now: Timestamp) -> Result<Signed, StoreError> {
         let mut connection = self.read().await?;
         let row =
             sqlx::query("SELECT COUNT(*) AS live FROM issued WHERE issuer = $1 AND not_after > $2")

@@ -298,8 +298,7 @@ pub fn certificates_of(bytes: &[u8]) -> Result<Vec<Vec<u8>>, RootRefused> {
         let certificate = der::trim(bytes).map_err(EkRefused::BadDer)?;
         return Ok(vec![certificate.to_vec()]);
     }
-    let blocks =
-        pem::parse_many(bytes).map_err(|error| RootRefused::Pem(error.to_string()))?;
+    let blocks = pem::parse_many(bytes).map_err(|error| RootRefused::Pem(error.to_string()))?;
     let certificates: Vec<Vec<u8>> = blocks
         .into_iter()
         .filter(|block| block.tag() == "CERTIFICATE")

@@ -26,7 +26,9 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     while !token.exists() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let token = Arc::new(BootstrapToken::parse(std::fs::read_to_string(token)?.trim())?);
+    let token = Arc::new(BootstrapToken::parse(
+        std::fs::read_to_string(token)?.trim(),
+    )?);
     let mut sessions = tokio::task::JoinSet::new();
     let ready = Arc::new(tokio::sync::Semaphore::new(0));
     let places = Arc::new(tokio::sync::Semaphore::new(8));

@@ -611,7 +611,10 @@ async fn a_makers_certificate_is_imported_by_the_list_or_an_explicit_word_and_re
     assert_eq!(refused["items"][0]["refused"], "ek_roots_not_pinned");
     let refused = import(json!({ "trust": "software" })).await.1;
     assert_eq!(refused["items"][0]["refused"], "ek_roots_tier_software");
-    assert_eq!(bench.get(&admin, "/api/v1/ek-roots").await.1["items"], json!([]));
+    assert_eq!(
+        bench.get(&admin, "/api/v1/ek-roots").await.1["items"],
+        json!([])
+    );
     let taken = import(json!({ "trust": "virtual" })).await.1;
     assert_eq!(taken["items"][0]["tier"], "virtual");
     let listed = bench.get(&admin, "/api/v1/ek-roots").await.1;
@@ -620,7 +623,10 @@ async fn a_makers_certificate_is_imported_by_the_list_or_an_explicit_word_and_re
     let path = format!("/api/v1/ek-roots/{fingerprint}");
     assert_eq!(bench.delete(&admin, &path).await.0, StatusCode::NO_CONTENT);
     assert_eq!(bench.delete(&admin, &path).await.0, StatusCode::NOT_FOUND);
-    assert_eq!(bench.get(&admin, "/api/v1/ek-roots").await.1["items"], json!([]));
+    assert_eq!(
+        bench.get(&admin, "/api/v1/ek-roots").await.1["items"],
+        json!([])
+    );
 }
 
 #[tokio::test]
