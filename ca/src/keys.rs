@@ -128,7 +128,7 @@ impl From<Malformed> for KeysFault {
 #[derive(Clone, Debug)]
 pub struct Label {
     pub purpose: Purpose,
-    /// A SPIFFE ID, or [`EVERYBODY`].
+    /// A SPIFFE ID, or [`edgeward_identity::signed::EVERYBODY`].
     pub audience: String,
     pub number: u64,
     pub issued: Timestamp,
