@@ -178,52 +178,76 @@ pub fn verify_enrolment(
     evidence: &EnrolEvidence,
     expected: &EnrolExpected<'_>,
 ) -> Result<VerifiedEvidence, EvidenceRefused> {
-    let ek_digest = expected.ek.digest();
-    let qualifying_data = Transcript {
+    let moment = Moment::EnrolTpm {
+        token_id: expected.token_id,
+        nonce: expected.nonce,
+        exporter: expected.exporter,
+        ek_digest: &expected.ek.digest(),
+        ak_name: expected.ak.name(),
+        svid_public: expected.svid.public_bytes(),
+        secret: expected.secret,
+    };
+    let candidate = Candidate {
         trust_domain: expected.trust_domain,
         boot_key: expected.boot_key,
-        moment: Moment::EnrolTpm {
-            token_id: expected.token_id,
-            nonce: expected.nonce,
-            exporter: expected.exporter,
-            ek_digest: &ek_digest,
-            ak_name: expected.ak.name(),
-            svid_public: expected.svid.public_bytes(),
-            secret: expected.secret,
-        },
+        ek: expected.ek,
+        ak: expected.ak,
+        svid: expected.svid,
+        selection: expected.selection,
+    };
+    candidate.judge(
+        evidence,
+        Subject::Token(expected.token_id.to_owned()),
+        moment,
+    )
+}
+
+/// A TPM that asks for a certificate, by whatever right: with a token, or coming back by its EK.
+struct Candidate<'a> {
+    trust_domain: &'a TrustDomain,
+    boot_key: &'a PublicKey,
+    ek: &'a VerifiedEk,
+    ak: &'a AttestationKey,
+    svid: &'a SvidKey,
+    selection: &'a PcrSelection,
+}
+
+impl Candidate<'_> {
+    /// Quote and Certify, both bound to the moment and made in one boot.
+    fn judge(
+        &self,
+        evidence: &EnrolEvidence,
+        subject: Subject,
+        moment: Moment<'_>,
+    ) -> Result<VerifiedEvidence, EvidenceRefused> {
+        let qualifying_data = Transcript {
+            trust_domain: self.trust_domain,
+            boot_key: self.boot_key,
+            moment,
+        }
+        .qualifying_data();
+        let quoted = quote::verify(&evidence.quote, self.ak, &qualifying_data, self.selection)?;
+        let certified = certify::verify(&evidence.certify, self.ak, &qualifying_data, self.svid)?;
+        certify::same_boot(certified, quoted.clock)?;
+        Ok(VerifiedEvidence {
+            subject,
+            boot_key: *self.boot_key,
+            svid_key: *self.svid.key(),
+            root: Root::Tpm(Box::new(TpmFacts {
+                ek_digest: self.ek.digest(),
+                tier: self.ek.tier(),
+                ak: self.ak.clone(),
+                svid: self.svid.clone(),
+                selection: self.selection.clone(),
+                pcr_digest: quoted.pcr_digest,
+                pcr_values: quoted.pcr_values,
+                clock: quoted.clock,
+                firmware: quoted.firmware,
+                rebooted: false,
+            })),
+            qualifying_data,
+        })
     }
-    .qualifying_data();
-    let quoted = quote::verify(
-        &evidence.quote,
-        expected.ak,
-        &qualifying_data,
-        expected.selection,
-    )?;
-    let certified = certify::verify(
-        &evidence.certify,
-        expected.ak,
-        &qualifying_data,
-        expected.svid,
-    )?;
-    certify::same_boot(certified, quoted.clock)?;
-    Ok(VerifiedEvidence {
-        subject: Subject::Token(expected.token_id.to_owned()),
-        boot_key: *expected.boot_key,
-        svid_key: *expected.svid.key(),
-        root: Root::Tpm(Box::new(TpmFacts {
-            ek_digest,
-            tier: expected.ek.tier(),
-            ak: expected.ak.clone(),
-            svid: expected.svid.clone(),
-            selection: expected.selection.clone(),
-            pcr_digest: quoted.pcr_digest,
-            pcr_values: quoted.pcr_values,
-            clock: quoted.clock,
-            firmware: quoted.firmware,
-            rebooted: false,
-        })),
-        qualifying_data,
-    })
 }
 
 /// Judges a TPM's answer to a challenge.

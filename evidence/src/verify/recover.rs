@@ -7,13 +7,12 @@
 use edgeward_identity::{PublicKey, SpiffeId, TrustDomain};
 
 use super::{
-    AttestationKey, EnrolEvidence, EvidenceRefused, Root, Subject, SvidKey, TpmFacts,
-    VerifiedEvidence, certify, quote,
+    AttestationKey, Candidate, EnrolEvidence, EvidenceRefused, Subject, SvidKey, VerifiedEvidence,
 };
 use crate::ek::VerifiedEk;
 use crate::make_credential::ActivationSecret;
 use crate::tpm::PcrSelection;
-use crate::transcript::{Exporter, Moment, Nonce, Transcript};
+use crate::transcript::{Exporter, Moment, Nonce};
 
 /// What a recovery must be bound to.
 #[derive(Clone, Copy, Debug)]
@@ -39,52 +38,24 @@ pub fn verify_recovery(
     evidence: &EnrolEvidence,
     expected: &RecoverExpected<'_>,
 ) -> Result<VerifiedEvidence, EvidenceRefused> {
-    let ek_digest = expected.ek.digest();
-    let qualifying_data = Transcript {
+    let moment = Moment::RecoverTpm {
+        node: expected.node,
+        nonce: expected.nonce,
+        exporter: expected.exporter,
+        ek_digest: &expected.ek.digest(),
+        ak_name: expected.ak.name(),
+        svid_public: expected.svid.public_bytes(),
+        secret: expected.secret,
+    };
+    let candidate = Candidate {
         trust_domain: expected.trust_domain,
         boot_key: expected.boot_key,
-        moment: Moment::RecoverTpm {
-            node: expected.node,
-            nonce: expected.nonce,
-            exporter: expected.exporter,
-            ek_digest: &ek_digest,
-            ak_name: expected.ak.name(),
-            svid_public: expected.svid.public_bytes(),
-            secret: expected.secret,
-        },
-    }
-    .qualifying_data();
-    let quoted = quote::verify(
-        &evidence.quote,
-        expected.ak,
-        &qualifying_data,
-        expected.selection,
-    )?;
-    let certified = certify::verify(
-        &evidence.certify,
-        expected.ak,
-        &qualifying_data,
-        expected.svid,
-    )?;
-    certify::same_boot(certified, quoted.clock)?;
-    Ok(VerifiedEvidence {
-        subject: Subject::Recovered(expected.node.clone()),
-        boot_key: *expected.boot_key,
-        svid_key: *expected.svid.key(),
-        root: Root::Tpm(Box::new(TpmFacts {
-            ek_digest,
-            tier: expected.ek.tier(),
-            ak: expected.ak.clone(),
-            svid: expected.svid.clone(),
-            selection: expected.selection.clone(),
-            pcr_digest: quoted.pcr_digest,
-            pcr_values: quoted.pcr_values,
-            clock: quoted.clock,
-            firmware: quoted.firmware,
-            rebooted: false,
-        })),
-        qualifying_data,
-    })
+        ek: expected.ek,
+        ak: expected.ak,
+        svid: expected.svid,
+        selection: expected.selection,
+    };
+    candidate.judge(evidence, Subject::Recovered(expected.node.clone()), moment)
 }
 
 #[cfg(test)]
@@ -93,6 +64,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{SoftwareTpm, sha256_selection};
+    use crate::transcript::Transcript;
 
     /// A machine in the middle of a recovery.
     struct Scene {
