@@ -16,7 +16,7 @@ use crate::view::NodeView;
 
 mod api;
 pub mod authority;
-mod authority_field;
+pub mod authority_field;
 pub mod caller;
 pub mod cgroup;
 mod claims;

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 
+use edgeward_agent::state::Origin;
+use edgeward_agent::workload::authority_field::soften;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::checkpoint::Checkpoint;
 use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
 use edgeward_audit::query::{CursorKey, Query};
 use edgeward_audit::{Event, SealedRecord};
+use edgeward_ca::keys::pkcs11::TokenUri;
 use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_log::variable::{EfiVariable, Guid};
 use edgeward_evidence::boot_log::{self, BootLog, signature_list};
@@ -32,6 +35,8 @@ use edgeward_wire::token::BootstrapToken;
 
 #[path = "attestation.rs"]
 mod attestation;
+#[path = "processes.rs"]
+mod processes;
 
 /// One parser. `run` must neither panic nor allocate by a size field it has not checked.
 pub struct Target {
@@ -43,6 +48,28 @@ pub struct Target {
 
 /// All of them, alphabetically.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "agent_cgroup",
+        run: processes::cgroup,
+        seeds: processes::cgroups,
+    },
+    Target {
+        name: "agent_http2_authority",
+        run: |bytes| assert_eq!(soften(bytes).len(), bytes.len()),
+        seeds: none,
+    },
+    Target {
+        name: "agent_ima_list",
+        run: processes::ima_list,
+        seeds: attestation::ima_lists,
+    },
+    Target {
+        name: "agent_origin",
+        run: |bytes| {
+            Origin::is_well_formed(bytes);
+        },
+        seeds: none,
+    },
     Target {
         name: "attestation_result",
         run: attestation::result,
@@ -132,6 +159,17 @@ pub const TARGETS: &[Target] = &[
             }
         },
         seeds: || vec![b"edgeward1.".to_vec()],
+    },
+    Target {
+        name: "cloud_token_uri",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                drop(text.parse::<TokenUri>());
+            }
+        },
+        seeds: || {
+            vec![b"pkcs11:token=ca;object=edgeward?module-path=/usr/lib/x.so&pin-source=file:/etc/pin".to_vec()]
+        },
     },
     Target {
         name: "efi_signature_lists",

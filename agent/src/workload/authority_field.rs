@@ -32,6 +32,14 @@ pub(super) struct Softened<S> {
     ended: bool,
 }
 
+/// A whole stream, softened; for tests of the reader.
+pub fn soften(stream: &[u8]) -> Vec<u8> {
+    let (mut filter, mut out) = (Filter::default(), Vec::new());
+    filter.push(stream, &mut out);
+    filter.end(&mut out);
+    out
+}
+
 /// What is known of the bytes that come.
 #[derive(Debug)]
 pub(super) struct Filter {
