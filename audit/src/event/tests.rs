@@ -138,18 +138,20 @@ fn nothing_that_a_stranger_can_cause_orders_a_flush() {
 fn every_kind_has_its_stable_name_and_class() {
     let expected = "token.created must, token.revoked must, token.used must, token.refused should, \
         enrolment.begun may, enrolment.refused should, enrolment.issued must, enrolment.acknowledged must, \
-        ekroot.trusted must, ekroot.removed must, ek.listed must, ek.unlisted must, \
-        node.approved must, node.quarantined must, node.recovered must, node.waits must, \
-        node.cloned must, node.replaced must, node.released must, node.removed must, svid.issued must, \
-        svid.renewed must, svid.denied must, denylist.raised must, session.opened should, session.closed should, \
-        session.refused should, session.displaced must, attestation.passed should, attestation.failed must, \
-        attestation.stale must, policy.applied must, policy.refused should, policy.delivered should, \
-        policy.activated must, bind.opened must, bind.refused should, bind.closed should, flow.allowed should, \
-        flow.denied should, cut.ordered must, cut.effected must, operator.added must, operator.revoked must, \
-        apikey.created must, apikey.revoked must, api.refused should, audit.read must, journal.opened must, \
-        journal.recovered must, journal.lost must, journal.gap must, journal.forked must, journal.refused should, \
-        cloud.initialised must, cloud.started must, cloud.stopped must, agent.started must, agent.stopped must, agent.held must, \
-        agent.recovered must, boot.stated must";
+        ekroot.trusted must, ekroot.removed must, ek.listed must, ek.unlisted must, node.approved must, \
+        node.quarantined must, node.recovered must, node.waits must, node.cloned must, node.replaced must, \
+        node.released must, node.removed must, svid.issued must, svid.renewed must, svid.denied must, \
+        authority.prepared must, authority.published must, authority.activated must, authority.tainted must, \
+        authority.retired must, roots.changed must, denylist.raised must, session.opened should, \
+        session.closed should, session.refused should, session.displaced must, attestation.passed should, \
+        attestation.failed must, attestation.stale must, policy.applied must, policy.refused should, \
+        policy.delivered should, policy.activated must, bind.opened must, bind.refused should, \
+        bind.closed should, flow.allowed should, flow.denied should, cut.ordered must, cut.effected must, \
+        operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
+        audit.read must, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
+        journal.forked must, journal.refused should, cloud.initialised must, cloud.started must, \
+        cloud.stopped must, agent.started must, agent.stopped must, agent.held must, agent.recovered must, \
+        workload.issued must, workload.served should, workload.refused should, boot.stated must";
     let class = |kind: EventKind| {
         serde_json::to_value(kind.class())
             .unwrap()
