@@ -156,8 +156,11 @@ fn make(
     let (profile, monitors) = if enforcing.iter().any(|profile| profile.compares()) {
         let profile = Profile::new(merge(&enforcing, Mode::Enforce, lists)?)?;
         (Some(profile), each(&watching, lists)?)
-    } else {
+    } else if enforcing.is_empty() {
         watched(&watching, lists)?
+    } else {
+        // One that enforces and compares nothing (tier software): what monitors must not make its node `trusted`.
+        (None, Vec::new())
     };
     let Some(profile) = profile else {
         return Ok(Measured::nothing(software));

@@ -83,6 +83,19 @@ fn profiles_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_profile_that_monitors_makes_nobody_trusted_beside_one_that_enforces_and_compares_nothing() {
+    let bare = policy::Profile {
+        tiers: vec![Tier::Software],
+        ..profile("bare", &[])
+    };
+    let watching = monitor("watching", &[(7, &["aa"])]);
+    assert!(made(&[&watching]).unwrap().profile.is_some());
+    let measured = made(&[&bare, &watching]).unwrap();
+    assert_eq!(measured.profile, None);
+    assert!(measured.monitors.is_empty());
+}
+
+#[test]
 fn a_contradiction_between_profiles_that_monitor_has_no_consequences() {
     let one = monitor("one", &[(7, &["aa"])]);
     let two = monitor("two", &[(7, &["bb"])]);
