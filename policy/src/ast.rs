@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use edgeward_identity::{AttestationState, Tier, Timestamp};
 
 use crate::decision::{Reason, Verdict};
+use crate::l7::L7;
 use crate::profile::{Profile, Violations};
 use crate::seconds::Seconds;
 use crate::slice::{Effect, Proto};
@@ -95,6 +96,7 @@ pub(crate) struct InterfaceDef {
     pub(crate) proto: Proto,
     pub(crate) port: u16,
     pub(crate) to: Option<SocketAddr>,
+    pub(crate) l7: Option<L7>,
 }
 
 pub(crate) struct WorkloadDef {

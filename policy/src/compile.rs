@@ -9,10 +9,11 @@ use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp, TrustDomain};
 use crate::ast::LabelSets;
 use crate::check::{Report, Summary};
 use crate::fleet::Labels;
+use crate::l7::L7;
 use crate::labels::matches;
 use crate::profile::{Profile, ProfileLabel};
 use crate::seconds::Seconds;
-use crate::slice::{Action, Effect, Proto, States, Term, Tiers};
+use crate::slice::{CONNECT, Effect, Proto, States, Term, Tiers};
 use crate::window::Window;
 use crate::workload::{Selectors, Workload};
 
@@ -75,6 +76,7 @@ pub(crate) struct Interface {
     pub(crate) proto: Proto,
     pub(crate) port: u16,
     pub(crate) to: Option<SocketAddr>,
+    pub(crate) l7: Option<L7>,
     /// Rules that name it, in order.
     pub(crate) rows: Vec<usize>,
 }
@@ -86,7 +88,8 @@ pub(crate) struct Rule {
     pub(crate) from: From,
     pub(crate) everywhere: bool,
     pub(crate) targets: BTreeSet<usize>,
-    pub(crate) actions: Vec<Action>,
+    /// Names; each interface numbers its own.
+    pub(crate) actions: Vec<String>,
     pub(crate) window: Option<usize>,
     pub(crate) until: Option<Timestamp>,
     pub(crate) tiers: Tiers,
@@ -103,6 +106,13 @@ pub(crate) struct From {
     pub(crate) any: bool,
     pub(crate) groups: BTreeSet<usize>,
     pub(crate) operator_groups: BTreeSet<usize>,
+}
+
+impl Interface {
+    /// Names of its actions, in the order in which slices number them.
+    pub(crate) fn actions(&self) -> Vec<&str> {
+        self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::names)
+    }
 }
 
 impl CompiledPolicy {

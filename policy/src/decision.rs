@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::profile::StatedProfiles;
 use crate::seconds::Seconds;
-use crate::slice::{Action, InterfaceIndex, PeerIndex};
+use crate::slice::{ActionId, InterfaceIndex, PeerIndex};
 
 /// May this subject do this to this interface of ours, now?
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct Request<'a> {
     pub subject: Subject<'a>,
     pub standing: Standing,
     pub target: Target<'a>,
-    pub action: Action,
+    pub action: ActionId,
     /// Whether we, who verify, hear from the cloud.
     pub link: Link,
     pub now: Timestamp,
@@ -104,6 +104,12 @@ pub enum Reason {
     Window,
     /// The rule has ended.
     Until,
+    /// The rule asks for an approval, and there is none.
+    Approval,
+    /// The evidence does not say that the subject runs what the rule asks for.
+    Runs,
+    /// The request fits no action of the interface.
+    NoAction,
     /// No rule allows this subject here.
     NoRule,
     /// The subject is not one that this node may meet.
@@ -123,7 +129,7 @@ impl Decision {
 }
 
 impl Reason {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Allowed,
         Self::Rule,
         Self::State,
@@ -132,6 +138,9 @@ impl Reason {
         Self::Age,
         Self::Window,
         Self::Until,
+        Self::Approval,
+        Self::Runs,
+        Self::NoAction,
         Self::NoRule,
         Self::UnknownSubject,
         Self::UnknownInterface,
@@ -149,6 +158,9 @@ impl Reason {
             Self::Age => "age",
             Self::Window => "window",
             Self::Until => "until",
+            Self::Approval => "approval",
+            Self::Runs => "runs",
+            Self::NoAction => "no-action",
             Self::NoRule => "no-rule",
             Self::UnknownSubject => "unknown-subject",
             Self::UnknownInterface => "unknown-interface",

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use edgeward_identity::{Kind, SpiffeId, Timestamp};
 
 use crate::decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
+use crate::l7::{ActionSet, L7Request};
 use crate::seconds::Seconds;
-use crate::slice::{Action, InterfaceIndex, PeerIndex, Proto, Slice, SliceError};
+use crate::slice::{ActionId, InterfaceIndex, PeerIndex, Proto, Slice, SliceError};
 use crate::window::Schedule;
 
 pub(crate) mod bucket;
@@ -38,7 +39,7 @@ pub struct Engine {
     cache: DecisionCache,
 }
 
-/// A peer or operator of the slice.
+/// A peer, operator or device of the slice.
 pub(crate) struct KnownSubject {
     pub(crate) kind: Kind,
     /// Numbers of its groups, sorted.
@@ -74,6 +75,11 @@ impl Engine {
             by_id.insert(operator.id.clone(), subjects.len());
             let profile = ProfileTerms::default();
             subjects.push(KnownSubject::new(Kind::Operator, &operator.groups, profile));
+        }
+        for device in &slice.devices {
+            by_id.insert(device.id.clone(), subjects.len());
+            let profile = ProfileTerms::default();
+            subjects.push(KnownSubject::new(Kind::Device, &device.groups, profile));
         }
         let mut interfaces = Vec::new();
         let mut buckets = Vec::new();
@@ -160,6 +166,78 @@ impl Engine {
         decision
     }
 
+    /// Whether a connection to an interface may be opened at all: one of its actions is allowed. It does not say which.
+    pub fn admit(
+        &self,
+        subject: Subject<'_>,
+        standing: Standing,
+        interface: InterfaceIndex,
+        link: Link,
+        now: Timestamp,
+    ) -> Decision {
+        let Some(known) = self.slice.interfaces.get(interface.0 as usize) else {
+            return self.refusal(Reason::UnknownInterface);
+        };
+        let actions = (0..known.actions().len()).filter_map(|index| u8::try_from(index).ok());
+        let decisions = actions.map(|index| {
+            self.decide(&Request {
+                subject,
+                standing,
+                target: Target::Interface(interface),
+                action: ActionId(index),
+                link,
+                now,
+            })
+        });
+        let best = decisions.reduce(Decision::better);
+        best.unwrap_or_else(|| self.refusal(Reason::Internal))
+    }
+
+    /// Decides about one request of the interface's protocol: denied where a rule denies an action that it fits, else
+    /// allowed where one is allowed.
+    pub fn decide_l7(
+        &self,
+        subject: Subject<'_>,
+        standing: Standing,
+        interface: InterfaceIndex,
+        request: &L7Request<'_>,
+        link: Link,
+        now: Timestamp,
+    ) -> Decision {
+        let Some(known) = self.slice.interfaces.get(interface.0 as usize) else {
+            return self.refusal(Reason::UnknownInterface);
+        };
+        let l7 = known.l7.as_ref();
+        let actions = l7.map_or_else(ActionSet::default, |l7| l7.actions_of(request));
+        let mut best: Option<Decision> = None;
+        let mut until = self.slice.expires;
+        for action in actions.iter() {
+            let decision = self.decide(&Request {
+                subject,
+                standing,
+                target: Target::Interface(interface),
+                action,
+                link,
+                now,
+            });
+            until = until.min(decision.valid_until);
+            if !decision.is_allow() && decision.rule.is_some() {
+                return decision;
+            }
+            best = Some(match best {
+                None => decision,
+                Some(best) => best.better(decision),
+            });
+        }
+        match best {
+            Some(decision) => Decision {
+                valid_until: decision.valid_until.min(until),
+                ..decision
+            },
+            None => self.refusal(Reason::NoAction),
+        }
+    }
+
     /// Whether this node may open a flow to an interface of a peer, by the peer's standing. The peer decides for itself.
     pub fn decide_egress(
         &self,
@@ -189,15 +267,8 @@ impl Engine {
         now: Timestamp,
     ) -> Decision {
         let inward = (0..self.buckets.len()).filter_map(|index| {
-            let target = Target::Interface(InterfaceIndex(u32::try_from(index).ok()?));
-            Some(self.decide(&Request {
-                subject: Subject::Peer(peer),
-                standing,
-                target,
-                action: Action::Connect,
-                link,
-                now,
-            }))
+            let interface = InterfaceIndex(u32::try_from(index).ok()?);
+            Some(self.admit(Subject::Peer(peer), standing, interface, link, now))
         });
         let entries = self.egress_of.get(&peer).map_or(&[][..], Vec::as_slice);
         let outward = entries
@@ -247,7 +318,7 @@ impl Engine {
         &self,
         subject: usize,
         interface: InterfaceIndex,
-        action: Action,
+        action: ActionId,
         facts: &Facts,
     ) -> Option<explain::Explained> {
         let rows = &self.slice.interfaces.get(interface.0 as usize)?.rows;

@@ -9,7 +9,7 @@ use edgeward_identity::Timestamp;
 
 use crate::decision::{Link, Standing};
 use crate::engine::Engine;
-use crate::slice::{Action, InterfaceIndex, PeerIndex, Proto};
+use crate::slice::{ActionId, InterfaceIndex, PeerIndex, Proto};
 
 /// Whom one interface lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,9 @@ pub fn rows(
             let explained = engine
                 .facts(peer.0 as usize, *standing, link, now)
                 .filter(|_| now < slice.expires && (peer.0 as usize) < slice.peers.len())
-                .and_then(|facts| engine.by_rows(peer.0 as usize, index, Action::Connect, &facts));
+                .and_then(|facts| {
+                    engine.by_rows(peer.0 as usize, index, ActionId::CONNECT, &facts)
+                });
             let Some(explained) = explained else { continue };
             let decision = explained.decision;
             valid_until = valid_until.min(decision.valid_until);

@@ -8,12 +8,14 @@ mod ast;
 pub mod check;
 pub mod compile;
 pub mod decision;
+pub mod device;
 pub mod diagnostic;
 pub mod digests;
 pub mod edit;
 pub mod engine;
 pub mod filter;
 pub mod fleet;
+pub mod l7;
 mod labels;
 pub mod parse;
 pub mod profile;
@@ -26,17 +28,19 @@ pub mod workload;
 pub use check::{Opening, Report, Summary, check};
 pub use compile::{CompiledPolicy, FleetIndex};
 pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
+pub use device::{Mac, Recognition, SliceDevice};
 pub use diagnostic::{Code, Diagnostic};
 pub use digests::{DigestList, FileHash, ListedDigest};
 pub use engine::{Engine, EngineError};
 pub use fleet::{Fleet, FleetNode, Labels};
+pub use l7::{ActionSet, L7, L7Request};
 pub use profile::{
     AppControl, ImaRequirement, Mode, PcrBank, Profile, ProfileLabel, StatedProfiles, Violations,
 };
 pub use seconds::Seconds;
 pub use slice::{
-    Action, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,
-    SliceError, SliceInterface, SlicePeer,
+    ActionId, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,
+    SliceApproval, SliceBreakGlass, SliceError, SliceInterface, SlicePeer,
 };
 pub use source::SourceFile;
 pub use workload::{Pod, Selectors, Workload};

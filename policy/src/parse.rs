@@ -13,6 +13,7 @@ use crate::source::{
 };
 
 mod fields;
+mod l7;
 pub(crate) mod lists;
 mod parties;
 mod rules;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::device::SliceDevice;
+use crate::l7::L7;
 use crate::profile::{Profile, ProfileLabel};
 use crate::seconds::Seconds;
 use crate::window::Window;
@@ -18,12 +20,12 @@ use crate::workload::Workload;
 mod bounds;
 
 pub use bounds::{
-    MAX_SLICE_BYTES, MAX_SLICE_GROUPS, MAX_SLICE_INTERFACES, MAX_SLICE_PEERS, MAX_SLICE_ROWS,
-    SliceError,
+    MAX_SLICE_APPROVALS, MAX_SLICE_BYTES, MAX_SLICE_DEVICES, MAX_SLICE_GROUPS,
+    MAX_SLICE_INTERFACES, MAX_SLICE_PEERS, MAX_SLICE_ROWS, SliceError,
 };
 
 /// The `schema` of a slice.
-pub const SLICE_SCHEMA: &str = "edgeward-slice/1";
+pub const SLICE_SCHEMA: &str = "edgeward-slice/2";
 /// Shortest SVID lifetime, whatever the rules say.
 pub const MIN_SVID_LIFETIME: Seconds = Seconds::from_hours(24);
 
@@ -70,8 +72,38 @@ pub struct Slice {
     pub profiles: Vec<Profile>,
     pub lifetimes: Lifetimes,
     /// Processes on this node that may have an identity of their own.
-    #[serde(default)]
     pub workloads: Vec<Workload>,
+    /// Things without an agent that hang on this node.
+    pub devices: Vec<SliceDevice>,
+    /// Approvals in force for rules that ask for one.
+    pub approvals: Vec<SliceApproval>,
+    /// What may be opened here with the cloud gone.
+    pub break_glass: Vec<SliceBreakGlass>,
+}
+
+/// A rule that asks for an approval has one, for one subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SliceApproval {
+    pub rule: Arc<str>,
+    pub subject: SpiffeId,
+    pub until: Timestamp,
+}
+
+/// `[break-glass.x]` as it bears on one node: what a grant that was sealed beforehand opens here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SliceBreakGlass {
+    pub name: String,
+    /// Allow rules, never empty. Opening waives their window, end, approval and age; who, what, state, tier,
+    /// profile and every deny stay.
+    pub rules: Vec<Arc<str>>,
+    /// Who may open it: operators, groups flattened, sorted.
+    pub by: Vec<SpiffeId>,
+    /// How many of them it takes, at least one.
+    pub quorum: u16,
+    /// How long it stays open.
+    pub ttl: Seconds,
 }
 
 /// One way to reach this node, and who may.
@@ -86,6 +118,8 @@ pub struct SliceInterface {
     pub port: u16,
     /// Where the node forwards it, if not to itself.
     pub to: Option<SocketAddr>,
+    /// What is told apart within it. `None`: one action, `connect`.
+    pub l7: Option<L7>,
     pub rows: Vec<Row>,
 }
 
@@ -106,12 +140,13 @@ pub enum Effect {
     Deny,
 }
 
-/// What is done to an interface. Plain L4 has one action.
+/// What is done to an interface: index into [`SliceInterface::actions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    Connect,
-}
+#[serde(transparent)]
+pub struct ActionId(pub u8);
+
+/// The name of the one action that an interface without `l7` has.
+pub const CONNECT: &str = "connect";
 
 /// One rule as it bears on one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,13 +156,18 @@ pub struct Row {
     pub effect: Effect,
     pub from: Sources,
     /// Never empty.
-    pub actions: Vec<Action>,
+    pub actions: Vec<ActionId>,
     /// Index into [`Slice::windows`].
     pub window: Option<u32>,
     pub until: Option<Timestamp>,
     pub tiers: Tiers,
     pub states: States,
     pub profiles: Profiles,
+    /// What the subject's evidence must say that it runs, as the rule has it; all of these. No evidence says so yet:
+    /// unknown, so that it fails an allow and matches a deny.
+    pub runs: Vec<String>,
+    /// Whether the subject must have an approval ([`Slice::approvals`]).
+    pub approval: bool,
     pub fresh: Term,
     pub offline: Term,
 }
@@ -264,13 +304,25 @@ impl Proto {
     }
 }
 
-impl Action {
-    pub const ALL: [Self; 1] = [Self::Connect];
+impl ActionId {
+    /// The only action of an interface without `l7`.
+    pub const CONNECT: Self = Self(0);
+}
 
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-        }
+impl SliceInterface {
+    /// Names of its actions, in the order of their [`ActionId`]s.
+    pub fn actions(&self) -> Vec<&str> {
+        self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::names)
+    }
+
+    pub fn action(&self, name: &str) -> Option<ActionId> {
+        let position = self.actions().iter().position(|known| *known == name)?;
+        u8::try_from(position).ok().map(ActionId)
+    }
+
+    /// Whether the agent itself answers here and forwards: for what it has to read, and for what lies elsewhere.
+    pub fn is_forwarded(&self) -> bool {
+        self.l7.is_some() || self.to.is_some()
     }
 }
 

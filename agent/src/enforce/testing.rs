@@ -11,7 +11,7 @@ use edgeward_policy::slice::{
     Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row, SLICE_SCHEMA,
     Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
 };
-use edgeward_policy::{Action, Proto, Seconds, Standing as Evidence, StatedProfiles};
+use edgeward_policy::{ActionId, Proto, Seconds, Standing as Evidence, StatedProfiles};
 use edgeward_tunnel::filter::FlowKey;
 use edgeward_tunnel::node::PeerId;
 
@@ -60,16 +60,19 @@ pub(crate) fn slice() -> Slice {
             proto: Proto::Tcp,
             port: OPEN_PORT,
             to: None,
+            l7: None,
             rows: vec![Row {
                 rule: "b-reads".into(),
                 effect: Effect::Allow,
                 from: Sources::Groups(vec![GroupId(0)]),
-                actions: vec![Action::Connect],
+                actions: vec![ActionId::CONNECT],
                 window: None,
                 until: None,
                 tiers: Tiers::Rooted,
                 states: States::Proven,
                 profiles: Profiles::Every,
+                runs: Vec::new(),
+                approval: false,
                 fresh,
                 offline,
             }],
@@ -104,6 +107,9 @@ pub(crate) fn slice() -> Slice {
             max_offline: Seconds::from_hours(72),
         },
         workloads: Vec::new(),
+        devices: Vec::new(),
+        approvals: Vec::new(),
+        break_glass: Vec::new(),
     }
 }
 

@@ -257,12 +257,13 @@ fn key_set(authority: &TestAuthority, control: &SoftwareKey, number: u64) -> Vec
 
 fn empty_slice(node: &SpiffeId, version: u64) -> Slice {
     let json = serde_json::json!({
-        "schema": "edgeward-slice/1",
+        "schema": "edgeward-slice/2",
         "version": version,
         "policy_hash": "00",
         "node": node,
         "expires": TEST_NOW.plus(HOUR * 10),
         "groups": [], "windows": [], "interfaces": [], "peers": [], "operators": [], "egress": [], "profiles": [],
+        "workloads": [], "devices": [], "approvals": [], "break_glass": [],
         "lifetimes": { "largest_offline": 43200, "max_offline": 259200 },
     });
     Slice::parse(&serde_json::to_vec(&json).unwrap()).unwrap()

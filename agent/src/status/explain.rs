@@ -3,7 +3,7 @@
 use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::{KeySet, SpiffeId, Timestamp};
 use edgeward_policy::{
-    Action, Decision, InterfaceIndex, PeerIndex, Request, Standing as Evidence, StatedProfiles,
+    ActionId, Decision, InterfaceIndex, PeerIndex, Request, Standing as Evidence, StatedProfiles,
     Subject, Target,
 };
 
@@ -83,7 +83,7 @@ impl Asked<'_> {
             subject: Subject::Id(self.from),
             standing,
             target: Target::Interface(index),
-            action: Action::Connect,
+            action: ActionId::CONNECT,
             link: self.picture.parts().hearing.towards(standing.last_pass),
             now: self.now,
         });

@@ -165,6 +165,9 @@ fn slice(number: u64, workloads: &[(&str, Selectors)]) -> Arc<HeldSlice> {
             largest_offline: Seconds::from_hours(1),
             max_offline: Seconds::from_hours(1),
         },
+        devices: Vec::new(),
+        approvals: Vec::new(),
+        break_glass: Vec::new(),
         workloads: workloads
             .iter()
             .map(|(name, selectors)| Workload {

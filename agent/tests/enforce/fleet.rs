@@ -22,7 +22,7 @@ use edgeward_policy::slice::{
     Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row, SLICE_SCHEMA,
     Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
 };
-use edgeward_policy::{Action, Proto, Seconds};
+use edgeward_policy::{ActionId, Proto, Seconds};
 use edgeward_wire::control::{Cut, CutReason};
 use edgeward_wire::v1;
 
@@ -247,16 +247,19 @@ fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
         proto: Proto::Tcp,
         port: OPEN_PORT,
         to: None,
+        l7: None,
         rows: vec![Row {
             rule: "a-reads".into(),
             effect: Effect::Allow,
             from: Sources::Groups(vec![GroupId(0)]),
-            actions: vec![Action::Connect],
+            actions: vec![ActionId::CONNECT],
             window: None,
             until: None,
             tiers: Tiers::Rooted,
             states: States::Proven,
             profiles: Profiles::Every,
+            runs: Vec::new(),
+            approval: false,
             fresh,
             offline,
         }],
@@ -305,6 +308,9 @@ fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
             max_offline: Seconds::from_hours(1),
         },
         workloads: Vec::new(),
+        devices: Vec::new(),
+        approvals: Vec::new(),
+        break_glass: Vec::new(),
     }
 }
 

@@ -16,6 +16,8 @@ mod members;
 mod rules;
 mod workloads;
 
+pub(super) use rules::known_actions;
+
 /// Deepest nesting of operator groups.
 pub const MAX_NESTING: usize = 16;
 
@@ -136,6 +138,7 @@ impl Resolver<'_, '_> {
                         proto: interface.proto,
                         port: interface.port,
                         to: interface.to,
+                        l7: interface.l7.clone(),
                         rows: Vec::new(),
                     });
                 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp, TrustDomain};
 
+use super::resolve::known_actions;
 use crate::ast::{TargetName, TestDef};
 use crate::compile::{CompiledPolicy, FleetIndex, IndexedNode, Interface};
 use crate::decision::{Decision, Link, Request, Standing, Subject, Target};
@@ -12,7 +13,7 @@ use crate::diagnostic::{Code, Diagnostics, suggest};
 use crate::engine::Engine;
 use crate::labels::{is_within, meet};
 use crate::profile::{Mode, Profile, StatedProfiles};
-use crate::slice::Action;
+use crate::slice::ActionId;
 
 /// The time of a test that names none: before every `until`; windows then cannot be evaluated.
 const NO_TIME: Timestamp = Timestamp::from_millis(0);
@@ -46,7 +47,7 @@ fn decide(
     found: &mut Diagnostics<'_>,
 ) -> Option<Decision> {
     let target = target_of(policy, test, found)?;
-    known_words(policy, test, found)?;
+    let action = known_words(policy, target, test, found)?;
     let domain = TrustDomain::new("test.invalid").ok()?;
     let node = SpiffeId::new(&domain, Kind::Node, "target").ok()?;
     let asker = SpiffeId::new(&domain, Kind::Node, "subject").ok()?;
@@ -88,7 +89,7 @@ fn decide(
             service: &target.service,
             interface: &target.name,
         },
-        action: Action::Connect,
+        action,
         link: Link::Online,
         now,
     }))
@@ -122,16 +123,23 @@ fn target_of<'p>(
 }
 
 /// The action and the rule that a test names are there.
-fn known_words(policy: &CompiledPolicy, test: &TestDef, found: &mut Diagnostics<'_>) -> Option<()> {
-    if test.action.value != Action::Connect.as_str() {
+fn known_words(
+    policy: &CompiledPolicy,
+    target: &Interface,
+    test: &TestDef,
+    found: &mut Diagnostics<'_>,
+) -> Option<ActionId> {
+    let mut names = target.actions().into_iter();
+    let position = names.position(|name| name == test.action.value);
+    let Some(action) = position.and_then(|index| u8::try_from(index).ok()) else {
         found.error_with_help(
             test.action.at,
             Code::UnknownAction,
             format!("unknown action `{}`", test.action.value),
-            "an interface without l7 has one action: connect",
+            known_actions(target),
         );
         return None;
-    }
+    };
     if let Some(by) = &test.by
         && !policy.rules.iter().any(|rule| *rule.id == *by.value)
     {
@@ -143,7 +151,7 @@ fn known_words(policy: &CompiledPolicy, test: &TestDef, found: &mut Diagnostics<
         );
         return None;
     }
-    Some(())
+    Some(ActionId(action))
 }
 
 fn judge(test: &TestDef, decision: &Decision, found: &mut Diagnostics<'_>) -> bool {

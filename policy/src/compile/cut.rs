@@ -12,8 +12,9 @@ use crate::fleet::Fleet;
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{
-    Effect, Egress, EgressRow, GroupId, Lifetimes, PeerIndex, Profiles, Row, SLICE_SCHEMA, Slice,
-    SliceError, SliceInterface, SliceOperator, SlicePeer, Sources, States, Tiers,
+    ActionId, Effect, Egress, EgressRow, GroupId, Lifetimes, PeerIndex, Profiles, Row,
+    SLICE_SCHEMA, Slice, SliceError, SliceInterface, SliceOperator, SlicePeer, Sources, States,
+    Tiers,
 };
 
 /// Names of a policy given small numbers in one slice.
@@ -118,7 +119,11 @@ impl<'c> Cut<'c> {
                 self.add_sources(rule, &mut peers);
                 self.touch(rule);
             }
-            let rows = rules.iter().map(|rule| self.row(rule)).collect();
+            let actions = interface.actions();
+            let rows = rules
+                .iter()
+                .filter_map(|rule| self.row(rule, &actions))
+                .collect();
             interfaces.push(SliceInterface {
                 service: interface.service.clone(),
                 name: interface.name.clone(),
@@ -126,6 +131,7 @@ impl<'c> Cut<'c> {
                 proto: interface.proto,
                 port: interface.port,
                 to: interface.to,
+                l7: interface.l7.clone(),
                 rows,
             });
         }
@@ -167,6 +173,9 @@ impl<'c> Cut<'c> {
             workloads: self.policy.workloads_on(self.node.id.trust_domain(), |on| {
                 self.node.groups.contains(&on)
             }),
+            devices: Vec::new(),
+            approvals: Vec::new(),
+            break_glass: Vec::new(),
         }
     }
 
@@ -205,7 +214,17 @@ impl<'c> Cut<'c> {
         self.max_offline = Some(max);
     }
 
-    fn row(&mut self, rule: &Rule) -> Row {
+    /// `None` for a rule about everything that names none of this interface's actions.
+    fn row(&mut self, rule: &Rule, names: &[&str]) -> Option<Row> {
+        let actions: Vec<ActionId> = (0..)
+            .map(ActionId)
+            .zip(names)
+            .filter(|(_, name)| rule.actions.iter().any(|action| action == *name))
+            .map(|(id, _)| id)
+            .collect();
+        if actions.is_empty() {
+            return None;
+        }
         let from = if rule.from.any {
             Sources::Any
         } else {
@@ -222,11 +241,11 @@ impl<'c> Cut<'c> {
                     .collect(),
             )
         };
-        Row {
+        Some(Row {
             rule: rule.id.clone(),
             effect: rule.effect,
             from,
-            actions: rule.actions.clone(),
+            actions,
             window: rule.window.map(|window| self.window(window)),
             until: rule.until,
             tiers: rule.tiers.clone(),
@@ -240,9 +259,11 @@ impl<'c> Cut<'c> {
                         .collect(),
                 ),
             },
+            runs: Vec::new(),
+            approval: false,
             fresh: rule.fresh,
             offline: rule.offline,
-        }
+        })
     }
 
     fn window(&mut self, window: usize) -> u32 {

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::slice::{Action, Effect, Row, Sources};
+use crate::slice::{ActionId, Effect, Row, Sources};
 
 /// Most allow rows that one enforcer walks: about 0.6 us each.
 pub(crate) const MAX_CHUNK_ROWS: usize = 100;
@@ -88,7 +88,7 @@ impl Bucket {
     pub(crate) fn allows(
         &self,
         subject: &BitSet,
-        action: Action,
+        action: ActionId,
         active: &BitSet,
     ) -> Result<bool, BucketError> {
         let mut allowed = false;
@@ -98,7 +98,7 @@ impl Bucket {
             }
             let request: Vec<Dynamic> = vec![
                 subject.0.clone().into(),
-                action.as_str().into(),
+                ImmutableString::from(action.0.to_string()).into(),
                 active.0.clone().into(),
             ];
             allowed |= chunk.enforce(request).map_err(boxed)?;
@@ -138,7 +138,11 @@ fn enforcer(
             Effect::Allow => "allow",
             Effect::Deny => "deny",
         };
-        let actions: Vec<&str> = row.actions.iter().map(|action| action.as_str()).collect();
+        let actions: Vec<String> = row
+            .actions
+            .iter()
+            .map(|action| action.0.to_string())
+            .collect();
         let values = [
             index.to_string(),
             source.0.to_string(),

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use edgeward_identity::Timestamp;
 
 use crate::decision::{Decision, Link, Standing};
-use crate::slice::{Action, InterfaceIndex};
+use crate::slice::{ActionId, InterfaceIndex};
 
 /// Number of separately locked parts.
 const SHARDS: usize = 64;
@@ -22,7 +22,7 @@ pub(crate) struct Key {
     pub(crate) subject: usize,
     pub(crate) standing: Standing,
     pub(crate) interface: InterfaceIndex,
-    pub(crate) action: Action,
+    pub(crate) action: ActionId,
     pub(crate) link: Link,
 }
 
@@ -154,7 +154,7 @@ mod tests {
                 profiles: Some(StatedProfiles::NONE),
             },
             interface: InterfaceIndex(0),
-            action: Action::Connect,
+            action: ActionId::CONNECT,
             link: Link::Online,
         }
     }

@@ -63,6 +63,13 @@ pub(crate) fn judge(row: &Row, facts: &Facts, schedules: &[Schedule]) -> Judged 
         Reason::Profile,
         profile_matches(&row.profiles, facts.standing.profiles),
     );
+    // No evidence says yet what runs, and nobody collects approvals.
+    if !row.runs.is_empty() {
+        judged.note(row.effect, Reason::Runs, None);
+    }
+    if row.approval {
+        judged.note(row.effect, Reason::Approval, Some(false));
+    }
     if row.effect == Effect::Allow {
         let names_age = row.fresh.own.is_some() || row.offline.own.is_some();
         judged.note_age(facts, names_age);

@@ -7,7 +7,7 @@ use edgeward_identity::Timestamp;
 use super::condition::{Facts, Judged, judge};
 use crate::decision::{Decision, Reason, Verdict};
 use crate::seconds::Seconds;
-use crate::slice::{Action, Effect, Profiles, Row, Sources, States, Tiers};
+use crate::slice::{ActionId, Effect, Profiles, Row, Sources, States, Tiers};
 use crate::window::Schedule;
 
 /// Where the rows of one interface are found by the group they name.
@@ -46,7 +46,7 @@ impl InterfaceRows {
         &self,
         rows: &[Row],
         members: &[u32],
-        action: Action,
+        action: ActionId,
         facts: &Facts,
         schedules: &[Schedule],
         expires: Timestamp,

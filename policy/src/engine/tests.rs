@@ -131,7 +131,7 @@ pub(super) fn ask(
             service: "line",
             interface: "plc",
         },
-        action: Action::Connect,
+        action: ActionId::CONNECT,
         link,
         now,
     })

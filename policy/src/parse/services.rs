@@ -7,9 +7,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::fields::{Fields, Keys, Reader};
+use super::l7::read_l7;
 use crate::ast::{InterfaceDef, ServiceDef, WindowDef};
-use crate::diagnostic::Code;
-use crate::slice::{MESH, Proto};
+use crate::slice::Proto;
 use crate::source::Placed;
 use crate::window::{Day, MINUTES_PER_DAY, Window, zone_exists};
 
@@ -21,8 +21,8 @@ const SERVICE: Keys = Keys {
     not_enforced: &[],
 };
 const INTERFACE: Keys = Keys {
-    accepted: &["net", "l4", "to"],
-    not_enforced: &["l7"],
+    accepted: &["net", "l4", "to", "l7"],
+    not_enforced: &[],
 };
 const WINDOW: Keys = Keys {
     accepted: &["tz", "days", "from", "to"],
@@ -82,18 +82,6 @@ fn read_interface(
         }
         fits
     });
-    let net = net.filter(|net| {
-        let tunnel = net.value == MESH;
-        if !tunnel {
-            reader.found.error_with_help(
-                net.at,
-                Code::NotEnforced,
-                format!("interfaces on another network than the tunnel are not enforced by this version: {:?}", net.value),
-                "net = \"mesh\": the tunnel",
-            );
-        }
-        tunnel
-    });
     let l4 = fields.required_string(reader, "l4").and_then(|text| {
         let l4 = read_l4(&text.value);
         if l4.is_none() {
@@ -106,13 +94,27 @@ fn read_interface(
         l4
     });
     let to = read_forward(reader, &fields)?;
+    let l7 = match fields.get("l7") {
+        None => None,
+        Some(value) => Some(read_l7(reader, value, full_name)?),
+    };
     let (proto, port) = l4?;
+    if let (Some(_), Proto::Udp, Some(value)) = (&l7, proto, fields.get("l7")) {
+        let at = reader.place(value.span().start);
+        reader.bad(
+            at,
+            "l7 over UDP",
+            "http, mqtt and modbus are read over TCP: l4 = \"tcp/…\"",
+        );
+        return None;
+    }
     Some(InterfaceDef {
         name,
         net: net?.value,
         proto,
         port,
         to,
+        l7,
     })
 }
 
@@ -142,15 +144,8 @@ fn read_forward(reader: &mut Reader<'_, '_>, fields: &Fields<'_>) -> Option<Opti
             format!("not an address to forward to: {:?}", text.value),
             "write an address and port: 192.0.2.10:502 or [2001:db8::10]:502",
         );
-        return None;
     }
-    reader.found.error_with_help(
-        text.at,
-        Code::NotEnforced,
-        "forwarding to another address is not enforced by this version".to_owned(),
-        "leave `to` out: the service answers on the node itself",
-    );
-    None
+    address.map(Some)
 }
 
 pub(super) fn read_window(

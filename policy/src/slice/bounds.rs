@@ -3,7 +3,10 @@
 
 use edgeward_identity::Kind;
 
-use super::{GroupId, Profiles, Row, SLICE_SCHEMA, Slice, Sources, States, Tiers};
+use super::{
+    GroupId, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface, Sources, States, Tiers,
+};
+use crate::l7::{MAX_ACTIONS, MAX_PATTERNS};
 use crate::workload::{MAX_SLICE_WORKLOADS, MAX_WORKLOAD_TTL, MIN_WORKLOAD_TTL};
 
 /// Largest slice accepted, in bytes of JSON.
@@ -14,6 +17,10 @@ pub const MAX_SLICE_PEERS: usize = 65_536;
 pub const MAX_SLICE_INTERFACES: usize = 1_024;
 /// Most rows on one interface.
 pub const MAX_SLICE_ROWS: usize = 1_000;
+/// Most devices of one node.
+pub const MAX_SLICE_DEVICES: usize = 4_096;
+/// Most approvals, and most ways to break the glass, on one node, each.
+pub const MAX_SLICE_APPROVALS: usize = 4_096;
 /// Most groups that one slice names.
 pub const MAX_SLICE_GROUPS: usize = 16_384;
 
@@ -73,16 +80,21 @@ impl Slice {
         at_most("groups", self.groups.len(), MAX_SLICE_GROUPS)?;
         at_most("peers", self.peers.len(), MAX_SLICE_PEERS)?;
         at_most("operators", self.operators.len(), MAX_SLICE_PEERS)?;
+        at_most("devices", self.devices.len(), MAX_SLICE_DEVICES)?;
+        at_most("approvals", self.approvals.len(), MAX_SLICE_APPROVALS)?;
+        at_most("break-glass", self.break_glass.len(), MAX_SLICE_APPROVALS)?;
         at_most("interfaces", self.interfaces.len(), MAX_SLICE_INTERFACES)?;
         for interface in &self.interfaces {
             at_most("rows", interface.rows.len(), MAX_SLICE_ROWS)?;
+            validate_actions(interface)?;
             for row in &interface.rows {
-                self.validate_row(row)?;
+                self.validate_row(interface, row)?;
             }
         }
         self.validate_subjects()?;
         self.validate_interfaces()?;
         self.validate_workloads()?;
+        self.validate_openings()?;
         for egress in &self.egress {
             if egress.peer.0 as usize >= self.peers.len() {
                 return Err(SliceError::Dangling { what: "a peer" });
@@ -116,12 +128,38 @@ impl Slice {
         Ok(())
     }
 
-    fn validate_row(&self, row: &Row) -> Result<(), SliceError> {
+    fn validate_openings(&self) -> Result<(), SliceError> {
+        for device in &self.devices {
+            let how = &device.recognised;
+            let nothing = how.mac.is_none() && how.ip.is_none() && how.certificate.is_none();
+            not_empty("recognition of a device", nothing)?;
+            not_empty(
+                "network of a device",
+                device.net.is_empty() || device.net == MESH,
+            )?;
+        }
+        for glass in &self.break_glass {
+            let no_quorum = glass.quorum == 0 || usize::from(glass.quorum) > glass.by.len();
+            not_empty("quorum", no_quorum)?;
+            not_empty("break-glass", glass.rules.is_empty())?;
+        }
+        Ok(())
+    }
+
+    fn validate_row(&self, interface: &SliceInterface, row: &Row) -> Result<(), SliceError> {
         if let Sources::Groups(groups) = &row.from {
             not_empty("from", groups.is_empty())?;
             self.validate_groups(groups)?;
         }
         not_empty("do", row.actions.is_empty())?;
+        let actions = interface.actions().len();
+        if row
+            .actions
+            .iter()
+            .any(|action| usize::from(action.0) >= actions)
+        {
+            return Err(SliceError::Dangling { what: "an action" });
+        }
         not_empty("rule id", row.rule.is_empty())?;
         if let Tiers::These(tiers) = &row.tiers {
             not_empty("tier", tiers.is_empty())?;
@@ -163,8 +201,12 @@ impl Slice {
             .operators
             .iter()
             .map(|op| (&op.id, &op.groups, Kind::Operator));
+        let devices = self
+            .devices
+            .iter()
+            .map(|device| (&device.id, &device.groups, Kind::Device));
         let mut seen = std::collections::BTreeSet::new();
-        for (id, groups, kind) in peers.chain(operators) {
+        for (id, groups, kind) in peers.chain(operators).chain(devices) {
             if id.kind() != kind || id.trust_domain() != self.node.trust_domain() {
                 return Err(SliceError::NotANode(id.to_string()));
             }
@@ -200,6 +242,21 @@ impl Slice {
         }
         Ok(())
     }
+}
+
+fn validate_actions(interface: &SliceInterface) -> Result<(), SliceError> {
+    let Some(l7) = &interface.l7 else {
+        return Ok(());
+    };
+    at_most("patterns of an action", l7.most_patterns(), MAX_PATTERNS)?;
+    not_empty("action", l7.most_patterns() == 0)?;
+    let names = l7.names();
+    at_most("actions", names.len(), MAX_ACTIONS)?;
+    let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+    not_empty(
+        "name of an action",
+        distinct.len() < names.len() || names.contains(&""),
+    )
 }
 
 fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), SliceError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::{
-    Action, Decision, Link, PeerIndex, Proto, Reason, Request, Standing as Evidence,
+    ActionId, Decision, Link, PeerIndex, Proto, Reason, Request, Standing as Evidence,
     StatedProfiles, Subject, Target,
 };
 use edgeward_tunnel::bind::claims::PeerClaims;
@@ -214,7 +214,7 @@ impl Picture {
                     subject: Subject::Peer(index),
                     standing: known.evidence,
                     target: Target::Interface(interface),
-                    action: Action::Connect,
+                    action: ActionId::CONNECT,
                     link,
                     now: wall,
                 }),

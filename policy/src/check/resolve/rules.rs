@@ -7,9 +7,9 @@ use super::Resolver;
 use crate::ast::{PolicyFile, RuleDef, Scope, Source, TargetName};
 use crate::check::lookup::Names;
 use crate::check::terms::{Directories, DirectoryTerms, offline_within};
-use crate::compile::{From, Rule};
+use crate::compile::{From, Interface, Rule};
 use crate::diagnostic::Code;
-use crate::slice::{Action, Effect, MAX_SLICE_ROWS, States, Term, Tiers};
+use crate::slice::{Effect, MAX_SLICE_ROWS, States, Term, Tiers};
 use crate::source::Place;
 
 impl Resolver<'_, '_> {
@@ -60,16 +60,7 @@ impl Resolver<'_, '_> {
         if let Some(offline) = &def.offline {
             offline_within(offline.value, terms.max_offline, offline.at, self.found);
         }
-        for action in &def.actions {
-            if action.value != Action::Connect.as_str() {
-                self.found.error_with_help(
-                    action.at,
-                    Code::UnknownAction,
-                    format!("unknown action `{}`", action.value),
-                    "an interface without l7 has one action: connect",
-                );
-            }
-        }
+        self.actions(def, everywhere, &targets);
         for target in &targets {
             if let Some(interface) = self.policy.interfaces.get_mut(*target) {
                 interface.rows.push(index);
@@ -90,7 +81,11 @@ impl Resolver<'_, '_> {
             from,
             everywhere,
             targets,
-            actions: vec![Action::Connect],
+            actions: def
+                .actions
+                .iter()
+                .map(|action| action.value.clone())
+                .collect(),
             window: window.flatten(),
             until: def.until,
             tiers: tiers_of(def, terms),
@@ -108,6 +103,31 @@ impl Resolver<'_, '_> {
             },
             max_offline: terms.max_offline,
         });
+    }
+
+    /// Every action is one of every interface named; for `any`, of some interface.
+    fn actions(&mut self, def: &RuleDef, everywhere: bool, targets: &BTreeSet<usize>) {
+        let interfaces = &self.policy.interfaces;
+        for action in &def.actions {
+            let knows = |interface: &&Interface| interface.actions().contains(&&*action.value);
+            let without = match everywhere {
+                true => (!interfaces.iter().any(|interface| knows(&interface)))
+                    .then(|| interfaces.first())
+                    .flatten(),
+                false => {
+                    let mut named = targets.iter().filter_map(|target| interfaces.get(*target));
+                    named.find(|interface| !knows(interface))
+                }
+            };
+            if let Some(interface) = without {
+                self.found.error_with_help(
+                    action.at,
+                    Code::UnknownAction,
+                    format!("unknown action `{}`", action.value),
+                    known_actions(interface),
+                );
+            }
+        }
     }
 
     fn sources(&mut self, def: &RuleDef) -> From {
@@ -258,5 +278,14 @@ fn states_of(def: &RuleDef) -> States {
         (Effect::Allow, None, _) => States::Proven,
         (Effect::Deny, _, Some(unless)) => States::Unless(unless.value.clone()),
         (Effect::Deny, _, None) => States::Every,
+    }
+}
+
+/// What would have been accepted.
+pub(crate) fn known_actions(interface: &Interface) -> String {
+    let name = format!("{}/{}", interface.service, interface.name);
+    match &interface.l7 {
+        None => format!("{name} has no l7 and therefore one action: connect"),
+        Some(l7) => format!("{name} has {}", l7.names().join(", ")),
     }
 }

@@ -13,18 +13,6 @@ fn what_the_format_has_and_nothing_enforces_is_refused() {
             "[\"operator/li\"]",
             "[\"operator/li\", §\"claim:groups=acme-service\"]",
         ),
-        base_with(
-            "l4 = \"tcp/502\"",
-            "l4 = \"tcp/502\"\nto = §\"192.0.2.10:502\"",
-        ),
-        base_with(
-            "net = \"mesh\"\nl4 = \"tcp/443\"",
-            "net = §\"lan0\"\nl4 = \"tcp/443\"",
-        ),
-        base_with(
-            "l4 = \"tcp/502\"",
-            "l4 = \"tcp/502\"\n§l7 = { proto = \"modbus\", actions = { read = [\"fc:1-4\"] } }",
-        ),
         after(
             "[§device.plc-17]\nnode = \"gw-3\"\ninterface = \"lan0\"\nlabels = { kind = \"plc\" }",
         ),

@@ -215,11 +215,3 @@ fn a_slice_with_a_workload_that_is_none_or_matches_everything_is_refused() {
     let twice = changed(|slice| slice.workloads.push(slice.workloads[0].clone()));
     assert!(matches!(twice, Err(SliceError::Twice { .. })));
 }
-
-#[test]
-fn a_slice_made_before_there_were_workloads_is_still_read() {
-    let slice = slice_of(&assert_accepted(BASE), "gateway");
-    let mut json: serde_json::Value = serde_json::from_slice(&slice.to_json()).unwrap();
-    assert!(json.as_object_mut().unwrap().remove("workloads").is_some());
-    assert_eq!(Slice::parse(json.to_string().as_bytes()).unwrap(), slice);
-}

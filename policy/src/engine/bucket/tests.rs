@@ -27,10 +27,10 @@ fn the_row_that_is_always_there_matches_no_subject_and_no_action() {
     let empty = BitSet::new([], 0);
     assert!(
         !bucket
-            .allows(&everything, Action::Connect, &everything)
+            .allows(&everything, ActionId::CONNECT, &everything)
             .unwrap()
     );
-    assert!(!bucket.allows(&empty, Action::Connect, &empty).unwrap());
+    assert!(!bucket.allows(&empty, ActionId::CONNECT, &empty).unwrap());
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn asks(bucket: &Bucket, bits: &[usize], active: &[usize]) -> bool {
     let subject = BitSet::new(bits.iter().copied(), GROUPS + 1);
     let limit = active.iter().max().map_or(0, |last| last + 1);
     let active = BitSet::new(active.iter().copied(), limit);
-    bucket.allows(&subject, Action::Connect, &active).unwrap()
+    bucket.allows(&subject, ActionId::CONNECT, &active).unwrap()
 }
 
 fn group(index: u32) -> Sources {
@@ -134,11 +134,13 @@ fn row(effect: Effect, from: Sources) -> Row {
         rule: Arc::from("rule"),
         effect,
         from,
-        actions: vec![Action::Connect],
+        actions: vec![ActionId::CONNECT],
         window: None,
         until: None,
         tiers: Tiers::Every,
         states: States::Every,
+        runs: Vec::new(),
+        approval: false,
         profiles: crate::slice::Profiles::Every,
         fresh: term,
         offline: term,

@@ -151,7 +151,7 @@ fn compare(
             subject: Subject::Id(&id),
             standing,
             target: Target::Named { service, interface },
-            action: Action::Connect,
+            action: ActionId::CONNECT,
             link,
             now,
         })
@@ -215,7 +215,7 @@ fn compare_filter(
                 subject: Subject::Peer(*peer),
                 standing: *standing,
                 target: Target::Interface(interface.interface),
-                action: Action::Connect,
+                action: ActionId::CONNECT,
                 link: Link::Online,
                 now,
             });

@@ -44,7 +44,7 @@ fn an_interface_that_is_not_here_is_denied() {
             subject: Subject::Id(&node("st-1")),
             standing: trusted(),
             target,
-            action: Action::Connect,
+            action: ActionId::CONNECT,
             link: Link::Online,
             now: NOW,
         };
@@ -54,7 +54,7 @@ fn an_interface_that_is_not_here_is_denied() {
         subject: Subject::Peer(PeerIndex(99)),
         standing: trusted(),
         target: Target::Interface(InterfaceIndex(0)),
-        action: Action::Connect,
+        action: ActionId::CONNECT,
         link: Link::Online,
         now: NOW,
     };
@@ -524,7 +524,7 @@ fn an_unsound_slice_makes_no_engine() {
         change(&mut slice);
         assert!(Engine::new(Arc::new(slice)).is_err());
     };
-    refuse(&|slice| slice.schema = "edgeward-slice/2".into());
+    refuse(&|slice| slice.schema = "edgeward-slice/1".into());
     refuse(&|slice| slice.node = id(Kind::Operator, "li"));
     refuse(&|slice| slice.windows.clear());
     refuse(&|slice| slice.groups.clear());
@@ -584,7 +584,7 @@ fn no_term_exceeds_the_largest_of_the_directory_whatever_a_profile_says() {
             service: "line",
             interface: "admin",
         },
-        action: Action::Connect,
+        action: ActionId::CONNECT,
         link: Link::Online,
         now: NOW,
     };

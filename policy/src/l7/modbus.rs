@@ -1,0 +1,190 @@
+//! Modbus/TCP: function codes, and where they have them data addresses and the unit ("Modbus Application Protocol
+//! Specification V1.1b3", "Modbus Messaging on TCP/IP V1.0b").
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{BadPattern, MAX_PATTERN_BYTES};
+
+const EXPECTED: &str = "write function codes, and if needed addresses and units: `fc:1-4`, `fc:5,6,15,16 addr:0-99 unit:1`";
+
+/// Which requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    codes: Ranges,
+    /// `None`: every address, and requests that have none.
+    addresses: Option<Ranges>,
+    /// `None`: every unit.
+    units: Option<Ranges>,
+}
+
+/// Numbers, as closed ranges in the order written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Ranges(Vec<(u16, u16)>);
+
+/// One request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub function: u8,
+    pub unit: u8,
+    /// Every data address that it touches, as up to two closed ranges (function 23 reads one and writes another).
+    /// `None` for a function whose addresses are unknown: fits no pattern that names addresses.
+    pub addresses: Option<[(u16, u16); 2]>,
+}
+
+impl Pattern {
+    pub fn fits(&self, request: &Request) -> bool {
+        let addresses_fit = match (&self.addresses, request.addresses) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(allowed), Some(touched)) => touched
+                .iter()
+                .all(|(first, last)| allowed.contain(*first, *last)),
+        };
+        let (function, unit) = (u16::from(request.function), u16::from(request.unit));
+        self.codes.contain(function, function)
+            && addresses_fit
+            && self
+                .units
+                .as_ref()
+                .is_none_or(|units| units.contain(unit, unit))
+    }
+}
+
+impl Ranges {
+    /// Whether all of `first..=last` lies in one of the ranges.
+    fn contain(&self, first: u16, last: u16) -> bool {
+        first <= last
+            && self
+                .0
+                .iter()
+                .any(|(from, to)| *from <= first && last <= *to)
+    }
+
+    fn parse(text: &str, least: u16, most: u16) -> Option<Self> {
+        let ranges = text.split(',').map(|part| {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            let number = |text: &str| {
+                let number = text.parse::<u16>().ok()?;
+                let plain = number.to_string() == text && (least..=most).contains(&number);
+                plain.then_some(number)
+            };
+            let (from, to) = (number(from)?, number(to)?);
+            (from <= to).then_some((from, to))
+        });
+        ranges.collect::<Option<Vec<_>>>().map(Self)
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = BadPattern;
+
+    fn from_str(text: &str) -> Result<Self, BadPattern> {
+        let bad = |why: &str| BadPattern {
+            found: format!("{why}: {text:?}"),
+            expected: EXPECTED,
+        };
+        if text.len() > MAX_PATTERN_BYTES {
+            return Err(bad("pattern is too long"));
+        }
+        let (mut codes, mut addresses, mut units) = (None, None, None);
+        for part in text.split(' ') {
+            let (key, value) = part.split_once(':').ok_or_else(|| bad("no key"))?;
+            let (place, least, most) = match key {
+                "fc" => (&mut codes, 1, 127),
+                "addr" => (&mut addresses, 0, u16::MAX),
+                "unit" => (&mut units, 0, 255),
+                _ => return Err(bad("unknown key")),
+            };
+            let ranges = Ranges::parse(value, least, most).ok_or_else(|| bad("not numbers"))?;
+            if place.replace(ranges).is_some() {
+                return Err(bad("a key stands twice"));
+            }
+        }
+        Ok(Self {
+            codes: codes.ok_or_else(|| bad("no function codes"))?,
+            addresses,
+            units,
+        })
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fc:{}", self.codes)?;
+        if let Some(addresses) = &self.addresses {
+            write!(f, " addr:{addresses}")?;
+        }
+        match &self.units {
+            Some(units) => write!(f, " unit:{units}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (from, to)) in self.0.iter().enumerate() {
+            let before = if index > 0 { "," } else { "" };
+            match from == to {
+                true => write!(f, "{before}{from}")?,
+                false => write!(f, "{before}{from}-{to}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+super::as_text!(Pattern);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_addresses_and_units_must_all_fit() {
+        let pattern: Pattern = "fc:5,6,15-16 addr:0-99,200 unit:1".parse().unwrap();
+        let request = |function, unit, first, last| Request {
+            function,
+            unit,
+            addresses: Some([(first, last), (first, last)]),
+        };
+        assert!(pattern.fits(&request(16, 1, 90, 99)));
+        assert!(pattern.fits(&request(5, 1, 200, 200)));
+        for other in [
+            request(3, 1, 0, 1),
+            request(16, 2, 0, 1),
+            request(16, 1, 90, 100),
+            request(16, 1, 99, 200),
+            request(16, 1, 9, 3),
+            Request {
+                addresses: None,
+                ..request(16, 1, 0, 0)
+            },
+        ] {
+            assert!(!pattern.fits(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_written_plainly_is_not_a_pattern() {
+        for text in [
+            "",
+            "addr:1",
+            "fc:0",
+            "fc:128",
+            "fc:3-1",
+            "fc:1 fc:2",
+            "fc:01",
+            "fc:1  addr:1",
+            "fc:1 addr:65536",
+            "fc:1,",
+            "fc:1 reg:3",
+        ] {
+            assert!(text.parse::<Pattern>().is_err(), "{text}");
+        }
+        for text in ["fc:1-4", "fc:5,6,15-16 addr:0-99,200 unit:1"] {
+            assert_eq!(text.parse::<Pattern>().unwrap().to_string(), text);
+        }
+    }
+}

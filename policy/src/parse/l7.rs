@@ -1,0 +1,119 @@
+//! `l7 = { proto, actions = { name = [patterns] } }` of an interface.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::fields::{Keys, Reader};
+use crate::l7::mqtt::{self, Operation};
+use crate::l7::{BadPattern, L7, MAX_ACTIONS, MAX_PATTERNS, Patterns};
+use crate::source::Placed;
+
+const KEYS: Keys = Keys {
+    accepted: &["proto", "actions"],
+    not_enforced: &[],
+};
+
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http,
+    Mqtt,
+    Modbus,
+}
+
+const PROTOCOLS: [(&str, Protocol); 3] = [
+    ("http", Protocol::Http),
+    ("mqtt", Protocol::Mqtt),
+    ("modbus", Protocol::Modbus),
+];
+
+pub(super) fn read_l7(
+    reader: &mut Reader<'_, '_>,
+    value: &Spanned<DeValue<'_>>,
+    interface: &str,
+) -> Option<L7> {
+    let what = format!("l7 of interface `{interface}`");
+    let fields = reader.table(value, &what, &KEYS)?;
+    let proto = fields.required_string(reader, "proto");
+    let actions = fields.required(reader, "actions");
+    let proto = proto.and_then(|word| reader.word(&word, "proto", &PROTOCOLS));
+    let actions = read_actions(reader, actions?, &what)?;
+    Some(match proto? {
+        Protocol::Http => L7::Http(patterns(reader, actions, |_, text| text.parse())?),
+        Protocol::Modbus => L7::Modbus(patterns(reader, actions, |_, text| text.parse())?),
+        Protocol::Mqtt => L7::Mqtt(patterns(reader, actions, mqtt_pattern)?),
+    })
+}
+
+type Actions = Vec<(Placed<String>, Vec<Placed<String>>)>;
+
+fn read_actions(
+    reader: &mut Reader<'_, '_>,
+    value: &Spanned<DeValue<'_>>,
+    what: &str,
+) -> Option<Actions> {
+    let named = reader.named(value, "action");
+    let at = reader.place(value.span().start);
+    if named.is_empty() || named.len() > MAX_ACTIONS {
+        reader.bad(
+            at,
+            format!("{what} has {} actions", named.len()),
+            format!("1 to {MAX_ACTIONS}: actions = {{ read = [\"…\"] }}"),
+        );
+        return None;
+    }
+    let mut actions = Vec::with_capacity(named.len());
+    for (name, value) in named {
+        let texts = reader.strings(value, &format!("action `{}`", name.value))?;
+        if texts.len() > MAX_PATTERNS {
+            reader.bad(
+                name.at,
+                format!("action `{}` has more patterns than fit", name.value),
+                format!("at most {MAX_PATTERNS}"),
+            );
+            return None;
+        }
+        actions.push((name, texts));
+    }
+    Some(actions)
+}
+
+fn patterns<P>(
+    reader: &mut Reader<'_, '_>,
+    actions: Actions,
+    parse: impl Fn(&str, &str) -> Result<P, BadPattern>,
+) -> Option<Vec<Patterns<P>>> {
+    let mut all = Vec::with_capacity(actions.len());
+    let mut sound = true;
+    for (name, texts) in actions {
+        let mut any_of = Vec::with_capacity(texts.len());
+        for text in texts {
+            match parse(&name.value, &text.value) {
+                Ok(pattern) => any_of.push(pattern),
+                Err(BadPattern { found, expected }) => {
+                    reader.bad(text.at, found, expected);
+                    sound = false;
+                }
+            }
+        }
+        all.push(Patterns {
+            action: name.value,
+            any_of,
+        });
+    }
+    sound.then_some(all)
+}
+
+/// In policy files the action's name says what is done: `publish = ["line3/+/temp"]`.
+fn mqtt_pattern(action: &str, text: &str) -> Result<mqtt::Pattern, BadPattern> {
+    let operation = match action {
+        "publish" => Operation::Publish,
+        "subscribe" => Operation::Subscribe,
+        _ => {
+            return Err(BadPattern {
+                found: format!("not an action of MQTT: {action:?}"),
+                expected: "MQTT has two: publish and subscribe",
+            });
+        }
+    };
+    mqtt::Pattern::new(operation, text)
+}
