@@ -182,7 +182,12 @@ fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
         || state_set(&rule.states)
             .iter()
             .all(|state| cover_states.contains(state));
+    let actions_cover = rule
+        .actions
+        .iter()
+        .all(|action| cover.actions.contains(action));
     terms_cover
+        && actions_cover
         && profiles_cover
         && window_covers
         && until_covers

@@ -285,20 +285,24 @@ impl<'c> Cut<'c> {
         for interface in in_order(policy, opened.copied()) {
             let mut rules = self.rules_of(interface);
             rules.retain(|rule| self.is_from_here(rule));
-            let closed = rules.iter().any(|rule| {
-                rule.effect == Effect::Deny
-                    && rule.states == States::Every
-                    && rule.profiles.is_none()
-                    && rule.window.is_none()
-                    && rule.until.is_none()
-            });
-            if closed {
-                continue;
-            }
-            let allows: Vec<&Rule> = rules
-                .into_iter()
-                .filter(|rule| rule.effect == Effect::Allow)
+            let closed: BTreeSet<&str> = rules
+                .iter()
+                .filter(|rule| {
+                    rule.effect == Effect::Deny
+                        && rule.states == States::Every
+                        && rule.profiles.is_none()
+                        && rule.window.is_none()
+                        && rule.until.is_none()
+                })
+                .flat_map(|rule| rule.actions.iter().map(String::as_str))
                 .collect();
+            let names = interface.actions();
+            let opens = |rule: &&Rule| {
+                let mut actions = rule.actions.iter().map(String::as_str);
+                rule.effect == Effect::Allow
+                    && actions.any(|action| names.contains(&action) && !closed.contains(action))
+            };
+            let allows: Vec<&Rule> = rules.into_iter().filter(opens).collect();
             let targets: Vec<usize> = self
                 .index
                 .members

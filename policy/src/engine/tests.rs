@@ -8,6 +8,7 @@ use crate::fleet::{Fleet, FleetNode};
 use crate::profile::StatedProfiles;
 use crate::source::SourceFile;
 
+mod l7;
 mod oracle;
 mod profiles;
 mod semantics;
