@@ -18,21 +18,36 @@ pub struct Pattern {
     units: Option<Ranges>,
 }
 
-/// Numbers, as closed ranges in the order written.
+/// Numbers, as closed ranges.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Ranges(Vec<(u16, u16)>);
+struct Ranges {
+    /// In the order written.
+    written: Vec<(u16, u16)>,
+    /// The same numbers, sorted, none overlapping or touching the next: a range lies within all of them if it lies
+    /// within one.
+    merged: Vec<(u16, u16)>,
+}
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     pub function: u8,
     pub unit: u8,
-    /// Every data address that it touches, as up to two closed ranges (function 23 reads one and writes another).
-    /// `None` for a function whose addresses are unknown: fits no pattern that names addresses.
+    /// Every data address that it touches, as up to two closed ranges (function 23 reads one and writes another; with
+    /// one range it stands twice). `None` for a function that has no data addresses (files and records of them are
+    /// none) or whose addresses are unknown: fits no pattern that names addresses.
     pub addresses: Option<[(u16, u16); 2]>,
 }
 
 impl Pattern {
+    /// Whether some request of this function to this unit fits, whatever its addresses.
+    pub fn names_function(&self, function: u8, unit: u8) -> bool {
+        let (function, unit) = (u16::from(function), u16::from(unit));
+        let units = self.units.as_ref();
+        self.codes.contain(function, function)
+            && units.is_none_or(|units| units.contain(unit, unit))
+    }
+
     pub fn fits(&self, request: &Request) -> bool {
         let addresses_fit = match (&self.addresses, request.addresses) {
             (None, _) => true,
@@ -41,24 +56,20 @@ impl Pattern {
                 .iter()
                 .all(|(first, last)| allowed.contain(*first, *last)),
         };
-        let (function, unit) = (u16::from(request.function), u16::from(request.unit));
-        self.codes.contain(function, function)
-            && addresses_fit
-            && self
-                .units
-                .as_ref()
-                .is_none_or(|units| units.contain(unit, unit))
+        addresses_fit && self.names_function(request.function, request.unit)
     }
 }
 
 impl Ranges {
-    /// Whether all of `first..=last` lies in one of the ranges.
+    /// Whether all of `first..=last` is among the numbers.
     fn contain(&self, first: u16, last: u16) -> bool {
-        first <= last
-            && self
-                .0
-                .iter()
-                .any(|(from, to)| *from <= first && last <= *to)
+        // The last range that begins at or before `first` is the only one that can hold it.
+        let after = self.merged.partition_point(|(from, _)| *from <= first);
+        let held = after
+            .checked_sub(1)
+            .and_then(|index| self.merged.get(index))
+            .is_some_and(|(_, to)| last <= *to);
+        first <= last && held
     }
 
     fn parse(text: &str, least: u16, most: u16) -> Option<Self> {
@@ -72,8 +83,24 @@ impl Ranges {
             let (from, to) = (number(from)?, number(to)?);
             (from <= to).then_some((from, to))
         });
-        ranges.collect::<Option<Vec<_>>>().map(Self)
+        let written: Vec<_> = ranges.collect::<Option<_>>()?;
+        let merged = merge(&written);
+        Some(Self { written, merged })
     }
+}
+
+/// Sorted, with what overlaps or touches made one.
+fn merge(ranges: &[(u16, u16)]) -> Vec<(u16, u16)> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable();
+    let mut merged: Vec<(u16, u16)> = Vec::with_capacity(sorted.len());
+    for (from, to) in sorted {
+        match merged.last_mut() {
+            Some((_, last)) if from <= last.saturating_add(1) => *last = to.max(*last),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
 }
 
 impl FromStr for Pattern {
@@ -124,7 +151,7 @@ impl fmt::Display for Pattern {
 
 impl fmt::Display for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (from, to)) in self.0.iter().enumerate() {
+        for (index, (from, to)) in self.written.iter().enumerate() {
             let before = if index > 0 { "," } else { "" };
             match from == to {
                 true => write!(f, "{before}{from}")?,
@@ -164,6 +191,77 @@ mod tests {
         ] {
             assert!(!pattern.fits(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn ranges_that_touch_or_overlap_are_one_and_read_as_written() {
+        let text = "fc:16 addr:100-199,0-99,150-250,300,302,65535";
+        let pattern: Pattern = text.parse().unwrap();
+        assert_eq!(pattern.to_string(), text);
+        let fits = |first, last| {
+            pattern.fits(&Request {
+                function: 16,
+                unit: 1,
+                addresses: Some([(first, last), (first, last)]),
+            })
+        };
+        for (first, last) in [(90, 110), (0, 250), (250, 250), (300, 300), (65535, 65535)] {
+            assert!(fits(first, last), "{first}-{last}");
+        }
+        for (first, last) in [
+            (250, 251),
+            (300, 302),
+            (301, 301),
+            (251, 251),
+            (65534, 65535),
+        ] {
+            assert!(!fits(first, last), "{first}-{last}");
+        }
+    }
+
+    #[test]
+    fn merged_ranges_hold_what_the_written_ones_hold() {
+        // Every number singly, and every pair of a small space, against the plain reading of what is written.
+        let text = "fc:1 addr:7-9,3,4-5,9-12,20-20,18-19,0,2";
+        let pattern: Pattern = text.parse().unwrap();
+        let written = [
+            (7, 9),
+            (3, 3),
+            (4, 5),
+            (9, 12),
+            (20, 20),
+            (18, 19),
+            (0, 0),
+            (2, 2),
+        ];
+        for first in 0..24_u16 {
+            for last in first..24 {
+                let plain = (first..=last).all(|number| {
+                    written
+                        .iter()
+                        .any(|(from, to)| (*from..=*to).contains(&number))
+                });
+                let request = Request {
+                    function: 1,
+                    unit: 0,
+                    addresses: Some([(first, last); 2]),
+                };
+                assert_eq!(pattern.fits(&request), plain, "{first}-{last}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_ranges_of_a_request_must_fit() {
+        let pattern: Pattern = "fc:23 addr:0-9".parse().unwrap();
+        let request = |read, written| Request {
+            function: 23,
+            unit: 1,
+            addresses: Some([read, written]),
+        };
+        assert!(pattern.fits(&request((0, 3), (5, 9))));
+        assert!(!pattern.fits(&request((0, 3), (5, 10))));
+        assert!(!pattern.fits(&request((9, 10), (5, 9))));
     }
 
     #[test]
