@@ -184,6 +184,12 @@ impl SignedObject {
         &self.header
     }
 
+    /// Where the payload begins in [`SignedObject::to_bytes`].
+    pub fn payload_at(&self) -> usize {
+        let before = LABEL.len().saturating_add(self.payload.len());
+        self.covered.len().saturating_sub(before)
+    }
+
     /// Whose signature it claims to bear.
     pub fn key_id(&self) -> &SpkiHash {
         &self.key_id

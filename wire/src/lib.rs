@@ -27,5 +27,6 @@ pub mod spiffe {
 
 pub mod control;
 pub mod limits;
+pub mod slice_delta;
 pub mod token;
 pub mod workload;
