@@ -11,20 +11,29 @@ use edgeward_identity::{Kind, SpiffeId, Timestamp};
 use crate::decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
 use crate::l7::{ActionSet, L7Request};
 use crate::seconds::Seconds;
-use crate::slice::{ActionId, InterfaceIndex, PeerIndex, Proto, Slice, SliceError};
+use crate::slice::{
+    ActionId, GroupId, InterfaceIndex, PeerIndex, Proto, Slice, SliceError,
+};
 use crate::window::Schedule;
 
+mod bits;
 pub(crate) mod bucket;
 pub(crate) mod cache;
 pub(crate) mod condition;
 pub(crate) mod explain;
+mod places;
+mod select;
+mod openings;
 
 pub use bucket::BucketError;
+pub use openings::Opened;
 
-use bucket::{BitSet, Bucket, EVERYBODY_BIT};
-use cache::{DecisionCache, Key};
+use cache::{Asked, DecisionCache, Key};
 use condition::{Facts, ProfileTerms, judge_towards_peer};
 use explain::InterfaceRows;
+use places::Places;
+use select::{Budget, Buckets, Class};
+use openings::Openings;
 
 /// Decides for one node by one slice.
 pub struct Engine {
@@ -32,10 +41,11 @@ pub struct Engine {
     subjects: Vec<KnownSubject>,
     by_id: HashMap<SpiffeId, usize, foldhash::fast::RandomState>,
     interfaces: Vec<InterfaceRows>,
-    buckets: Vec<Bucket>,
-    /// Egress of each peer, as indices into the slice's.
-    egress_of: HashMap<PeerIndex, Vec<usize>, foldhash::fast::RandomState>,
+    buckets: Vec<Buckets>,
+    budget: Budget,
+    places: Places,
     schedules: Vec<Schedule>,
+    openings: Openings,
     cache: DecisionCache,
 }
 
@@ -43,7 +53,8 @@ pub struct Engine {
 pub(crate) struct KnownSubject {
     pub(crate) kind: Kind,
     /// Numbers of its groups, sorted.
-    pub(crate) groups: Vec<u32>,
+    pub(crate) groups: Arc<[u32]>,
+    class: Class,
     pub(crate) profile: ProfileTerms,
 }
 
@@ -57,55 +68,38 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Checks the slice and builds the snapshot: about 0.2 ms for each 100 rows.
+    /// Checks the slice and builds the snapshot. The enforcers come when they are first asked for: 0.1 ms for each
+    /// interface and set of rows about one subject.
     pub fn new(slice: Arc<Slice>) -> Result<Self, EngineError> {
         slice.validate()?;
-        let groups = slice.groups.len();
-        let mut subjects = Vec::new();
-        let mut by_id = HashMap::default();
+        let count = slice.peers.len() + slice.operators.len() + slice.devices.len();
+        let mut known = Known::with_capacity(count);
         for peer in &slice.peers {
-            by_id.insert(peer.id.clone(), subjects.len());
             let profile = ProfileTerms {
                 fresh: peer.fresh,
                 offline: peer.offline,
             };
-            subjects.push(KnownSubject::new(Kind::Node, &peer.groups, profile));
+            known.add(&peer.id, &peer.groups, profile);
         }
-        for operator in &slice.operators {
-            by_id.insert(operator.id.clone(), subjects.len());
-            let profile = ProfileTerms::default();
-            subjects.push(KnownSubject::new(Kind::Operator, &operator.groups, profile));
+        let operators = slice.operators.iter().map(|one| (&one.id, &one.groups));
+        let devices = slice.devices.iter().map(|one| (&one.id, &one.groups));
+        for (id, groups) in operators.chain(devices) {
+            known.add(id, groups, ProfileTerms::default());
         }
-        for device in &slice.devices {
-            by_id.insert(device.id.clone(), subjects.len());
-            let profile = ProfileTerms::default();
-            subjects.push(KnownSubject::new(Kind::Device, &device.groups, profile));
-        }
-        let mut interfaces = Vec::new();
-        let mut buckets = Vec::new();
-        for interface in &slice.interfaces {
-            let sources: Vec<BitSet> = interface
-                .rows
-                .iter()
-                .map(|row| bucket::source_bits(&row.from, groups))
-                .collect();
-            buckets.push(Bucket::new(&interface.rows, &sources)?);
-            interfaces.push(InterfaceRows::new(&interface.rows));
-        }
-        let mut egress_of: HashMap<PeerIndex, Vec<usize>, _> = HashMap::default();
-        for (index, egress) in slice.egress.iter().enumerate() {
-            egress_of.entry(egress.peer).or_default().push(index);
-        }
-        let schedules = slice.windows.iter().map(Schedule::new).collect();
+        let interfaces = slice.interfaces.iter();
+        let interfaces: Vec<_> = interfaces
+            .map(|interface| InterfaceRows::new(&interface.rows))
+            .collect();
         Ok(Self {
-            slice,
-            subjects,
-            by_id,
+            subjects: known.subjects,
+            by_id: known.by_id,
+            buckets: interfaces.iter().map(|_| Buckets::default()).collect(),
             interfaces,
-            buckets,
-            egress_of,
-            schedules,
+            budget: Budget::default(),
+            places: Places::new(&slice),
+            schedules: slice.windows.iter().map(Schedule::new).collect(),
             cache: DecisionCache::new(),
+            slice,
         })
     }
 
@@ -121,49 +115,28 @@ impl Engine {
 
     /// One of the node's own interfaces by its names.
     pub fn interface(&self, service: &str, name: &str) -> Option<InterfaceIndex> {
-        self.position(|interface| interface.service == service && interface.name == name)
+        self.places.named(&self.slice, service, name)
     }
 
     /// One of the node's own interfaces by where packets for it arrive.
     pub fn interface_at(&self, net: &str, proto: Proto, port: u16) -> Option<InterfaceIndex> {
-        self.position(|interface| {
-            interface.net == net && interface.proto == proto && interface.port == port
-        })
+        self.places.at(&self.slice, net, proto, port)
     }
 
     /// Decides. Any failure is a denial.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
-        if request.now >= self.slice.expires {
-            return self.refusal(Reason::PolicyExpired);
-        }
         let interface = match request.target {
             Target::Interface(index) => Some(index),
             Target::Named { service, interface } => self.interface(service, interface),
         };
-        let Some(interface) = interface.filter(|index| (index.0 as usize) < self.buckets.len())
-        else {
-            return self.refusal(Reason::UnknownInterface);
-        };
-        let Some(subject) = self.subject(request.subject) else {
-            return self.refusal(Reason::UnknownSubject);
-        };
-        let key = Key {
-            subject,
-            standing: request.standing,
-            interface,
-            action: request.action,
-            link: request.link,
-        };
-        if let Some(decision) = self.cache.get(&key, request.now) {
-            return decision;
-        }
-        let decision = self
-            .decide_afresh(&key, request.now)
-            .unwrap_or_else(|| self.refusal(Reason::Internal));
-        if decision.reason != Reason::Internal {
-            self.cache.put(key, request.now, &decision);
-        }
-        decision
+        let asked = Asked::Actions([request.action].into_iter().collect());
+        self.answer(
+            request.subject,
+            request.standing,
+            (interface, asked),
+            request.link,
+            request.now,
+        )
     }
 
     /// Whether a connection to an interface may be opened at all: one of its actions is allowed. It does not say which.
@@ -175,22 +148,8 @@ impl Engine {
         link: Link,
         now: Timestamp,
     ) -> Decision {
-        let Some(known) = self.slice.interfaces.get(interface.0 as usize) else {
-            return self.refusal(Reason::UnknownInterface);
-        };
-        let actions = (0..known.actions().len()).filter_map(|index| u8::try_from(index).ok());
-        let decisions = actions.map(|index| {
-            self.decide(&Request {
-                subject,
-                standing,
-                target: Target::Interface(interface),
-                action: ActionId(index),
-                link,
-                now,
-            })
-        });
-        let best = decisions.reduce(Decision::better);
-        best.unwrap_or_else(|| self.refusal(Reason::Internal))
+        let what = (Some(interface), Asked::Entry);
+        self.answer(subject, standing, what, link, now)
     }
 
     /// Decides about one request of the interface's protocol: denied where a rule denies an action that it fits, else
@@ -209,33 +168,44 @@ impl Engine {
         };
         let l7 = known.l7.as_ref();
         let actions = l7.map_or_else(ActionSet::default, |l7| l7.actions_of(request));
-        let mut best: Option<Decision> = None;
-        let mut until = self.slice.expires;
-        for action in actions.iter() {
-            let decision = self.decide(&Request {
-                subject,
-                standing,
-                target: Target::Interface(interface),
-                action,
-                link,
-                now,
-            });
-            until = until.min(decision.valid_until);
-            if !decision.is_allow() && decision.rule.is_some() {
-                return decision;
-            }
-            best = Some(match best {
-                None => decision,
-                Some(best) => best.better(decision),
-            });
+        let what = (Some(interface), Asked::Actions(actions));
+        self.answer(subject, standing, what, link, now)
+    }
+
+    fn answer(
+        &self,
+        subject: Subject<'_>,
+        standing: Standing,
+        (interface, asked): (Option<InterfaceIndex>, Asked),
+        link: Link,
+        now: Timestamp,
+    ) -> Decision {
+        if now >= self.slice.expires {
+            return self.refusal(Reason::PolicyExpired);
         }
-        match best {
-            Some(decision) => Decision {
-                valid_until: decision.valid_until.min(until),
-                ..decision
-            },
-            None => self.refusal(Reason::NoAction),
+        let known = |index: &InterfaceIndex| (index.0 as usize) < self.interfaces.len();
+        let Some(interface) = interface.filter(known) else {
+            return self.refusal(Reason::UnknownInterface);
+        };
+        let Some(subject) = self.subject(subject) else {
+            return self.refusal(Reason::UnknownSubject);
+        };
+        let key = Key {
+            subject,
+            interface,
+            asked,
+            standing,
+            link,
+        };
+        if let Some(decision) = self.cache.get(&key, now) {
+            return decision;
         }
+        let decision = self.decide_afresh(&key, now);
+        let decision = decision.unwrap_or_else(|| self.refusal(Reason::Internal));
+        if decision.reason != Reason::Internal {
+            self.cache.put(key, now, &decision);
+        }
+        decision
     }
 
     /// Whether this node may open a flow to an interface of a peer, by the peer's standing. The peer decides for itself.
@@ -247,10 +217,9 @@ impl Engine {
         link: Link,
         now: Timestamp,
     ) -> Decision {
-        let entries = self.egress_of.get(&peer).map_or(&[][..], Vec::as_slice);
-        let best = entries
-            .iter()
-            .filter_map(|index| self.slice.egress.get(*index))
+        let best = self
+            .places
+            .egress(&self.slice, peer)
             .filter(|egress| egress.proto == proto && egress.port == port)
             .map(|egress| self.egress_decision(egress, standing, link, now))
             .reduce(Decision::better);
@@ -266,25 +235,16 @@ impl Engine {
         link: Link,
         now: Timestamp,
     ) -> Decision {
-        let inward = (0..self.buckets.len()).filter_map(|index| {
+        let inward = (0..self.interfaces.len()).filter_map(|index| {
             let interface = InterfaceIndex(u32::try_from(index).ok()?);
             Some(self.admit(Subject::Peer(peer), standing, interface, link, now))
         });
-        let entries = self.egress_of.get(&peer).map_or(&[][..], Vec::as_slice);
-        let outward = entries
-            .iter()
-            .filter_map(|index| self.slice.egress.get(*index))
+        let outward = self
+            .places
+            .egress(&self.slice, peer)
             .map(|egress| self.egress_decision(egress, standing, link, now));
         let best = inward.chain(outward).reduce(Decision::better);
         best.unwrap_or_else(|| self.refusal(Reason::NoRule))
-    }
-
-    fn position(
-        &self,
-        wanted: impl Fn(&crate::slice::SliceInterface) -> bool,
-    ) -> Option<InterfaceIndex> {
-        let index = self.slice.interfaces.iter().position(wanted)?;
-        u32::try_from(index).ok().map(InterfaceIndex)
     }
 
     fn subject(&self, subject: Subject<'_>) -> Option<usize> {
@@ -302,14 +262,16 @@ impl Engine {
         standing: Standing,
         link: Link,
         now: Timestamp,
-    ) -> Option<Facts> {
-        let subject = self.subjects.get(subject)?;
+    ) -> Option<Facts<'_>> {
+        let known = self.subjects.get(subject)?;
         Some(Facts {
-            kind: subject.kind,
+            subject,
+            kind: known.kind,
             standing,
-            profile: subject.profile,
+            profile: known.profile,
             link,
             now,
+            openings: &self.openings,
         })
     }
 
@@ -319,7 +281,7 @@ impl Engine {
         subject: usize,
         interface: InterfaceIndex,
         action: ActionId,
-        facts: &Facts,
+        facts: &Facts<'_>,
     ) -> Option<explain::Explained> {
         let rows = &self.slice.interfaces.get(interface.0 as usize)?.rows;
         let index = self.interfaces.get(interface.0 as usize)?;
@@ -335,19 +297,57 @@ impl Engine {
     }
 
     fn decide_afresh(&self, key: &Key, now: Timestamp) -> Option<Decision> {
+        let interface = self.slice.interfaces.get(key.interface.0 as usize)?;
         let facts = self.facts(key.subject, key.standing, key.link, now)?;
-        let explained = self.by_rows(key.subject, key.interface, key.action, &facts)?;
-        let rows = self
-            .slice
-            .interfaces
-            .get(key.interface.0 as usize)?
-            .rows
-            .len();
-        let active = BitSet::new(explained.active.iter().copied(), rows);
+        match key.asked {
+            Asked::Entry => {
+                let count = u8::try_from(interface.action_count()).ok()?;
+                let mut decisions =
+                    (0..count).map(|action| self.decide_action(key, ActionId(action), &facts));
+                decisions.try_fold(None, Decision::best)?
+            }
+            Asked::Actions(actions) => {
+                let decisions = actions
+                    .iter()
+                    .map(|action| self.decide_action(key, action, &facts));
+                Some(self.combine(decisions.collect::<Option<Vec<_>>>()?))
+            }
+        }
+    }
+
+    /// Of what is decided about each action that a request fits.
+    pub(crate) fn combine(&self, decisions: Vec<Decision>) -> Decision {
+        let mut best: Option<Decision> = None;
+        let mut until = self.slice.expires;
+        for decision in decisions {
+            if !decision.is_allow() && decision.rule.is_some() {
+                return decision;
+            }
+            until = until.min(decision.valid_until);
+            best = Some(match best {
+                None => decision,
+                Some(best) => best.better(decision),
+            });
+        }
+        match best {
+            Some(best) => Decision {
+                valid_until: best.valid_until.min(until),
+                ..best
+            },
+            None => self.refusal(Reason::NoAction),
+        }
+    }
+
+    /// By the rows and by casbin; `None` where they disagree.
+    fn decide_action(&self, key: &Key, action: ActionId, facts: &Facts) -> Option<Decision> {
+        let explained = self.by_rows(key.subject, key.interface, action, facts)?;
+        let index = key.interface.0 as usize;
+        let rows = &self.slice.interfaces.get(index)?.rows;
         let subject = self.subjects.get(key.subject)?;
-        let bucket = self.buckets.get(key.interface.0 as usize)?;
+        let class = (subject.class, &*subject.groups);
+        let bucket = self.buckets.get(index)?.of(class, rows, &self.budget).ok()?;
         let allowed = bucket
-            .allows(&subject.bits(self.slice.groups.len()), key.action, &active)
+            .allows(&subject.groups, action, &explained.active)
             .ok()?;
         (allowed == explained.decision.is_allow()).then_some(explained.decision)
     }
@@ -370,8 +370,7 @@ impl Engine {
             return self.refusal(Reason::Internal);
         };
         let judged = egress.rows.iter().map(|row| {
-            let (terms, time) = ((row.fresh, row.offline), (row.window, row.until));
-            let judged = judge_towards_peer(terms, time, peer.software, &facts, &self.schedules);
+            let judged = judge_towards_peer(row, peer.software, &facts, &self.schedules);
             explain::of_one_allow(&row.rule, &judged, self.slice.expires)
         });
         judged
@@ -393,8 +392,16 @@ impl Engine {
 }
 
 impl Decision {
+    fn best(best: Option<Self>, other: Option<Self>) -> Option<Option<Self>> {
+        let other = other?;
+        Some(Some(match best {
+            None => other,
+            Some(best) => best.better(other),
+        }))
+    }
+
     /// An allow before a denial; of two allows the longer; of two denials the nearer miss, changing at the earlier.
-    fn better(self, other: Self) -> Self {
+    pub(crate) fn better(self, other: Self) -> Self {
         match (self.is_allow(), other.is_allow()) {
             (true, false) => self,
             (false, true) => other,
@@ -416,21 +423,42 @@ impl Decision {
     }
 }
 
-impl KnownSubject {
-    fn new(kind: Kind, ids: &[crate::slice::GroupId], profile: ProfileTerms) -> Self {
-        let mut groups: Vec<u32> = ids.iter().map(|id| id.0).collect();
-        groups.sort_unstable();
+/// Subjects of a slice in the making.
+struct Known {
+    subjects: Vec<KnownSubject>,
+    by_id: HashMap<SpiffeId, usize, foldhash::fast::RandomState>,
+    classes: HashMap<Arc<[u32]>, Class, foldhash::fast::RandomState>,
+}
+
+impl Known {
+    fn with_capacity(count: usize) -> Self {
         Self {
-            kind,
-            groups,
-            profile,
+            subjects: Vec::with_capacity(count),
+            by_id: HashMap::with_capacity_and_hasher(count, Default::default()),
+            classes: HashMap::default(),
         }
     }
 
-    /// Its groups as the matcher takes them.
-    fn bits(&self, limit: usize) -> BitSet {
-        let bits = self.groups.iter().map(|group| *group as usize + 1);
-        BitSet::new(std::iter::once(EVERYBODY_BIT).chain(bits), limit + 1)
+    fn add(&mut self, id: &SpiffeId, ids: &[GroupId], profile: ProfileTerms) {
+        let mut groups: Vec<u32> = ids.iter().map(|id| id.0).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        let next = u32::try_from(self.classes.len()).unwrap_or(Class::MAX);
+        let (groups, class) = match self.classes.get_key_value(groups.as_slice()) {
+            Some((groups, class)) => (Arc::clone(groups), *class),
+            None => {
+                let groups: Arc<[u32]> = groups.into();
+                self.classes.insert(Arc::clone(&groups), next);
+                (groups, next)
+            }
+        };
+        self.by_id.insert(id.clone(), self.subjects.len());
+        self.subjects.push(KnownSubject {
+            kind: id.kind(),
+            groups,
+            class,
+            profile,
+        });
     }
 }
 

@@ -31,7 +31,7 @@ pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, V
 pub use device::{Mac, Recognition, SliceDevice};
 pub use diagnostic::{Code, Diagnostic};
 pub use digests::{DigestList, FileHash, ListedDigest};
-pub use engine::{Engine, EngineError};
+pub use engine::{Engine, EngineError, Opened};
 pub use fleet::{Fleet, FleetNode, Labels};
 pub use l7::{ActionSet, L7, L7Request};
 pub use profile::{

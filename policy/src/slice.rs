@@ -104,6 +104,8 @@ pub struct SliceBreakGlass {
     pub quorum: u16,
     /// How long it stays open.
     pub ttl: Seconds,
+    /// Numbers of grants for this node that were issued, have not ended, and open nothing any more; sorted.
+    pub revoked: Vec<u64>,
 }
 
 /// One way to reach this node, and who may.
@@ -176,7 +178,7 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sources {
-    /// Every node of the fleet, and every operator that some operator group names.
+    /// Every node of the fleet, every operator that some operator group names, and every device of the node.
     Any,
     /// Members of one of these, never empty.
     Groups(Vec<GroupId>),
@@ -274,6 +276,8 @@ pub struct EgressRow {
     pub rule: Arc<str>,
     pub window: Option<u32>,
     pub until: Option<Timestamp>,
+    /// Whether this node must have an approval ([`Slice::approvals`]).
+    pub approval: bool,
     pub fresh: Term,
     pub offline: Term,
 }

@@ -274,6 +274,7 @@ fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
             rule: "a-reads".into(),
             window: None,
             until: None,
+            approval: false,
             fresh,
             offline,
         }],

@@ -342,6 +342,7 @@ impl<'c> Cut<'c> {
             rule: rule.id.clone(),
             window: rule.window.map(|window| self.window(window)),
             until: rule.until,
+            approval: false,
             fresh: rule.fresh,
             offline: rule.offline,
         }

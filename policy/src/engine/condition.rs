@@ -7,18 +7,23 @@ use edgeward_identity::{AttestationState, Kind, Tier, Timestamp};
 use crate::decision::{Link, Reason, Standing};
 use crate::profile::StatedProfiles;
 use crate::seconds::Seconds;
-use crate::slice::{Effect, Profiles, Row, States, Term, Tiers};
+use crate::slice::{Effect, EgressRow, Profiles, Row, States, Tiers};
 use crate::window::Schedule;
+
+use super::openings::Openings;
 
 /// What is known of a subject when its rows are judged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct Facts<'e> {
+    /// The number that the engine gave it.
+    pub(crate) subject: usize,
     pub(crate) kind: Kind,
     pub(crate) standing: Standing,
     /// What its profiles allow at most.
     pub(crate) profile: ProfileTerms,
     pub(crate) link: Link,
     pub(crate) now: Timestamp,
+    pub(crate) openings: &'e Openings,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,15 +48,11 @@ pub(crate) struct Judged {
 /// `None`: cannot be told.
 type Answer = Option<bool>;
 
-pub(crate) fn judge(row: &Row, facts: &Facts, schedules: &[Schedule]) -> Judged {
-    let mut judged = Judged {
-        active: true,
-        failed: 0,
-        first_failure: None,
-        next_change: None,
-        fresh: row.fresh.for_profile(facts.profile.fresh),
-        offline: row.offline.for_profile(facts.profile.offline),
-    };
+pub(crate) fn judge(row: &Row, facts: &Facts<'_>, schedules: &[Schedule]) -> Judged {
+    let mut judged = Judged::of_terms(
+        row.fresh.for_profile(facts.profile.fresh),
+        row.offline.for_profile(facts.profile.offline),
+    );
     judged.note(row.effect, Reason::State, state_matches(&row.states, facts));
     judged.note(
         row.effect,
@@ -63,12 +64,20 @@ pub(crate) fn judge(row: &Row, facts: &Facts, schedules: &[Schedule]) -> Judged 
         Reason::Profile,
         profile_matches(&row.profiles, facts.standing.profiles),
     );
-    // No evidence says yet what runs, and nobody collects approvals.
+    // No evidence says yet what runs.
     if !row.runs.is_empty() {
         judged.note(row.effect, Reason::Runs, None);
     }
+    // Only an allow is ever opened: a deny stays whatever glass is broken.
+    if row.effect == Effect::Allow
+        && let Some(until) = facts.openings.opened(&row.rule, facts.now)
+    {
+        judged.open_until(until, facts);
+        return judged;
+    }
     if row.approval {
-        judged.note(row.effect, Reason::Approval, Some(false));
+        let until = facts.openings.approved(&row.rule, facts.subject);
+        judged.note_approval(row.effect, until, facts.now);
     }
     if row.effect == Effect::Allow {
         let names_age = row.fresh.own.is_some() || row.offline.own.is_some();
@@ -80,32 +89,68 @@ pub(crate) fn judge(row: &Row, facts: &Facts, schedules: &[Schedule]) -> Judged 
 
 /// The terms under which this side opens its own filter towards a peer: the peer must have proved itself too.
 pub(crate) fn judge_towards_peer(
-    terms: (Term, Term),
-    time: (Option<u32>, Option<Timestamp>),
+    row: &EgressRow,
     software_named: bool,
-    facts: &Facts,
+    facts: &Facts<'_>,
     schedules: &[Schedule],
 ) -> Judged {
-    let mut judged = Judged {
-        active: true,
-        failed: 0,
-        first_failure: None,
-        next_change: None,
-        fresh: terms.0.for_profile(facts.profile.fresh),
-        offline: terms.1.for_profile(facts.profile.offline),
-    };
+    let mut judged = Judged::of_terms(
+        row.fresh.for_profile(facts.profile.fresh),
+        row.offline.for_profile(facts.profile.offline),
+    );
     let (state, tier) = (facts.standing.state, facts.standing.tier);
     let proven =
         state == AttestationState::Trusted && tier.is_some_and(|tier| tier != Tier::Software);
     let unrooted =
         software_named && state == AttestationState::None && tier == Some(Tier::Software);
     judged.note(Effect::Allow, Reason::State, Some(proven || unrooted));
+    // What was opened on the peer says nothing here: without glass broken on this side, too, this side's terms hold.
+    if let Some(until) = facts.openings.opened(&row.rule, facts.now) {
+        judged.open_until(until, facts);
+        return judged;
+    }
+    if row.approval {
+        let until = facts.openings.approved_here(&row.rule);
+        judged.note_approval(Effect::Allow, until, facts.now);
+    }
     judged.note_age(facts, false);
-    judged.note_time(Effect::Allow, time.0, time.1, facts.now, schedules);
+    judged.note_time(Effect::Allow, row.window, row.until, facts.now, schedules);
     judged
 }
 
 impl Judged {
+    fn of_terms(fresh: Seconds, offline: Seconds) -> Self {
+        Self {
+            active: true,
+            failed: 0,
+            first_failure: None,
+            next_change: None,
+            fresh,
+            offline,
+        }
+    }
+
+    /// Time and age are waived until then. The terms grow by as much, since leases are reckoned from them.
+    fn open_until(&mut self, until: Timestamp, facts: &Facts<'_>) {
+        self.changes_at(facts.now, until);
+        let pass = facts.standing.last_pass.unwrap_or(facts.now).min(facts.now);
+        let heard = match facts.link {
+            Link::Online => pass,
+            Link::Offline { last_heartbeat } => pass.min(last_heartbeat),
+        };
+        let reaching = |since: Timestamp| Seconds::new(until.since(since).as_secs());
+        self.fresh = self.fresh.max(reaching(pass));
+        self.offline = self.offline.max(reaching(heard));
+    }
+
+    fn note_approval(&mut self, effect: Effect, until: Option<Timestamp>, now: Timestamp) {
+        let holds = until.is_some_and(|until| now < until);
+        self.note(effect, Reason::Approval, Some(holds));
+        if let Some(until) = until {
+            self.changes_at(now, until);
+        }
+    }
+
     fn note(&mut self, effect: Effect, reason: Reason, answer: Answer) {
         let holds = answer.unwrap_or(effect == Effect::Deny);
         if !holds {
@@ -115,7 +160,7 @@ impl Judged {
         }
     }
 
-    fn note_age(&mut self, facts: &Facts, names_age: bool) {
+    fn note_age(&mut self, facts: &Facts<'_>, names_age: bool) {
         match age_limit(facts, names_age, self.fresh, self.offline) {
             AgeLimit::None => {}
             AgeLimit::Unknown => self.note(Effect::Allow, Reason::Age, None),
@@ -168,7 +213,7 @@ enum AgeLimit {
 
 /// Up to when the evidence counts. Only a state that rests on a pass ages, unless the row names an age itself; cut
 /// off from the cloud everything ages, for news of a revocation cannot arrive.
-fn age_limit(facts: &Facts, names_age: bool, fresh: Seconds, offline: Seconds) -> AgeLimit {
+fn age_limit(facts: &Facts<'_>, names_age: bool, fresh: Seconds, offline: Seconds) -> AgeLimit {
     let rests_on_a_pass = matches!(
         facts.standing.state,
         AttestationState::Trusted | AttestationState::Vouched
@@ -192,7 +237,7 @@ fn age_limit(facts: &Facts, names_age: bool, fresh: Seconds, offline: Seconds) -
     }
 }
 
-fn state_matches(states: &States, facts: &Facts) -> Answer {
+fn state_matches(states: &States, facts: &Facts<'_>) -> Answer {
     let state = facts.standing.state;
     Some(match states {
         States::Every => true,

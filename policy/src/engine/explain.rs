@@ -47,7 +47,7 @@ impl InterfaceRows {
         rows: &[Row],
         members: &[u32],
         action: ActionId,
-        facts: &Facts,
+        facts: &Facts<'_>,
         schedules: &[Schedule],
         expires: Timestamp,
     ) -> Explained {

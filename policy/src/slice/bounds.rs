@@ -142,6 +142,7 @@ impl Slice {
             let no_quorum = glass.quorum == 0 || usize::from(glass.quorum) > glass.by.len();
             not_empty("quorum", no_quorum)?;
             not_empty("break-glass", glass.rules.is_empty())?;
+            at_most("revoked grants", glass.revoked.len(), MAX_SLICE_APPROVALS)?;
         }
         Ok(())
     }
