@@ -10,6 +10,7 @@ pub mod config;
 pub mod connect;
 pub mod enforce;
 pub mod enrol;
+pub mod gateway;
 pub mod journal;
 pub mod logs;
 pub mod machine;

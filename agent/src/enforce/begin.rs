@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use edgeward_identity::Timestamp;
 use edgeward_tunnel::filter::Filter;
 use edgeward_tunnel::node::{Node, NodeConfig};
 use edgeward_tunnel::shell::demux::quic_inbox;
@@ -125,7 +124,7 @@ fn first_parts(view: &NodeView) -> PictureParts {
         standing: *view.standing.borrow(),
         node: view.node.clone(),
         overlay: *view.overlay.borrow(),
-        own_passed: Timestamp::default(),
+        own: None,
         floors: Arc::clone(&view.cuts.borrow()),
         hearing: Hearing::begin(&view.link.borrow(), boot),
         rules: None,
@@ -134,6 +133,7 @@ fn first_parts(view: &NodeView) -> PictureParts {
             boot,
         },
         bound: HashMap::new(),
+        listening: Arc::default(),
     }
 }
 

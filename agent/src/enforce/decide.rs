@@ -3,11 +3,13 @@
 //! A [`Picture`] is replaced as a whole. Whatever is missing in it (policy, peer, standing) is a denial with its own
 //! reason: nothing here is optional. The filter asks once for each flow; the bind asks at every step and re-check.
 
+mod devices;
 mod grant;
 mod picture;
 mod reason;
 mod rules;
 mod tally;
+mod who;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,12 +22,15 @@ use edgeward_tunnel::bind::policy::{Grant, MayBind, NotGranted};
 use edgeward_tunnel::filter::{Decide, Direction, FlowKey, FlowVerdict};
 use edgeward_tunnel::node::{MAX_PEERS, PeerId};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+pub use devices::{Devices, Sighting};
 pub use grant::Candidate;
 pub use picture::{Anchor, BoundPeer, Picture, PictureParts};
 pub use reason::{Label, Nothing};
-pub use rules::Rules;
+pub use rules::{Forwarded, Rules, Spot};
 pub use tally::{Allowed, MAX_ALLOWED, Tally};
+pub use who::{Ruling, Who};
 
 /// Answers the filter and the bind from the newest picture.
 pub struct Decider {
@@ -33,6 +38,8 @@ pub struct Decider {
     allowed: Tally,
     /// What the bind saw of peers' evidence since it was last asked for: new results come over open binds.
     seen: Mutex<HashMap<SpiffeId, (SpkiHash, Evidence)>>,
+    /// Counts pictures.
+    changes: watch::Sender<u64>,
 }
 
 impl Decider {
@@ -41,6 +48,7 @@ impl Decider {
             picture: ArcSwap::from_pointee(picture),
             allowed: Tally::default(),
             seen: Mutex::default(),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -48,6 +56,12 @@ impl Decider {
     /// [`edgeward_tunnel::filter::Filter::set_policy_epoch`].
     pub fn replace(&self, picture: Arc<Picture>) {
         self.picture.store(picture);
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Tells of every new picture.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     pub fn picture(&self) -> Arc<Picture> {

@@ -17,6 +17,7 @@ use edgeward_tunnel::node::PeerId;
 
 use super::decide::{Anchor, BoundPeer, PictureParts, Rules};
 use super::hearing::{Hearing, SETTLE};
+use super::own::OwnResult;
 use crate::view::{CloudLink, CutFloors, Heard, HeldSlice, Overlay, Standing};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -97,6 +98,7 @@ pub(crate) fn slice() -> Slice {
                 rule: "a-publishes".into(),
                 window: None,
                 until: None,
+                approval: false,
                 fresh,
                 offline,
             }],
@@ -170,7 +172,11 @@ pub(crate) fn parts() -> PictureParts {
             v6: ipv6_of(&id("a")),
             v4: Some("100.64.0.1".parse().unwrap()),
         },
-        own_passed: TEST_NOW.minus(MINUTE),
+        own: Some(OwnResult {
+            state: AttestationState::Trusted,
+            tier: Tier::Hardware,
+            passed: TEST_NOW.minus(MINUTE),
+        }),
         floors: Arc::new(CutFloors::default()),
         hearing: online(),
         rules: Some(rules(slice())),
@@ -187,6 +193,7 @@ pub(crate) fn parts() -> PictureParts {
                 by_boot_statement: false,
             },
         )]),
+        listening: Arc::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Everything that a decision about a flow rests on, at one moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +16,7 @@ use edgeward_tunnel::node::PeerId;
 use super::reason::{self, Nothing};
 use super::rules::Rules;
 use crate::enforce::hearing::Hearing;
+use crate::enforce::own::OwnResult;
 use crate::view::{CutFloors, Overlay, Standing};
 
 const TCP: u8 = 6;
@@ -45,13 +46,15 @@ pub struct PictureParts {
     pub standing: Standing,
     pub node: SpiffeId,
     pub overlay: Overlay,
-    /// Time of this node's own last pass; the epoch if it has none.
-    pub own_passed: Timestamp,
+    /// What the cloud said of this node itself last.
+    pub own: Option<OwnResult>,
     pub floors: Arc<CutFloors>,
     pub hearing: Hearing,
     pub rules: Option<Arc<Rules>>,
     pub anchor: Anchor,
     pub bound: HashMap<PeerId, BoundPeer>,
+    /// Ports of the tunnel at which the gateway listens: nobody gets past it to what else listens there.
+    pub listening: Arc<HashSet<(Proto, u16)>>,
 }
 
 /// One moment's picture.
@@ -59,6 +62,7 @@ pub struct PictureParts {
 pub struct Picture {
     pub(super) parts: PictureParts,
     bound: HashMap<PeerId, Known>,
+    by_index: HashMap<PeerIndex, PeerId>,
     changes_at: OnceLock<Option<Timestamp>>,
 }
 
@@ -103,14 +107,19 @@ impl Anchor {
 
 impl Picture {
     pub fn new(parts: PictureParts) -> Self {
-        let bound = parts
+        let bound: HashMap<PeerId, Known> = parts
             .bound
             .iter()
             .map(|(number, peer)| (*number, Known::new(peer, &parts)))
             .collect();
+        let by_index = bound
+            .iter()
+            .filter_map(|(number, known)| Some((known.index?, *number)))
+            .collect();
         Self {
             parts,
             bound,
+            by_index,
             changes_at: OnceLock::new(),
         }
     }
@@ -126,7 +135,8 @@ impl Picture {
             .standing
             .may_grant()
             .map_err(|held| Nothing::Held(held.code()))?;
-        if !parts.floors.admits(&parts.node, parts.own_passed) {
+        let passed = parts.own.map(|own| own.passed).unwrap_or_default();
+        if !parts.floors.admits(&parts.node, passed) {
             return Err(Nothing::SelfCut);
         }
         parts.rules.as_deref().ok_or(Nothing::NoPolicy)
@@ -210,6 +220,12 @@ impl Picture {
             }
             Direction::In => match rules.mesh_interface(proto, port) {
                 None => refusal(rules, Reason::UnknownInterface),
+                Some(interface) if rules.is_forwarded(interface) => {
+                    if !self.parts.listening.contains(&(proto, port)) {
+                        return Err(Nothing::NoGateway);
+                    }
+                    engine.admit(Subject::Peer(index), known.evidence, interface, link, wall)
+                }
                 Some(interface) => engine.decide(&Request {
                     subject: Subject::Peer(index),
                     standing: known.evidence,
@@ -220,6 +236,42 @@ impl Picture {
                 }),
             },
         })
+    }
+
+    /// The bound peer that owns an overlay address.
+    pub fn peer_at(&self, address: IpAddr) -> Option<&SpiffeId> {
+        let rules = self.may_grant().ok()?;
+        let index = rules.peer_at(address)?;
+        let number = self.by_index.get(&index)?;
+        Some(&self.parts.bound.get(number)?.id)
+    }
+
+    /// The evidence of a bound peer, and the link towards it; with the key that it bound with, where one is given.
+    pub(super) fn evidence_of_bound(
+        &self,
+        id: &SpiffeId,
+        spki: Option<&SpkiHash>,
+    ) -> Result<(Evidence, Link), Nothing> {
+        let rules = self.may_grant()?;
+        let index = rules.peer(id).ok_or(Nothing::NotBound)?;
+        let number = self.by_index.get(&index).ok_or(Nothing::NotBound)?;
+        let known = self.bound.get(number).ok_or(Nothing::NotBound)?;
+        let peer = self.parts.bound.get(number).ok_or(Nothing::NotBound)?;
+        if spki.is_some_and(|spki| *spki != peer.spki) {
+            return Err(Nothing::NotBound);
+        }
+        if !known.admitted {
+            return Err(Nothing::Cut);
+        }
+        let link = self.link(known);
+        if known.by_boot_statement && link == Link::Online {
+            return Err(Nothing::StatementOnline);
+        }
+        Ok((known.evidence, link))
+    }
+
+    pub(super) fn link_towards(&self, passed: Option<Timestamp>) -> Link {
+        self.parts.hearing.towards(passed)
     }
 
     fn link(&self, known: &Known) -> Link {
@@ -246,7 +298,7 @@ impl Known {
     }
 }
 
-fn refusal(rules: &Rules, reason: Reason) -> Decision {
+pub(super) fn refusal(rules: &Rules, reason: Reason) -> Decision {
     Decision {
         verdict: edgeward_policy::Verdict::Deny,
         rule: None,

@@ -21,6 +21,8 @@ pub enum Nothing {
     NotOurs,
     /// A boot statement counts only while the cloud cannot be heard.
     StatementOnline,
+    /// The gateway does not listen there, so nobody may get to what else does.
+    NoGateway,
     /// Why this node grants nothing at all.
     Held(&'static str),
 }
@@ -42,6 +44,7 @@ impl Nothing {
             Self::Protocol => "protocol",
             Self::NotOurs => "not-ours",
             Self::StatementOnline => "boot-statement-online",
+            Self::NoGateway => "no-gateway",
             Self::Held(code) => code,
         }
     }

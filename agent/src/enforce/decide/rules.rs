@@ -1,13 +1,15 @@
 //! A slice made ready: the engine, and hash lookups beside it.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
-use edgeward_policy::{Engine, EngineError, InterfaceIndex, PeerIndex, Proto};
+use edgeward_policy::{Engine, EngineError, InterfaceIndex, L7, PeerIndex, Proto, SliceInterface};
 use ipnet::IpNet;
 
+use super::devices::Devices;
 use crate::view::HeldSlice;
 
 /// One policy slice in force.
@@ -17,29 +19,88 @@ pub struct Rules {
     engine: Engine,
     /// Interfaces of this node on the tunnel.
     mesh: HashMap<(Proto, u16), InterfaceIndex>,
+    /// Interfaces that the agent itself serves, on whatever network.
+    forwarded: HashMap<Spot, (InterfaceIndex, Arc<Forwarded>)>,
+    by_address: HashMap<IpAddr, PeerIndex>,
     /// Interfaces that this version lets nobody reach: `service/interface`.
     unserved: Vec<String>,
+    devices: Devices,
+}
+
+/// Where connections to an interface arrive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Spot {
+    /// The network's name in policy; [`MESH`] is the tunnel.
+    pub net: Arc<str>,
+    pub proto: Proto,
+    pub port: u16,
+}
+
+/// An interface that the agent itself serves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    pub spot: Spot,
+    /// `service/interface`.
+    pub name: Arc<str>,
+    /// What is told apart within it.
+    pub l7: Option<L7>,
+    /// Names of its actions, in the order of their numbers.
+    pub actions: Vec<Arc<str>>,
+    /// Where it is forwarded.
+    pub upstream: SocketAddr,
+}
+
+impl Forwarded {
+    fn new(interface: &SliceInterface) -> Self {
+        // What has no other place is a service of this machine that listens on loopback.
+        let here = SocketAddr::from(([127, 0, 0, 1], interface.port));
+        Self {
+            spot: Spot {
+                net: interface.net.as_str().into(),
+                proto: interface.proto,
+                port: interface.port,
+            },
+            name: format!("{}/{}", interface.service, interface.name).into(),
+            l7: interface.l7.clone(),
+            actions: interface.actions().into_iter().map(Into::into).collect(),
+            upstream: interface.to.unwrap_or(here),
+        }
+    }
 }
 
 impl Rules {
     pub fn new(held: &HeldSlice) -> Result<Self, EngineError> {
         let engine = Engine::new(Arc::new(held.slice.clone()))?;
-        let mut mesh = HashMap::new();
+        let (mut mesh, mut forwarded) = (HashMap::new(), HashMap::new());
         let mut unserved = Vec::new();
         for (index, interface) in (0..).map(InterfaceIndex).zip(&engine.slice().interfaces) {
-            // Forwarding and LAN interfaces are denied, never half-served.
-            if interface.net == MESH && interface.to.is_none() {
+            if interface.net == MESH {
                 mesh.insert((interface.proto, interface.port), index);
-            } else {
+            }
+            if interface.is_forwarded() {
+                let served = Arc::new(Forwarded::new(interface));
+                forwarded.insert(served.spot.clone(), (index, served));
+            } else if interface.net != MESH {
                 unserved.push(format!("{}/{}", interface.service, interface.name));
             }
         }
+        let mut by_address = HashMap::new();
+        for (index, peer) in (0..).map(PeerIndex).zip(&engine.slice().peers) {
+            by_address.insert(IpAddr::from(peer.v6), index);
+            if let Some(v4) = peer.v4 {
+                by_address.insert(IpAddr::from(v4), index);
+            }
+        }
+        let devices = Devices::new(&engine.slice().devices);
         Ok(Self {
             number: held.number,
             digest: held.digest,
             engine,
             mesh,
+            forwarded,
+            by_address,
             unserved,
+            devices,
         })
     }
 
@@ -63,6 +124,33 @@ impl Rules {
 
     pub(super) fn mesh_interface(&self, proto: Proto, port: u16) -> Option<InterfaceIndex> {
         self.mesh.get(&(proto, port)).copied()
+    }
+
+    pub fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// The interface that the agent itself serves there.
+    pub fn forwarded(&self, spot: &Spot) -> Option<(InterfaceIndex, &Arc<Forwarded>)> {
+        let (index, interface) = self.forwarded.get(spot)?;
+        Some((*index, interface))
+    }
+
+    /// Every interface that the agent itself serves, in no particular order.
+    pub fn all_forwarded(&self) -> impl Iterator<Item = &Arc<Forwarded>> {
+        self.forwarded.values().map(|(_, interface)| interface)
+    }
+
+    /// Whether the agent itself serves this interface.
+    pub(super) fn is_forwarded(&self, index: InterfaceIndex) -> bool {
+        let interfaces = &self.engine.slice().interfaces;
+        let interface = interfaces.get(index.0 as usize);
+        interface.is_some_and(SliceInterface::is_forwarded)
+    }
+
+    /// The peer that owns an overlay address.
+    pub(super) fn peer_at(&self, address: IpAddr) -> Option<PeerIndex> {
+        self.by_address.get(&address).copied()
     }
 
     pub fn peer(&self, id: &SpiffeId) -> Option<PeerIndex> {

@@ -152,7 +152,7 @@ fn a_node_that_was_cut_itself_grants_nothing_to_anybody() {
     let mut parts = parts();
     parts.floors = cut("a", TEST_NOW.minus(MINUTE));
     assert_eq!(labels(parts.clone()), ["self-cut", "self-cut"]);
-    parts.own_passed = TEST_NOW;
+    parts.own.as_mut().unwrap().passed = TEST_NOW;
     assert_eq!(labels(parts), ["+b-reads", "+a-publishes"]);
 }
 

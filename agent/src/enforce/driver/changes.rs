@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgeward_identity::{SpiffeId, Timestamp};
+use edgeward_identity::SpiffeId;
 use edgeward_tunnel::bind::code::Code;
 use edgeward_tunnel::bind::driver::PeerTarget;
 use tokio::net::lookup_host;
@@ -20,13 +20,13 @@ const LOOKUP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 impl Driver {
     /// Everything of the view that decisions rest on.
     pub(super) fn take_view_into_picture(&self) {
-        let own_passed = self.own_passed();
+        let own = self.own();
         let floors = Arc::clone(&self.view.cuts.borrow());
         let standing = *self.view.standing.borrow();
         let overlay = *self.view.overlay.borrow();
         let hearing = self.hearing;
         self.scene.change(Kept::Void, |parts| {
-            parts.own_passed = own_passed;
+            parts.own = own;
             parts.floors = floors;
             parts.standing = standing;
             parts.overlay = overlay;
@@ -149,12 +149,11 @@ impl Driver {
     /// This node passed again.
     pub(super) async fn result_changed(&mut self) -> Result<(), Broken> {
         let result = self.view.result.borrow_and_update().clone();
-        let own_passed = self.own_passed();
-        self.scene
-            .change(Kept::Hold, |parts| parts.own_passed = own_passed);
+        let own = self.own();
+        self.scene.change(Kept::Hold, |parts| parts.own = own);
         match result {
             // Peers would cut a node that shows them something else than a result of its own key.
-            Some(_) if own_passed == Timestamp::default() => {}
+            Some(_) if own.is_none() => {}
             Some(result) => self.bind.set_result(result.to_vec()).await?,
             None => self.bind.set_evidence(own_evidence(&self.view)).await?,
         }
@@ -277,21 +276,12 @@ impl Driver {
         Ok(self.bind.cut(peer.clone(), Code::Cut).await?)
     }
 
-    fn own_passed(&self) -> Timestamp {
+    fn own(&self) -> Option<own::OwnResult> {
         let result = self.view.result.borrow().clone();
         let spki = self.view.svid.borrow().leaf().key.spki_hash();
-        result
-            .and_then(|result| {
-                let keys = self.keys.load();
-                own::read(
-                    &result,
-                    &keys,
-                    &self.view.node,
-                    &spki,
-                    self.view.clock.now(),
-                )
-            })
-            .map_or(Timestamp::default(), |own| own.passed)
+        let keys = self.keys.load();
+        let now = self.view.clock.now();
+        own::read(&result?, &keys, &self.view.node, &spki, now)
     }
 }
 
