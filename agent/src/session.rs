@@ -11,6 +11,7 @@ use std::time::Duration;
 use edgeward_identity::tls::{self, PeerVerifier};
 use edgeward_identity::{Clock, Kind};
 use edgeward_wire::limits::{ALPN_H2, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_MESSAGE_BYTES};
+use edgeward_wire::slice_delta::NotApplied;
 use edgeward_wire::v1::session_client::SessionClient;
 use edgeward_wire::v1::{self, cloud_message, node_message};
 use rustls::AlertDescription;
@@ -241,7 +242,9 @@ impl Session {
         match first.and_then(|message| message.body) {
             Some(cloud_message::Body::Welcome(welcome)) => {
                 let offered = welcome.join;
-                self.holder.welcome(welcome).await;
+                if let Err(why) = self.holder.welcome(welcome).await {
+                    let _ = up.try_send(up_message(whole_wanted(why)));
+                }
                 if self.holder.keep_join(offered).await {
                     let stored = v1::JoinStored { join: offered };
                     let _ = up.try_send(up_message(node_message::Body::JoinStored(stored)));
@@ -355,6 +358,13 @@ impl Session {
             Body::Cut(bytes) => self.holder.cut(&bytes).await,
             Body::Trust(update) => self.holder.trust(update).await,
             Body::Slice(bytes) => self.holder.slice(&bytes),
+            Body::SliceDelta(delta) => {
+                if let Err(why) = self.holder.slice_delta(&delta)
+                    && !send(live, whole_wanted(why))
+                {
+                    return Some(SessionEnded::Stuck);
+                }
+            }
             Body::Peers(update) => self.holder.peers(&update),
             Body::Outcome(outcome) => {
                 if self.holder.outcome(outcome).await == Applied::Renewed {
@@ -398,6 +408,8 @@ impl Session {
             endpoints: self.endpoints.through(local),
             bundle_sequence: self.holder.say_bundle_sequence(),
             join: self.holder.join(),
+            slice_deltas: true,
+            slice_digest: self.holder.slice_digest(),
         }
     }
 
@@ -426,6 +438,11 @@ impl Endpoints {
 /// Whether the message went out; a queue that is full belongs to a link that takes nothing any more.
 fn send(live: &Live, body: node_message::Body) -> bool {
     live.up.try_send(up_message(body)).is_ok()
+}
+
+fn whole_wanted(why: NotApplied) -> node_message::Body {
+    let code = why.code().to_owned();
+    node_message::Body::SliceWanted(v1::SliceWanted { code })
 }
 
 fn stream_failed(status: tonic::Status) -> SessionEnded {

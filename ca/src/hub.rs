@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use edgeward_identity::{Clock, Kind, SignError, SpiffeId, TrustView};
-use edgeward_policy::CompiledPolicy;
 use edgeward_wire::v1::{self, cloud_message::Body};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
@@ -23,9 +22,11 @@ use crate::serve::Connections;
 use crate::store::results::AttestationRow;
 use crate::store::{Store, StoreError};
 
+mod deltas;
 mod directory;
 mod fanout;
 mod joins;
+mod policies;
 mod recall;
 mod slices;
 mod standing;
@@ -37,18 +38,18 @@ pub use slices::SignedSlice;
 pub(crate) use standing::{Fall, with_findings};
 pub(crate) use writer::Kept;
 
+use deltas::{Fleets, LastSent};
 use directory::Directory;
 use joins::Joins;
+use policies::Policies;
 use recall::Recalled;
-use slices::{Fleeted, Sent};
+use slices::Sent;
 use writer::Writer;
 
 /// Most messages that wait for one session.
 pub const MAX_QUEUED: usize = 256;
 /// How often peers are told of results that say the same as before, all at once.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
-/// How many sessions a second are asked for evidence when what must be measured has changed for all of them.
-const HASTEN_PER_SECOND: usize = 500;
 /// How often nodes without a session are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -65,19 +66,23 @@ pub struct Hub {
     pub(crate) trust: Arc<ArcSwap<TrustView>>,
     pub(crate) connections: Arc<Connections>,
     deny_object: ArcSwap<Vec<u8>>,
-    policy: ArcSwapOption<CompiledPolicy>,
+    policies: ArcSwap<Policies>,
     directory: Mutex<Directory>,
     sessions: Mutex<BTreeMap<String, Attached>>,
     next_session: AtomicU64,
     writer: Writer,
     pub(crate) verifiers: Verifiers,
     measures: Measures,
+    /// Of the candidate, for the nodes that it is tried on.
+    staged_measures: Measures,
     recalled: Mutex<BTreeMap<String, Recalled>>,
     /// Nodes whose peers are to be told within [`ANNOUNCE_EVERY`].
     announcing: Mutex<BTreeSet<String>>,
     pub(crate) trusts: Trusts,
     joins: Joins,
-    fleeted: tokio::sync::Mutex<Option<Arc<Fleeted>>>,
+    fleeted: tokio::sync::Mutex<Fleets>,
+    /// What each node was sent last, with or without a session now.
+    last_sent: Mutex<BTreeMap<String, LastSent>>,
     stale_fleet: AtomicBool,
     fleet_notify: Notify,
     /// Held by whoever changes what a node is: enrolments and operators' acts happen one after the other.
@@ -92,6 +97,8 @@ struct Attached {
     hasten: Arc<Notify>,
     displaced: CancellationToken,
     ended: CancellationToken,
+    /// Whether its agent takes deltas.
+    deltas: bool,
     sent: Sent,
 }
 
@@ -103,6 +110,8 @@ pub(crate) struct Attachment {
     pub(crate) displaced: CancellationToken,
     /// Cancelled when the connection must end.
     pub(crate) ended: CancellationToken,
+    /// Whether the agent takes deltas of slices.
+    pub(crate) deltas: bool,
 }
 
 /// Why shared state could not be made. Ours, or the database's.
@@ -165,18 +174,20 @@ impl Hub {
         let deny = parts.store.deny_list(now).await?;
         let hub = Self {
             deny_object: ArcSwap::from_pointee(Vec::new()),
-            policy: ArcSwapOption::empty(),
+            policies: ArcSwap::default(),
             directory: Mutex::new(directory),
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
             writer: Writer::new(parts.store.clone()),
             verifiers: Verifiers::start()?,
             measures: Measures::default(),
+            staged_measures: Measures::default(),
             recalled: Mutex::new(recall::load(&parts.store).await?),
             announcing: Mutex::default(),
             trusts: Trusts::new(parts.store.node_trust().await?),
             joins: Joins::load(&parts.store).await?,
             fleeted: tokio::sync::Mutex::default(),
+            last_sent: Mutex::default(),
             stale_fleet: AtomicBool::new(true),
             fleet_notify: Notify::new(),
             changes: tokio::sync::Mutex::default(),
@@ -228,44 +239,11 @@ impl Hub {
         Ok(())
     }
 
-    /// The policy in force from now on; every session gets its new slice, and is asked for evidence.
-    ///
-    /// A large fleet is asked over some seconds: its answers, with logs where profiles have changed, come all at once.
-    pub fn set_policy(&self, policy: Arc<CompiledPolicy>) {
-        self.policy.store(Some(policy));
-        self.fleet_changed();
-        let all: Vec<Arc<Notify>> = self
-            .sessions
-            .lock()
-            .values()
-            .map(|session| session.hasten.clone())
-            .collect();
-        let mut waves = all.chunks(HASTEN_PER_SECOND);
-        for session in waves.next().unwrap_or_default() {
-            session.notify_one();
-        }
-        let rest: Vec<Arc<Notify>> = waves.flatten().cloned().collect();
-        if !rest.is_empty() {
-            tokio::spawn(async move {
-                for wave in rest.chunks(HASTEN_PER_SECOND) {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    for session in wave {
-                        session.notify_one();
-                    }
-                }
-            });
-        }
-    }
-
     /// Asks these nodes for evidence at once, if their session is open.
     pub(crate) fn hasten_those(&self, which: impl Fn(&str) -> bool) {
         for (_, session) in self.sessions.lock().iter().filter(|(name, _)| which(name)) {
             session.hasten.notify_one();
         }
-    }
-
-    pub fn policy(&self) -> Option<Arc<CompiledPolicy>> {
-        self.policy.load_full()
     }
 
     /// A node as it is now.
@@ -337,8 +315,12 @@ impl Hub {
             hasten: attachment.hasten,
             displaced: attachment.displaced,
             ended: attachment.ended,
+            deltas: attachment.deltas,
             sent: slice.map(SignedSlice::sent).unwrap_or_default(),
         };
+        if let Some(slice) = slice {
+            self.note_sent(name, slice.last_sent());
+        }
         let mut sessions = self.sessions.lock();
         for body in first() {
             attached.push(body);

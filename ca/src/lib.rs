@@ -17,6 +17,7 @@ pub mod hub;
 pub mod issue;
 pub mod keys;
 pub mod profiles;
+pub mod rollout;
 pub mod run;
 pub mod serve;
 pub mod session;

@@ -112,6 +112,15 @@ pub(crate) struct Opened {
     svid: SvidRow,
     /// The join counter that the Welcome offers.
     join: u64,
+    holds: Holds,
+}
+
+/// What the agent says of the slice that it holds.
+struct Holds {
+    /// Whether it takes deltas.
+    deltas: bool,
+    /// SHA-256 of the signed slice; empty: none.
+    slice: Vec<u8>,
 }
 
 impl SessionService {

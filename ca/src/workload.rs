@@ -141,7 +141,8 @@ impl WorkloadService {
         if !self.allowances.lock().take(name, now) {
             return Err(WorkloadRefused::TooMany);
         }
-        Permit::give(&member, peer, hub.policy().as_deref(), id, hub.clock.now())
+        let policy = hub.policy_of(name);
+        Permit::give(&member, peer, policy.as_deref(), id, hub.clock.now())
     }
 
     async fn x509(

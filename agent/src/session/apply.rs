@@ -10,6 +10,7 @@ use edgeward_audit::event::Event;
 use edgeward_audit::{Actor, EventKind};
 use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::{BootTime, Clock, SpkiHash, Svid};
+use edgeward_wire::slice_delta::{self, NotApplied};
 use edgeward_wire::v1;
 use rustls_pki_types::CertificateDer;
 
@@ -92,6 +93,14 @@ impl Holder {
             .map_or(0, |slice| slice.number)
     }
 
+    /// SHA-256 of the signed slice in force; empty without one.
+    pub fn slice_digest(&self) -> Vec<u8> {
+        let held = self.publisher.slice.borrow();
+        held.as_ref()
+            .map(|slice| slice.digest.to_vec())
+            .unwrap_or_default()
+    }
+
     pub fn set_connected(&self, connected: bool) {
         if !connected {
             self.publisher.cloud.send_replace(None);
@@ -107,7 +116,7 @@ impl Holder {
     }
 
     /// Everything at once. What granted nothing until now may grant again once the cloud's signed time is in force.
-    pub async fn welcome(&mut self, welcome: v1::Welcome) {
+    pub async fn welcome(&mut self, welcome: v1::Welcome) -> Result<(), NotApplied> {
         if let Some(update) = welcome.trust {
             self.trust(update).await;
         }
@@ -115,6 +124,10 @@ impl Holder {
         if !welcome.slice.is_empty() {
             self.slice(&welcome.slice);
         }
+        let rebuilt = welcome
+            .slice_delta
+            .as_ref()
+            .map_or(Ok(()), |delta| self.slice_delta(delta));
         if let Some(update) = &welcome.peers {
             self.peers(update);
         }
@@ -125,6 +138,7 @@ impl Holder {
             self.release().await;
         }
         self.keeper.store();
+        rebuilt
     }
 
     pub fn heartbeat(&mut self, bytes: &[u8]) -> Applied {
@@ -181,6 +195,20 @@ impl Holder {
         self.keeper.stored.slice = Blob(bytes.to_vec());
         self.publisher.slice.send_replace(Some(Arc::new(slice)));
         self.unsettled = true;
+    }
+
+    /// A policy as what is new against the one held. What comes out is judged as if it had come whole; where nothing
+    /// comes out, what is held stays and the whole is to be asked for.
+    pub fn slice_delta(&mut self, delta: &v1::SliceDelta) -> Result<(), NotApplied> {
+        let held = self.publisher.slice.borrow().clone();
+        let bytes = held.as_ref().map_or(&[] as &[u8], |held| &held.bytes);
+        let whole = slice_delta::apply(delta, bytes).inspect_err(|why| {
+            metrics::counter!("edgeward_slice_deltas_refused_total", "code" => why.code())
+                .increment(1);
+            tracing::warn!(code = why.code(), %why, "a delta of the policy is of no use here");
+        })?;
+        self.slice(&whole);
+        Ok(())
     }
 
     pub fn peers(&mut self, update: &v1::PeerUpdate) {

@@ -26,6 +26,7 @@ use crate::view::{
 
 mod joins;
 mod roots;
+mod slices;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -418,14 +419,14 @@ async fn what_was_held_back_is_granted_again_only_after_a_good_heartbeat() {
         heartbeat: world.slice(6),
         ..Default::default()
     };
-    world.holder.welcome(welcome.clone()).await;
+    world.holder.welcome(welcome.clone()).await.unwrap();
     assert!(world.view.standing.borrow().may_grant().is_err());
     // Signed, but it names a deny-list that did not come.
     welcome.heartbeat = world.heartbeat(10, 3);
-    world.holder.welcome(welcome.clone()).await;
+    world.holder.welcome(welcome.clone()).await.unwrap();
     assert!(world.view.standing.borrow().may_grant().is_err());
     welcome.heartbeat = world.heartbeat(11, 2);
-    world.holder.welcome(welcome).await;
+    world.holder.welcome(welcome).await.unwrap();
     assert!(world.view.standing.borrow().may_grant().is_ok());
     assert!(!world.stored().await.rolled_back);
 }

@@ -36,9 +36,23 @@ pub(super) async fn load(store: &Store) -> Result<BTreeMap<String, Recalled>, St
 }
 
 impl Hub {
-    /// What a node with these labels must measure now.
+    /// What a node with these labels must measure now, where no policy is tried.
     pub(crate) fn measured(&self, labels: &Labels) -> Result<Arc<Measured>, Unmeasurable> {
-        self.measures.of(self.policy.load_full().as_ref(), labels)
+        self.measures.of(self.policy().as_ref(), labels)
+    }
+
+    /// What a node must measure now.
+    pub(crate) fn measured_by(
+        &self,
+        name: &str,
+        labels: &Labels,
+    ) -> Result<Arc<Measured>, Unmeasurable> {
+        match &self.policies.load().staged {
+            Some(staged) if staged.part.holds(name) => {
+                self.staged_measures.of(Some(&staged.policy), labels)
+            }
+            _ => self.measured(labels),
+        }
     }
 
     pub(crate) fn known(&self, name: &str) -> Option<Arc<Known>> {

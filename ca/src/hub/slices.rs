@@ -9,8 +9,10 @@ use edgeward_identity::{Purpose, SpiffeId, Timestamp};
 use edgeward_policy::{CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Slice, SliceError};
 use edgeward_wire::v1::{self, cloud_message::Body};
 
+use super::deltas::LastSent;
 use super::{Hub, HubFault};
 use crate::keys::Label;
+use crate::rollout::Part;
 use crate::store::nodes::NodeRow;
 
 /// How long before its end a slice is replaced at the latest.
@@ -21,9 +23,17 @@ const NUMBER: &str = "slice.number";
 /// Policy and fleet, sorted for cutting, at one moment.
 #[derive(Debug)]
 pub(super) struct Fleeted {
+    everywhere: Sorted,
+    /// What is tried on some nodes.
+    staged: Option<(Sorted, Part)>,
+    pub(super) number: u64,
+}
+
+/// The fleet as one policy sees it.
+#[derive(Debug)]
+struct Sorted {
     policy: Arc<CompiledPolicy>,
     index: FleetIndex,
-    number: u64,
 }
 
 /// What a session was last sent.
@@ -41,7 +51,10 @@ pub struct SignedSlice {
     pub bytes: Vec<u8>,
     pub peers: BTreeSet<String>,
     pub lifetimes: Lifetimes,
-    content: Digest,
+    pub(super) content: Digest,
+    /// Number of the state that it was cut from.
+    pub(super) fleet: u64,
+    expires: Timestamp,
     renew_at: Timestamp,
 }
 
@@ -78,7 +91,7 @@ impl Hub {
 
     /// As [`Hub::lifetimes`], for a node that joins the fleet now.
     pub(crate) fn lifetimes_with(&self, id: &SpiffeId, row: &NodeRow) -> Option<Lifetimes> {
-        let policy = self.policy.load_full()?;
+        let policy = self.policy_of(id.name())?;
         let mut fleet = Fleet::clone(&self.directory.lock().fleet());
         fleet.nodes.retain(|node| node.id != *id);
         fleet.nodes.push(FleetNode {
@@ -129,14 +142,14 @@ impl Hub {
             return Ok(());
         };
         for (name, number) in due {
-            if let Err(fault) = self.distribute_to(&fleeted, &name, number, now) {
+            if let Err(fault) = self.distribute_to(&fleeted, &name, number, now).await {
                 tracing::warn!(node = name, %fault, "no slice for this node");
             }
         }
         Ok(())
     }
 
-    fn distribute_to(
+    async fn distribute_to(
         &self,
         fleeted: &Fleeted,
         name: &str,
@@ -147,18 +160,39 @@ impl Hub {
             return Ok(());
         };
         let (slice, content) = cut_slice(fleeted, &member.id)?;
-        let same = self.with_session(name, number, |session| {
-            session.sent.content == Some(content) && now < session.sent.renew_at
-        });
-        if same != Some(false) {
+        let Some((same, deltas)) = self.with_session(name, number, |session| {
+            let same = session.sent.content == Some(content) && now < session.sent.renew_at;
+            (same, session.deltas)
+        }) else {
+            return Ok(());
+        };
+        if same {
+            self.still_sent(name, content, fleeted.number);
             return Ok(());
         }
         let slice = self.sign_slice(fleeted, slice, content, &member.id)?;
+        let body = self.body_for(&member.id, deltas, &slice).await;
         self.with_session(name, number, |session| {
             session.sent = slice.sent();
+            self.note_sent(name, slice.last_sent());
             // Read while nothing can be pushed to this session: what is pushed later is newer.
             let peers = self.directory_of(&slice.peers);
-            session.push(Body::Slice(slice.bytes));
+            session.push(body);
+            session.push(Body::Peers(peers));
+        });
+        Ok(())
+    }
+
+    /// The whole slice again, for an agent that a delta was of no use to.
+    pub(crate) async fn send_whole(&self, id: &SpiffeId, number: u64) -> Result<(), HubFault> {
+        let Some(slice) = self.slice(id).await? else {
+            return Ok(());
+        };
+        self.with_session(id.name(), number, |session| {
+            session.sent = slice.sent();
+            self.note_sent(id.name(), slice.last_sent());
+            let peers = self.directory_of(&slice.peers);
+            session.push(Body::Slice(slice.bytes.clone()));
             session.push(Body::Peers(peers));
         });
         Ok(())
@@ -167,14 +201,15 @@ impl Hub {
     /// Sorts the fleet anew if something has changed since.
     async fn fleeted(&self) -> Result<Option<Arc<Fleeted>>, HubFault> {
         use std::sync::atomic::Ordering;
-        let mut current = self.fleeted.lock().await;
-        let Some(policy) = self.policy.load_full() else {
-            return Ok(None);
-        };
+        let mut fleets = self.fleeted.lock().await;
         let changed = self.stale_fleet.swap(false, Ordering::AcqRel);
-        if let (Some(current), false) = (current.as_ref(), changed) {
+        if let (Some(current), false) = (fleets.newest(), changed) {
             return Ok(Some(current.clone()));
         }
+        let policies = self.policies.load_full();
+        let Some(everywhere) = policies.everywhere.clone() else {
+            return Ok(None);
+        };
         let number = match self.next_number(NUMBER).await {
             Ok(number) => number,
             Err(fault) => {
@@ -183,13 +218,15 @@ impl Hub {
             }
         };
         let fleet = self.directory.lock().fleet();
-        let index = policy.index(&fleet);
         let fleeted = Arc::new(Fleeted {
-            policy,
-            index,
+            everywhere: Sorted::new(everywhere, &fleet),
+            staged: policies
+                .staged
+                .as_ref()
+                .map(|staged| (Sorted::new(staged.policy.clone(), &fleet), staged.part)),
             number,
         });
-        *current = Some(fleeted.clone());
+        fleets.put(fleeted.clone());
         Ok(Some(fleeted))
     }
 
@@ -216,6 +253,8 @@ impl Hub {
             peers: peers_of(&slice),
             lifetimes: slice.lifetimes,
             content,
+            fleet: fleeted.number,
+            expires: slice.expires,
             renew_at: now.plus(RENEW_BEFORE),
         })
     }
@@ -229,13 +268,39 @@ impl SignedSlice {
             peers: self.peers.clone(),
         }
     }
+
+    pub(super) fn last_sent(&self) -> LastSent {
+        LastSent {
+            object: *Digest::of(&self.bytes).as_bytes(),
+            content: self.content,
+            expires: self.expires,
+            fleet: self.fleet,
+        }
+    }
+}
+
+impl Sorted {
+    fn new(policy: Arc<CompiledPolicy>, fleet: &Fleet) -> Self {
+        let index = policy.index(fleet);
+        Self { policy, index }
+    }
+}
+
+impl Fleeted {
+    fn of(&self, node: &str) -> &Sorted {
+        match &self.staged {
+            Some((staged, part)) if part.holds(node) => staged,
+            _ => &self.everywhere,
+        }
+    }
 }
 
 /// A slice, and what tells whether it has changed: everything in it but its end.
-fn cut_slice(fleeted: &Fleeted, id: &SpiffeId) -> Result<(Slice, Digest), HubFault> {
-    let slice = fleeted
+pub(super) fn cut_slice(fleeted: &Fleeted, id: &SpiffeId) -> Result<(Slice, Digest), HubFault> {
+    let sorted = fleeted.of(id.name());
+    let slice = sorted
         .policy
-        .slice_of(&fleeted.index, id, Timestamp::default())?;
+        .slice_of(&sorted.index, id, Timestamp::default())?;
     let content = Digest::of(&serde_json::to_vec(&slice).map_err(HubFault::json)?);
     Ok((slice, content))
 }

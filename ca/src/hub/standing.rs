@@ -129,15 +129,15 @@ impl Hub {
     pub(crate) async fn sweep(&self) {
         let now = self.clock.now();
         let attached: BTreeSet<String> = self.sessions.lock().keys().cloned().collect();
-        let policy = self.policy();
+        let policies = self.policies.load_full();
         let silent: Vec<Member> = self
             .directory
             .lock()
             .all()
             .filter(|member| may_age(member))
             .filter(|member| {
-                let fresh = policy
-                    .as_ref()
+                let fresh = policies
+                    .of(&member.row.name)
                     .and_then(|policy| policy.fresh_for(&member.row.labels))
                     .map_or(DEFAULT_FRESH, edgeward_policy::Seconds::as_duration);
                 let fresh = match attached.contains(&member.row.name) {

@@ -154,7 +154,7 @@ impl Live {
 
     fn compose(&self, nonce: Nonce) -> Option<Sent> {
         let member = self.hub.member(&self.name)?;
-        let measured = self.hub.measured(&member.row.labels);
+        let measured = self.hub.measured_by(&self.name, &member.row.labels);
         let nothing = Measured::nothing(false);
         let wanted = measured.as_deref().unwrap_or(&nothing);
         let holds = |known: &Arc<Known>| known.holds(wanted, &self.opened.boot_key);

@@ -82,8 +82,17 @@ impl Live {
         let audit_next = hub.store.next_record(&live.id(), boot).await?;
         let heartbeat = live.heartbeat()?;
         let join = live.opened.join;
-        let welcome =
-            || opening::welcome(hub, &member, join, audit_next, heartbeat, slice.as_ref());
+        let delta = match &slice {
+            Some(slice) if live.opened.holds.deltas => {
+                let held = &live.opened.holds.slice;
+                hub.delta_from(&live.id(), held, slice).await
+            }
+            _ => None,
+        };
+        let welcome = || {
+            let slice = slice.as_ref();
+            opening::welcome(hub, &member, join, audit_next, heartbeat, slice, delta)
+        };
         let contested = hub.is_attached(&live.name);
         match contested {
             true => live.send(Body::Welcome(welcome()))?,
@@ -239,10 +248,27 @@ impl Live {
                     .join_stored(&self.name, &key, self.opened.join, stored.join)?;
                 Ok(())
             }
+            Some(node_message::Body::SliceWanted(wanted)) => self.slice_wanted(&wanted).await,
             Some(node_message::Body::Hello(_)) | None => {
                 Err(SessionEnded::Hello("message out of order"))
             }
         }
+    }
+
+    /// A delta was of no use: the whole follows. It should not happen, so it counts against the agent.
+    async fn slice_wanted(&mut self, wanted: &v1::SliceWanted) -> Result<(), SessionEnded> {
+        let code: String = wanted.code.chars().take(64).collect();
+        tracing::warn!(node = %self.id(), code, "a slice goes whole after a delta that did not fit");
+        metrics::counter!("edgeward_slice_deltas_refused_total").increment(1);
+        match self.number {
+            Some(number) => self.hub.send_whole(&self.id(), number).await?,
+            None => {
+                if let Some(slice) = self.slice().await? {
+                    self.send(Body::Slice(slice.bytes))?;
+                }
+            }
+        }
+        self.misdeed()
     }
 
     /// Evidence passed: if another session was in force until now, this one is from now on.
@@ -348,6 +374,7 @@ impl Live {
             hasten: self.hasten.clone(),
             displaced: self.displaced.clone(),
             ended: self.opened.caller.ended.clone(),
+            deltas: self.opened.holds.deltas,
         };
         self.number = Some(self.hub.attach(&self.name, attachment, slice, first));
     }

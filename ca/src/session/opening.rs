@@ -6,7 +6,7 @@ use edgeward_audit::record::BootId;
 use edgeward_identity::{PublicKey, VerifiedPeer};
 use edgeward_wire::v1;
 
-use super::{Opened, SessionEnded, endpoints_of};
+use super::{Holds, Opened, SessionEnded, endpoints_of};
 use crate::enrol::overlay_of;
 use crate::hub::{Hub, Member, SignedSlice};
 use crate::serve::Caller;
@@ -28,6 +28,10 @@ pub(super) async fn open(
         .map_err(|_| SessionEnded::Hello("boot id"))?;
     let boot = BootId::from_bytes(boot);
     let endpoints = endpoints_of(hello.endpoints)?;
+    let holds = Holds {
+        deltas: hello.slice_deltas,
+        slice: hello.slice_digest,
+    };
     let name = peer.id().name();
     let member = hub.member(name).ok_or(SessionEnded::Unknown)?;
     if member.row.status != NodeStatus::Active {
@@ -58,6 +62,7 @@ pub(super) async fn open(
         boot_key,
         svid,
         join: joined.next,
+        holds,
     };
     Ok((opened, member, boot))
 }
@@ -70,6 +75,7 @@ pub(super) fn welcome(
     audit_next: u64,
     heartbeat: Vec<u8>,
     slice: Option<&SignedSlice>,
+    delta: Option<v1::SliceDelta>,
 ) -> v1::Welcome {
     let peers = match slice {
         Some(slice) => hub.directory_of(&slice.peers),
@@ -80,7 +86,11 @@ pub(super) fn welcome(
     };
     v1::Welcome {
         trust: Some(hub.trust_update()),
-        slice: slice.map(|slice| slice.bytes.clone()).unwrap_or_default(),
+        slice: match &delta {
+            Some(_) => Vec::new(),
+            None => slice.map(|slice| slice.bytes.clone()).unwrap_or_default(),
+        },
+        slice_delta: delta,
         peers: Some(peers),
         overlay: Some(overlay_of(member)),
         audit_next,

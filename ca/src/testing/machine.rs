@@ -208,6 +208,8 @@ impl Machine {
             endpoints: vec!["192.0.2.1:51820".to_owned()],
             bundle_sequence: 0,
             join: 0,
+            slice_deltas: false,
+            slice_digest: Vec::new(),
         }
     }
 
