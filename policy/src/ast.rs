@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use edgeward_identity::{AttestationState, Tier, Timestamp};
 
 use crate::decision::{Reason, Verdict};
+use crate::device::Recognition;
+use crate::fleet::Labels;
 use crate::l7::L7;
 use crate::profile::{Profile, Violations};
 use crate::seconds::Seconds;
@@ -25,11 +27,13 @@ pub(crate) struct PolicyFile {
     pub(crate) defaults: Option<Defaults>,
     pub(crate) profiles: Vec<ProfileDef>,
     pub(crate) groups: Vec<GroupDef>,
+    pub(crate) devices: Vec<DeviceDef>,
     pub(crate) operator_groups: Vec<OperatorGroupDef>,
     pub(crate) services: Vec<ServiceDef>,
     pub(crate) windows: Vec<WindowDef>,
     pub(crate) rules: Vec<RuleDef>,
     pub(crate) tests: Vec<TestDef>,
+    pub(crate) invariants: Vec<InvariantDef>,
     pub(crate) workloads: Vec<WorkloadDef>,
     /// Names that stand in the file though their definition could not be read: (kind, name).
     pub(crate) unreadable: BTreeSet<(&'static str, String)>,
@@ -72,6 +76,18 @@ pub(crate) struct GroupDef {
     pub(crate) name: Placed<String>,
     pub(crate) matches: LabelSets,
     pub(crate) profile: Option<Placed<String>>,
+    /// A group of devices: the group of nodes that vouch for its members.
+    pub(crate) via: Option<Placed<String>>,
+}
+
+pub(crate) struct DeviceDef {
+    pub(crate) name: Placed<String>,
+    /// Name of the node that it hangs on.
+    pub(crate) node: Placed<String>,
+    /// Network interface of that node.
+    pub(crate) net: String,
+    pub(crate) labels: Placed<Labels>,
+    pub(crate) recognised: Placed<Recognition>,
 }
 
 pub(crate) struct OperatorGroupDef {
@@ -126,6 +142,8 @@ pub(crate) struct RuleDef {
     pub(crate) unless_state: Option<Placed<Vec<AttestationState>>>,
     /// Names of profiles, never empty.
     pub(crate) profiles: Option<Vec<Placed<String>>>,
+    /// As written: `publisher/name` or `publisher/name>=version`.
+    pub(crate) runs: Vec<Placed<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,15 +164,36 @@ pub(crate) struct TestDef {
     pub(crate) name: String,
     pub(crate) groups: Vec<Placed<String>>,
     pub(crate) operator_groups: Vec<Placed<String>>,
-    pub(crate) state: AttestationState,
+    /// `None`: `trusted`, for devices `vouched`.
+    pub(crate) state: Option<AttestationState>,
     pub(crate) tier: Option<Tier>,
     pub(crate) age: Seconds,
     /// `None`: those of its groups.
     pub(crate) profiles: Option<Vec<Placed<String>>>,
     pub(crate) to: Placed<TargetName>,
-    pub(crate) action: Placed<String>,
+    /// `None`: whatever actions the request fits.
+    pub(crate) action: Option<Placed<String>>,
+    /// One request of the interface's protocol, as text.
+    pub(crate) l7: Option<Placed<String>>,
     pub(crate) expect: Verdict,
     pub(crate) by: Option<Placed<String>>,
     pub(crate) because: Option<Reason>,
     pub(crate) when: Option<Timestamp>,
+}
+
+/// What must never be allowed, to be proved of every subject, time and standing.
+pub(crate) struct InvariantDef {
+    pub(crate) name: Placed<String>,
+    /// Never empty.
+    pub(crate) from: Vec<Placed<Source>>,
+    /// Never empty.
+    pub(crate) to: Vec<Placed<TargetName>>,
+    /// `None`: every action.
+    pub(crate) actions: Option<Vec<Placed<String>>>,
+    /// Only outside this window; `None`: at any time.
+    pub(crate) outside: Option<Placed<String>>,
+    /// Only in these states; `None`: in any.
+    pub(crate) state: Option<Placed<Vec<AttestationState>>>,
+    /// Only in these tiers; `None`: in any.
+    pub(crate) tier: Option<Placed<Vec<Tier>>>,
 }

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp, TrustDomain};
+use edgeward_identity::{AttestationState, Kind, SpiffeId, Tier, Timestamp, TrustDomain};
 
 use crate::ast::LabelSets;
 use crate::check::{Report, Summary};
+use crate::device::Recognition;
 use crate::fleet::Labels;
 use crate::l7::L7;
 use crate::labels::matches;
 use crate::profile::{Profile, ProfileLabel};
 use crate::seconds::Seconds;
 use crate::slice::{CONNECT, Effect, Proto, States, Term, Tiers};
+use crate::source::Place;
 use crate::window::Window;
 use crate::workload::{Selectors, Workload};
 
@@ -39,6 +41,8 @@ pub struct CompiledPolicy {
     pub(crate) windows: Vec<Window>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) workloads: Vec<Registration>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) invariants: Vec<Invariant>,
     /// Rules whose target is `any`.
     pub(crate) everywhere: Vec<usize>,
 }
@@ -48,6 +52,38 @@ pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) matches: LabelSets,
     pub(crate) profile: Option<usize>,
+    /// A group of devices: the group of nodes that vouch for them. Nodes are never in it.
+    pub(crate) via: Option<usize>,
+}
+
+/// A thing without an agent.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) name: String,
+    /// Name of the node that it hangs on.
+    pub(crate) node: String,
+    pub(crate) net: String,
+    pub(crate) labels: Labels,
+    /// Scope of the file that names it: its node must lie in it, too.
+    pub(crate) scope: LabelSets,
+    pub(crate) recognised: Recognition,
+}
+
+/// What must never be allowed, by indices.
+#[derive(Debug)]
+pub(crate) struct Invariant {
+    pub(crate) name: String,
+    pub(crate) at: Place,
+    pub(crate) from: From,
+    /// Every interface; `targets` is empty then.
+    pub(crate) everywhere: bool,
+    pub(crate) targets: BTreeSet<usize>,
+    /// `None`: every action.
+    pub(crate) actions: Option<BTreeSet<String>>,
+    /// Only outside this window.
+    pub(crate) outside: Option<usize>,
+    pub(crate) states: Option<Vec<AttestationState>>,
+    pub(crate) tiers: Option<Vec<Tier>>,
 }
 
 /// A workload, and the group of nodes that may hold its SVIDs.
@@ -96,6 +132,8 @@ pub(crate) struct Rule {
     pub(crate) states: States,
     /// Profiles, one of which the subject's result must name. `None`: whatever it names.
     pub(crate) profiles: Option<BTreeSet<usize>>,
+    /// What the subject must run, as written.
+    pub(crate) runs: Vec<String>,
     pub(crate) fresh: Term,
     pub(crate) offline: Term,
     pub(crate) max_offline: Seconds,
@@ -106,6 +144,13 @@ pub(crate) struct From {
     pub(crate) any: bool,
     pub(crate) groups: BTreeSet<usize>,
     pub(crate) operator_groups: BTreeSet<usize>,
+}
+
+impl Group {
+    /// Whether a node with these labels is a member.
+    pub(crate) fn has_node(&self, labels: &Labels) -> bool {
+        self.via.is_none() && matches(&self.matches, labels)
+    }
 }
 
 impl Interface {
@@ -134,6 +179,8 @@ impl CompiledPolicy {
             windows: Vec::new(),
             rules: Vec::new(),
             workloads: Vec::new(),
+            devices: Vec::new(),
+            invariants: Vec::new(),
             everywhere: Vec::new(),
         }
     }
@@ -182,7 +229,7 @@ impl CompiledPolicy {
     pub fn workloads_for(&self, domain: &TrustDomain, labels: &Labels) -> Vec<Workload> {
         self.workloads_on(domain, |on| {
             let group = self.groups.get(on);
-            group.is_some_and(|group| matches(&group.matches, labels))
+            group.is_some_and(|group| group.has_node(labels))
         })
     }
 
@@ -210,7 +257,7 @@ impl CompiledPolicy {
     fn matching(&self, labels: &Labels) -> impl Iterator<Item = &Group> {
         self.groups
             .iter()
-            .filter(move |group| matches(&group.matches, labels))
+            .filter(move |group| group.has_node(labels))
     }
 
     pub(crate) fn sources_without_members(&self, from: &From) -> bool {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub mod http;
 pub mod modbus;
 pub mod mqtt;
+pub mod written;
 
 use crate::slice::ActionId;
 

@@ -33,6 +33,7 @@ pub use diagnostic::{Code, Diagnostic};
 pub use digests::{DigestList, FileHash, ListedDigest};
 pub use engine::{Engine, EngineError, Opened};
 pub use fleet::{Fleet, FleetNode, Labels};
+pub use l7::written::WrittenRequest;
 pub use l7::{ActionSet, L7, L7Request};
 pub use profile::{
     AppControl, ImaRequirement, Mode, PcrBank, Profile, ProfileLabel, StatedProfiles, Violations,

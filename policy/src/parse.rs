@@ -8,16 +8,19 @@ use toml::de::{DeTable, DeValue};
 use crate::ast::{LabelSets, PolicyFile, Scope};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::source::{
-    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, MAX_TESTS,
+    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_INVARIANTS, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, MAX_TESTS,
     POLICY_ENDING, Place, Placed, SourceFile,
 };
 
+mod devices;
 mod fields;
+mod invariants;
 mod l7;
 pub(crate) mod lists;
 mod parties;
 mod rules;
 mod services;
+mod trials;
 mod workloads;
 
 use fields::{Fields, Keys, Reader};
@@ -39,16 +42,10 @@ const TOP: Keys = Keys {
         "rule",
         "test",
         "workload",
-    ],
-    not_enforced: &[
         "device",
-        "route",
-        "role",
-        "publisher",
-        "apps",
-        "break-glass",
         "invariant",
     ],
+    not_enforced: &["route", "role", "publisher", "apps", "break-glass"],
 };
 
 /// Reads every policy file within the limits, and checks the paths of all.
@@ -63,7 +60,7 @@ pub(crate) fn parse<'s>(files: &'s [SourceFile], found: &mut Diagnostics<'s>) ->
     }
     let mut seen = HashMap::new();
     let mut parsed = Vec::new();
-    let (mut rules, mut tests) = (0, 0);
+    let (mut rules, mut tests, mut invariants) = (0, 0, 0);
     for (index, file) in files.iter().enumerate() {
         if seen.insert(file.path.as_str(), index).is_some() {
             found.error(whole(index), Code::DuplicateName, "two files of this path");
@@ -101,7 +98,12 @@ pub(crate) fn parse<'s>(files: &'s [SourceFile], found: &mut Diagnostics<'s>) ->
         let policy = parse_file(index, file, found);
         rules += policy.rules.len();
         tests += policy.tests.len();
-        for (count, limit, what) in [(rules, MAX_RULES, "rules"), (tests, MAX_TESTS, "tests")] {
+        invariants += policy.invariants.len();
+        for (count, limit, what) in [
+            (rules, MAX_RULES, "rules"),
+            (tests, MAX_TESTS, "tests"),
+            (invariants, MAX_INVARIANTS, "invariants"),
+        ] {
             if count > limit {
                 let message = format!("more {what} than the limit: {limit}");
                 found.error(whole(index), Code::TooMuch, message);
@@ -127,11 +129,13 @@ fn parse_file<'s>(index: usize, file: &'s SourceFile, found: &mut Diagnostics<'s
         defaults: None,
         profiles: Vec::new(),
         groups: Vec::new(),
+        devices: Vec::new(),
         operator_groups: Vec::new(),
         services: Vec::new(),
         windows: Vec::new(),
         rules: Vec::new(),
         tests: Vec::new(),
+        invariants: Vec::new(),
         workloads: Vec::new(),
         unreadable: BTreeSet::new(),
     };
@@ -177,11 +181,17 @@ fn read_document(
     }
     let tests = tables(reader, top.get("test"), "test");
     for value in &tests {
-        policy.tests.extend(rules::read_test(reader, value));
+        policy.tests.extend(trials::read_test(reader, value));
+    }
+    let invariants = tables(reader, top.get("invariant"), "invariant");
+    for value in &invariants {
+        let read = invariants::read_invariant(reader, value);
+        policy.invariants.extend(read);
     }
     policy.unreadable.is_empty()
         && policy.rules.len() == rules.len()
         && policy.tests.len() == tests.len()
+        && policy.invariants.len() == invariants.len()
 }
 
 fn read_head(reader: &mut Reader<'_, '_>, top: &Fields<'_>, policy: &mut PolicyFile) {
@@ -218,6 +228,10 @@ fn read_definitions(reader: &mut Reader<'_, '_>, top: &Fields<'_>, policy: &mut 
     for (name, value) in each(reader, "group") {
         let read = parties::read_group(reader, name.clone(), value);
         keep(read, &mut policy.groups, ("group", name), &mut lost);
+    }
+    for (name, value) in each(reader, "device") {
+        let read = devices::read_device(reader, name.clone(), value);
+        keep(read, &mut policy.devices, ("device", name), &mut lost);
     }
     for (name, value) in each(reader, "operator-group") {
         let read = parties::read_operator_group(reader, name.clone(), value);

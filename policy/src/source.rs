@@ -20,6 +20,8 @@ pub const MAX_PATH_BYTES: usize = 512;
 pub const MAX_RULES: usize = 100_000;
 /// Most tests in one policy: each builds an engine of its own.
 pub const MAX_TESTS: usize = 2_000;
+/// Most invariants in one policy: each is proved over the whole space.
+pub const MAX_INVARIANTS: usize = 1_000;
 /// Most entries of one list in a policy file.
 pub const MAX_LIST: usize = 1_000;
 

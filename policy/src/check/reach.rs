@@ -50,20 +50,30 @@ fn matches_nobody(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> 
     if sources {
         return Some("its operator groups have no member");
     }
-    let states = state_set(&rule.states);
-    let pairs: Vec<(Tier, AttestationState)> = Tier::ALL
-        .into_iter()
-        .filter(|tier| covers_tier(&rule.tiers, Some(*tier)))
-        .flat_map(|tier| states.iter().map(move |state| (tier, *state)))
-        .filter(|(tier, state)| can_be(*tier, *state))
-        .collect();
-    if states.is_empty() {
+    let kinds = kinds_of(policy, &rule.from);
+    if kinds
+        .iter()
+        .all(|kind| state_set(&rule.states, *kind).is_empty())
+    {
         return Some("it excepts every state");
     }
+    let pairs: Vec<(SourceKind, Tier, AttestationState)> = kinds
+        .iter()
+        .copied()
+        .flat_map(|kind| {
+            let tiers = Tier::ALL.into_iter();
+            let tiers = tiers.filter(|tier| covers_tier(&rule.tiers, Some(*tier)));
+            tiers.flat_map(move |tier| {
+                let states = state_set(&rule.states, kind).into_iter();
+                states.map(move |state| (kind, tier, state))
+            })
+        })
+        .filter(|(kind, tier, state)| can_be(*kind, *tier, *state))
+        .collect();
     let unknown_tier = covers_tier(&rule.tiers, None);
     if pairs.is_empty() && !unknown_tier {
         return Some(
-            "no identity of its tiers is ever in its states: tier software is always `none`, and devices are not in this version",
+            "none of its sources is ever in its states with its tiers: tier software is always `none`, a device is `vouched` or `stale` and nothing else ever is `vouched`",
         );
     }
     if rule
@@ -82,13 +92,21 @@ fn matches_nobody(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> 
     let reachable = rule.from.any
         || !rule.from.operator_groups.is_empty()
         || rule.from.groups.iter().any(|group| {
-            let profile = policy.groups.get(*group).and_then(|group| group.profile);
-            let tiers = profile
-                .and_then(|index| policy.profiles.get(index))
+            let Some(group) = policy.groups.get(*group) else {
+                return false;
+            };
+            // A device counts for as much as who vouches for it.
+            let (own, kind) = match group.via {
+                None => (Some(group), SourceKind::Machine),
+                Some(via) => (policy.groups.get(via), SourceKind::Device),
+            };
+            let tiers = own
+                .and_then(|group| policy.profiles.get(group.profile?))
                 .map(|profile| &profile.tiers);
-            pairs.iter().any(|(tier, state)| {
-                *state != AttestationState::Trusted
-                    || tiers.is_none_or(|tiers| tiers.contains(tier))
+            pairs.iter().any(|(of, tier, state)| {
+                *of == kind
+                    && (!matches!(state, AttestationState::Trusted | AttestationState::Vouched)
+                        || tiers.is_none_or(|tiers| tiers.contains(tier)))
             })
         });
     (!reachable).then_some("the profiles of its groups accept none of its tiers")
@@ -103,6 +121,7 @@ fn is_ever_named(policy: &CompiledPolicy, rule: &Rule, named: &BTreeSet<usize>) 
         .groups
         .iter()
         .filter_map(|group| policy.groups.get(*group))
+        .filter(|group| group.via.is_none())
         .collect();
     policy.groups.iter().any(|group| {
         let compared = group
@@ -117,14 +136,42 @@ fn is_ever_named(policy: &CompiledPolicy, rule: &Rule, named: &BTreeSet<usize>) 
     })
 }
 
-/// Tier `software` has nothing to attest: its state is always `none`. Devices do not exist in this version.
-fn can_be(tier: Tier, state: AttestationState) -> bool {
-    match tier {
-        Tier::Software => state == AttestationState::None,
-        Tier::Hardware | Tier::Listed | Tier::Virtual => matches!(
+/// What a source may be: what has evidence of its own, operators by the node they come from, or a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SourceKind {
+    Machine,
+    Device,
+}
+
+fn kinds_of(policy: &CompiledPolicy, from: &From) -> Vec<SourceKind> {
+    let is_device = |group: &usize| {
+        let group = policy.groups.get(*group);
+        group.is_some_and(|group| group.via.is_some())
+    };
+    let machine = from.any
+        || !from.operator_groups.is_empty()
+        || from.groups.iter().any(|group| !is_device(group));
+    let device = from.any || from.groups.iter().any(is_device);
+    let machine = machine.then_some(SourceKind::Machine);
+    machine
+        .into_iter()
+        .chain(device.then_some(SourceKind::Device))
+        .collect()
+}
+
+/// Tier `software` has nothing to attest: its state is always `none`. A device is `vouched` while its node is
+/// trusted, else `stale`; its tier is its node's.
+fn can_be(kind: SourceKind, tier: Tier, state: AttestationState) -> bool {
+    match (kind, tier) {
+        (SourceKind::Machine, Tier::Software) => state == AttestationState::None,
+        (SourceKind::Machine, _) => matches!(
             state,
             AttestationState::Trusted | AttestationState::Stale | AttestationState::Failed
         ),
+        (SourceKind::Device, Tier::Software) => state == AttestationState::Stale,
+        (SourceKind::Device, _) => {
+            matches!(state, AttestationState::Vouched | AttestationState::Stale)
+        }
     }
 }
 
@@ -177,11 +224,13 @@ fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
     let tiers_cover = tiers
         .into_iter()
         .all(|tier| !covers_tier(&rule.tiers, tier) || covers_tier(&cover.tiers, tier));
-    let cover_states = state_set(&cover.states);
     let states_cover = cover.states == rule.states
-        || state_set(&rule.states)
-            .iter()
-            .all(|state| cover_states.contains(state));
+        || kinds_of(policy, &rule.from).into_iter().all(|kind| {
+            let covered = state_set(&cover.states, kind);
+            let states = state_set(&rule.states, kind);
+            states.iter().all(|state| covered.contains(state))
+        });
+    let runs_cover = cover.runs.iter().all(|runs| rule.runs.contains(runs));
     let actions_cover = rule
         .actions
         .iter()
@@ -193,6 +242,7 @@ fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
         && until_covers
         && tiers_cover
         && states_cover
+        && runs_cover
         && sources_cover(policy, &cover.from, &rule.from)
 }
 
@@ -204,7 +254,9 @@ fn sources_cover(policy: &CompiledPolicy, cover: &From, from: &From) -> bool {
         cover.groups.contains(group)
             || cover.groups.iter().any(|other| {
                 match (policy.groups.get(*group), policy.groups.get(*other)) {
-                    (Some(inner), Some(outer)) => is_within(&inner.matches, &outer.matches),
+                    (Some(inner), Some(outer)) => {
+                        inner.via == outer.via && is_within(&inner.matches, &outer.matches)
+                    }
                     _ => false,
                 }
             })
@@ -250,11 +302,14 @@ fn covers_tier(tiers: &Tiers, tier: Option<Tier>) -> bool {
     }
 }
 
-fn state_set(states: &States) -> Vec<AttestationState> {
+fn state_set(states: &States, kind: SourceKind) -> Vec<AttestationState> {
     let all = AttestationState::ALL.into_iter();
     match states {
         States::Every => all.collect(),
-        States::Proven => vec![AttestationState::Trusted],
+        States::Proven => match kind {
+            SourceKind::Machine => vec![AttestationState::Trusted],
+            SourceKind::Device => vec![AttestationState::Vouched],
+        },
         States::These(these) => these.clone(),
         States::Unless(unless) => all.filter(|state| !unless.contains(state)).collect(),
     }

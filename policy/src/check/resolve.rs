@@ -1,6 +1,6 @@
 //! Names to indices, scopes kept, conditions where they belong: files become a [`CompiledPolicy`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::lookup::Names;
 use super::reach;
@@ -12,6 +12,8 @@ use crate::labels::{is_within, may_meet};
 use crate::parse::lists::Lists;
 use crate::source::Place;
 
+mod devices;
+mod invariants;
 mod members;
 mod rules;
 mod workloads;
@@ -34,6 +36,8 @@ struct Resolver<'r, 's> {
     workload_names: Names,
     /// `None` for a rule that names something unknown: nothing further is said about it.
     rule_places: Vec<Option<Place>>,
+    /// A group could not be read, or names an unknown one: nothing is said of what then lacks a group.
+    unsure_of_groups: bool,
 }
 
 pub(super) fn resolve(
@@ -43,13 +47,7 @@ pub(super) fn resolve(
     hash: [u8; 32],
     found: &mut Diagnostics<'_>,
 ) -> CompiledPolicy {
-    let unreadable = |kind: &'static str| {
-        let of_kind = files.iter().flat_map(|file| &file.unreadable);
-        of_kind
-            .filter(|(k, _)| *k == kind)
-            .map(|(_, name)| name.clone())
-            .collect()
-    };
+    let unreadable = |kind: &'static str| unreadable(files, kind);
     let directories = Directories::gather(files, found);
     let mut resolver = Resolver {
         found,
@@ -62,6 +60,7 @@ pub(super) fn resolve(
         profile_names: Names::new("profile", unreadable("profile")),
         workload_names: Names::new("workload", unreadable("workload")),
         rule_places: Vec::new(),
+        unsure_of_groups: !unreadable("group").is_empty(),
     };
     resolver.profiles(files, lists, &directories);
     resolver.groups(files);
@@ -69,13 +68,24 @@ pub(super) fn resolve(
     resolver.windows(files);
     resolver.services(files);
     resolver.workloads(files);
+    resolver.devices(files);
     resolver.rules(files, &directories);
+    resolver.invariants(files);
     // A profile that could not be read may have named them.
     if files.iter().all(|file| file.unreadable.is_empty()) {
         lists.refuse_unused(resolver.found);
     }
     reach::check(&resolver.policy, &resolver.rule_places, resolver.found);
     resolver.policy
+}
+
+/// Names of one kind whose definitions could not be read.
+fn unreadable(files: &[PolicyFile], kind: &'static str) -> BTreeSet<String> {
+    let of_kind = files.iter().flat_map(|file| &file.unreadable);
+    of_kind
+        .filter(|(k, _)| *k == kind)
+        .map(|(_, name)| name.clone())
+        .collect()
 }
 
 impl Resolver<'_, '_> {
@@ -110,7 +120,7 @@ impl Resolver<'_, '_> {
                     format!("service `{name}` has no interface"),
                 );
             }
-            let Some(on) = self.group_names.require_placed(&def.on, self.found) else {
+            let Some(on) = self.require_nodes(&def.on) else {
                 continue;
             };
             let matches = self

@@ -1,9 +1,8 @@
 //! The tests in policy files, put to the real engine: a node of the target's group, and a subject in the named groups.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp, TrustDomain};
+use edgeward_identity::{AttestationState, Kind, SpiffeId, Timestamp, TrustDomain};
 
 use super::resolve::known_actions;
 use crate::ast::{TargetName, TestDef};
@@ -11,9 +10,11 @@ use crate::compile::{CompiledPolicy, FleetIndex, IndexedNode, Interface};
 use crate::decision::{Decision, Link, Request, Standing, Subject, Target};
 use crate::diagnostic::{Code, Diagnostics, suggest};
 use crate::engine::Engine;
-use crate::labels::{is_within, meet};
-use crate::profile::{Mode, Profile, StatedProfiles};
+use crate::l7::written::WrittenRequest;
 use crate::slice::ActionId;
+use crate::source::{Place, Placed};
+
+mod subject;
 
 /// The time of a test that names none: before every `until`; windows then cannot be evaluated.
 const NO_TIME: Timestamp = Timestamp::from_millis(0);
@@ -47,26 +48,34 @@ fn decide(
     found: &mut Diagnostics<'_>,
 ) -> Option<Decision> {
     let target = target_of(policy, test, found)?;
-    let action = known_words(policy, target, test, found)?;
+    let asked = asked(policy, target, test, found)?;
     let domain = TrustDomain::new("test.invalid").ok()?;
-    let node = SpiffeId::new(&domain, Kind::Node, "target").ok()?;
-    let asker = SpiffeId::new(&domain, Kind::Node, "subject").ok()?;
-    let groups = groups_of(policy, test, found)?;
-    let profiles = profiles_of(policy, test, &groups, found)?;
-    let subject = match operator_of(policy, test, found)? {
-        Some(name) => SpiffeId::new(&domain, Kind::Operator, &name).ok()?,
+    let id = |kind, name: &str| SpiffeId::new(&domain, kind, name).ok();
+    let (node, asker) = (id(Kind::Node, "target")?, id(Kind::Node, "subject")?);
+    let groups = subject::groups_of(policy, test, found)?;
+    let who = match subject::operator_of(policy, test, found)? {
+        Some(name) => id(Kind::Operator, &name)?,
+        None if groups.are_devices() => id(Kind::Device, "subject")?,
         None => asker.clone(),
     };
-    let tier = test.tier.unwrap_or_else(|| tier_of(policy, &groups));
-    let fleet = FleetIndex::of_indexed(
-        policy,
-        vec![
-            IndexedNode::new(node.clone(), tier, BTreeSet::from([target.on])),
-            IndexedNode::new(asker, tier, groups),
-        ],
-    );
+    let profiles = subject::profiles_of(policy, test, &groups, found)?;
+    let tier = test
+        .tier
+        .unwrap_or_else(|| subject::tier_of(policy, &groups.nodes));
+    let mut nodes = vec![IndexedNode::new(node.clone(), tier, [target.on].into())];
+    match groups.are_devices() {
+        // The node that the device hangs on is the one it asks.
+        true => subject::vouching(policy, target, &groups, test, found)?
+            .into_iter()
+            .for_each(|group| nodes.iter_mut().for_each(|node| node.join(group))),
+        false => nodes.push(IndexedNode::new(asker, tier, groups.nodes.clone())),
+    }
+    let fleet = FleetIndex::of_indexed(policy, nodes);
     let end = Timestamp::from_millis(u64::MAX);
     let mut slice = policy.slice_with_everybody(&fleet, &node, end)?;
+    if groups.are_devices() {
+        subject::hang(policy, &groups, &who, target, &mut slice);
+    }
     if test.when.is_none() {
         for window in &mut slice.windows {
             window.tz = String::new();
@@ -77,22 +86,40 @@ fn decide(
     // Without a time of its own a test still has an age: it then plays far enough from the epoch.
     let now = last_pass.plus(test.age.as_duration());
     let engine = Engine::new(Arc::new(slice)).ok()?;
-    Some(engine.decide(&Request {
-        subject: Subject::Id(&subject),
-        standing: Standing {
-            state: test.state,
-            tier: Some(tier),
-            last_pass: Some(last_pass),
-            profiles,
-        },
-        target: Target::Named {
-            service: &target.service,
-            interface: &target.name,
-        },
-        action,
-        link: Link::Online,
-        now,
-    }))
+    let standing = Standing {
+        state: test.state.unwrap_or(match groups.are_devices() {
+            true => AttestationState::Vouched,
+            false => AttestationState::Trusted,
+        }),
+        tier: Some(tier),
+        last_pass: Some(last_pass),
+        profiles,
+    };
+    let interface = engine.interface(&target.service, &target.name)?;
+    Some(match asked {
+        Asked::Action(action) => engine.decide(&Request {
+            subject: Subject::Id(&who),
+            standing,
+            target: Target::Interface(interface),
+            action,
+            link: Link::Online,
+            now,
+        }),
+        Asked::Request(request) => engine.decide_l7(
+            Subject::Id(&who),
+            standing,
+            interface,
+            &request.as_request(),
+            Link::Online,
+            now,
+        ),
+    })
+}
+
+/// What a test asks for.
+enum Asked {
+    Action(ActionId),
+    Request(WrittenRequest),
 }
 
 fn target_of<'p>(
@@ -122,24 +149,13 @@ fn target_of<'p>(
     target
 }
 
-/// The action and the rule that a test names are there.
-fn known_words(
+/// What is asked for and the rule that a test names are there.
+fn asked(
     policy: &CompiledPolicy,
     target: &Interface,
     test: &TestDef,
     found: &mut Diagnostics<'_>,
-) -> Option<ActionId> {
-    let mut names = target.actions().into_iter();
-    let position = names.position(|name| name == test.action.value);
-    let Some(action) = position.and_then(|index| u8::try_from(index).ok()) else {
-        found.error_with_help(
-            test.action.at,
-            Code::UnknownAction,
-            format!("unknown action `{}`", test.action.value),
-            known_actions(target),
-        );
-        return None;
-    };
+) -> Option<Asked> {
     if let Some(by) = &test.by
         && !policy.rules.iter().any(|rule| *rule.id == *by.value)
     {
@@ -151,7 +167,72 @@ fn known_words(
         );
         return None;
     }
-    Some(ActionId(action))
+    let named = match &test.action {
+        None => None,
+        Some(name) => {
+            let mut names = target.actions().into_iter();
+            let position = names.position(|known| known == name.value);
+            let Some(action) = position.and_then(|index| u8::try_from(index).ok()) else {
+                found.error_with_help(
+                    name.at,
+                    Code::UnknownAction,
+                    format!("unknown action `{}`", name.value),
+                    known_actions(target),
+                );
+                return None;
+            };
+            Some((ActionId(action), name.at))
+        }
+    };
+    match &test.l7 {
+        None => named.map(|(action, _)| Asked::Action(action)),
+        Some(text) => request(target, text, named, found).map(Asked::Request),
+    }
+}
+
+/// The request, which must fit the action where the test names one.
+fn request(
+    target: &Interface,
+    text: &Placed<String>,
+    named: Option<(ActionId, Place)>,
+    found: &mut Diagnostics<'_>,
+) -> Option<WrittenRequest> {
+    let name = format!("{}/{}", target.service, target.name);
+    let Some(l7) = &target.l7 else {
+        let message = format!("{name} has no l7, so no request can be told from another");
+        found.error_with_help(
+            text.at,
+            Code::TestInvalid,
+            message,
+            "write do = \"connect\"",
+        );
+        return None;
+    };
+    let request = match WrittenRequest::parse(l7, &text.value) {
+        Ok(request) => request,
+        Err(bad) => {
+            found.error_with_help(text.at, Code::BadValue, bad.found, bad.expected);
+            return None;
+        }
+    };
+    let actions = l7.actions_of(&request.as_request());
+    if let Some((action, at)) = named
+        && !actions.contains(action)
+    {
+        let names = l7.names();
+        let fits = actions.iter();
+        let fits: Vec<&str> = fits
+            .filter_map(|action| names.get(usize::from(action.0)).copied())
+            .collect();
+        let help = match fits.is_empty() {
+            true => "it fits no action: leave `do` out, and expect a denial".to_owned(),
+            false => format!("it fits {}", fits.join(", ")),
+        };
+        let message = format!("the request {:?} does not fit the action", text.value);
+        found.error_with_help(at, Code::TestInvalid, message, help);
+        return None;
+    }
+    Some(request)
 }
 
 fn judge(test: &TestDef, decision: &Decision, found: &mut Diagnostics<'_>) -> bool {
@@ -189,161 +270,4 @@ fn judge(test: &TestDef, decision: &Decision, found: &mut Diagnostics<'_>) -> bo
         got,
     );
     false
-}
-
-/// The named groups and all that every member of them is in as well.
-fn groups_of(
-    policy: &CompiledPolicy,
-    test: &TestDef,
-    found: &mut Diagnostics<'_>,
-) -> Option<BTreeSet<usize>> {
-    let mut all = crate::ast::LabelSets::new();
-    let mut groups = BTreeSet::new();
-    for name in &test.groups {
-        let index = policy
-            .groups
-            .iter()
-            .position(|group| group.name == name.value);
-        let Some((index, group)) = index.and_then(|index| Some((index, policy.groups.get(index)?)))
-        else {
-            found.error_with_help(
-                name.at,
-                Code::UnknownName,
-                format!("group `{}` is not defined", name.value),
-                suggest(
-                    &name.value,
-                    policy.groups.iter().map(|group| group.name.as_str()),
-                ),
-            );
-            return None;
-        };
-        let Some(both) = meet(&all, &group.matches) else {
-            found.error(
-                name.at,
-                Code::TestInvalid,
-                format!("test `{}`: no node can be in all of its groups", test.name),
-            );
-            return None;
-        };
-        all = both;
-        groups.insert(index);
-    }
-    if !test.groups.is_empty() {
-        let implied = policy.groups.iter().enumerate();
-        groups.extend(
-            implied
-                .filter(|(_, group)| is_within(&all, &group.matches))
-                .map(|(index, _)| index),
-        );
-    }
-    Some(groups)
-}
-
-/// `Some(None)`: the test is about a node.
-fn operator_of(
-    policy: &CompiledPolicy,
-    test: &TestDef,
-    found: &mut Diagnostics<'_>,
-) -> Option<Option<String>> {
-    let mut common: Option<BTreeSet<String>> = None;
-    for name in &test.operator_groups {
-        let group = policy
-            .operator_groups
-            .iter()
-            .find(|group| group.name == name.value);
-        let Some(group) = group else {
-            found.error_with_help(
-                name.at,
-                Code::UnknownName,
-                format!("operator group `{}` is not defined", name.value),
-                suggest(
-                    &name.value,
-                    policy
-                        .operator_groups
-                        .iter()
-                        .map(|group| group.name.as_str()),
-                ),
-            );
-            return None;
-        };
-        common = Some(match common {
-            None => group.members.clone(),
-            Some(common) => common.intersection(&group.members).cloned().collect(),
-        });
-    }
-    match common {
-        None => Some(None),
-        Some(common) => match common.into_iter().next() {
-            Some(name) => Some(Some(name)),
-            None => {
-                found.error(
-                    test.at,
-                    Code::TestInvalid,
-                    format!("test `{}`: no operator is in all of its groups", test.name),
-                );
-                None
-            }
-        },
-    }
-}
-
-/// The profiles that a result of the subject names: those stated, else those of its groups.
-fn profiles_of(
-    policy: &CompiledPolicy,
-    test: &TestDef,
-    groups: &BTreeSet<usize>,
-    found: &mut Diagnostics<'_>,
-) -> Option<Option<StatedProfiles>> {
-    let mut indices = BTreeSet::new();
-    match &test.profiles {
-        None => {
-            let profiles = groups.iter();
-            indices.extend(profiles.filter_map(|group| policy.groups.get(*group)?.profile));
-            // Where one enforces, those in mode `monitor` are not compared.
-            let enforces = |index: &usize| {
-                let profile = policy.profiles.get(*index);
-                profile.is_some_and(|profile| profile.mode == Mode::Enforce)
-            };
-            if indices.iter().any(enforces) {
-                indices.retain(enforces);
-            }
-            indices.retain(|index| policy.profiles.get(*index).is_some_and(Profile::compares));
-        }
-        Some(names) => {
-            for name in names {
-                let known = policy.profiles.iter();
-                let Some(index) = known.clone().position(|known| known.name == name.value) else {
-                    found.error_with_help(
-                        name.at,
-                        Code::UnknownName,
-                        format!("profile `{}` is not defined", name.value),
-                        suggest(&name.value, known.map(|known| known.name.as_str())),
-                    );
-                    return None;
-                };
-                indices.insert(index);
-            }
-        }
-    }
-    let labels = indices.iter().filter_map(|index| policy.labels.get(*index));
-    // More than a result may name is unknown, as it is in service.
-    let text = StatedProfiles::text(labels);
-    Some(match text.as_deref() {
-        None => None,
-        Some("") => Some(StatedProfiles::NONE),
-        Some(text) => StatedProfiles::parse(text),
-    })
-}
-
-/// The best tier that every profile of the groups accepts.
-fn tier_of(policy: &CompiledPolicy, groups: &BTreeSet<usize>) -> Tier {
-    let profiles: Vec<_> = groups
-        .iter()
-        .filter_map(|group| policy.groups.get(*group)?.profile)
-        .filter_map(|index| policy.profiles.get(index))
-        .collect();
-    Tier::ALL
-        .into_iter()
-        .find(|tier| profiles.iter().all(|profile| profile.tiers.contains(tier)))
-        .unwrap_or(Tier::Hardware)
 }

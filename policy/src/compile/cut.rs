@@ -8,11 +8,12 @@ use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp};
 use super::fleet_index::{FleetIndex, IndexedNode};
 use super::{CompiledPolicy, Interface, Rule};
 use crate::check::DEFAULT_MAX_OFFLINE;
+use crate::device::SliceDevice;
 use crate::fleet::Fleet;
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{
-    ActionId, Effect, Egress, EgressRow, GroupId, Lifetimes, PeerIndex, Profiles, Row,
+    ActionId, Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row,
     SLICE_SCHEMA, Slice, SliceError, SliceInterface, SliceOperator, SlicePeer, Sources, States,
     Tiers,
 };
@@ -122,7 +123,7 @@ impl<'c> Cut<'c> {
             let actions = interface.actions();
             let rows = rules
                 .iter()
-                .filter_map(|rule| self.row(rule, &actions))
+                .filter_map(|rule| self.row(rule, interface, &actions))
                 .collect();
             interfaces.push(SliceInterface {
                 service: interface.service.clone(),
@@ -173,7 +174,7 @@ impl<'c> Cut<'c> {
             workloads: self.policy.workloads_on(self.node.id.trust_domain(), |on| {
                 self.node.groups.contains(&on)
             }),
-            devices: Vec::new(),
+            devices: self.devices(),
             approvals: Vec::new(),
             break_glass: Vec::new(),
         }
@@ -215,7 +216,7 @@ impl<'c> Cut<'c> {
     }
 
     /// `None` for a rule about everything that names none of this interface's actions.
-    fn row(&mut self, rule: &Rule, names: &[&str]) -> Option<Row> {
+    fn row(&mut self, rule: &Rule, interface: &Interface, names: &[&str]) -> Option<Row> {
         let actions: Vec<ActionId> = (0..)
             .map(ActionId)
             .zip(names)
@@ -228,18 +229,26 @@ impl<'c> Cut<'c> {
         let from = if rule.from.any {
             Sources::Any
         } else {
-            let groups = rule.from.groups.iter().map(|group| Named::Group(*group));
+            // No device comes through the tunnel: nothing is opened to one there.
+            let on_mesh = interface.net == MESH && rule.effect == Effect::Allow;
+            let is_device = |group: &usize| {
+                let group = self.policy.groups.get(*group);
+                group.is_some_and(|group| group.via.is_some())
+            };
+            let groups = rule.from.groups.iter();
+            let groups = groups.filter(|group| !(on_mesh && is_device(group)));
+            let groups: Vec<Named> = groups.map(|group| Named::Group(*group)).collect();
             let operators = rule
                 .from
                 .operator_groups
                 .iter()
                 .map(|group| Named::OperatorGroup(*group));
-            Sources::Groups(
-                groups
-                    .chain(operators)
-                    .map(|named| self.groups.number(named))
-                    .collect(),
-            )
+            let named: Vec<Named> = groups.into_iter().chain(operators).collect();
+            if named.is_empty() {
+                return None;
+            }
+            let numbers = named.into_iter().map(|named| self.groups.number(named));
+            Sources::Groups(numbers.collect())
         };
         Some(Row {
             rule: rule.id.clone(),
@@ -259,7 +268,7 @@ impl<'c> Cut<'c> {
                         .collect(),
                 ),
             },
-            runs: Vec::new(),
+            runs: rule.runs.clone(),
             approval: false,
             fresh: rule.fresh,
             offline: rule.offline,
@@ -399,6 +408,29 @@ impl<'c> Cut<'c> {
                 Some(SliceOperator { id, groups })
             })
             .collect()
+    }
+
+    /// What this node vouches for, by name.
+    fn devices(&self) -> Vec<SliceDevice> {
+        let domain = self.node.id.trust_domain();
+        let mut devices: Vec<SliceDevice> = self
+            .node
+            .devices
+            .iter()
+            .filter_map(|(index, groups)| {
+                let device = self.policy.devices.get(*index)?;
+                let groups = groups.iter();
+                let groups = groups.filter_map(|group| self.groups.known(Named::Group(*group)));
+                Some(SliceDevice {
+                    id: SpiffeId::new(domain, Kind::Device, &device.name).ok()?,
+                    groups: groups.collect(),
+                    net: device.net.clone(),
+                    recognised: device.recognised.clone(),
+                })
+            })
+            .collect();
+        devices.sort_by(|one, other| one.id.cmp(&other.id));
+        devices
     }
 
     fn group_names(&self) -> Vec<String> {

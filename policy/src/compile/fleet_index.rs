@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use edgeward_identity::{Kind, SpiffeId, Tier};
 
 use super::{CompiledPolicy, accept_software};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Labels};
 use crate::labels::{Lookup, matches};
 use crate::seconds::Seconds;
 use crate::slice::Effect;
@@ -33,6 +33,8 @@ pub(crate) struct IndexedNode {
     pub(super) tier: Tier,
     pub(super) v4: Option<Ipv4Addr>,
     pub(super) groups: BTreeSet<usize>,
+    /// The devices that it vouches for, each with its groups.
+    pub(super) devices: Vec<(usize, BTreeSet<usize>)>,
     /// The strictest terms of its profiles.
     pub(super) fresh: Option<Seconds>,
     pub(super) offline: Option<Seconds>,
@@ -47,17 +49,45 @@ impl CompiledPolicy {
             .iter()
             .filter(|node| node.id.kind() == Kind::Node);
         let lookup = Lookup::new(self.groups.iter().map(|group| &group.matches));
+        let mut by_node: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, device) in self.devices.iter().enumerate() {
+            by_node.entry(&device.node).or_default().push(index);
+        }
         let nodes = nodes.map(|node| {
             let mut groups = lookup.candidates(&node.labels);
             groups.retain(|index| {
                 let group = self.groups.get(*index);
-                group.is_some_and(|group| matches(&group.matches, &node.labels))
+                group.is_some_and(|group| group.has_node(&node.labels))
             });
+            let named = by_node.get(node.id.name()).into_iter().flatten();
+            let devices = named.filter_map(|index| self.vouched(*index, &node.labels, &groups));
+            let devices = devices.collect();
             let mut indexed = IndexedNode::new(node.id.clone(), node.tier, groups);
+            indexed.devices = devices;
             indexed.v4 = node.v4;
             indexed
         });
         FleetIndex::of_indexed(self, nodes.collect())
+    }
+
+    /// A device and its groups, if this node may vouch for it in any: the node lies in the scope of the file that
+    /// names the device, and in the group that vouches.
+    fn vouched(
+        &self,
+        device: usize,
+        labels: &Labels,
+        node_groups: &BTreeSet<usize>,
+    ) -> Option<(usize, BTreeSet<usize>)> {
+        let known = self.devices.get(device)?;
+        if !matches(&known.scope, labels) {
+            return None;
+        }
+        let groups = self.groups.iter().enumerate().filter(|(_, group)| {
+            group.via.is_some_and(|via| node_groups.contains(&via))
+                && matches(&group.matches, &known.labels)
+        });
+        let groups: BTreeSet<usize> = groups.map(|(index, _)| index).collect();
+        (!groups.is_empty()).then_some((device, groups))
     }
 }
 
@@ -124,12 +154,18 @@ impl FleetIndex {
 }
 
 impl IndexedNode {
+    /// Before it is sorted into an index.
+    pub(crate) fn join(&mut self, group: usize) {
+        self.groups.insert(group);
+    }
+
     pub(crate) fn new(id: SpiffeId, tier: Tier, groups: BTreeSet<usize>) -> Self {
         Self {
             id,
             tier,
             v4: None,
             groups,
+            devices: Vec::new(),
             fresh: None,
             offline: None,
             software: false,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::{CompiledPolicy, From, Rule};
 use crate::fleet::Labels;
-use crate::labels::matches;
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::Effect;
@@ -22,7 +21,7 @@ impl CompiledPolicy {
             .groups
             .iter()
             .enumerate()
-            .filter(|(_, group)| matches(&group.matches, labels))
+            .filter(|(_, group)| group.has_node(labels))
             .map(|(index, _)| index)
             .collect();
         self.rules

@@ -11,7 +11,7 @@ use crate::seconds::Seconds;
 use crate::source::{Lines, MAX_LIST, Place, Placed};
 
 /// Longest name or label, in bytes.
-const MAX_NAME_BYTES: usize = 63;
+pub(crate) const MAX_NAME_BYTES: usize = 63;
 
 /// What reading one file needs at hand.
 pub(crate) struct Reader<'r, 's> {

@@ -33,8 +33,8 @@ const IMA: Keys = Keys {
     not_enforced: &[],
 };
 const GROUP: Keys = Keys {
-    accepted: &["match", "profile"],
-    not_enforced: &["via"],
+    accepted: &["match", "profile", "via"],
+    not_enforced: &[],
 };
 const OPERATOR_GROUP: Keys = Keys {
     accepted: &["members"],
@@ -297,11 +297,23 @@ pub(super) fn read_group(
     let matches = fields
         .required(reader, "match")
         .and_then(|value| read_labels(reader, value, &fields.what("match")));
-    let profile = fields.optional_string(reader, "profile").ok()?;
+    let profile = fields.optional_string(reader, "profile");
+    let via = fields.optional_string(reader, "via");
+    let (profile, via) = (profile.ok()?, via.ok()?);
+    if let (Some(profile), Some(_)) = (&profile, &via) {
+        reader.found.error_with_help(
+            profile.at,
+            Code::MisplacedCondition,
+            format!("{what} has `via` and a profile"),
+            "devices measure nothing: the profile belongs to the group that vouches for them",
+        );
+        return None;
+    }
     Some(GroupDef {
         name,
         matches: matches?,
         profile,
+        via,
     })
 }
 

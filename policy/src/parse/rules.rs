@@ -1,19 +1,17 @@
-//! `[defaults]`, `[[rule]]` and `[[test]]`.
+//! `[defaults]` and `[[rule]]`.
 
 use edgeward_identity::AttestationState;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::fields::{Fields, Keys, Reader, Unreadable};
+use super::fields::{Fields, Keys, MAX_NAME_BYTES, Reader, Unreadable};
 use super::parties::TIERS;
-use crate::ast::{Defaults, RuleDef, Source, TargetName, TestDef};
-use crate::decision::{Reason, Verdict};
-use crate::seconds::Seconds;
+use crate::ast::{Defaults, RuleDef, Source, TargetName};
 use crate::slice::Effect;
 use crate::source::Placed;
 
-/// Longest name of a test, in bytes.
-const MAX_TEST_NAME_BYTES: usize = 200;
+/// Longest name of a test or an invariant, in bytes.
+pub(super) const MAX_TEST_NAME_BYTES: usize = 200;
 
 const DEFAULTS: Keys = Keys {
     accepted: &["fresh", "offline", "tier", "max_offline"],
@@ -33,30 +31,15 @@ const RULE: Keys = Keys {
         "state",
         "unless_state",
         "profile",
+        "runs",
     ],
-    not_enforced: &["runs", "approval"],
+    not_enforced: &["approval"],
 };
 const WHEN: Keys = Keys {
     accepted: &["window", "until"],
     not_enforced: &[],
 };
-const TEST: Keys = Keys {
-    accepted: &["name", "from", "to", "do", "at", "expect", "by", "because"],
-    not_enforced: &["l7"],
-};
-const TEST_FROM: Keys = Keys {
-    accepted: &[
-        "groups",
-        "operator-groups",
-        "state",
-        "tier",
-        "age",
-        "profile",
-    ],
-    not_enforced: &["runs"],
-};
-
-const STATES: [(&str, AttestationState); 5] = [
+pub(super) const STATES: [(&str, AttestationState); 5] = [
     ("trusted", AttestationState::Trusted),
     ("stale", AttestationState::Stale),
     ("failed", AttestationState::Failed),
@@ -105,6 +88,7 @@ pub(super) fn read_rule(
     let state = fields.words(reader, "state", &STATES);
     let unless_state = fields.words(reader, "unless_state", &STATES);
     let profiles = read_profiles(reader, &fields);
+    let runs = read_runs(reader, &fields);
     let (window, until) = when.ok()?;
     Some(RuleDef {
         id: id?,
@@ -120,6 +104,7 @@ pub(super) fn read_rule(
         state: state.ok()?,
         unless_state: unless_state.ok()?,
         profiles: profiles.ok()?,
+        runs: runs.ok()?,
     })
 }
 
@@ -150,133 +135,60 @@ fn read_when(
     Ok((window, until))
 }
 
-pub(super) fn read_test(
+/// What the subject must run; empty where the rule does not ask.
+fn read_runs(
     reader: &mut Reader<'_, '_>,
-    value: &Spanned<DeValue<'_>>,
-) -> Option<TestDef> {
-    let name = peek_string(value, "name");
-    let what = name.map_or_else(|| "a test".to_owned(), |name| format!("test `{name}`"));
-    let fields = reader.table(value, &what, &TEST)?;
-    let name = fields.required_string(reader, "name").filter(|name| {
-        let fits = !name.value.trim().is_empty() && name.value.len() <= MAX_TEST_NAME_BYTES;
-        if !fits {
-            reader.bad(
-                name.at,
-                "name of the test does not fit",
-                format!("1 to {MAX_TEST_NAME_BYTES} bytes"),
-            );
-        }
-        fits
-    });
-    let from = fields
-        .required(reader, "from")
-        .and_then(|value| reader.table(value, &format!("`from` of {what}"), &TEST_FROM));
-    let subject = from.and_then(|from| read_subject(reader, &from));
-    let to = fields.required_string(reader, "to").and_then(|text| {
-        let value = read_target(reader, &text)?;
-        if value == TargetName::Any {
+    fields: &Fields<'_>,
+) -> Result<Vec<Placed<String>>, Unreadable> {
+    let Some(value) = fields.get("runs") else {
+        return Ok(Vec::new());
+    };
+    let texts = reader.strings(value, &fields.what("runs"));
+    let texts = texts.ok_or(Unreadable)?;
+    for text in &texts {
+        if !is_program(&text.value) {
             reader.bad(
                 text.at,
-                "a test asks about one interface",
-                "write \"service/interface\"",
+                format!("not a program of a publisher: {:?}", text.value),
+                "write \"<publisher>/<name>\" or \"<publisher>/<name>>=<version>\", versions as in 2.3.0",
             );
-            return None;
+            return Err(Unreadable);
         }
-        Some(Placed { value, at: text.at })
-    });
-    let action = fields.required_string(reader, "do");
-    let expect = fields.required_string(reader, "expect").and_then(|text| {
-        let words = [("allow", Verdict::Allow), ("deny", Verdict::Deny)];
-        reader.word(&text, &fields.what("expect"), &words)
-    });
-    let by = fields.optional_string(reader, "by");
-    let because = fields
-        .optional_string(reader, "because")
-        .and_then(|text| match text {
-            None => Ok(None),
-            Some(text) => {
-                let words = Reason::ALL.map(|reason| (reason.as_str(), reason));
-                let reason = reader.word(&text, &fields.what("because"), &words);
-                reason.map(Some).ok_or(Unreadable)
-            }
-        });
-    let when = fields.timestamp(reader, "at");
-    let subject = subject?;
-    let (name, action) = (name?, action?);
-    Some(TestDef {
-        at: name.at,
-        name: name.value,
-        groups: subject.groups,
-        operator_groups: subject.operator_groups,
-        state: subject.state,
-        tier: subject.tier,
-        age: subject.age,
-        profiles: subject.profiles,
-        to: to?,
-        action,
-        expect: expect?,
-        by: by.ok()?,
-        because: because.ok()?,
-        when: when.ok()?,
-    })
-}
-
-struct TestSubject {
-    groups: Vec<Placed<String>>,
-    operator_groups: Vec<Placed<String>>,
-    state: AttestationState,
-    tier: Option<edgeward_identity::Tier>,
-    age: Seconds,
-    profiles: Option<Vec<Placed<String>>>,
-}
-
-fn read_subject(reader: &mut Reader<'_, '_>, from: &Fields<'_>) -> Option<TestSubject> {
-    let list = |reader: &mut Reader<'_, '_>, key: &str| match from.get(key) {
-        None => Some(Vec::new()),
-        Some(value) => reader.strings(value, &from.what(key)),
-    };
-    let groups = list(reader, "groups");
-    let operator_groups = list(reader, "operator-groups");
-    let state = from
-        .optional_string(reader, "state")
-        .and_then(|text| match text {
-            None => Ok(AttestationState::Trusted),
-            Some(text) => reader
-                .word(&text, &from.what("state"), &STATES)
-                .ok_or(Unreadable),
-        });
-    let tier = from
-        .optional_string(reader, "tier")
-        .and_then(|text| match text {
-            None => Ok(None),
-            Some(text) => {
-                let tier = reader.word(&text, &from.what("tier"), &TIERS);
-                tier.map(Some).ok_or(Unreadable)
-            }
-        });
-    let age = from.seconds(reader, "age");
-    let profiles = read_profiles(reader, from);
-    let (groups, operator_groups) = (groups?, operator_groups?);
-    if groups.is_empty() == operator_groups.is_empty() {
-        reader.bad(
-            from.at,
-            "a test is about a node or about an operator",
-            "name groups or operator-groups",
-        );
-        return None;
     }
-    Some(TestSubject {
-        groups,
-        operator_groups,
-        state: state.ok()?,
-        tier: tier.ok()?,
-        age: age.ok()?.map_or_else(Seconds::default, |age| age.value),
-        profiles: profiles.ok()?,
-    })
+    Ok(texts)
+}
+
+/// `publisher/name` or `publisher/name>=1.2.3`.
+fn is_program(text: &str) -> bool {
+    let (program, version) = match text.split_once(">=") {
+        Some((program, version)) => (program, Some(version)),
+        None => (text, None),
+    };
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.len() <= MAX_NAME_BYTES
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    let named = program
+        .split_once('/')
+        .is_some_and(|(publisher, name)| is_name(publisher) && is_name(name));
+    named && version.is_none_or(is_version)
+}
+
+/// One to four numbers with dots between them, none with a zero in front.
+pub(super) fn is_version(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    parts.len() <= 4
+        && parts.iter().all(|part| {
+            let number = part.parse::<u32>();
+            number.is_ok_and(|number| number.to_string() == *part)
+        })
 }
 
 /// Names of profiles, each once.
-fn read_profiles(
+pub(super) fn read_profiles(
     reader: &mut Reader<'_, '_>,
     fields: &Fields<'_>,
 ) -> Result<Option<Vec<Placed<String>>>, Unreadable> {
@@ -313,7 +225,7 @@ fn read_list<T>(
     (items.len() == texts.len()).then_some(items)
 }
 
-fn read_source(reader: &mut Reader<'_, '_>, text: &Placed<String>) -> Option<Source> {
+pub(super) fn read_source(reader: &mut Reader<'_, '_>, text: &Placed<String>) -> Option<Source> {
     if text.value == "any" {
         return Some(Source::Any);
     }
@@ -331,7 +243,10 @@ fn read_source(reader: &mut Reader<'_, '_>, text: &Placed<String>) -> Option<Sou
     }
 }
 
-fn read_target(reader: &mut Reader<'_, '_>, text: &Placed<String>) -> Option<TargetName> {
+pub(super) fn read_target(
+    reader: &mut Reader<'_, '_>,
+    text: &Placed<String>,
+) -> Option<TargetName> {
     if text.value == "any" {
         return Some(TargetName::Any);
     }
@@ -351,7 +266,7 @@ fn read_target(reader: &mut Reader<'_, '_>, text: &Placed<String>) -> Option<Tar
     }
 }
 
-fn peek_string<'t>(value: &'t Spanned<DeValue<'t>>, key: &str) -> Option<&'t str> {
+pub(super) fn peek_string<'t>(value: &'t Spanned<DeValue<'t>>, key: &str) -> Option<&'t str> {
     let DeValue::Table(table) = value.get_ref() else {
         return None;
     };

@@ -65,23 +65,9 @@ fn read_interface(
     value: &Spanned<DeValue<'_>>,
 ) -> Option<InterfaceDef> {
     let fields = reader.table(value, &format!("interface `{full_name}`"), &INTERFACE)?;
-    let net = fields.required_string(reader, "net").filter(|net| {
-        let fits = !net.value.is_empty()
-            && net.value.len() <= MAX_NET_BYTES
-            && !matches!(net.value.as_str(), "." | "..")
-            && net
-                .value
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
-        if !fits {
-            reader.bad(
-                net.at,
-                format!("not the name of a network interface: {:?}", net.value),
-                format!("`mesh` for the tunnel, or 1 to {MAX_NET_BYTES} of A-Z a-z 0-9 - _ . @"),
-            );
-        }
-        fits
-    });
+    let net = fields
+        .required_string(reader, "net")
+        .filter(|net| is_net(reader, net));
     let l4 = fields.required_string(reader, "l4").and_then(|text| {
         let l4 = read_l4(&text.value);
         if l4.is_none() {
@@ -116,6 +102,25 @@ fn read_interface(
         to,
         l7,
     })
+}
+
+/// A name that Linux gives a network interface.
+pub(super) fn is_net(reader: &mut Reader<'_, '_>, net: &Placed<String>) -> bool {
+    let fits = !net.value.is_empty()
+        && net.value.len() <= MAX_NET_BYTES
+        && !matches!(net.value.as_str(), "." | "..")
+        && net
+            .value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
+    if !fits {
+        reader.bad(
+            net.at,
+            format!("not the name of a network interface: {:?}", net.value),
+            format!("`mesh` for the tunnel, or 1 to {MAX_NET_BYTES} of A-Z a-z 0-9 - _ . @"),
+        );
+    }
+    fits
 }
 
 fn read_l4(text: &str) -> Option<(Proto, u16)> {

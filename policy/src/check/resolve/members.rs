@@ -49,6 +49,7 @@ impl Resolver<'_, '_> {
     }
 
     pub(super) fn groups(&mut self, files: &[PolicyFile]) {
+        let mut vias = Vec::new();
         for (file, def) in files
             .iter()
             .flat_map(|file| file.groups.iter().map(move |def| (file, def)))
@@ -72,9 +73,56 @@ impl Resolver<'_, '_> {
                     name: def.name.value.clone(),
                     matches: def.matches.clone(),
                     profile,
+                    via: None,
                 });
+                vias.extend(def.via.as_ref().map(|via| (file, index, via)));
             }
         }
+        for (_, index, via) in &vias {
+            let nodes = self.group_names.require_placed(via, self.found);
+            self.unsure_of_groups |= nodes.is_none();
+            if let (Some(nodes), Some(group)) = (nodes, self.policy.groups.get_mut(*index)) {
+                group.via = Some(nodes);
+            }
+        }
+        for (file, index, via) in vias {
+            self.via(file, index, via);
+        }
+    }
+
+    /// Those who vouch are nodes, within the file's scope.
+    fn via(&mut self, file: &PolicyFile, index: usize, via: &Placed<String>) {
+        let nodes = self.policy.groups.get(index).and_then(|group| group.via);
+        let Some(nodes) = nodes.and_then(|nodes| self.policy.groups.get(nodes)) else {
+            return;
+        };
+        if nodes.via.is_some() {
+            self.found.error_with_help(
+                via.at,
+                Code::BadValue,
+                format!("group `{}` is one of devices itself", via.value),
+                "`via` names a group of nodes: a device vouches for nobody",
+            );
+            return;
+        }
+        let matches = nodes.matches.clone();
+        let what = format!("`via` group `{}`", via.value);
+        self.require_in_scope(file, &matches, via.at, &what);
+    }
+
+    /// The nodes of a group: to offer something, or to run something.
+    pub(super) fn require_nodes(&mut self, name: &Placed<String>) -> Option<usize> {
+        let index = self.group_names.require_placed(name, self.found)?;
+        if self.policy.groups.get(index)?.via.is_none() {
+            return Some(index);
+        }
+        self.found.error_with_help(
+            name.at,
+            Code::BadValue,
+            format!("group `{}` is one of devices", name.value),
+            "name a group of nodes: a device has no agent",
+        );
+        None
     }
 
     pub(super) fn operator_groups(&mut self, files: &[PolicyFile]) {

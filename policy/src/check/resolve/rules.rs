@@ -9,8 +9,8 @@ use crate::check::lookup::Names;
 use crate::check::terms::{Directories, DirectoryTerms, offline_within};
 use crate::compile::{From, Interface, Rule};
 use crate::diagnostic::Code;
-use crate::slice::{Effect, MAX_SLICE_ROWS, States, Term, Tiers};
-use crate::source::Place;
+use crate::slice::{Effect, MAX_SLICE_ROWS, MESH, States, Term, Tiers};
+use crate::source::{Place, Placed};
 
 impl Resolver<'_, '_> {
     pub(super) fn rules(&mut self, files: &[PolicyFile], directories: &Directories) {
@@ -49,7 +49,7 @@ impl Resolver<'_, '_> {
     }
 
     fn rule(&mut self, file: &PolicyFile, def: &RuleDef, terms: &DirectoryTerms, index: usize) {
-        let from = self.sources(def);
+        let from = self.sources(&def.from);
         let (everywhere, targets) = self.targets(file, def);
         let window = def
             .window
@@ -60,7 +60,8 @@ impl Resolver<'_, '_> {
         if let Some(offline) = &def.offline {
             offline_within(offline.value, terms.max_offline, offline.at, self.found);
         }
-        self.actions(def, everywhere, &targets);
+        self.known_by_all(&def.actions, everywhere, &targets);
+        self.devices_reach(def, &targets);
         for target in &targets {
             if let Some(interface) = self.policy.interfaces.get_mut(*target) {
                 interface.rows.push(index);
@@ -91,6 +92,7 @@ impl Resolver<'_, '_> {
             tiers: tiers_of(def, terms),
             states: states_of(def),
             profiles,
+            runs: def.runs.iter().map(|runs| runs.value.clone()).collect(),
             fresh: Term {
                 own: def.fresh.as_ref().map(|fresh| fresh.value),
                 default: terms.fresh,
@@ -106,9 +108,14 @@ impl Resolver<'_, '_> {
     }
 
     /// Every action is one of every interface named; for `any`, of some interface.
-    fn actions(&mut self, def: &RuleDef, everywhere: bool, targets: &BTreeSet<usize>) {
+    pub(super) fn known_by_all(
+        &mut self,
+        actions: &[Placed<String>],
+        everywhere: bool,
+        targets: &BTreeSet<usize>,
+    ) {
         let interfaces = &self.policy.interfaces;
-        for action in &def.actions {
+        for action in actions {
             let knows = |interface: &&Interface| interface.actions().contains(&&*action.value);
             let without = match everywhere {
                 true => (!interfaces.iter().any(|interface| knows(&interface)))
@@ -130,11 +137,37 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn sources(&mut self, def: &RuleDef) -> From {
-        let mut from = From::default();
+    /// Devices hang on a network of the node; routes from there into the tunnel are not in this version.
+    fn devices_reach(&mut self, def: &RuleDef, targets: &BTreeSet<usize>) {
+        let on_mesh = targets.iter().find_map(|target| {
+            let interface = self.policy.interfaces.get(*target)?;
+            (interface.net == MESH).then(|| format!("{}/{}", interface.service, interface.name))
+        });
+        let (Some(target), Effect::Allow) = (on_mesh, def.effect) else {
+            return;
+        };
         for source in &def.from {
+            let Source::Group(name) = &source.value else {
+                continue;
+            };
+            let index = self.group_names.find(name);
+            let group = index.and_then(|index| self.policy.groups.get(index));
+            if group.is_some_and(|group| group.via.is_some()) {
+                self.found.error_with_help(
+                    source.at,
+                    Code::NotEnforced,
+                    format!("`{target}` is in the tunnel, where the devices of group `{name}` never are"),
+                    "name an interface on the network they hang on: routes into the tunnel are not in this version",
+                );
+            }
+        }
+    }
+
+    pub(super) fn sources(&mut self, list: &[Placed<Source>]) -> From {
+        let mut from = From::default();
+        for source in list {
             match &source.value {
-                Source::Any if def.from.len() > 1 => {
+                Source::Any if list.len() > 1 => {
                     self.found.error(
                         source.at,
                         Code::BadValue,

@@ -17,7 +17,7 @@ impl Resolver<'_, '_> {
             if !self.workload_names.define(name, at, index, self.found) {
                 continue;
             }
-            let Some(on) = self.group_names.require_placed(&def.on, self.found) else {
+            let Some(on) = self.require_nodes(&def.on) else {
                 continue;
             };
             let Some(matches) = self

@@ -8,13 +8,9 @@ fn what_the_format_has_and_nothing_enforces_is_refused() {
             "tier = [\"hardware\"",
             "§apps_pcr = 14\ntier = [\"hardware\"",
         ),
-        base_with("[group.scada]", "[group.scada]\n§via = \"gateways\""),
         base_with(
             "[\"operator/li\"]",
             "[\"operator/li\", §\"claim:groups=acme-service\"]",
-        ),
-        after(
-            "[§device.plc-17]\nnode = \"gw-3\"\ninterface = \"lan0\"\nlabels = { kind = \"plc\" }",
         ),
         after("[§route.line3-lan]\non = \"gateways\"\nnet = \"lan0\"\nprefix = \"192.168.1.0/24\""),
         after("[§role]\nrelay = [\"gateways\"]\nexit = []"),
@@ -23,10 +19,10 @@ fn what_the_format_has_and_nothing_enforces_is_refused() {
             "[§apps.gateways]\nallow = [{ publisher = \"acme\", name = \"collector\" }]\nmode = \"observe\"",
         ),
         after("[§break-glass.line3]\ngrants = [\"x\"]\nquorum = 2"),
-        after("[[§invariant]]\nname = \"x\"\nnever = { from = \"operator-group:vendor\" }"),
-        rule("§runs = [\"acme/collector>=2.3\"]"),
+        after(
+            "[[invariant]]\nname = §\"x\"\nnever = { from = \"operator-group:vendor\", to = \"line3/admin\" }",
+        ),
         rule("§approval = { by = [\"operator-group:vendor\"], quorum = 1, ttl = \"2h\" }"),
-        test("§l7 = \"fc:3 addr:10\""),
     ];
     for case in cases {
         let found = assert_refused(&case, Code::NotEnforced);

@@ -1,0 +1,144 @@
+use super::*;
+
+/// The base with actions on its interfaces, and rules for them.
+fn with(test: &str) -> String {
+    let text = base_with(
+        "l4 = \"tcp/502\"",
+        "l4 = \"tcp/502\"\nl7 = { proto = \"modbus\", actions = { read = [\"fc:1-4\"], write = [\"fc:5,6 addr:0-99\"] } }",
+    );
+    let text = text.replacen(
+        "l4 = \"tcp/443\"",
+        "l4 = \"tcp/443\"\nl7 = { proto = \"http\", actions = { read = [\"GET /**\"], admin = [\"* /admin/**\"] } }",
+        1,
+    );
+    let text = text.replacen("do = [\"connect\"]", "do = [\"read\"]", 1);
+    format!(
+        "{text}
+[[rule]]
+id = \"scada-web\"
+effect = \"allow\"
+from = [\"group:scada\"]
+to = [\"line3/admin\"]
+do = [\"read\"]
+[[rule]]
+id = \"no-admin\"
+effect = \"deny\"
+from = [\"any\"]
+to = [\"line3/admin\"]
+do = [\"admin\"]
+[service.line3.interface.plain]
+net = \"mesh\"
+l4 = \"tcp/22\"
+[[test]]
+name = \"t\"
+from = {{ groups = [\"scada\"] }}
+{test}
+"
+    )
+}
+
+#[test]
+fn a_request_is_decided_as_a_gateway_decides_it() {
+    for test in [
+        "to = \"line3/modbus\"\nl7 = \"fc:3 addr:10\"\nexpect = \"allow\"\nby = \"scada-connects\"",
+        "to = \"line3/modbus\"\ndo = \"read\"\nl7 = \"fc:3 addr:10-12 unit:9\"\nexpect = \"allow\"",
+        "to = \"line3/modbus\"\nl7 = \"fc:5 addr:10\"\nexpect = \"deny\"\nbecause = \"no-rule\"",
+        "to = \"line3/modbus\"\nl7 = \"fc:5 addr:100\"\nexpect = \"deny\"\nbecause = \"no-action\"",
+        "to = \"line3/admin\"\nl7 = \"GET /status\"\nexpect = \"allow\"\nby = \"scada-web\"",
+        "to = \"line3/admin\"\ndo = \"read\"\nl7 = \"GET /admin/users\"\nexpect = \"deny\"\nby = \"no-admin\"",
+    ] {
+        assert_accepted(&with(test));
+    }
+}
+
+#[test]
+fn a_request_that_means_nothing_there_is_refused() {
+    for (test, code) in [
+        (
+            "to = \"line3/modbus\"\nl7 = §\"GET /\"\nexpect = \"deny\"",
+            Code::BadValue,
+        ),
+        (
+            "to = \"line3/admin\"\nl7 = §\"GET /../admin\"\nexpect = \"deny\"",
+            Code::BadValue,
+        ),
+        (
+            "to = \"line3/plain\"\nl7 = §\"GET /\"\nexpect = \"deny\"",
+            Code::TestInvalid,
+        ),
+        (
+            "to = \"line3/modbus\"\ndo = §\"write\"\nl7 = \"fc:3 addr:10\"\nexpect = \"deny\"",
+            Code::TestInvalid,
+        ),
+        (
+            "to = \"line3/modbus\"\ndo = §\"writes\"\nl7 = \"fc:3 addr:10\"\nexpect = \"deny\"",
+            Code::UnknownAction,
+        ),
+    ] {
+        assert_refused(&with(test), code);
+    }
+    let without =
+        with("to = \"line3/modbus\"\nexpect = \"allow\"").replacen("[[test]]", "§[[test]]", 1);
+    assert_refused(&without, Code::MissingKey);
+}
+
+#[test]
+fn what_a_rule_asks_to_run_is_carried_and_never_met() {
+    let text = rule("runs = [\"acme/collector>=2.3\", \"acme/base\"]");
+    let policy = assert_accepted(&text);
+    let asking = policy.rules.iter().find(|rule| &*rule.id == "more");
+    assert_eq!(asking.unwrap().runs, ["acme/collector>=2.3", "acme/base"]);
+    let test = "[[test]]\nname = \"t\"\nfrom = { groups = [\"scada\"] }\nto = \"line3/admin\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"runs\"\n";
+    assert_accepted(&format!("{text}\n{test}"));
+    for runs in [
+        "collector",
+        "acme/collector>2.3",
+        "acme/collector>=2.x",
+        "acme/collector>=02",
+        "acme//collector",
+        "acme/collector>=1.2.3.4.5",
+        "acme/collector >=2",
+        "/collector",
+    ] {
+        assert_refused(&rule(&format!("runs = [§\"{runs}\"]")), Code::BadValue);
+    }
+}
+
+#[test]
+fn an_invariant_names_what_there_is() {
+    let never = |rest: &str| format!("{BASE}\n[[invariant]]\nname = \"x\"\nnever = {{ {rest} }}\n");
+    for (rest, code) in [
+        ("to = \"line3/admin\"", Code::MissingKey),
+        ("from = \"vendor\", to = \"line3/admin\"", Code::BadValue),
+        (
+            "from = \"operator-group:vendors\", to = \"line3/admin\"",
+            Code::UnknownName,
+        ),
+        (
+            "from = \"operator-group:vendor\", to = \"line3/admins\"",
+            Code::UnknownName,
+        ),
+        (
+            "from = \"operator-group:vendor\", to = \"line3/admin\", do = \"write\"",
+            Code::UnknownAction,
+        ),
+        (
+            "from = \"operator-group:vendor\", to = \"line3/admin\", outside = \"day\"",
+            Code::UnknownName,
+        ),
+        (
+            "from = \"operator-group:vendor\", to = \"line3/admin\", state = \"bad\"",
+            Code::BadValue,
+        ),
+        (
+            "from = \"any\", to = [\"any\"], when = \"night\"",
+            Code::UnknownKey,
+        ),
+    ] {
+        let report = check(&one(&never(rest)));
+        assert!(
+            report.diagnostics.iter().any(|found| found.code == code),
+            "{rest}:\n{report}"
+        );
+    }
+}
