@@ -7,7 +7,7 @@
 //! | `root-*.cross.crt` | a root's key, certified by the root before it | that of the root before |
 //! | `issuing*.key`, `issuing*.crt` | signs SVIDs | 1 year, renewed at half |
 //! | `results.key` | signs attestation results | named by the key set |
-//! | `control.key` | signs policy slices, the deny-list, cuts and signed time | named by the key set |
+//! | `control.key` | signs policy slices, the deny-list, cuts, signed time and break-glass grants | named by the key set |
 //! | `log.key` | signs checkpoints of the audit log | named by the key set |
 //! | `jwt.key` | signs JWT-SVIDs | named by the key set |
 //! | `keyset*` | the key set: which key may sign what, signed by the root | 2 years, renewed at half |
@@ -239,7 +239,8 @@ impl CloudKeys {
         let header = ring.key_set.header();
         // While a root is on its way, its own key set is what follows this one.
         let set_due = (now >= header.issued.plus(KEY_SET_LIFETIME / 2)
-            || (self.jwt.is_some() && !self.names_jwt_key(header.issued)))
+            || (self.jwt.is_some() && !self.names_jwt_key(header.issued))
+            || !self.may_grant_break_glass(header.issued))
             && ring.ledger.coming(Role::Root).is_none();
         if !issuing_due && !set_due {
             return Ok(());
@@ -399,6 +400,14 @@ impl CloudKeys {
         set.keys_for(Purpose::Jwt, now).contains(jwt.public_key())
     }
 
+    /// Whether members take break-glass grants of the control key: the key set of an older installation says so only
+    /// after its first start with the root key at hand.
+    pub(crate) fn may_grant_break_glass(&self, now: Timestamp) -> bool {
+        let signer = self.control.public_key();
+        self.key_set(now)
+            .is_ok_and(|set| set.keys_for(Purpose::BreakGlass, now).contains(signer))
+    }
+
     /// The key that signs attestation results.
     pub(crate) fn results_signer(&self) -> &dyn Signer {
         self.results.as_ref()
@@ -408,9 +417,11 @@ impl CloudKeys {
     pub fn sign<T: Serialize>(&self, label: Label, value: &T) -> Result<Vec<u8>, SignError> {
         let signer = match label.purpose {
             Purpose::Results => &self.results,
-            Purpose::Policy | Purpose::DenyList | Purpose::Control => &self.control,
+            Purpose::Policy | Purpose::DenyList | Purpose::Control | Purpose::BreakGlass => {
+                &self.control
+            }
             Purpose::Log => &self.log,
-            Purpose::Keys | Purpose::Journal | Purpose::Jwt => {
+            Purpose::Keys | Purpose::Journal | Purpose::Jwt | Purpose::Opening => {
                 return Err(SignError::KeyStore("no key for this purpose".to_owned()));
             }
         };

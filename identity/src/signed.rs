@@ -49,6 +49,10 @@ pub enum Purpose {
     Journal = 7,
     /// JWT-SVIDs of workloads.
     Jwt = 8,
+    /// Grants that break-glass opens with the cloud gone.
+    BreakGlass = 9,
+    /// An operator's word that a grant may be opened. Signed with the key of its certificate, never one of the cloud's.
+    Opening = 10,
 }
 
 /// What the signature covers besides the payload.
@@ -99,6 +103,36 @@ pub struct PurposeKey {
     pub purpose: Purpose,
     pub key: PublicKey,
     pub not_after: Timestamp,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ListedKey {
+    Known(PurposeKey),
+    Later {
+        #[serde(rename = "purpose")]
+        _purpose: LaterPurpose,
+        #[serde(rename = "key")]
+        _key: PublicKey,
+        #[serde(rename = "not_after")]
+        _not_after: Timestamp,
+    },
+}
+
+/// A word that is no purpose of this version.
+struct LaterPurpose;
+
+impl<'de> Deserialize<'de> for LaterPurpose {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let known = Purpose::ALL.into_iter().any(|purpose| {
+            serde_json::to_value(purpose).is_ok_and(|value| value.as_str() == Some(&word))
+        });
+        match known {
+            false => Ok(Self),
+            true => Err(serde::de::Error::custom("a known purpose in another form")),
+        }
+    }
 }
 
 /// The bytes are not a signed object.
@@ -327,11 +361,14 @@ impl KeySet {
             .find(|root| root.spki_hash() == object.key_id)
             .ok_or(Unacceptable::Key)?;
         let payload = object.open_with_key(root, &expect)?;
-        let list: Vec<PurposeKey> =
+        let list: Vec<ListedKey> =
             serde_json::from_slice(payload).map_err(|_| Unacceptable::Payload)?;
         let mut keys: BTreeMap<Purpose, Vec<PurposeKey>> = BTreeMap::new();
-        for key in list {
-            keys.entry(key.purpose).or_default().push(key);
+        for listed in list {
+            // A key for a purpose of a later version signs nothing that this one reads.
+            if let ListedKey::Known(key) = listed {
+                keys.entry(key.purpose).or_default().push(key);
+            }
         }
         Ok(Self {
             number: object.header.number,
@@ -359,19 +396,23 @@ impl KeySet {
 }
 
 impl Purpose {
+    const ALL: [Self; 10] = [
+        Self::Keys,
+        Self::Results,
+        Self::Policy,
+        Self::DenyList,
+        Self::Control,
+        Self::Log,
+        Self::Journal,
+        Self::Jwt,
+        Self::BreakGlass,
+        Self::Opening,
+    ];
+
     fn from_u8(value: u8) -> Option<Self> {
-        [
-            Self::Keys,
-            Self::Results,
-            Self::Policy,
-            Self::DenyList,
-            Self::Control,
-            Self::Log,
-            Self::Journal,
-            Self::Jwt,
-        ]
-        .into_iter()
-        .find(|purpose| *purpose as u8 == value)
+        Self::ALL
+            .into_iter()
+            .find(|purpose| *purpose as u8 == value)
     }
 }
 
@@ -552,6 +593,29 @@ mod tests {
             object.open(&keys, &expect).unwrap_err().code(),
             "signed_key"
         );
+    }
+
+    #[test]
+    fn a_key_for_a_purpose_of_a_later_version_is_left_out_and_spoils_no_other() {
+        let root = SoftwareKey::generate().unwrap();
+        let key = SoftwareKey::generate().unwrap();
+        let sealed = |purpose: &str, not_after: &str| {
+            let point = hex::encode(key.public_key().point());
+            let json = format!(
+                r#"[{{"purpose":"policy","key":"{point}","not_after":1900000000000}},
+                    {{"purpose":"{purpose}","key":"{point}","not_after":{not_after}}}]"#
+            );
+            let header = Header {
+                audience: EVERYBODY.into(),
+                ..header(Purpose::Keys)
+            };
+            let object = SignedObject::sign(&root, header, json.into_bytes()).unwrap();
+            KeySet::open(&object, &[*root.public_key()], &domain(), 0, NOW)
+        };
+        let set = sealed("of_a_later_version", "1900000000000").unwrap();
+        assert_eq!(set.keys_for(Purpose::Policy, NOW), [*key.public_key()]);
+        assert_eq!(sealed("results", "\"no time\""), Err(Unacceptable::Payload));
+        assert_eq!(sealed("later", "\"no time\""), Err(Unacceptable::Payload));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod spiffe {
     tonic::include_proto!("_");
 }
 
+pub mod break_glass;
 pub mod control;
 pub mod limits;
 pub mod slice_delta;

@@ -18,7 +18,12 @@ pub(super) fn sign_key_set(
     let expires = now.plus(KEY_SET_LIFETIME);
     let purposes: [&[Purpose]; 4] = [
         &[Purpose::Results],
-        &[Purpose::Policy, Purpose::DenyList, Purpose::Control],
+        &[
+            Purpose::Policy,
+            Purpose::DenyList,
+            Purpose::Control,
+            Purpose::BreakGlass,
+        ],
         &[Purpose::Log],
         &[Purpose::Jwt],
     ];
