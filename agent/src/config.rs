@@ -4,6 +4,7 @@
 //! Durations carry their unit (`"10s"`). Unknown keys are refused with file and line. An empty file is a good one: a
 //! node learns everything else from its token and from the cloud.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,9 @@ use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::token::{MAX_ADDRESSES, check_address};
 use serde::Deserialize;
 
-use crate::enforce::{DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig};
+use crate::enforce::{
+    DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig, NetDevice, Nets,
+};
 use crate::logs::{LogPaths, MAX_PATH_BYTES};
 use crate::session::Endpoints;
 use crate::tpm::device::BadPlace;
@@ -83,6 +86,7 @@ struct File {
     wireguard_dir: PathBuf,
     cloud: Vec<String>,
     interface: DeviceName,
+    interfaces: BTreeMap<String, NetDevice>,
     mtu: u16,
     listen: SocketAddr,
     advertise: Vec<String>,
@@ -143,8 +147,11 @@ impl Config {
         check_numbers(&file)?;
         check_addresses(&file)?;
         check_logs(&file.logs)?;
+        let nets = Nets::new(file.interfaces, &file.interface)
+            .map_err(|bad| BadConfig::value("interfaces", bad.to_string()))?;
         Ok(Self {
             enforce: EnforceConfig {
+                nets,
                 device: file.interface,
                 listen: file.listen,
                 mtu: file.mtu,
@@ -230,6 +237,7 @@ impl Default for File {
             wireguard_dir: PathBuf::from("/run/wireguard"),
             cloud: Vec::new(),
             interface: "edgeward0".parse().expect("a device name"),
+            interfaces: BTreeMap::new(),
             mtu: DEFAULT_MTU,
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
             advertise: Vec::new(),

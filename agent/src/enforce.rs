@@ -28,6 +28,7 @@ mod driver;
 pub mod hearing;
 mod inside;
 pub mod leases;
+mod nets;
 pub mod own;
 pub mod peers;
 mod records;
@@ -38,6 +39,7 @@ pub(crate) mod testing;
 pub use device_name::{BadDeviceName, DeviceName, MAX_DEVICE_NAME_BYTES};
 pub use driver::Broken;
 pub use inside::Inside;
+pub use nets::{BadNetDevice, BadNets, MAX_NETS, NetDevice, Nets};
 
 /// Default UDP port, for WireGuard and QUIC alike.
 pub const DEFAULT_PORT: u16 = 51820;
@@ -76,6 +78,8 @@ pub struct EnforceConfig {
     pub wireguard_folder: PathBuf,
     /// Repeats the leases in nftables sets, so that they hold in the kernel too.
     pub kernel_leases: bool,
+    /// Devices of the networks that policy names.
+    pub nets: Nets,
     /// How often flows are reported to the journal.
     pub report_every: Duration,
 }

@@ -22,6 +22,7 @@ pub mod profile;
 pub mod seconds;
 pub mod slice;
 pub mod source;
+pub mod space;
 pub mod window;
 pub mod workload;
 
@@ -40,7 +41,7 @@ pub use profile::{
 };
 pub use seconds::Seconds;
 pub use slice::{
-    ActionId, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,
+    ActionId, DeviceIndex, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,
     SliceApproval, SliceBreakGlass, SliceError, SliceInterface, SlicePeer,
 };
 pub use source::SourceFile;

@@ -44,6 +44,11 @@ pub struct PeerIndex(pub u32);
 #[serde(transparent)]
 pub struct InterfaceIndex(pub u32);
 
+/// Index into [`Slice::devices`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceIndex(pub u32);
+
 /// What one node needs of the policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -317,6 +322,11 @@ impl SliceInterface {
     /// Names of its actions, in the order of their [`ActionId`]s.
     pub fn actions(&self) -> Vec<&str> {
         self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::names)
+    }
+
+    /// How many actions it has, at least one.
+    pub fn action_count(&self) -> usize {
+        self.l7.as_ref().map_or(1, L7::action_count)
     }
 
     pub fn action(&self, name: &str) -> Option<ActionId> {

@@ -25,6 +25,12 @@ fn a_value_that_makes_no_sense_is_refused_under_its_key() {
         ("[tpm]\ntcti = \"/dev/tpm0\"", "tpm.tcti"),
         ("[tpm]\nfirst_handle = 0x80000000", "tpm.first_handle"),
         ("[tpm]\nepoch_index = 1", "tpm.epoch_index"),
+        ("interfaces = { mesh = \"eth1\" }", "interfaces"),
+        ("interfaces = { a = \"edgeward0\" }", "interfaces"),
+        (
+            "interfaces = { a = \"eth1\", b = \"eth1\" }",
+            "interfaces",
+        ),
         ("[logs]\nboot = \"log\"", "logs.boot"),
         ("[logs]\nima = \"\"", "logs.ima"),
     ] {
@@ -40,6 +46,7 @@ fn what_cannot_be_read_is_refused_with_its_place() {
     for (text, place) in [
         ("\nstate_dirs = \"/tmp\"", ":2:1"),
         ("interface = \"a/b\"", ":1:13"),
+        ("interfaces = { lan0 = \"eth*\" }", ":1:23"),
         ("[tpm]\nek = \"rsa\"", ":2:6"),
         ("listen = 51820", ":1:10"),
         ("report_every = 10", ":1:16"),
@@ -73,6 +80,7 @@ fn twins_win_over_the_file_and_variables_of_the_command_line_are_none() {
             ("EDGEWARD_AGENT_MTU", "1300"),
             ("EDGEWARD_AGENT_TPM__TCTI", "none"),
             ("EDGEWARD_AGENT_LOGS__IMA", "/var/lib/ima"),
+            ("EDGEWARD_AGENT_INTERFACES__LAN0", "eth1.100"),
             ("EDGEWARD_AGENT_CONFIG", "/elsewhere"),
             ("EDGEWARD_AGENT_LOG_FORMAT", "json"),
             ("EDGEWARD_LISTEN", "the cloud's"),
@@ -81,6 +89,8 @@ fn twins_win_over_the_file_and_variables_of_the_command_line_are_none() {
     .unwrap();
     assert_eq!(config.enforce.mtu, 1300);
     assert!(config.tpm.is_none());
+    let lan = config.enforce.nets.device("lan0").unwrap();
+    assert_eq!(lan.as_str(), "eth1.100");
     assert_eq!(config.logs.ima, Path::new("/var/lib/ima"));
     assert!(config.logs.boot.starts_with("/sys/kernel/security"));
 }

@@ -151,6 +151,7 @@ impl Lab {
             status_socket: self.socket(),
             wireguard_folder: self.folder.path().to_owned(),
             kernel_leases: true,
+            nets: Default::default(),
             report_every: Duration::from_millis(500),
         };
         let (recorder, token) = (Arc::clone(&self.recorder), self.token.clone());

@@ -5,7 +5,8 @@ use edgeward_identity::{AttestationState, SpiffeId, Tier};
 
 use super::*;
 use crate::fleet::{Fleet, FleetNode};
-use crate::{CompiledPolicy, SourceFile};
+use crate::slice::Sources;
+use crate::{CompiledPolicy, Recognition, Slice, SliceDevice, SourceFile};
 
 const POLICY: &str = r#"schema = "edgeward-policy/1"
 owner = "o"
@@ -64,7 +65,12 @@ fn a_peer_that_is_not_in_the_slice_or_has_not_proved_itself_is_let_in_nowhere() 
             end(),
         ),
     ] {
-        let rows = rows(&engine, &[(peer, standing)], Link::Online, now);
+        let rows = rows(
+            &engine,
+            &[(FilterSubject::Peer(peer), standing)],
+            Link::Online,
+            now,
+        );
         assert!(
             rows.interfaces
                 .iter()
@@ -76,7 +82,7 @@ fn a_peer_that_is_not_in_the_slice_or_has_not_proved_itself_is_let_in_nowhere() 
 #[test]
 fn a_proven_peer_is_let_in_where_a_rule_says_so_and_until_when_it_says_so() {
     let engine = engine();
-    let peer = engine.peer(&node("a1")).unwrap();
+    let peer = FilterSubject::Peer(engine.peer(&node("a1")).unwrap());
     let rows = rows(
         &engine,
         &[(peer, trusted()), (peer, trusted())],
@@ -90,7 +96,7 @@ fn a_proven_peer_is_let_in_where_a_rule_says_so_and_until_when_it_says_so() {
             continue;
         }
         let entry = FilterEntry {
-            peer,
+            subject: peer,
             rule: "a-to-web".into(),
             valid_until: NOW.plus(Duration::from_secs(600)),
         };
@@ -101,6 +107,57 @@ fn a_proven_peer_is_let_in_where_a_rule_says_so_and_until_when_it_says_so() {
         );
     }
     assert_eq!(rows.valid_until, NOW.plus(Duration::from_secs(600)));
+}
+
+#[test]
+fn a_device_is_let_in_where_a_rule_says_so_from_its_own_network_only() {
+    let mut slice = Slice::clone(engine().slice());
+    let on = |net: &str, of: &SliceInterface| SliceInterface {
+        net: net.to_owned(),
+        service: format!("{}-{net}", of.service),
+        ..of.clone()
+    };
+    let web = slice.interfaces.iter().find(|web| web.port == 443).unwrap();
+    slice.interfaces = vec![web.clone(), on("lan0", web), on("lan1", web)];
+    let group = slice.interfaces[0].rows[0].from.clone();
+    let Sources::Groups(groups) = group else {
+        panic!("{group:?}")
+    };
+    slice.devices = vec![SliceDevice {
+        id: "spiffe://plant.example/device/plc".parse().unwrap(),
+        groups,
+        net: "lan0".to_owned(),
+        recognised: Recognition {
+            mac: None,
+            ip: Some("192.0.2.7".parse().unwrap()),
+            certificate: None,
+        },
+    }];
+    let engine = Engine::new(Arc::new(slice)).unwrap();
+    let device = FilterSubject::Device(DeviceIndex(0));
+    let vouched = Standing {
+        state: AttestationState::Vouched,
+        ..trusted()
+    };
+    let nets = |subjects: &[(FilterSubject, Standing)]| -> Vec<(String, FilterSubject)> {
+        let rows = rows(&engine, subjects, Link::Online, NOW);
+        let allowed = rows.interfaces.iter().flat_map(|interface| {
+            let subjects = interface.allowed.iter().map(|entry| entry.subject);
+            subjects.map(|subject| (interface.net.clone(), subject))
+        });
+        allowed.collect()
+    };
+    let peer = FilterSubject::Peer(engine.peer(&node("a1")).unwrap());
+    assert_eq!(
+        nets(&[(device, vouched), (peer, trusted())]),
+        [("mesh".to_owned(), peer), ("lan0".to_owned(), device)]
+    );
+    // It is vouched for, or it is nobody; and an index that the slice does not hold is nobody.
+    assert_eq!(nets(&[(device, trusted())]), []);
+    assert_eq!(
+        nets(&[(FilterSubject::Device(DeviceIndex(1)), vouched)]),
+        []
+    );
 }
 
 fn engine() -> Engine {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 
 use super::*;
-use crate::filter;
+use crate::filter::{self, FilterSubject};
 use crate::profile::{ProfileLabel, StatedProfiles};
 
 const ROLES: [&str; 3] = ["a", "b", "c"];
@@ -208,7 +208,11 @@ fn compare_filter(
             Some((engine.peer(&name(node))?, standing))
         })
         .collect();
-    let rows = filter::rows(engine, &peers, Link::Online, now);
+    let subjects: Vec<_> = peers
+        .iter()
+        .map(|(peer, standing)| (FilterSubject::Peer(*peer), *standing))
+        .collect();
+    let rows = filter::rows(engine, &subjects, Link::Online, now);
     for interface in &rows.interfaces {
         for (peer, standing) in &peers {
             let decision = engine.decide(&Request {
@@ -219,7 +223,10 @@ fn compare_filter(
                 link: Link::Online,
                 now,
             });
-            let entry = interface.allowed.iter().find(|entry| entry.peer == *peer);
+            let entry = interface
+                .allowed
+                .iter()
+                .find(|entry| entry.subject == FilterSubject::Peer(*peer));
             prop_assert_eq!(decision.is_allow(), entry.is_some());
             prop_assert_eq!(
                 decision.rule.filter(|_| entry.is_some()),

@@ -57,7 +57,7 @@ fn seen(ip: &str, mac: Option<Mac>) -> Sighting<'static> {
 
 fn found(picture: &Picture, sighting: Sighting<'_>) -> Option<String> {
     let device = picture.device(&sighting)?;
-    Some(device.id.path().to_owned())
+    Some(device.id.name().to_owned())
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn who_shows_only_half_of_what_a_device_is_known_by_is_not_that_device() {
         Some("192.0.2.7"),
         None,
     )]));
-    let plc = Some(id("plc").path().to_owned());
+    let plc = Some(id("plc").name().to_owned());
     assert_eq!(found(&picture, seen("192.0.2.7", Some(PLC_MAC))), plc);
     // As a socket of both families shows it.
     assert_eq!(
@@ -95,7 +95,7 @@ fn a_device_with_a_certificate_is_known_by_that_certificate_alone() {
         device("robot", None, None, Some(own)),
         device("fixed", None, Some("192.0.2.8"), Some([8; 32])),
     ]));
-    let robot = Some(id("robot").path().to_owned());
+    let robot = Some(id("robot").name().to_owned());
     let with_key = |ip, certificate| Sighting {
         certificate: Some(certificate),
         ..seen(ip, None)
@@ -123,7 +123,7 @@ fn who_fits_several_devices_is_the_one_that_names_most_and_nobody_if_two_are_ali
         ("192.0.2.7", Mac([2; 6]), Some("by-ip")),
         ("192.0.2.7", OTHER_MAC, None),
     ] {
-        let expected = name.map(|name| id(name).path().to_owned());
+        let expected = name.map(|name| id(name).name().to_owned());
         assert_eq!(found(&picture, seen(ip, Some(mac))), expected, "{ip} {mac}");
     }
 }
