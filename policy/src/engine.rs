@@ -11,9 +11,7 @@ use edgeward_identity::{Kind, SpiffeId, Timestamp};
 use crate::decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
 use crate::l7::{ActionSet, L7Request};
 use crate::seconds::Seconds;
-use crate::slice::{
-    ActionId, GroupId, InterfaceIndex, PeerIndex, Proto, Slice, SliceError,
-};
+use crate::slice::{ActionId, GroupId, InterfaceIndex, PeerIndex, Proto, Slice, SliceError};
 use crate::window::Schedule;
 
 mod bits;
@@ -21,9 +19,9 @@ pub(crate) mod bucket;
 pub(crate) mod cache;
 pub(crate) mod condition;
 pub(crate) mod explain;
+mod openings;
 mod places;
 mod select;
-mod openings;
 
 pub use bucket::BucketError;
 pub use openings::Opened;
@@ -31,9 +29,9 @@ pub use openings::Opened;
 use cache::{Asked, DecisionCache, Key};
 use condition::{Facts, ProfileTerms, judge_towards_peer};
 use explain::InterfaceRows;
-use places::Places;
-use select::{Budget, Buckets, Class};
 use openings::Openings;
+use places::Places;
+use select::{Buckets, Budget, Class};
 
 /// Decides for one node by one slice.
 pub struct Engine {
@@ -71,6 +69,11 @@ impl Engine {
     /// Checks the slice and builds the snapshot. The enforcers come when they are first asked for: 0.1 ms for each
     /// interface and set of rows about one subject.
     pub fn new(slice: Arc<Slice>) -> Result<Self, EngineError> {
+        Self::with_opened(slice, &[])
+    }
+
+    /// As [`Self::new`], with rules that break-glass opened on this node.
+    pub fn with_opened(slice: Arc<Slice>, opened: &[Opened]) -> Result<Self, EngineError> {
         slice.validate()?;
         let count = slice.peers.len() + slice.operators.len() + slice.devices.len();
         let mut known = Known::with_capacity(count);
@@ -91,6 +94,7 @@ impl Engine {
             .map(|interface| InterfaceRows::new(&interface.rows))
             .collect();
         Ok(Self {
+            openings: Openings::new(&slice, &known.by_id, opened),
             subjects: known.subjects,
             by_id: known.by_id,
             buckets: interfaces.iter().map(|_| Buckets::default()).collect(),
@@ -345,7 +349,11 @@ impl Engine {
         let rows = &self.slice.interfaces.get(index)?.rows;
         let subject = self.subjects.get(key.subject)?;
         let class = (subject.class, &*subject.groups);
-        let bucket = self.buckets.get(index)?.of(class, rows, &self.budget).ok()?;
+        let bucket = self
+            .buckets
+            .get(index)?
+            .of(class, rows, &self.budget)
+            .ok()?;
         let allowed = bucket
             .allows(&subject.groups, action, &explained.active)
             .ok()?;

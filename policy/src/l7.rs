@@ -88,6 +88,15 @@ impl L7 {
         }
     }
 
+    /// How many actions there are.
+    pub fn action_count(&self) -> usize {
+        match self {
+            Self::Http(actions) => actions.len(),
+            Self::Mqtt(actions) => actions.len(),
+            Self::Modbus(actions) => actions.len(),
+        }
+    }
+
     /// The actions that a request fits. Empty for a request of another protocol.
     pub fn actions_of(&self, request: &L7Request<'_>) -> ActionSet {
         fn of<P>(actions: &[Patterns<P>], fits: impl Fn(&P) -> bool) -> ActionSet {

@@ -1,29 +1,39 @@
 //! Exact, bounded memory of decisions: every part of the question is compared in full, denials are kept too, and
 //! no subject can push out more than its own share.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 use edgeward_identity::Timestamp;
 
 use crate::decision::{Decision, Link, Standing};
-use crate::slice::{ActionId, InterfaceIndex};
+use crate::l7::ActionSet;
+use crate::slice::InterfaceIndex;
 
 /// Number of separately locked parts.
 const SHARDS: usize = 64;
 /// Most decisions in one part.
-const MAX_SHARD_ENTRIES: usize = 256;
+const MAX_SHARD_ENTRIES: usize = 1024;
 /// Most decisions of one subject.
-const MAX_SUBJECT_ENTRIES: usize = 16;
+const MAX_SUBJECT_ENTRIES: usize = 64;
 
 /// The question, but for the time: that is bounded by the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) subject: usize,
-    pub(crate) standing: Standing,
     pub(crate) interface: InterfaceIndex,
-    pub(crate) action: ActionId,
+    pub(crate) asked: Asked,
+    pub(crate) standing: Standing,
     pub(crate) link: Link,
+}
+
+/// What is asked about an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Any of its actions.
+    Entry,
+    /// A request that fits these.
+    Actions(ActionSet),
 }
 
 struct Entry {
@@ -34,7 +44,16 @@ struct Entry {
 
 /// The memory of one snapshot: it dies with it.
 pub(crate) struct DecisionCache {
-    shards: Vec<Mutex<VecDeque<Entry>>>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// Of each subject, the oldest first.
+    by_subject: HashMap<usize, VecDeque<Entry>, foldhash::fast::RandomState>,
+    /// Subjects, the one that came first first.
+    order: VecDeque<usize>,
+    entries: usize,
 }
 
 impl DecisionCache {
@@ -47,7 +66,8 @@ impl DecisionCache {
     /// A decision that still holds at `now`. One made later than `now` is not used: the clock went back.
     pub(crate) fn get(&self, key: &Key, now: Timestamp) -> Option<Decision> {
         let shard = self.shards.get(key.subject % SHARDS)?.lock().ok()?;
-        shard
+        let entries = shard.by_subject.get(&key.subject)?;
+        entries
             .iter()
             .find(|entry| entry.key == *key)
             .filter(|entry| entry.decided <= now && now < entry.decision.valid_until)
@@ -58,21 +78,35 @@ impl DecisionCache {
         let Some(Ok(mut shard)) = self.shards.get(key.subject % SHARDS).map(Mutex::lock) else {
             return;
         };
-        shard.retain(|entry| entry.key != key);
-        let of_subject = |entry: &Entry| entry.key.subject == key.subject;
-        if shard.iter().filter(|entry| of_subject(entry)).count() >= MAX_SUBJECT_ENTRIES
-            && let Some(oldest) = shard.iter().position(of_subject)
-        {
-            shard.remove(oldest);
-        }
-        if shard.len() >= MAX_SHARD_ENTRIES {
-            shard.pop_front();
-        }
-        shard.push_back(Entry {
+        shard.put(Entry {
             key,
             decided: now,
             decision: decision.clone(),
         });
+    }
+}
+
+impl Shard {
+    fn put(&mut self, entry: Entry) {
+        let subject = entry.key.subject;
+        if !self.by_subject.contains_key(&subject) {
+            self.order.push_back(subject);
+        }
+        let own = self.by_subject.entry(subject).or_default();
+        let before = own.len();
+        own.retain(|known| known.key != entry.key);
+        if own.len() >= MAX_SUBJECT_ENTRIES {
+            own.pop_front();
+        }
+        own.push_back(entry);
+        self.entries = self.entries + own.len() - before;
+        // Whole subjects go, the one that came first before others; one that still asks comes back at the end.
+        while self.entries > MAX_SHARD_ENTRIES
+            && let Some(first) = self.order.pop_front()
+        {
+            let gone = self.by_subject.remove(&first);
+            self.entries -= gone.map_or(0, |gone| gone.len());
+        }
     }
 }
 
@@ -82,6 +116,7 @@ mod tests {
     use crate::decision::{Reason, Verdict};
     use crate::profile::StatedProfiles;
     use crate::seconds::Seconds;
+    use crate::slice::ActionId;
     use edgeward_identity::{AttestationState, Tier};
 
     #[test]
@@ -99,6 +134,10 @@ mod tests {
         };
         let mut other_interface = key;
         other_interface.interface = InterfaceIndex(1);
+        let mut other_action = key;
+        other_action.asked = Asked::Actions([ActionId(1)].into_iter().collect());
+        let mut entry = key;
+        entry.asked = Asked::Entry;
         let mut same_shard = key;
         same_shard.subject += SHARDS;
         for other in [
@@ -106,6 +145,8 @@ mod tests {
             other_profiles,
             other_link,
             other_interface,
+            other_action,
+            entry,
             same_shard,
         ] {
             assert_eq!(cache.get(&other, at(11)), None);
@@ -132,7 +173,10 @@ mod tests {
             cache.put(loud, at(10), &decision(20));
         }
         assert_eq!(cache.get(&quiet, at(11)), Some(decision(20)));
-        assert!(cache.shards[1].lock().unwrap().len() <= MAX_SUBJECT_ENTRIES + 1);
+        assert_eq!(
+            cache.shards[1].lock().unwrap().entries,
+            MAX_SUBJECT_ENTRIES + 1
+        );
     }
 
     #[test]
@@ -141,7 +185,7 @@ mod tests {
         for subject in 0..2 * MAX_SHARD_ENTRIES {
             cache.put(key(subject * SHARDS), at(10), &decision(20));
         }
-        assert_eq!(cache.shards[0].lock().unwrap().len(), MAX_SHARD_ENTRIES);
+        assert_eq!(cache.shards[0].lock().unwrap().entries, MAX_SHARD_ENTRIES);
     }
 
     fn key(subject: usize) -> Key {
@@ -154,7 +198,7 @@ mod tests {
                 profiles: Some(StatedProfiles::NONE),
             },
             interface: InterfaceIndex(0),
-            action: ActionId::CONNECT,
+            asked: Asked::Actions([ActionId::CONNECT].into_iter().collect()),
             link: Link::Online,
         }
     }

@@ -548,8 +548,7 @@ fn an_unsound_slice_makes_no_engine() {
 fn where_casbin_and_the_rows_disagree_the_answer_is_a_denial() {
     let mut engine = engine(&[rule("r", "allow", "any", "line/plc", "")], "gw-1");
     let interface = engine.interface("line", "plc").unwrap();
-    let closed = Bucket::new(&[], &[]).unwrap();
-    engine.buckets[interface.0 as usize] = closed;
+    engine.buckets[interface.0 as usize].close_for_everybody();
     let decision = ask(&engine, &node("st-1"), trusted(), Link::Online, NOW);
     assert_eq!(decision.reason, Reason::Internal);
     assert!(!decision.is_allow());
