@@ -1,0 +1,178 @@
+//! One interface on both sides: its cells and axes, and where its verdicts differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use edgeward_identity::{Kind, Timestamp};
+
+use super::TooLarge;
+use super::axes::{Atoms, Axes, Axis, times};
+use super::cells::{Cell, Members, find};
+use super::diagram::{About, Path, differences};
+use super::joint::Joint;
+use super::region::Offered;
+use super::rows::SpaceRow;
+use super::side::{Side, Terms, actions_of};
+use super::times::Times;
+use crate::compile::Interface;
+
+/// Two policies in the words that they share.
+pub(super) struct Pair<'p> {
+    pub(super) joint: Joint,
+    pub(super) sides: [Side<'p>; 2],
+    since: Timestamp,
+    times: BTreeMap<(BTreeSet<usize>, BTreeSet<Timestamp>), Arc<Times>>,
+}
+
+/// One interface, ready to be asked.
+pub(super) struct Here {
+    pub(super) rows: [Option<Vec<SpaceRow>>; 2],
+    pub(super) cells: Vec<Cell>,
+    pub(super) axes: Axes,
+}
+
+/// What makes subjects alike.
+type Signature = (Vec<usize>, Vec<usize>, &'static str, Terms, Terms);
+
+impl<'p> Pair<'p> {
+    pub(super) fn new(
+        before: &'p crate::CompiledPolicy,
+        after: &'p crate::CompiledPolicy,
+        since: Timestamp,
+    ) -> Self {
+        let mut joint = Joint::default();
+        let mut sides = [before, after].map(|policy| Side::new(policy, &mut joint));
+        for side in &mut sides {
+            side.sort_devices(&joint);
+        }
+        Self {
+            joint,
+            sides,
+            since,
+            times: BTreeMap::new(),
+        }
+    }
+
+    /// `None`: both sides have the same rows there, about the same subjects.
+    pub(super) fn interface(
+        &mut self,
+        interfaces: [Option<&Interface>; 2],
+    ) -> Result<Option<Here>, TooLarge> {
+        let [one, other] = &self.sides;
+        let rows = [
+            interfaces[0].map(|interface| one.rows(interface)),
+            interfaces[1].map(|interface| other.rows(interface)),
+        ];
+        if rows[0] == rows[1] && self.have_the_same_subjects(rows[0].as_deref().unwrap_or_default())
+        {
+            return Ok(None);
+        }
+        self.here(interfaces, rows).map(Some)
+    }
+
+    /// The interface whatever the other side says.
+    pub(super) fn here(
+        &mut self,
+        interfaces: [Option<&Interface>; 2],
+        rows: [Option<Vec<SpaceRow>>; 2],
+    ) -> Result<Here, TooLarge> {
+        let all: Vec<&SpaceRow> = rows.iter().flatten().flatten().collect();
+        let [one, other] = &self.sides;
+        let cells = find(&self.joint, &[one, other], &all)?;
+        let mut terms: BTreeSet<Terms> = BTreeSet::from([(None, None)]);
+        for cell in &cells {
+            terms.extend(self.sides.iter().map(|side| terms_of(side, cell)));
+        }
+        let used: BTreeSet<usize> = all.iter().filter_map(|row| row.window).collect();
+        let ends: BTreeSet<Timestamp> = all.iter().filter_map(|row| row.until).collect();
+        let key = (used, ends);
+        let times = match self.times.get(&key) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let made = Arc::new(times(&self.joint.windows, &all, self.since)?);
+                self.times.insert(key, Arc::clone(&made));
+                made
+            }
+        };
+        let axes = Axes::new(actions_of(interfaces), &all, &terms, times);
+        Ok(Here { rows, cells, axes })
+    }
+
+    fn have_the_same_subjects(&self, rows: &[SpaceRow]) -> bool {
+        let [one, other] = &self.sides;
+        let any = rows.iter().any(|row| row.any);
+        one.terms == other.terms
+            && one.devices == other.devices
+            && (!any || one.operators == other.operators)
+    }
+
+    /// Where the verdicts differ on nodes that offer it as said, each way with the cells that it is about.
+    pub(super) fn differences(
+        &self,
+        here: &Here,
+        offered: Offered,
+        only: &BTreeMap<Axis, Atoms>,
+    ) -> Result<BTreeMap<Path, BTreeSet<usize>>, TooLarge> {
+        let mut alike: BTreeMap<Signature, BTreeSet<usize>> = BTreeMap::new();
+        for (index, cell) in here.cells.iter().enumerate() {
+            let [one, other] = &self.sides;
+            let before = about(&here.rows[0], one, cell, offered != Offered::After);
+            let after = about(&here.rows[1], other, cell, offered != Offered::Before);
+            let signature = (
+                before,
+                after,
+                cell.kind().as_str(),
+                terms_of(one, cell),
+                terms_of(other, cell),
+            );
+            alike.entry(signature).or_default().insert(index);
+        }
+        let mut found: BTreeMap<Path, BTreeSet<usize>> = BTreeMap::new();
+        for ((before, after, _, first, second), who) in alike {
+            let cell = who.first().and_then(|index| here.cells.get(*index));
+            let kind = cell.map_or(Kind::Node, Cell::kind);
+            let before = chosen(&here.rows[0], &before, offered != Offered::After);
+            let after = chosen(&here.rows[1], &after, offered != Offered::Before);
+            let sides = [
+                About {
+                    rows: before.as_deref(),
+                    terms: first,
+                },
+                About {
+                    rows: after.as_deref(),
+                    terms: second,
+                },
+            ];
+            for path in differences(&here.axes, kind, sides, only)? {
+                found.entry(path).or_default().extend(&who);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn about(rows: &Option<Vec<SpaceRow>>, side: &Side<'_>, cell: &Cell, there: bool) -> Vec<usize> {
+    let rows = rows.as_deref().filter(|_| there).unwrap_or_default();
+    let numbered = rows.iter().enumerate();
+    numbered
+        .filter(|(_, row)| row.is_about(cell, side))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+fn chosen<'r>(
+    rows: &'r Option<Vec<SpaceRow>>,
+    indices: &[usize],
+    there: bool,
+) -> Option<Vec<&'r SpaceRow>> {
+    let rows = rows.as_deref().filter(|_| there)?;
+    let chosen = indices.iter().filter_map(|index| rows.get(*index));
+    Some(chosen.collect())
+}
+
+pub(super) fn terms_of(side: &Side<'_>, cell: &Cell) -> Terms {
+    match &cell.members {
+        Members::Node(groups) => side.terms_of(groups),
+        Members::Operator(_) | Members::Device(..) => (None, None),
+    }
+}
