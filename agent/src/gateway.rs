@@ -15,5 +15,7 @@
 
 pub mod caller;
 pub mod flows;
+pub mod modbus;
+pub mod relay;
 
 pub use caller::{Broken, Caller};
