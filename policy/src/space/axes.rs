@@ -260,6 +260,7 @@ pub(super) fn least(ages: &[u64], class: usize) -> u64 {
 }
 
 /// The class of an age in milliseconds.
+#[cfg(test)]
 pub(super) fn class_of(ages: &[u64], millis: u64) -> usize {
     1 + ages
         .iter()

@@ -18,7 +18,7 @@ const MAX_PATHS: usize = 20_000;
 
 /// What one side says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// By each of these rules.
     Allow(Vec<Arc<str>>),
     /// By a deny rule.
@@ -253,7 +253,7 @@ fn outcome(about: &About<'_>, alive: &Alive) -> Outcome {
 }
 
 impl Outcome {
-    pub fn is_allow(&self) -> bool {
+    pub(super) fn is_allow(&self) -> bool {
         matches!(self, Self::Allow(_))
     }
 }

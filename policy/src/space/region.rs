@@ -35,6 +35,12 @@ pub(super) struct Changed {
     pub(super) name: String,
     /// Groups that its rows name.
     pub(super) named: BTreeSet<usize>,
+    /// Groups of nodes that set its cells apart.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "tests find the cell of a node by it")
+    )]
+    pub(super) relevant: BTreeSet<usize>,
     pub(super) axes: Axes,
     pub(super) cells: Vec<Cell>,
     pub(super) parts: Vec<Part>,

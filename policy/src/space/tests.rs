@@ -1,1 +1,4 @@
-
+mod differing;
+mod locate;
+mod worded;
+mod world;
