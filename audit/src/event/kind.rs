@@ -113,6 +113,10 @@ event_kinds! {
     AttestationFailed "attestation.failed" Must TakesAway: "evidence failed";
     AttestationStale "attestation.stale" Must TakesAway: "evidence was not given in time";
     PolicyApplied "policy.applied" Must Grants: "a policy was applied in the cloud";
+    PolicyStaged "policy.staged" Must Grants: "a policy is tried on a part of the nodes";
+    PolicyPaused "policy.paused" Must Neutral: "the stages of a policy stopped: somebody must look";
+    PolicyResumed "policy.resumed" Must Grants: "the stages of a policy go on";
+    PolicyReturned "policy.returned" Must Grants: "what was in force before a staged policy is in force again, under a new number";
     PolicyRefused "policy.refused" Should Neutral: "a policy or slice was refused";
     PolicyDelivered "policy.delivered" Should Neutral: "a slice of the policy was sent to a node";
     PolicyActivated "policy.activated" Must Grants: "a node put its slice of the policy into force";
@@ -121,6 +125,8 @@ event_kinds! {
     BindClosed "bind.closed" Should TakesAway: "a bind ended";
     FlowAllowed "flow.allowed" Should Neutral: "flows were allowed (counts over a time)";
     FlowDenied "flow.denied" Should Neutral: "flows were denied (counts over a time)";
+    GatewayUp "gateway.up" Should Neutral: "the gateway listens for an interface";
+    GatewayDown "gateway.down" Should TakesAway: "the gateway cannot listen for an interface: nobody is let in";
     CutOrdered "cut.ordered" Must TakesAway: "a cut was ordered";
     CutEffected "cut.effected" Must TakesAway: "a cut took effect";
     OperatorAdded "operator.added" Must Grants: "an operator was added";

@@ -144,9 +144,11 @@ fn every_kind_has_its_stable_name_and_class() {
         authority.prepared must, authority.published must, authority.activated must, authority.tainted must, \
         authority.retired must, roots.changed must, denylist.raised must, session.opened should, \
         session.closed should, session.refused should, session.displaced must, attestation.passed should, \
-        attestation.failed must, attestation.stale must, policy.applied must, policy.refused should, \
+        attestation.failed must, attestation.stale must, policy.applied must, policy.staged must, \
+        policy.paused must, policy.resumed must, policy.returned must, policy.refused should, \
         policy.delivered should, policy.activated must, bind.opened must, bind.refused should, \
-        bind.closed should, flow.allowed should, flow.denied should, cut.ordered must, cut.effected must, \
+        bind.closed should, flow.allowed should, flow.denied should, gateway.up should, gateway.down should, \
+        cut.ordered must, cut.effected must, \
         operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
         audit.read must, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
         journal.forked must, journal.refused should, cloud.initialised must, cloud.started must, \
