@@ -91,7 +91,7 @@ impl Identity {
         let verifier = PeerVerifier::mandatory(Arc::clone(trust), Arc::clone(clock), &[Kind::Node]);
         let server = edgeward_identity::tls::server(
             Arc::clone(&credentials),
-            Arc::clone(&verifier),
+            Arc::clone(&verifier) as _,
             &[ALPN],
         );
         let client = edgeward_identity::tls::client(credentials, verifier, &[ALPN]);
