@@ -35,6 +35,11 @@ pub(crate) struct PolicyFile {
     pub(crate) tests: Vec<TestDef>,
     pub(crate) invariants: Vec<InvariantDef>,
     pub(crate) workloads: Vec<WorkloadDef>,
+    pub(crate) routes: Vec<RouteDef>,
+    pub(crate) role: Option<RoleDef>,
+    pub(crate) publishers: Vec<PublisherDef>,
+    pub(crate) apps: Vec<AppsDef>,
+    pub(crate) break_glass: Vec<BreakGlassDef>,
     /// Names that stand in the file though their definition could not be read: (kind, name).
     pub(crate) unreadable: BTreeSet<(&'static str, String)>,
 }
@@ -115,6 +120,40 @@ pub(crate) struct InterfaceDef {
     pub(crate) l7: Option<L7>,
 }
 
+/// A network behind nodes. Checked, not enforced: only what is looked up is kept.
+pub(crate) struct RouteDef {
+    pub(crate) name: Placed<String>,
+    /// The group of nodes that lead there.
+    pub(crate) on: Placed<String>,
+}
+
+/// The size of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    /// Of an address: 32 or 128.
+    pub(crate) bits: u8,
+    /// Of the prefix.
+    pub(crate) length: u8,
+}
+
+/// What nodes do for others. Checked, not enforced.
+pub(crate) struct RoleDef {
+    pub(crate) at: Place,
+    pub(crate) groups: Vec<Placed<String>>,
+}
+
+/// Who may sign what runs. Checked, not enforced.
+pub(crate) struct PublisherDef {
+    pub(crate) name: Placed<String>,
+}
+
+/// What may run on a group of nodes. Checked, not enforced.
+pub(crate) struct AppsDef {
+    /// The group's.
+    pub(crate) name: Placed<String>,
+    pub(crate) publishers: Vec<Placed<String>>,
+}
+
 pub(crate) struct WorkloadDef {
     pub(crate) name: Placed<String>,
     pub(crate) on: Placed<String>,
@@ -144,6 +183,26 @@ pub(crate) struct RuleDef {
     pub(crate) profiles: Option<Vec<Placed<String>>>,
     /// As written: `publisher/name` or `publisher/name>=version`.
     pub(crate) runs: Vec<Placed<String>>,
+    pub(crate) approval: Option<ApprovalDef>,
+}
+
+/// Who must have said yes before an allow counts.
+pub(crate) struct ApprovalDef {
+    pub(crate) at: Place,
+    /// Names of operator groups, never empty.
+    pub(crate) by: Vec<Placed<String>>,
+    pub(crate) quorum: Placed<u16>,
+    pub(crate) ttl: Placed<Seconds>,
+}
+
+pub(crate) struct BreakGlassDef {
+    pub(crate) name: Placed<String>,
+    /// Ids of rules, never empty.
+    pub(crate) grants: Vec<Placed<String>>,
+    /// Names of operator groups, never empty.
+    pub(crate) by: Vec<Placed<String>>,
+    pub(crate) quorum: Placed<u16>,
+    pub(crate) ttl: Placed<Seconds>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,6 +238,8 @@ pub(crate) struct TestDef {
     pub(crate) by: Option<Placed<String>>,
     pub(crate) because: Option<Reason>,
     pub(crate) when: Option<Timestamp>,
+    /// Whether the subject has every approval that a rule asks for.
+    pub(crate) approved: bool,
 }
 
 /// What must never be allowed, to be proved of every subject, time and standing.
@@ -196,4 +257,11 @@ pub(crate) struct InvariantDef {
     pub(crate) state: Option<Placed<Vec<AttestationState>>>,
     /// Only in these tiers; `None`: in any.
     pub(crate) tier: Option<Placed<Vec<Tier>>>,
+}
+
+impl Prefix {
+    /// Bits of an address that tell hosts apart.
+    pub(crate) fn host_bits(self) -> u8 {
+        self.bits.saturating_sub(self.length)
+    }
 }

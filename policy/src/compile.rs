@@ -19,10 +19,13 @@ use crate::source::Place;
 use crate::window::Window;
 use crate::workload::{Selectors, Workload};
 
+mod approvals;
 mod cut;
 mod fleet_index;
 mod fresh;
 
+pub use approvals::ApprovalTerms;
+pub(crate) use approvals::{Approval, BreakGlass};
 pub use fleet_index::FleetIndex;
 pub(crate) use fleet_index::IndexedNode;
 
@@ -41,6 +44,7 @@ pub struct CompiledPolicy {
     pub(crate) windows: Vec<Window>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) workloads: Vec<Registration>,
+    pub(crate) break_glass: Vec<BreakGlass>,
     pub(crate) devices: Vec<Device>,
     pub(crate) invariants: Vec<Invariant>,
     /// Rules whose target is `any`.
@@ -134,6 +138,9 @@ pub(crate) struct Rule {
     pub(crate) profiles: Option<BTreeSet<usize>>,
     /// What the subject must run, as written.
     pub(crate) runs: Vec<String>,
+    pub(crate) approval: Option<Approval>,
+    /// Some break-glass opens it: certificates must then outlive a long outage.
+    pub(crate) opened_by_glass: bool,
     pub(crate) fresh: Term,
     pub(crate) offline: Term,
     pub(crate) max_offline: Seconds,
@@ -179,6 +186,7 @@ impl CompiledPolicy {
             windows: Vec::new(),
             rules: Vec::new(),
             workloads: Vec::new(),
+            break_glass: Vec::new(),
             devices: Vec::new(),
             invariants: Vec::new(),
             everywhere: Vec::new(),

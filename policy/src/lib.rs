@@ -27,7 +27,7 @@ pub mod window;
 pub mod workload;
 
 pub use check::{Opening, Report, Summary, check};
-pub use compile::{CompiledPolicy, FleetIndex};
+pub use compile::{ApprovalTerms, CompiledPolicy, FleetIndex};
 pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
 pub use device::{Mac, Recognition, SliceDevice};
 pub use diagnostic::{Code, Diagnostic};

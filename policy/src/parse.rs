@@ -12,12 +12,16 @@ use crate::source::{
     POLICY_ENDING, Place, Placed, SourceFile,
 };
 
+mod approvals;
+pub(crate) mod break_glass;
 mod devices;
 mod fields;
 mod invariants;
 mod l7;
 pub(crate) mod lists;
+mod networks;
 mod parties;
+mod programs;
 mod rules;
 mod services;
 mod trials;
@@ -44,8 +48,13 @@ const TOP: Keys = Keys {
         "workload",
         "device",
         "invariant",
+        "break-glass",
+        "route",
+        "role",
+        "publisher",
+        "apps",
     ],
-    not_enforced: &["route", "role", "publisher", "apps", "break-glass"],
+    not_enforced: &[],
 };
 
 /// Reads every policy file within the limits, and checks the paths of all.
@@ -137,6 +146,11 @@ fn parse_file<'s>(index: usize, file: &'s SourceFile, found: &mut Diagnostics<'s
         tests: Vec::new(),
         invariants: Vec::new(),
         workloads: Vec::new(),
+        routes: Vec::new(),
+        role: None,
+        publishers: Vec::new(),
+        apps: Vec::new(),
+        break_glass: Vec::new(),
         unreadable: BTreeSet::new(),
     };
     // What a parser makes of a broken document is a guess: no further errors from it.
@@ -245,6 +259,26 @@ fn read_definitions(reader: &mut Reader<'_, '_>, top: &Fields<'_>, policy: &mut 
     for (name, value) in each(reader, "window") {
         let read = services::read_window(reader, &name, value);
         keep(read, &mut policy.windows, ("window", name), &mut lost);
+    }
+    for (name, value) in each(reader, "break-glass") {
+        let read = break_glass::read_break_glass(reader, name.clone(), value);
+        let named = ("break-glass", name);
+        keep(read, &mut policy.break_glass, named, &mut lost);
+    }
+    for (name, value) in each(reader, "route") {
+        let read = networks::read_route(reader, name.clone(), value);
+        keep(read, &mut policy.routes, ("route", name), &mut lost);
+    }
+    for (name, value) in each(reader, "publisher") {
+        let read = programs::read_publisher(reader, name.clone(), value);
+        keep(read, &mut policy.publishers, ("publisher", name), &mut lost);
+    }
+    for (name, value) in each(reader, "apps") {
+        let read = programs::read_apps(reader, name.clone(), value);
+        keep(read, &mut policy.apps, ("apps", name), &mut lost);
+    }
+    if let Some(value) = top.get("role") {
+        policy.role = networks::read_role(reader, value);
     }
     let workloads = top.get("workload");
     for (name, value) in workloads.map_or_else(Vec::new, |all| workloads::named(reader, all)) {

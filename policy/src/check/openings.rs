@@ -40,6 +40,8 @@ pub enum OpeningKind {
     ProgramOnly,
     /// A profile that does not look at files which changed while IMA measured them.
     ViolationsIgnored,
+    /// Rules whose time and age people may waive with the cloud gone.
+    BreakGlass,
 }
 
 pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Opening> {
@@ -81,6 +83,9 @@ pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Openin
                 let at = workload.selectors.at;
                 add(at, OpeningKind::ProgramOnly, &workload.name.value);
             }
+        }
+        for glass in &file.break_glass {
+            add(glass.name.at, OpeningKind::BreakGlass, &glass.name.value);
         }
         for rule in file
             .rules
@@ -135,6 +140,7 @@ impl OpeningKind {
             Self::Monitor => "mode monitor: nothing is enforced",
             Self::ProgramOnly => "a workload known by its program alone, whoever runs it",
             Self::ViolationsIgnored => "ignores violations in the IMA list",
+            Self::BreakGlass => "break-glass: waives window, end, approval and age of its rules",
         }
     }
 }

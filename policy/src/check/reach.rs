@@ -230,6 +230,12 @@ fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
             let states = state_set(&rule.states, kind);
             states.iter().all(|state| covered.contains(state))
         });
+    // Its own approval does not make a rule cover what needs none, or another one.
+    let approval_covers = match (&cover.approval, &rule.approval) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(cover), Some(rule)) => cover.digest == rule.digest,
+    };
     let runs_cover = cover.runs.iter().all(|runs| rule.runs.contains(runs));
     let actions_cover = rule
         .actions
@@ -243,6 +249,7 @@ fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
         && tiers_cover
         && states_cover
         && runs_cover
+        && approval_covers
         && sources_cover(policy, &cover.from, &rule.from)
 }
 

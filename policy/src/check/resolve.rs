@@ -12,8 +12,10 @@ use crate::labels::{is_within, may_meet};
 use crate::parse::lists::Lists;
 use crate::source::Place;
 
+mod approvals;
 mod devices;
 mod invariants;
+mod later;
 mod members;
 mod rules;
 mod workloads;
@@ -34,6 +36,7 @@ struct Resolver<'r, 's> {
     window_names: Names,
     profile_names: Names,
     workload_names: Names,
+    rule_names: Names,
     /// `None` for a rule that names something unknown: nothing further is said about it.
     rule_places: Vec<Option<Place>>,
     /// A group could not be read, or names an unknown one: nothing is said of what then lacks a group.
@@ -59,6 +62,7 @@ pub(super) fn resolve(
         window_names: Names::new("window", unreadable("window")),
         profile_names: Names::new("profile", unreadable("profile")),
         workload_names: Names::new("workload", unreadable("workload")),
+        rule_names: Names::new("rule", BTreeSet::new()),
         rule_places: Vec::new(),
         unsure_of_groups: !unreadable("group").is_empty(),
     };
@@ -69,7 +73,9 @@ pub(super) fn resolve(
     resolver.services(files);
     resolver.workloads(files);
     resolver.devices(files);
+    resolver.later(files);
     resolver.rules(files, &directories);
+    resolver.break_glass(files);
     resolver.invariants(files);
     // A profile that could not be read may have named them.
     if files.iter().all(|file| file.unreadable.is_empty()) {

@@ -7,7 +7,9 @@ use crate::profile::{AppControl, Mode};
 use crate::source::{MAX_FILE_BYTES, MAX_FILES, MAX_LIST};
 
 mod accepted;
+mod approvals;
 mod devices;
+mod later;
 mod refused;
 mod requests;
 mod samples;

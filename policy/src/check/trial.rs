@@ -11,7 +11,7 @@ use crate::decision::{Decision, Link, Request, Standing, Subject, Target};
 use crate::diagnostic::{Code, Diagnostics, suggest};
 use crate::engine::Engine;
 use crate::l7::written::WrittenRequest;
-use crate::slice::ActionId;
+use crate::slice::{ActionId, Slice, SliceApproval};
 use crate::source::{Place, Placed};
 
 mod subject;
@@ -81,6 +81,9 @@ fn decide(
             window.tz = String::new();
         }
     }
+    if test.approved {
+        slice.approvals = approvals_for(&who, &slice);
+    }
     let now = test.when.unwrap_or(NO_TIME);
     let last_pass = now.minus(test.age.as_duration());
     // Without a time of its own a test still has an age: it then plays far enough from the epoch.
@@ -120,6 +123,18 @@ fn decide(
 enum Asked {
     Action(ActionId),
     Request(WrittenRequest),
+}
+
+/// Every approval that a rule of the slice asks for.
+fn approvals_for(who: &SpiffeId, slice: &Slice) -> Vec<SliceApproval> {
+    let rows = slice.interfaces.iter().flat_map(|interface| &interface.rows);
+    rows.filter(|row| row.approval)
+        .map(|row| SliceApproval {
+            rule: Arc::clone(&row.rule),
+            subject: who.clone(),
+            until: slice.expires,
+        })
+        .collect()
 }
 
 fn target_of<'p>(

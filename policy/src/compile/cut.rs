@@ -103,7 +103,9 @@ impl CompiledPolicy {
             max_offline: None,
             everybody,
         };
-        Some(Ok(cut.slice(expires)))
+        let mut slice = cut.slice(expires);
+        slice.break_glass = self.break_glass_of(&slice);
+        Some(Ok(slice))
     }
 }
 
@@ -209,7 +211,11 @@ impl<'c> Cut<'c> {
     }
 
     fn touch(&mut self, rule: &Rule) {
-        let offline = rule.offline.for_profile(self.node.offline);
+        // What break-glass may open in a long outage is worth nothing with certificates that have ended by then.
+        let offline = match rule.opened_by_glass {
+            true => rule.max_offline,
+            false => rule.offline.for_profile(self.node.offline),
+        };
         self.largest_offline = self.largest_offline.max(offline);
         let max = self.max_offline.unwrap_or_default().max(rule.max_offline);
         self.max_offline = Some(max);
@@ -269,7 +275,7 @@ impl<'c> Cut<'c> {
                 ),
             },
             runs: rule.runs.clone(),
-            approval: false,
+            approval: rule.approval.is_some(),
             fresh: rule.fresh,
             offline: rule.offline,
         })
@@ -351,7 +357,7 @@ impl<'c> Cut<'c> {
             rule: rule.id.clone(),
             window: rule.window.map(|window| self.window(window)),
             until: rule.until,
-            approval: false,
+            approval: rule.approval.is_some(),
             fresh: rule.fresh,
             offline: rule.offline,
         }

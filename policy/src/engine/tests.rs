@@ -9,6 +9,7 @@ use crate::profile::StatedProfiles;
 use crate::source::SourceFile;
 
 mod l7;
+mod openings;
 mod oracle;
 mod profiles;
 mod semantics;

@@ -55,6 +55,16 @@ impl Reader<'_, '_> {
             .error_with_help(at, Code::BadValue, message, help);
     }
 
+    /// For what is right and yet promises what nothing keeps.
+    pub(crate) fn not_enforced(&mut self, at: Place, what: &str) {
+        self.found.error_with_help(
+            at,
+            Code::NotEnforced,
+            format!("{what} is not enforced by this version"),
+            "take it out, or the policy would promise what nothing keeps",
+        );
+    }
+
     /// Opens a table and refuses the keys it must not have.
     pub(crate) fn table<'t>(
         &mut self,
@@ -206,6 +216,16 @@ impl Reader<'_, '_> {
             .filter_map(|item| self.string(item, what))
             .collect();
         (strings.len() == array.len()).then_some(strings)
+    }
+
+    pub(crate) fn boolean(&mut self, value: &Spanned<DeValue<'_>>, what: &str) -> Option<bool> {
+        match value.get_ref() {
+            DeValue::Boolean(answer) => Some(*answer),
+            _ => {
+                self.wrong_type(value, what, "true or false");
+                None
+            }
+        }
     }
 
     /// One of a fixed set of words.

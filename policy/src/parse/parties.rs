@@ -11,7 +11,10 @@ use super::read_labels;
 use crate::ast::{GroupDef, ImaDef, Member, OperatorGroupDef, ProfileDef};
 use crate::diagnostic::Code;
 use crate::profile::{AppControl, MAX_PCR, Mode, PcrBank, Profile, RESETTABLE_PCRS, Violations};
-use crate::source::{MAX_LIST, Placed};
+use crate::source::{MAX_LIST, Place, Placed};
+
+/// Longest name, and longest value, of a claim, in bytes each.
+const MAX_CLAIM_BYTES: usize = 255;
 
 const PROFILE: Keys = Keys {
     accepted: &[
@@ -25,8 +28,9 @@ const PROFILE: Keys = Keys {
         "mode",
         "fresh",
         "offline",
+        "apps_pcr",
     ],
-    not_enforced: &["apps_pcr"],
+    not_enforced: &[],
 };
 const IMA: Keys = Keys {
     accepted: &["allow", "deny", "violations"],
@@ -67,6 +71,7 @@ pub(super) fn read_profile(
     let mode = one_word(reader, &fields, "mode", &modes);
     let fresh = fields.seconds(reader, "fresh");
     let offline = fields.seconds(reader, "offline");
+    let apps_pcr = read_apps_pcr(reader, &fields);
     let (tiers, mode) = (tiers.ok()??, mode.ok()?);
     let ima = ima.ok()?;
     let (fresh, offline) = (fresh.ok()?, offline.ok()?);
@@ -84,6 +89,16 @@ pub(super) fn read_profile(
         offline: offline.as_ref().map(|offline| offline.value),
     };
     checks_something(reader, name, &profile, ima.is_some())?;
+    if let Some((index, at)) = apps_pcr.ok()? {
+        match profile.pcrs.contains_key(&index) {
+            true => reader.bad(
+                at,
+                format!("PCR {index} is also in `pcr` of profile `{}`", name.value),
+                "what runs changes it: it has no value to be compared with",
+            ),
+            false => reader.not_enforced(at, &fields.what("apps_pcr")),
+        }
+    }
     Some(ProfileDef {
         at: name.at,
         offline_at: offline.as_ref().map(|offline| offline.at),
@@ -144,6 +159,35 @@ fn read_secure_boot(
         }
         _ => {
             reader.wrong_type(value, &fields.what("secure_boot"), "true, without quotes");
+            Err(Unreadable)
+        }
+    }
+}
+
+/// The PCR that what runs is measured into.
+fn read_apps_pcr(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+) -> Result<Option<(u8, Place)>, Unreadable> {
+    let Some(value) = fields.get("apps_pcr") else {
+        return Ok(None);
+    };
+    let DeValue::Integer(integer) = value.get_ref() else {
+        reader.wrong_type(value, &fields.what("apps_pcr"), "a number: 14");
+        return Err(Unreadable);
+    };
+    let at = reader.place(value.span().start);
+    let index = u8::from_str_radix(integer.as_str(), integer.radix()).ok();
+    match index.filter(|index| *index <= MAX_PCR && !RESETTABLE_PCRS.contains(index)) {
+        Some(index) => Ok(Some((index, at))),
+        None => {
+            reader.bad(
+                at,
+                format!("not a PCR to rely on: {}", integer.as_str()),
+                format!(
+                    "0 to {MAX_PCR}, but for 16 and 23, which anybody on the machine can reset"
+                ),
+            );
             Err(Unreadable)
         }
     }
@@ -337,17 +381,32 @@ pub(super) fn read_operator_group(
     (members.len() == count).then_some(OperatorGroupDef { name, members })
 }
 
+/// `name=value`, as an identity provider states it.
+fn is_claim(text: &str) -> bool {
+    text.split_once('=').is_some_and(|(name, value)| {
+        let named = !name.is_empty()
+            && name.len() <= MAX_CLAIM_BYTES
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte));
+        named
+            && !value.is_empty()
+            && value.len() <= MAX_CLAIM_BYTES
+            && value.trim() == value
+            && !value.chars().any(char::is_control)
+    })
+}
+
 fn read_member(reader: &mut Reader<'_, '_>, text: Placed<String>) -> Option<Member> {
-    if text.value.starts_with("claim:") {
-        reader.found.error_with_help(
-            text.at,
-            Code::NotEnforced,
-            format!(
-                "members by SSO claim are not enforced by this version: {:?}",
-                text.value
+    if let Some(claim) = text.value.strip_prefix("claim:") {
+        match is_claim(claim) {
+            true => reader.not_enforced(text.at, "membership by SSO claim"),
+            false => reader.bad(
+                text.at,
+                format!("not a claim and its value: {:?}", text.value),
+                "write \"claim:groups=acme-service\"",
             ),
-            "name them: \"operator/li\"",
-        );
+        }
         return None;
     }
     if let Some(group) = text.value.strip_prefix("operator-group:") {

@@ -4,8 +4,10 @@ use edgeward_identity::AttestationState;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::fields::{Fields, Keys, MAX_NAME_BYTES, Reader, Unreadable};
+use super::approvals::read_approval;
+use super::fields::{Fields, Keys, Reader, Unreadable};
 use super::parties::TIERS;
+use super::programs::{is_program, is_version};
 use crate::ast::{Defaults, RuleDef, Source, TargetName};
 use crate::slice::Effect;
 use crate::source::Placed;
@@ -32,8 +34,9 @@ const RULE: Keys = Keys {
         "unless_state",
         "profile",
         "runs",
+        "approval",
     ],
-    not_enforced: &["approval"],
+    not_enforced: &[],
 };
 const WHEN: Keys = Keys {
     accepted: &["window", "until"],
@@ -89,6 +92,7 @@ pub(super) fn read_rule(
     let unless_state = fields.words(reader, "unless_state", &STATES);
     let profiles = read_profiles(reader, &fields);
     let runs = read_runs(reader, &fields);
+    let approval = read_approval(reader, &fields);
     let (window, until) = when.ok()?;
     Some(RuleDef {
         id: id?,
@@ -105,6 +109,7 @@ pub(super) fn read_rule(
         unless_state: unless_state.ok()?,
         profiles: profiles.ok()?,
         runs: runs.ok()?,
+        approval: approval.ok()?,
     })
 }
 
@@ -146,7 +151,7 @@ fn read_runs(
     let texts = reader.strings(value, &fields.what("runs"));
     let texts = texts.ok_or(Unreadable)?;
     for text in &texts {
-        if !is_program(&text.value) {
+        if !is_asked_for(&text.value) {
             reader.bad(
                 text.at,
                 format!("not a program of a publisher: {:?}", text.value),
@@ -159,32 +164,11 @@ fn read_runs(
 }
 
 /// `publisher/name` or `publisher/name>=1.2.3`.
-fn is_program(text: &str) -> bool {
-    let (program, version) = match text.split_once(">=") {
-        Some((program, version)) => (program, Some(version)),
-        None => (text, None),
-    };
-    let is_name = |name: &str| {
-        !name.is_empty()
-            && name.len() <= MAX_NAME_BYTES
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    let named = program
-        .split_once('/')
-        .is_some_and(|(publisher, name)| is_name(publisher) && is_name(name));
-    named && version.is_none_or(is_version)
-}
-
-/// One to four numbers with dots between them, none with a zero in front.
-pub(super) fn is_version(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('.').collect();
-    parts.len() <= 4
-        && parts.iter().all(|part| {
-            let number = part.parse::<u32>();
-            number.is_ok_and(|number| number.to_string() == *part)
-        })
+fn is_asked_for(text: &str) -> bool {
+    match text.split_once(">=") {
+        Some((program, version)) => is_program(program) && is_version(version),
+        None => is_program(text),
+    }
 }
 
 /// Names of profiles, each once.

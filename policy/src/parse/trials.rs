@@ -14,7 +14,7 @@ use crate::source::Placed;
 
 const TEST: Keys = Keys {
     accepted: &[
-        "name", "from", "to", "do", "l7", "at", "expect", "by", "because",
+        "name", "from", "to", "do", "l7", "at", "expect", "by", "because", "approved",
     ],
     not_enforced: &[],
 };
@@ -86,6 +86,10 @@ pub(super) fn read_test(
             }
         });
     let when = fields.timestamp(reader, "at");
+    let approved = match fields.get("approved") {
+        None => Some(false),
+        Some(value) => reader.boolean(value, &fields.what("approved")),
+    };
     let subject = subject?;
     let (name, action) = (name?, action?);
     Some(TestDef {
@@ -104,6 +108,7 @@ pub(super) fn read_test(
         by: by.ok()?,
         because: because.ok()?,
         when: when.ok()?,
+        approved: approved?,
     })
 }
 

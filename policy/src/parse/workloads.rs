@@ -5,6 +5,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::fields::{Fields, Keys, Reader, Unreadable};
+use super::programs::is_program;
 use crate::ast::WorkloadDef;
 use crate::diagnostic::Code;
 use crate::seconds::Seconds;
@@ -19,8 +20,8 @@ const WORKLOAD: Keys = Keys {
     not_enforced: &[],
 };
 const MATCH: Keys = Keys {
-    accepted: &["uid", "gid", "path", "digest", "unit", "k8s"],
-    not_enforced: &["app"],
+    accepted: &["uid", "gid", "path", "digest", "unit", "k8s", "app"],
+    not_enforced: &[],
 };
 const POD: Keys = Keys {
     accepted: &["namespace", "service_account", "pod_uid"],
@@ -129,6 +130,17 @@ fn read_selectors(
         None => Ok(None),
         Some(value) => read_pod(reader, &fields.what("k8s"), value).map(Some),
     };
+    let app = fields.optional_string(reader, "app").ok()?;
+    if let Some(app) = app {
+        match is_program(&app.value) {
+            true => reader.not_enforced(app.at, &fields.what("app")),
+            false => reader.bad(
+                app.at,
+                format!("{} is no program: {:?}", fields.what("app"), app.value),
+                "write \"<publisher>/<name>\"",
+            ),
+        }
+    }
     let selectors = Selectors {
         uid: uid.ok()?,
         gid: gid.ok()?,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::Resolver;
 use crate::ast::{PolicyFile, RuleDef, Scope, Source, TargetName};
-use crate::check::lookup::Names;
 use crate::check::terms::{Directories, DirectoryTerms, offline_within};
 use crate::compile::{From, Interface, Rule};
 use crate::diagnostic::Code;
@@ -14,11 +13,11 @@ use crate::source::{Place, Placed};
 
 impl Resolver<'_, '_> {
     pub(super) fn rules(&mut self, files: &[PolicyFile], directories: &Directories) {
-        let mut names = Names::new("rule", BTreeSet::new());
         for file in files {
             let terms = directories.terms(&file.directory);
             for def in &file.rules {
                 let index = self.policy.rules.len();
+                let names = &mut self.rule_names;
                 if names.define(&def.id.value, def.id.at, index, self.found) {
                     self.rule(file, def, &terms, index);
                 }
@@ -57,6 +56,7 @@ impl Resolver<'_, '_> {
             .map(|name| self.window_names.require_placed(name, self.found));
         let profiles = self.rule_profiles(def);
         self.misplaced(def);
+        let approval = self.approval(def);
         if let Some(offline) = &def.offline {
             offline_within(offline.value, terms.max_offline, offline.at, self.found);
         }
@@ -74,7 +74,8 @@ impl Resolver<'_, '_> {
         let complete = named >= distinct(&def.from)
             && (everywhere || targets.len() >= distinct(&def.to))
             && window.is_none_or(|window| window.is_some())
-            && profiles.as_ref().map(BTreeSet::len) == def.profiles.as_ref().map(Vec::len);
+            && profiles.as_ref().map(BTreeSet::len) == def.profiles.as_ref().map(Vec::len)
+            && approval.is_some() == def.approval.is_some();
         self.rule_places.push(complete.then_some(def.id.at));
         self.policy.rules.push(Rule {
             id: Arc::from(def.id.value.as_str()),
@@ -93,6 +94,8 @@ impl Resolver<'_, '_> {
             states: states_of(def),
             profiles,
             runs: def.runs.iter().map(|runs| runs.value.clone()).collect(),
+            approval,
+            opened_by_glass: false,
             fresh: Term {
                 own: def.fresh.as_ref().map(|fresh| fresh.value),
                 default: terms.fresh,
@@ -281,6 +284,8 @@ impl Resolver<'_, '_> {
                 let help = "a deny holds however old the evidence is";
                 refuse(def.fresh.as_ref().map(|s| s.at), "fresh", help);
                 refuse(def.offline.as_ref().map(|s| s.at), "offline", help);
+                let help = "a deny holds whoever approves of it";
+                refuse(def.approval.as_ref().map(|s| s.at), "approval", help);
             }
         }
     }

@@ -1,39 +1,6 @@
 use super::*;
 
 #[test]
-fn what_the_format_has_and_nothing_enforces_is_refused() {
-    let after = |text: &str| format!("{BASE}\n{text}\n");
-    let cases = [
-        base_with(
-            "tier = [\"hardware\"",
-            "§apps_pcr = 14\ntier = [\"hardware\"",
-        ),
-        base_with(
-            "[\"operator/li\"]",
-            "[\"operator/li\", §\"claim:groups=acme-service\"]",
-        ),
-        after("[§route.line3-lan]\non = \"gateways\"\nnet = \"lan0\"\nprefix = \"192.168.1.0/24\""),
-        after("[§role]\nrelay = [\"gateways\"]\nexit = []"),
-        after("[§publisher.acme]\nkeys = [\"ed25519:x\"]\nthreshold = 2"),
-        after(
-            "[§apps.gateways]\nallow = [{ publisher = \"acme\", name = \"collector\" }]\nmode = \"observe\"",
-        ),
-        after("[§break-glass.line3]\ngrants = [\"x\"]\nquorum = 2"),
-        after(
-            "[[invariant]]\nname = §\"x\"\nnever = { from = \"operator-group:vendor\", to = \"line3/admin\" }",
-        ),
-        rule("§approval = { by = [\"operator-group:vendor\"], quorum = 1, ttl = \"2h\" }"),
-    ];
-    for case in cases {
-        let found = assert_refused(&case, Code::NotEnforced);
-        assert!(
-            found.message.contains("not enforced by this version"),
-            "{found}"
-        );
-    }
-}
-
-#[test]
 fn unknown_keys_are_refused_with_the_nearest_accepted_one() {
     for (case, nearest) in [
         (format!("§onwer = \"x\"\n{BASE}"), "owner"),

@@ -57,8 +57,8 @@ fn a_workload_without_group_or_match_is_refused() {
 #[test]
 fn an_app_is_not_enforced_by_this_version_alone_or_among_others() {
     for selectors in [
-        "§app = \"acme/collector\"",
-        "uid = 990, §app = \"acme/collector\"",
+        "app = §\"acme/collector\"",
+        "uid = 990, app = §\"acme/collector\"",
     ] {
         let lines = format!("on = \"gateways\"\nmatch = {{ {selectors} }}");
         assert_refused(&workload(&lines), Code::NotEnforced);
