@@ -88,10 +88,6 @@ impl Bucket {
         for chunk in allows.chunks(MAX_CHUNK_ROWS) {
             bucket.add_chunk(denies.iter().chain(chunk))?;
         }
-        // Without an allow there is nothing to ask, and yet an answer has to come from an enforcer.
-        if bucket.chunks.is_empty() {
-            bucket.add_chunk(denies.iter())?;
-        }
         Ok(bucket)
     }
 
@@ -100,7 +96,7 @@ impl Bucket {
         self.bytes
     }
 
-    /// Whether the active rows allow. `groups` are those of who asks, sorted; `active` has the index of each row that
+    /// Whether the active rows allow; without an allow among the rows nothing is to be asked. `groups` are those of who asks, sorted; `active` has the index of each row that
     /// is in force.
     pub(crate) fn allows(
         &self,
@@ -108,6 +104,9 @@ impl Bucket {
         action: ActionId,
         active: &[usize],
     ) -> Result<bool, BucketError> {
+        if self.chunks.is_empty() {
+            return Ok(false);
+        }
         let question = self.question(groups, action, active);
         for chunk in &self.chunks {
             if !chunk.is_enabled() {

@@ -9,7 +9,10 @@ const GROUPS: usize = 8;
 const ANYBODY: [u32; 0] = [];
 
 #[test]
-fn a_bucket_without_rows_denies_everybody() {
+fn a_bucket_without_rows_that_allow_denies_everybody() {
+    let denies = bucket(&[row(Effect::Deny, Sources::Any)]);
+    assert!(denies.chunks.is_empty());
+    assert!(!asks(&denies, &ANYBODY, &[0]));
     let bucket = bucket(&[]);
     assert!(!asks(&bucket, &[0, 1], &[]));
     assert!(!asks(&bucket, &[], &[0]));
