@@ -120,6 +120,15 @@ event_kinds! {
     PolicyRefused "policy.refused" Should Neutral: "a policy or slice was refused";
     PolicyDelivered "policy.delivered" Should Neutral: "a slice of the policy was sent to a node";
     PolicyActivated "policy.activated" Must Grants: "a node put its slice of the policy into force";
+    ApprovalGiven "approval.given" Must Grants: "an operator approved a rule for one subject";
+    ApprovalRevoked "approval.revoked" Must TakesAway: "an approval was revoked";
+    ApprovalRefused "approval.refused" Should Neutral: "an approval was refused";
+    GlassIssued "break-glass.issued" Must Grants: "a break-glass grant for one node was signed and sealed";
+    GlassRevoked "break-glass.revoked" Must TakesAway: "a break-glass grant was revoked";
+    GlassOpened "break-glass.opened" Must Grants: "CRITICAL: the glass was broken on a node: rules count without window, end, approval and age";
+    GlassClosed "break-glass.closed" Must TakesAway: "what break-glass opened on a node is closed";
+    GlassRefused "break-glass.refused" Should Neutral: "a node refused to open a break-glass grant";
+    GlassAcknowledged "break-glass.acknowledged" Must Neutral: "an operator has seen that the glass was broken";
     BindOpened "bind.opened" Must Grants: "two nodes bound and a tunnel may be used";
     BindRefused "bind.refused" Should Neutral: "a bind was refused";
     BindClosed "bind.closed" Should TakesAway: "a bind ended";

@@ -146,7 +146,9 @@ fn every_kind_has_its_stable_name_and_class() {
         session.closed should, session.refused should, session.displaced must, attestation.passed should, \
         attestation.failed must, attestation.stale must, policy.applied must, policy.staged must, \
         policy.paused must, policy.resumed must, policy.returned must, policy.refused should, \
-        policy.delivered should, policy.activated must, bind.opened must, bind.refused should, \
+        policy.delivered should, policy.activated must, approval.given must, approval.revoked must, \
+        approval.refused should, break-glass.issued must, break-glass.revoked must, break-glass.opened must, \
+        break-glass.closed must, break-glass.refused should, break-glass.acknowledged must, bind.opened must, bind.refused should, \
         bind.closed should, flow.allowed should, flow.denied should, gateway.up should, gateway.down should, \
         cut.ordered must, cut.effected must, \
         operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
