@@ -111,6 +111,11 @@ impl Engine {
         &self.slice
     }
 
+    /// Until when break-glass holds a rule open on this node, if it does now.
+    pub fn opened_until(&self, rule: &str, now: Timestamp) -> Option<Timestamp> {
+        self.openings.opened(rule, now)
+    }
+
     /// The index of a node that this one may meet.
     pub fn peer(&self, id: &SpiffeId) -> Option<PeerIndex> {
         let index = *self.by_id.get(id)?;

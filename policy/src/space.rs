@@ -13,6 +13,7 @@ mod beside;
 mod cells;
 mod diagram;
 mod diff;
+mod explain;
 mod interface;
 mod joint;
 mod region;
@@ -24,6 +25,7 @@ mod wording;
 
 pub use beside::{Beside, Moved};
 pub use diff::{Change, Diff, compare, diff};
+pub use explain::{Dimension, Explanation, Question, RuleSaid, Unexplained, explain};
 pub use wording::{Direction, Region, Said, Subjects};
 
 /// The space is larger than what is worth looking at. The author's to mend: fewer groups, windows or terms at one place.

@@ -47,7 +47,8 @@ pub(super) struct Axes {
     pub(super) links: Vec<u64>,
     pub(super) passes: Vec<u64>,
     pub(super) times: Arc<Times>,
-    pub(super) approvals: Vec<Arc<str>>,
+    /// Rules that ask for one, each as it is written.
+    pub(super) approvals: Vec<(Arc<str>, [u8; 32])>,
 }
 
 /// What was already said and bears on what follows.
@@ -103,10 +104,9 @@ impl Axes {
                 passes.extend([fresh.get(), offline.get()]);
             }
         }
-        let approvals: BTreeSet<&Arc<str>> = rows
+        let approvals: BTreeSet<(Arc<str>, [u8; 32])> = rows
             .iter()
-            .filter(|row| row.approval)
-            .map(|row| &row.rule)
+            .filter_map(|row| Some((Arc::clone(&row.rule), row.approval?)))
             .collect();
         let profiles: Vec<(String, Vec<ProfileLabel>)> = profiles
             .into_iter()
@@ -127,7 +127,7 @@ impl Axes {
             links: positive(links),
             passes: positive(passes),
             times,
-            approvals: approvals.into_iter().cloned().collect(),
+            approvals: approvals.into_iter().collect(),
         }
     }
 
@@ -200,7 +200,9 @@ impl Axes {
             Axis::Pass => self.pass_fits(atom, row, terms, context),
             Axis::Time => self.times.holds(atom, row.window, row.until),
             Axis::Approval(index) => {
-                let asked = self.approvals.get(index) == Some(&row.rule) && row.approval;
+                let asked = self.approvals.get(index).is_some_and(|(rule, digest)| {
+                    *rule == row.rule && row.approval == Some(*digest)
+                });
                 !asked || atom == 1
             }
         };

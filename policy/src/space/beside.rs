@@ -26,7 +26,7 @@ pub struct Moved {
 /// A change beside verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Beside {
-    /// `profile`, `group`, `device` or `workload`.
+    /// `profile`, `group`, `device`, `approval`, `break-glass` or `workload`.
     pub kind: &'static str,
     pub name: String,
     /// `added`, `removed` or `changed`.
@@ -159,6 +159,30 @@ pub(super) fn beside(before: &CompiledPolicy, after: &CompiledPolicy) -> Vec<Bes
             })
             .collect()
     };
+    let approvals = |policy: &CompiledPolicy| {
+        let rules = policy.rules.iter();
+        let asking = rules.filter_map(|rule| {
+            let approval = rule.approval.as_ref()?;
+            let by = policy.members_of(&approval.by);
+            let how = format!("{by:?} {} {}", approval.quorum, approval.ttl);
+            Some((rule.id.to_string(), how))
+        });
+        asking.collect()
+    };
+    let glass = |policy: &CompiledPolicy| {
+        let glass = policy.break_glass.iter();
+        let glass = glass.map(|glass| {
+            let rules = glass
+                .rules
+                .iter()
+                .filter_map(|rule| policy.rules.get(*rule));
+            let rules: BTreeSet<&str> = rules.map(|rule| &*rule.id).collect();
+            let by = policy.members_of(&glass.by);
+            let how = format!("{rules:?} {by:?} {} {}", glass.quorum, glass.ttl);
+            (glass.name.clone(), how)
+        });
+        glass.collect()
+    };
     let mut found = Vec::new();
     let mut note = |kind, change, of: &dyn Fn(&CompiledPolicy) -> BTreeMap<String, String>| {
         found.extend(compared(kind, change, &of(before), &of(after)));
@@ -166,6 +190,8 @@ pub(super) fn beside(before: &CompiledPolicy, after: &CompiledPolicy) -> Vec<Bes
     note("profile", Change::Mixed, &profiles);
     note("group", Change::Mixed, &groups);
     note("device", Change::Mixed, &devices);
+    note("approval", Change::Mixed, &approvals);
+    note("break-glass", Change::Mixed, &glass);
     // Identities of processes open nothing in this space.
     note("workload", Change::Same, &workloads);
     found

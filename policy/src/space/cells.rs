@@ -9,11 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgeward_identity::Kind;
 
 use super::TooLarge;
-use super::joint::Joint;
+use super::joint::{Joint, JointGroup};
+use super::region::Offered;
 use super::rows::SpaceRow;
 use super::side::Side;
+use crate::ast::LabelSets;
+use crate::compile::{Device, Interface};
 use crate::fleet::Labels;
 use crate::labels::matches;
+use crate::slice::MESH;
 
 /// Most cells of one interface.
 pub(super) const MAX_CELLS: usize = 50_000;
@@ -22,7 +26,7 @@ pub(super) const MAX_CELLS: usize = 50_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
     pub(super) members: Members,
-    /// Labels that make a node one of them; those of a device.
+    /// Labels that make a node one of them; for a device, of the node that it hangs on.
     pub(super) example: Labels,
 }
 
@@ -31,8 +35,25 @@ pub(super) enum Members {
     /// Nodes in exactly these of the groups that matter.
     Node(BTreeSet<usize>),
     Operator(String),
-    /// By name, with its groups.
-    Device(String, BTreeSet<usize>),
+    Device(DeviceCell),
+}
+
+/// One device, on such a node that its groups are these.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DeviceCell {
+    pub(super) name: String,
+    /// Before and after; `None`: not known there. Never empty, since its node must vouch for it.
+    pub(super) groups: [Option<BTreeSet<usize>>; 2],
+    /// Whether its node offers the interface.
+    pub(super) offered: Offered,
+}
+
+/// Where the cells are looked for.
+pub(super) struct Place<'p> {
+    pub(super) joint: &'p Joint,
+    pub(super) sides: [&'p Side<'p>; 2],
+    pub(super) interfaces: [Option<&'p Interface>; 2],
+    pub(super) rows: Vec<&'p SpaceRow>,
 }
 
 impl Cell {
@@ -40,100 +61,229 @@ impl Cell {
         match self.members {
             Members::Node(_) => Kind::Node,
             Members::Operator(_) => Kind::Operator,
-            Members::Device(..) => Kind::Device,
+            Members::Device(_) => Kind::Device,
+        }
+    }
+
+    /// Whether it can ask a node that offers the interface as said: a device asks its own node only.
+    pub(super) fn meets(&self, offered: Offered) -> bool {
+        match &self.members {
+            Members::Device(device) => device.offered == offered,
+            Members::Node(_) | Members::Operator(_) => true,
         }
     }
 }
 
-/// Every cell that some row is about, nodes first.
-pub(super) fn find(
-    joint: &Joint,
-    sides: &[&Side<'_>],
-    rows: &[&SpaceRow],
-) -> Result<Vec<Cell>, TooLarge> {
-    let mut cells = nodes(joint, sides, rows)?;
-    let any = rows.iter().any(|row| row.any);
-    let mut operators: BTreeSet<&str> = rows
-        .iter()
-        .flat_map(|row| row.operators.iter().map(String::as_str))
-        .collect();
-    if any {
-        operators.extend(sides.iter().flat_map(|side| &side.operators));
-    }
-    cells.extend(operators.into_iter().map(|name| Cell {
-        members: Members::Operator(name.to_owned()),
-        example: Labels::new(),
-    }));
-    let named: BTreeSet<usize> = rows
-        .iter()
-        .flat_map(|row| row.groups.iter().copied())
-        .collect();
-    let mut devices = BTreeSet::new();
-    for device in sides.iter().flat_map(|side| &side.policy.devices) {
-        let groups = device_groups(joint, &device.labels);
-        if !any && groups.is_disjoint(&named) {
-            continue;
+impl Place<'_> {
+    /// Every cell that some row is about, nodes first.
+    pub(super) fn cells(&self) -> Result<Vec<Cell>, TooLarge> {
+        let mut cells = self.nodes()?;
+        cells.extend(self.operators());
+        self.devices(&mut cells)?;
+        match cells.len() > MAX_CELLS {
+            true => Err(TooLarge::Subjects),
+            false => Ok(cells),
         }
-        let members = Members::Device(device.name.clone(), groups);
-        if devices.insert(members.clone()) {
-            cells.push(Cell {
-                members,
-                example: device.labels.clone(),
+    }
+
+    /// The groups of nodes that matter: those named, and those whose profiles bound how long evidence counts.
+    pub(super) fn that_matter(&self) -> BTreeSet<usize> {
+        let named = self.rows.iter().flat_map(|row| &row.groups);
+        let termed = self.sides.iter().flat_map(|side| side.terms.keys());
+        named
+            .chain(termed)
+            .copied()
+            .filter(|index| self.group(*index).is_some_and(|group| group.via.is_none()))
+            .collect()
+    }
+
+    fn group(&self, index: usize) -> Option<&JointGroup> {
+        self.joint.groups.get(index)
+    }
+
+    fn any(&self) -> bool {
+        self.rows.iter().any(|row| row.any)
+    }
+
+    fn nodes(&self) -> Result<Vec<Cell>, TooLarge> {
+        let relevant: Vec<usize> = self.that_matter().into_iter().collect();
+        let named: BTreeSet<usize> = self
+            .rows
+            .iter()
+            .flat_map(|row| &row.groups)
+            .copied()
+            .collect();
+        let places: BTreeSet<usize> = (0..relevant.len())
+            .filter(|place| {
+                relevant
+                    .get(*place)
+                    .is_some_and(|group| named.contains(group))
+            })
+            .collect();
+        let any = self.any();
+        if places.is_empty() && !any {
+            return Ok(Vec::new());
+        }
+        let sets: Vec<&LabelSets> = relevant
+            .iter()
+            .filter_map(|index| self.group(*index))
+            .map(|group| &group.matches)
+            .collect();
+        let found = partition(&sets, |kept| any || !kept.is_disjoint(&places))?;
+        let cells = found.into_iter().map(|(kept, example)| Cell {
+            members: Members::Node(
+                kept.iter()
+                    .filter_map(|place| relevant.get(*place).copied())
+                    .collect(),
+            ),
+            example,
+        });
+        Ok(cells.collect())
+    }
+
+    fn operators(&self) -> Vec<Cell> {
+        let named = self.rows.iter().flat_map(|row| &row.operators);
+        let mut operators: BTreeSet<&str> = named.map(String::as_str).collect();
+        if self.any() {
+            operators.extend(self.sides.iter().flat_map(|side| &side.operators));
+        }
+        let cells = operators.into_iter().map(|name| Cell {
+            members: Members::Operator(name.to_owned()),
+            example: Labels::new(),
+        });
+        cells.collect()
+    }
+
+    /// Devices of the interface's network, each on every kind of node that it may hang on.
+    fn devices(&self, cells: &mut Vec<Cell>) -> Result<(), TooLarge> {
+        let names: BTreeSet<&str> = self
+            .sides
+            .iter()
+            .flat_map(|side| side.devices.keys().copied())
+            .collect();
+        for name in names {
+            let known = [0, 1].map(|number| self.device(number, name));
+            if known.iter().all(Option::is_none) {
+                continue;
+            }
+            let (sets, questions) = self.asked_of_its_node(&known);
+            for (kept, example) in partition(&sets, |_| true)? {
+                let Some(device) = questions.answer(name, &kept) else {
+                    continue;
+                };
+                let members = Members::Device(device);
+                if !cells.iter().any(|cell| cell.members == members) {
+                    cells.push(Cell { members, example });
+                }
+            }
+            if cells.len() > MAX_CELLS {
+                return Err(TooLarge::Subjects);
+            }
+        }
+        Ok(())
+    }
+
+    /// A device of one side, where it hangs on the network of the interface, with the groups that its labels fit.
+    fn device(&self, number: usize, name: &str) -> Option<(&Device, BTreeSet<usize>)> {
+        let side = self.sides.get(number)?;
+        let interface = self.interfaces.get(number).copied().flatten()?;
+        let device = *side.devices.get(name)?;
+        if device.net != interface.net || interface.net == MESH {
+            return None;
+        }
+        let mut groups = side.device_groups(self.joint);
+        groups.retain(|index| {
+            let group = self.group(*index);
+            group.is_some_and(|group| matches(&group.matches, &device.labels))
+        });
+        Some((device, groups))
+    }
+
+    fn asked_of_its_node<'s>(
+        &'s self,
+        known: &'s [Option<(&'s Device, BTreeSet<usize>)>; 2],
+    ) -> (Vec<&'s LabelSets>, NodeQuestions) {
+        let mut sets = Vec::new();
+        let mut questions = NodeQuestions::default();
+        for (number, known) in known.iter().enumerate() {
+            let side = self.sides.get(number);
+            let interface = self.interfaces.get(number).copied().flatten();
+            let on = interface.and_then(|interface| side?.groups.get(interface.on));
+            let mut ask = |set: &'s LabelSets| {
+                sets.push(set);
+                sets.len() - 1
+            };
+            let on = on.and_then(|group| self.group(*group));
+            let vouched = known.as_ref().map(|(device, groups)| {
+                let vias = groups.iter().filter_map(|index| {
+                    let via = self.group(self.group(*index)?.via?)?;
+                    Some((*index, ask(&via.matches)))
+                });
+                let vias: Vec<(usize, usize)> = vias.collect();
+                (ask(&device.scope), vias)
             });
+            questions
+                .sides
+                .push((on.map(|on| ask(&on.matches)), vouched));
         }
-    }
-    match cells.len() > MAX_CELLS {
-        true => Err(TooLarge::Subjects),
-        false => Ok(cells),
+        (sets, questions)
     }
 }
 
-/// Groups of devices with these labels.
-pub(super) fn device_groups(joint: &Joint, labels: &Labels) -> BTreeSet<usize> {
-    let groups = joint.groups.iter().enumerate();
-    groups
-        .filter(|(_, group)| group.devices && matches(&group.matches, labels))
-        .map(|(index, _)| index)
-        .collect()
+/// What must be known of the node that a device hangs on, by places in a list of label sets: for each side what offers
+/// the interface, what may name the device, and which groups what vouches for.
+#[derive(Default)]
+struct NodeQuestions {
+    sides: Vec<(Option<usize>, Option<(usize, Vec<(usize, usize)>)>)>,
 }
 
-/// The groups that matter to some rows: those named, and those whose profiles bound how long evidence counts.
-pub(super) fn that_matter(
-    joint: &Joint,
-    sides: &[&Side<'_>],
-    rows: &[&SpaceRow],
-) -> BTreeSet<usize> {
-    let named = rows.iter().flat_map(|row| &row.groups);
-    let termed = sides.iter().flat_map(|side| side.terms.keys());
-    named
-        .chain(termed)
-        .copied()
-        .filter(|index| joint.groups.get(*index).is_some_and(|group| !group.devices))
-        .collect()
+impl NodeQuestions {
+    /// `None`: on such a node it is not known, or the interface is not there.
+    fn answer(&self, name: &str, kept: &BTreeSet<usize>) -> Option<DeviceCell> {
+        let mut offers = [false; 2];
+        let mut groups = [None, None];
+        for ((on, vouched), (offers, groups)) in
+            self.sides.iter().zip(offers.iter_mut().zip(&mut groups))
+        {
+            *offers = on.is_some_and(|on| kept.contains(&on));
+            let Some((scope, vias)) = vouched else {
+                continue;
+            };
+            let vouched = vias.iter().filter(|(_, via)| kept.contains(via));
+            let vouched: BTreeSet<usize> = vouched.map(|(group, _)| *group).collect();
+            *groups = Some(vouched).filter(|all| kept.contains(scope) && !all.is_empty());
+        }
+        let offered = match offers {
+            [true, true] => Offered::Both,
+            [true, false] => Offered::Before,
+            [false, true] => Offered::After,
+            [false, false] => return None,
+        };
+        groups.iter().any(Option::is_some).then(|| DeviceCell {
+            name: name.to_owned(),
+            groups,
+            offered,
+        })
+    }
 }
 
-fn nodes(joint: &Joint, sides: &[&Side<'_>], rows: &[&SpaceRow]) -> Result<Vec<Cell>, TooLarge> {
-    let relevant = that_matter(joint, sides, rows);
-    let named: BTreeSet<usize> = rows
+/// The cells into which some conjunctions of labels part all nodes: which of them match, with an example of each.
+/// Cells that are not `wanted` are dropped as soon as they show; what is dropped never becomes wanted again.
+fn partition(
+    sets: &[&LabelSets],
+    wanted: impl Fn(&BTreeSet<usize>) -> bool,
+) -> Result<BTreeMap<BTreeSet<usize>, Labels>, TooLarge> {
+    let keys: BTreeSet<&str> = sets
         .iter()
-        .flat_map(|row| row.groups.iter().copied())
-        .filter(|group| relevant.contains(group))
+        .flat_map(|set| set.keys().map(String::as_str))
         .collect();
-    let any = rows.iter().any(|row| row.any);
-    if named.is_empty() && !any {
-        return Ok(Vec::new());
-    }
-    let keys: BTreeSet<&str> = relevant
-        .iter()
-        .filter_map(|index| joint.groups.get(*index))
-        .flat_map(|group| group.matches.keys().map(String::as_str))
-        .collect();
-    let mut cells: BTreeMap<BTreeSet<usize>, Labels> = BTreeMap::from([(relevant, Labels::new())]);
+    let all: BTreeSet<usize> = (0..sets.len()).collect();
+    let mut cells: BTreeMap<BTreeSet<usize>, Labels> = BTreeMap::from([(all, Labels::new())]);
     for key in keys {
         let mut next = BTreeMap::new();
         for (alive, labels) in cells {
-            for (value, kept) in split(joint, &alive, key) {
-                if !any && kept.is_disjoint(&named) {
+            for (value, kept) in split(sets, &alive, key) {
+                if !wanted(&kept) {
                     continue;
                 }
                 next.entry(kept).or_insert_with(|| {
@@ -148,26 +298,19 @@ fn nodes(joint: &Joint, sides: &[&Side<'_>], rows: &[&SpaceRow]) -> Result<Vec<C
         }
         cells = next;
     }
-    Ok(cells
-        .into_iter()
-        .map(|(groups, example)| Cell {
-            members: Members::Node(groups),
-            example,
-        })
-        .collect())
+    Ok(cells)
 }
 
-/// What each value of a key, or none of those named, leaves of some groups; each outcome once.
-fn split<'j>(
-    joint: &'j Joint,
+/// What each value of a key, or none of those named, leaves of some sets; each outcome once.
+fn split<'s>(
+    sets: &[&'s LabelSets],
     alive: &BTreeSet<usize>,
     key: &str,
-) -> Vec<(Option<&'j str>, BTreeSet<usize>)> {
+) -> Vec<(Option<&'s str>, BTreeSet<usize>)> {
     let mut free = BTreeSet::new();
     let mut by_value: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     for index in alive {
-        let matches = joint.groups.get(*index).map(|group| &group.matches);
-        match matches.and_then(|matches| matches.get(key)) {
+        match sets.get(*index).and_then(|set| set.get(key)) {
             None => {
                 free.insert(*index);
             }

@@ -7,10 +7,8 @@ use serde::Serialize;
 
 use super::TooLarge;
 use super::beside::{Beside, Moved, beside, moved};
-use super::cells::that_matter;
 use super::interface::{Here, Pair};
 use super::region::{Changed, Offered, merge};
-use super::rows::SpaceRow;
 use super::wording::{Direction, Region, words};
 use crate::compile::{CompiledPolicy, Interface};
 use crate::labels::{is_within, may_meet};
@@ -110,8 +108,6 @@ fn at_interface(
     if found.is_empty() {
         return Ok(None);
     }
-    let all: Vec<&SpaceRow> = here.rows.iter().flatten().flatten().collect();
-    let relevant = that_matter(&pair.joint, &[&pair.sides[0], &pair.sides[1]], &all);
     let parts = merge(&here.axes, &here.cells, found)?;
     Ok(Some(Changed {
         service: service.to_owned(),
@@ -123,7 +119,7 @@ fn at_interface(
             .flatten()
             .flat_map(|row| row.groups.iter().copied())
             .collect(),
-        relevant,
+        relevant: here.relevant,
         axes: here.axes,
         cells: here.cells,
         parts,

@@ -7,7 +7,7 @@ use edgeward_identity::{Kind, Timestamp};
 
 use super::TooLarge;
 use super::axes::{Atoms, Axes, Axis, times};
-use super::cells::{Cell, Members, find};
+use super::cells::{Cell, Members, Place};
 use super::diagram::{About, Path, differences};
 use super::joint::Joint;
 use super::region::Offered;
@@ -28,6 +28,8 @@ pub(super) struct Pair<'p> {
 pub(super) struct Here {
     pub(super) rows: [Option<Vec<SpaceRow>>; 2],
     pub(super) cells: Vec<Cell>,
+    /// Groups of nodes that set cells apart.
+    pub(super) relevant: BTreeSet<usize>,
     pub(super) axes: Axes,
 }
 
@@ -41,10 +43,10 @@ impl<'p> Pair<'p> {
         since: Timestamp,
     ) -> Self {
         let mut joint = Joint::default();
-        let mut sides = [before, after].map(|policy| Side::new(policy, &mut joint));
-        for side in &mut sides {
-            side.sort_devices(&joint);
-        }
+        let sides = [
+            Side::new(0, before, &mut joint),
+            Side::new(1, after, &mut joint),
+        ];
         Self {
             joint,
             sides,
@@ -76,9 +78,16 @@ impl<'p> Pair<'p> {
         interfaces: [Option<&Interface>; 2],
         rows: [Option<Vec<SpaceRow>>; 2],
     ) -> Result<Here, TooLarge> {
-        let all: Vec<&SpaceRow> = rows.iter().flatten().flatten().collect();
         let [one, other] = &self.sides;
-        let cells = find(&self.joint, &[one, other], &all)?;
+        let place = Place {
+            joint: &self.joint,
+            sides: [one, other],
+            interfaces,
+            rows: rows.iter().flatten().flatten().collect(),
+        };
+        let cells = place.cells()?;
+        let relevant = place.that_matter();
+        let all = place.rows;
         let mut terms: BTreeSet<Terms> = BTreeSet::from([(None, None)]);
         for cell in &cells {
             terms.extend(self.sides.iter().map(|side| terms_of(side, cell)));
@@ -95,14 +104,33 @@ impl<'p> Pair<'p> {
             }
         };
         let axes = Axes::new(actions_of(interfaces), &all, &terms, times);
-        Ok(Here { rows, cells, axes })
+        Ok(Here {
+            rows,
+            cells,
+            relevant,
+            axes,
+        })
     }
 
     fn have_the_same_subjects(&self, rows: &[SpaceRow]) -> bool {
         let [one, other] = &self.sides;
         let any = rows.iter().any(|row| row.any);
+        let devices = |side: &Side<'_>| {
+            let devices = side.devices.values();
+            let devices: BTreeMap<_, _> = devices
+                .map(|device| {
+                    let how = (
+                        device.labels.clone(),
+                        device.scope.clone(),
+                        device.net.clone(),
+                    );
+                    (device.name.clone(), how)
+                })
+                .collect();
+            (devices, side.device_groups(&self.joint))
+        };
         one.terms == other.terms
-            && one.devices == other.devices
+            && devices(one) == devices(other)
             && (!any || one.operators == other.operators)
     }
 
@@ -114,7 +142,8 @@ impl<'p> Pair<'p> {
         only: &BTreeMap<Axis, Atoms>,
     ) -> Result<BTreeMap<Path, BTreeSet<usize>>, TooLarge> {
         let mut alike: BTreeMap<Signature, BTreeSet<usize>> = BTreeMap::new();
-        for (index, cell) in here.cells.iter().enumerate() {
+        let cells = here.cells.iter().enumerate();
+        for (index, cell) in cells.filter(|(_, cell)| cell.meets(offered)) {
             let [one, other] = &self.sides;
             let before = about(&here.rows[0], one, cell, offered != Offered::After);
             let after = about(&here.rows[1], other, cell, offered != Offered::Before);
@@ -173,6 +202,6 @@ fn chosen<'r>(
 pub(super) fn terms_of(side: &Side<'_>, cell: &Cell) -> Terms {
     match &cell.members {
         Members::Node(groups) => side.terms_of(groups),
-        Members::Operator(_) | Members::Device(..) => (None, None),
+        Members::Operator(_) | Members::Device(_) => (None, None),
     }
 }

@@ -9,7 +9,7 @@ use crate::window::Window;
 #[derive(Debug, Default)]
 pub(super) struct Joint {
     pub(super) groups: Vec<JointGroup>,
-    by_content: BTreeMap<(bool, LabelSets), usize>,
+    by_content: BTreeMap<(Option<usize>, LabelSets), usize>,
     pub(super) windows: Vec<Window>,
 }
 
@@ -18,23 +18,21 @@ pub(super) struct JointGroup {
     /// As the side calls it that was added last.
     pub(super) name: String,
     pub(super) matches: LabelSets,
-    /// Of devices, not of nodes.
-    pub(super) devices: bool,
+    /// Of devices, not of nodes: the group of nodes that vouch for them.
+    pub(super) via: Option<usize>,
 }
 
 impl Joint {
-    pub(super) fn group(&mut self, name: &str, matches: &LabelSets, devices: bool) -> usize {
+    pub(super) fn group(&mut self, name: &str, matches: &LabelSets, via: Option<usize>) -> usize {
         let next = self.groups.len();
-        let index = *self
-            .by_content
-            .entry((devices, matches.clone()))
-            .or_insert(next);
+        let content = (via, matches.clone());
+        let index = *self.by_content.entry(content).or_insert(next);
         match self.groups.get_mut(index) {
             Some(known) => name.clone_into(&mut known.name),
             None => self.groups.push(JointGroup {
                 name: name.to_owned(),
                 matches: matches.clone(),
-                devices,
+                via,
             }),
         }
         index

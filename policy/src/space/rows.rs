@@ -27,7 +27,8 @@ pub(super) struct SpaceRow {
     pub(super) states: States,
     pub(super) profiles: Option<BTreeSet<ProfileLabel>>,
     pub(super) runs: bool,
-    pub(super) approval: bool,
+    /// Digest of the rule, to which approvals are bound.
+    pub(super) approval: Option<[u8; 32]>,
     pub(super) fresh: Term,
     pub(super) offline: Term,
 }
@@ -74,7 +75,7 @@ impl SpaceRow {
             states: rule.states.clone(),
             profiles,
             runs: !rule.runs.is_empty(),
-            approval: false,
+            approval: rule.approval.as_ref().map(|approval| approval.digest),
             fresh: rule.fresh,
             offline: rule.offline,
         })
@@ -87,9 +88,9 @@ impl SpaceRow {
     pub(super) fn is_about(&self, cell: &Cell, side: &Side<'_>) -> bool {
         match &cell.members {
             Members::Node(groups) => self.any || !self.groups.is_disjoint(groups),
-            Members::Device(name, groups) => {
-                side.devices.get(name.as_str()) == Some(groups)
-                    && (self.any || !self.groups.is_disjoint(groups))
+            Members::Device(device) => {
+                let groups = device.groups.get(side.number).and_then(Option::as_ref);
+                groups.is_some_and(|groups| self.any || !self.groups.is_disjoint(groups))
             }
             Members::Operator(name) => {
                 self.operators.contains(name)

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cells::device_groups;
 use super::joint::Joint;
 use super::rows::SpaceRow;
-use crate::compile::{CompiledPolicy, Interface};
+use crate::compile::{CompiledPolicy, Device, Group, Interface};
 use crate::seconds::Seconds;
 use crate::slice::CONNECT;
 
@@ -14,6 +13,8 @@ pub(super) type Terms = (Option<Seconds>, Option<Seconds>);
 
 #[derive(Debug)]
 pub(super) struct Side<'p> {
+    /// 0 before, 1 after.
+    pub(super) number: usize,
     pub(super) policy: &'p CompiledPolicy,
     /// Of each group of the policy, its number among those of both.
     pub(super) groups: Vec<usize>,
@@ -22,16 +23,23 @@ pub(super) struct Side<'p> {
     pub(super) terms: BTreeMap<usize, Terms>,
     /// Operators that some group names: whom `any` means.
     pub(super) operators: BTreeSet<&'p str>,
-    /// Its devices with their groups.
-    pub(super) devices: BTreeMap<&'p str, BTreeSet<usize>>,
+    pub(super) devices: BTreeMap<&'p str, &'p Device>,
 }
 
 impl<'p> Side<'p> {
-    pub(super) fn new(policy: &'p CompiledPolicy, joint: &mut Joint) -> Self {
+    pub(super) fn new(number: usize, policy: &'p CompiledPolicy, joint: &mut Joint) -> Self {
+        let node_group =
+            |group: &Group, joint: &mut Joint| joint.group(&group.name, &group.matches, None);
         let groups: Vec<usize> = policy
             .groups
             .iter()
-            .map(|group| joint.group(&group.name, &group.matches, group.via.is_some()))
+            .map(|group| {
+                let via = group.via.and_then(|via| policy.groups.get(via));
+                match via.map(|via| node_group(via, joint)) {
+                    None => node_group(group, joint),
+                    via => joint.group(&group.name, &group.matches, via),
+                }
+            })
             .collect();
         let mut terms: BTreeMap<usize, Terms> = BTreeMap::new();
         for (group, number) in policy.groups.iter().zip(&groups) {
@@ -43,6 +51,7 @@ impl<'p> Side<'p> {
             *known = stricter(*known, (profile.fresh, profile.offline));
         }
         Self {
+            number,
             groups,
             windows: policy.windows.iter().map(|w| joint.window(w)).collect(),
             terms,
@@ -51,17 +60,26 @@ impl<'p> Side<'p> {
                 .iter()
                 .flat_map(|group| group.members.iter().map(String::as_str))
                 .collect(),
-            devices: BTreeMap::new(),
+            devices: policy
+                .devices
+                .iter()
+                .map(|device| (device.name.as_str(), device))
+                .collect(),
             policy,
         }
     }
 
-    /// Sorts the devices into groups, once the groups of both sides are known.
-    pub(super) fn sort_devices(&mut self, joint: &Joint) {
-        let devices = self.policy.devices.iter();
-        self.devices = devices
-            .map(|device| (device.name.as_str(), device_groups(joint, &device.labels)))
-            .collect();
+    /// The groups that it has of devices, among those of both.
+    pub(super) fn device_groups(&self, joint: &Joint) -> BTreeSet<usize> {
+        let groups = self.groups.iter().copied();
+        groups
+            .filter(|index| {
+                joint
+                    .groups
+                    .get(*index)
+                    .is_some_and(|group| group.via.is_some())
+            })
+            .collect()
     }
 
     /// By service and name.

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::cells::{Cell, Members};
 use super::interface::Pair;
 use super::region::Changed;
-use super::wording::groups_of;
 
 /// Subjects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,7 +36,7 @@ fn devices(changed: &Changed, who: &BTreeSet<usize>) -> Vec<String> {
     let cells = who.iter().filter_map(|index| changed.cells.get(*index));
     let names: BTreeSet<String> = cells
         .filter_map(|cell| match &cell.members {
-            Members::Device(name, _) => Some(format!("device/{name}")),
+            Members::Device(device) => Some(format!("device/{}", device.name)),
             Members::Node(_) | Members::Operator(_) => None,
         })
         .collect();
@@ -49,7 +48,7 @@ fn operators(pair: &Pair<'_>, changed: &Changed, who: &BTreeSet<usize>) -> Vec<S
     let mut left: BTreeSet<&str> = cells
         .filter_map(|cell| match &cell.members {
             Members::Operator(name) => Some(name.as_str()),
-            Members::Node(_) | Members::Device(..) => None,
+            Members::Node(_) | Members::Device(_) => None,
         })
         .collect();
     let whole = left.clone();
@@ -74,12 +73,12 @@ fn operators(pair: &Pair<'_>, changed: &Changed, who: &BTreeSet<usize>) -> Vec<S
 }
 
 fn nodes(pair: &Pair<'_>, changed: &Changed, who: &BTreeSet<usize>) -> Vec<String> {
-    let all: BTreeMap<usize, &BTreeSet<usize>> = changed
-        .cells
-        .iter()
-        .enumerate()
-        .filter(|(_, cell)| cell.kind() == Kind::Node)
-        .map(|(index, cell)| (index, groups_of(&cell.members)))
+    let cells = changed.cells.iter().enumerate();
+    let all: BTreeMap<usize, &BTreeSet<usize>> = cells
+        .filter_map(|(index, cell)| match &cell.members {
+            Members::Node(groups) => Some((index, groups)),
+            Members::Operator(_) | Members::Device(_) => None,
+        })
         .collect();
     if all.values().any(|groups| groups.is_empty()) && all.keys().all(|index| who.contains(index)) {
         return vec!["any node".to_owned()];

@@ -6,7 +6,6 @@ use edgeward_identity::{AttestationState, Tier, Timestamp};
 use serde::Serialize;
 
 use super::axes::{Atoms, Axes, Axis, TIERS, least, state};
-use super::cells::Members;
 use super::diagram::Outcome;
 use super::interface::Pair;
 use super::region::{Changed, Offered, Part};
@@ -150,6 +149,7 @@ fn approvals(axes: &Axes, atoms: &BTreeMap<Axis, Atoms>) -> Vec<String> {
     let named = axes.approvals.iter().enumerate();
     named
         .filter_map(|(index, rule)| {
+            let (rule, _) = rule;
             let atoms = atoms.get(&Axis::Approval(index))?;
             let word = if atoms.contains(&1) {
                 "approved"
@@ -275,13 +275,4 @@ pub(super) fn example_time(times: &Times, atoms: Option<&Atoms>) -> Option<Times
         .filter(|(index, _)| atoms.is_none_or(|atoms| atoms.contains(index)))
         .map(|(_, atom)| atom.example)
         .min()
-}
-
-/// Whether members are nodes: their groups.
-pub(super) fn groups_of(members: &Members) -> &BTreeSet<usize> {
-    static NONE: BTreeSet<usize> = BTreeSet::new();
-    match members {
-        Members::Node(groups) | Members::Device(_, groups) => groups,
-        Members::Operator(_) => &NONE,
-    }
 }

@@ -33,7 +33,7 @@ fn covers(here: &Changed, joint: &Joint, part: &Part, point: &Point) -> bool {
         Members::Operator(name) => {
             point.subject.kind() == Kind::Operator && point.subject.name() == name
         }
-        Members::Device(..) => false,
+        Members::Device(_) => false,
         Members::Node(groups) => {
             point.subject.kind() == Kind::Node
                 && here.relevant.iter().all(|group| {
