@@ -118,6 +118,8 @@ pub(crate) struct InterfaceDef {
     pub(crate) port: u16,
     pub(crate) to: Option<SocketAddr>,
     pub(crate) l7: Option<L7>,
+    /// Patterns of two actions that some request fits both.
+    pub(crate) overlaps: Vec<Overlap>,
 }
 
 /// A network behind nodes. Checked, not enforced: only what is looked up is kept.
@@ -152,6 +154,16 @@ pub(crate) struct AppsDef {
     /// The group's.
     pub(crate) name: Placed<String>,
     pub(crate) publishers: Vec<Placed<String>>,
+}
+
+/// A request may be two actions at once: denied where either is.
+pub(crate) struct Overlap {
+    pub(crate) at: Place,
+    /// The later action and its pattern, then the earlier.
+    pub(crate) action: String,
+    pub(crate) pattern: String,
+    pub(crate) other_action: String,
+    pub(crate) other_pattern: String,
 }
 
 pub(crate) struct WorkloadDef {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use edgeward_identity::Timestamp;
 use serde::Serialize;
 
 use crate::compile::CompiledPolicy;
@@ -9,13 +10,16 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::parse::{lists, parse};
 use crate::source::{SourceFile, hash_sources};
 
+mod dead;
 mod lookup;
+mod notes;
 mod openings;
 mod reach;
 mod resolve;
 mod terms;
 mod trial;
 
+pub use notes::{MAX_NOTES, Note, NoteKind};
 pub use openings::{Opening, OpeningKind};
 pub use resolve::MAX_NESTING;
 pub use terms::{DEFAULT_FRESH, DEFAULT_MAX_OFFLINE, DEFAULT_OFFLINE};
@@ -28,6 +32,8 @@ pub struct Report {
     pub summary: Summary,
     /// Everything that lets in more than named and proven parties.
     pub openings: Vec<Opening>,
+    /// What a reader should see besides.
+    pub notes: Vec<Note>,
     /// SHA-256 of the sources, hex.
     pub hash: String,
 }
@@ -54,7 +60,16 @@ pub struct Summary {
 
 /// Checks files without keeping what comes of them.
 pub fn check(files: &[SourceFile]) -> Report {
-    match CompiledPolicy::compile(files, 0) {
+    report(CompiledPolicy::compile(files, 0))
+}
+
+/// Checks files at a time: rules that nothing can come of any more are errors, too.
+pub fn check_at(files: &[SourceFile], now: Timestamp) -> Report {
+    report(CompiledPolicy::compile_at(files, 0, Some(now)))
+}
+
+fn report(compiled: Result<CompiledPolicy, Box<Report>>) -> Report {
+    match compiled {
         Ok(policy) => policy.report().clone(),
         Err(report) => *report,
     }
@@ -68,7 +83,16 @@ impl Report {
 
 impl CompiledPolicy {
     /// Checks and compiles. `version` is the policy's number: the caller sees to it that it only ever rises.
+    /// It looks at no clock: what was once in force compiles for ever.
     pub fn compile(files: &[SourceFile], version: u64) -> Result<Self, Box<Report>> {
+        Self::compile_at(files, version, None)
+    }
+
+    fn compile_at(
+        files: &[SourceFile],
+        version: u64,
+        now: Option<Timestamp>,
+    ) -> Result<Self, Box<Report>> {
         let hash = hash_sources(files);
         let mut found = Diagnostics::new(files);
         let parsed = parse(files, &mut found);
@@ -105,15 +129,17 @@ impl CompiledPolicy {
             );
         }
         let openings = openings::list(&parsed, &found);
-        let mut policy = resolve::resolve(&parsed, &mut lists, version, hash, &mut found);
+        let mut policy = resolve::resolve(&parsed, &mut lists, version, hash, now, &mut found);
         if found.is_empty() {
             let tests = parsed.iter().flat_map(|file| &file.tests);
             summary.tests_failed = trial::run(&policy, tests, &mut found);
         }
+        let notes = notes::list(&parsed, &policy, &found);
         let report = Report {
             diagnostics: found.finish(),
             summary,
             openings,
+            notes,
             hash: hex::encode(hash),
         };
         if !report.is_ok() {

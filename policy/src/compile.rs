@@ -176,6 +176,7 @@ impl CompiledPolicy {
                 diagnostics: Vec::new(),
                 summary: Summary::default(),
                 openings: Vec::new(),
+                notes: Vec::new(),
                 hash: hex::encode(hash),
             },
             profiles: Vec::new(),

@@ -43,6 +43,8 @@ pub enum Code {
     Nesting,
     MatchesNobody,
     Shadowed,
+    /// Nothing can come of it any more.
+    Dead,
     /// A file that nothing names.
     Unused,
     ChecksNothing,
@@ -79,6 +81,7 @@ impl Code {
             Self::Nesting => "nesting",
             Self::MatchesNobody => "matches-nobody",
             Self::Shadowed => "shadowed",
+            Self::Dead => "dead",
             Self::Unused => "unused",
             Self::ChecksNothing => "checks-nothing",
             Self::OfflineAboveMax => "offline-above-max",
@@ -179,7 +182,7 @@ impl<'s> Diagnostics<'s> {
 /// What a reader may have meant: the nearest of the accepted words, and all of them where they are few.
 pub(crate) fn suggest<'w>(word: &str, accepted: impl IntoIterator<Item = &'w str>) -> String {
     /// Most words listed; a longer list helps nobody.
-    const MAX_LISTED: usize = 16;
+    const MAX_LISTED: usize = 24;
     /// Most words compared.
     const MAX_COMPARED: usize = 2_000;
     let mut accepted: Vec<&str> = accepted.into_iter().collect();

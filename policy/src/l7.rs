@@ -63,6 +63,14 @@ pub struct BadPattern {
     pub expected: &'static str,
 }
 
+/// Two patterns of one protocol, by the requests that fit them.
+pub(crate) trait Compare {
+    /// Whether every request that fits the other fits this one.
+    fn covers(&self, other: &Self) -> bool;
+    /// Whether some request fits both.
+    fn meets(&self, other: &Self) -> bool;
+}
+
 impl L7 {
     /// `http`, `mqtt` or `modbus`.
     pub fn proto(&self) -> &'static str {
@@ -175,3 +183,6 @@ macro_rules! as_text {
     };
 }
 pub(crate) use as_text;
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ pub mod space;
 pub mod window;
 pub mod workload;
 
-pub use check::{Opening, Report, Summary, check};
+pub use check::{Note, Opening, Report, Summary, check, check_at};
 pub use compile::{ApprovalTerms, CompiledPolicy, FleetIndex};
 pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
 pub use device::{Mac, Recognition, SliceDevice};

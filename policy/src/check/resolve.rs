@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edgeward_identity::Timestamp;
+
+use super::dead;
 use super::lookup::Names;
 use super::reach;
 use super::terms::Directories;
@@ -48,6 +51,7 @@ pub(super) fn resolve(
     lists: &mut Lists,
     version: u64,
     hash: [u8; 32],
+    now: Option<Timestamp>,
     found: &mut Diagnostics<'_>,
 ) -> CompiledPolicy {
     let unreadable = |kind: &'static str| unreadable(files, kind);
@@ -82,6 +86,9 @@ pub(super) fn resolve(
         lists.refuse_unused(resolver.found);
     }
     reach::check(&resolver.policy, &resolver.rule_places, resolver.found);
+    if let Some(now) = now {
+        dead::check(&resolver.policy, &resolver.rule_places, now, resolver.found);
+    }
     resolver.policy
 }
 

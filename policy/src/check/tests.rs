@@ -10,6 +10,7 @@ mod accepted;
 mod approvals;
 mod devices;
 mod later;
+mod notes;
 mod refused;
 mod requests;
 mod samples;

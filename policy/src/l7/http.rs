@@ -56,6 +56,31 @@ impl Pattern {
     }
 }
 
+impl super::Compare for Pattern {
+    fn covers(&self, other: &Self) -> bool {
+        let method = self.method.is_none() || self.method == other.method;
+        let mut given = other.segments.iter();
+        let begin = self.segments.iter().all(|segment| match given.next() {
+            None => false,
+            Some(given) => *segment == Segment::Any || segment == given,
+        });
+        method && begin && (self.open || (!other.open && given.next().is_none()))
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        let methods = match (&self.method, &other.method) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        let mut pairs = self.segments.iter().zip(&other.segments);
+        let begin = pairs.all(|(one, other)| {
+            *one == Segment::Any || *other == Segment::Any || one == other
+        });
+        let (own, others) = (self.segments.len(), other.segments.len());
+        methods && begin && (own >= others || self.open) && (others >= own || other.open)
+    }
+}
+
 impl FromStr for Pattern {
     type Err = BadPattern;
 

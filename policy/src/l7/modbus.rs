@@ -60,7 +60,43 @@ impl Pattern {
     }
 }
 
+impl super::Compare for Pattern {
+    fn covers(&self, other: &Self) -> bool {
+        let within = |own: &Option<Ranges>, other: &Option<Ranges>| match (own, other) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(other)) => own.hold(other),
+        };
+        self.codes.hold(&other.codes)
+            && within(&self.addresses, &other.addresses)
+            && within(&self.units, &other.units)
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        let meet = |own: &Option<Ranges>, other: &Option<Ranges>| match (own, other) {
+            (Some(own), Some(other)) => own.meet(other),
+            _ => true,
+        };
+        self.codes.meet(&other.codes)
+            && meet(&self.addresses, &other.addresses)
+            && meet(&self.units, &other.units)
+    }
+}
+
 impl Ranges {
+    fn hold(&self, other: &Self) -> bool {
+        let mut ranges = other.merged.iter();
+        ranges.all(|(first, last)| self.contain(*first, *last))
+    }
+
+    fn meet(&self, other: &Self) -> bool {
+        let mut ranges = self.merged.iter();
+        ranges.any(|(from, to)| {
+            let mut others = other.merged.iter();
+            others.any(|(first, last)| from <= last && first <= to)
+        })
+    }
+
     /// Whether all of `first..=last` is among the numbers.
     fn contain(&self, first: u16, last: u16) -> bool {
         // The last range that begins at or before `first` is the only one that can hold it.

@@ -115,6 +115,19 @@ impl Pattern {
     }
 }
 
+impl super::Compare for Pattern {
+    fn covers(&self, other: &Self) -> bool {
+        let text = other.to_string();
+        let filter = text.split_once(' ').map_or("", |(_, filter)| filter);
+        self.operation == other.operation && Self::covers(self, filter)
+    }
+
+    /// Never told of two actions: they are publish and subscribe, which have no request in common.
+    fn meets(&self, other: &Self) -> bool {
+        self.operation == other.operation
+    }
+}
+
 impl Operation {
     pub fn as_str(self) -> &'static str {
         match self {

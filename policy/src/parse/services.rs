@@ -80,9 +80,12 @@ fn read_interface(
         l4
     });
     let to = read_forward(reader, &fields)?;
-    let l7 = match fields.get("l7") {
-        None => None,
-        Some(value) => Some(read_l7(reader, value, full_name)?),
+    let (l7, overlaps) = match fields.get("l7") {
+        None => (None, Vec::new()),
+        Some(value) => {
+            let (l7, overlaps) = read_l7(reader, value, full_name)?;
+            (Some(l7), overlaps)
+        }
     };
     let (proto, port) = l4?;
     if let (Some(_), Proto::Udp, Some(value)) = (&l7, proto, fields.get("l7")) {
@@ -101,6 +104,7 @@ fn read_interface(
         port,
         to,
         l7,
+        overlaps,
     })
 }
 
