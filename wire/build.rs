@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "edgeward/v1/session.proto",
         "edgeward/v1/workload.proto",
         "spiffe/workload.proto",
+        "envoy/service/auth/v3/external_auth.proto",
     ];
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
