@@ -105,6 +105,8 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    #[error("own identity, for the gateway: {0}")]
+    Svid(#[from] edgeward_identity::svid::SvidError),
     #[error("{0}; install nftables, or set kernel_leases = false")]
     Nftables(#[from] leases::NftFailed),
 }

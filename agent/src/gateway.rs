@@ -13,9 +13,211 @@
 //! and opens its way to the service with [`Caller::connect`]. It need not watch for a lost right: [`live`] drops
 //! it. What one request opened for long (a subscription, a stream) it decides again whenever [`Caller::changes`] says.
 
+mod budget;
 pub mod caller;
 pub mod flows;
+pub mod http;
+mod identity;
+mod listen;
+mod live;
 pub mod modbus;
+pub mod mqtt;
+pub mod neighbours;
+mod nets;
+mod raw;
+mod records;
 pub mod relay;
+mod rooms;
+mod serve;
+mod status;
+mod tls;
+mod udp;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_identity::svid::SvidError;
+use edgeward_policy::Proto;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::enforce::decide::{Decider, Spot};
+use crate::enforce::{DeviceName, Nets, Recorder};
+use crate::view::NodeView;
+use flows::Flows;
+use listen::{Listeners, Stand};
+use nets::Kernel;
+use records::Records;
+use rooms::Rooms;
+use serve::Core;
+use tls::Tls;
 
 pub use caller::{Broken, Caller};
+pub use status::{GatewayStatus, Shown};
+
+/// How often the machine's addresses are looked at, and a listener is tried again that could not be had.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Takes the ports of the tunnel at which the gateway listens.
+pub type SetListening = Box<dyn Fn(HashSet<(Proto, u16)>) + Send + Sync>;
+
+/// What the gateway is made of.
+pub struct Parts {
+    pub view: NodeView,
+    pub decider: Arc<Decider>,
+    pub recorder: Arc<dyn Recorder>,
+    /// The TUN device.
+    pub mesh: DeviceName,
+    /// Devices of other networks.
+    pub nets: Nets,
+    pub report_every: Duration,
+    /// Tells the filter at which ports of the tunnel the gateway listens: it lets nobody in at others that are to be
+    /// forwarded.
+    pub set_listening: SetListening,
+}
+
+/// The loop that keeps listeners as policy wants them.
+pub struct Gateway {
+    core: Arc<Core>,
+    recorder: Arc<dyn Recorder>,
+    records: Records,
+    listeners: Listeners,
+    stands: BTreeMap<Spot, Stand>,
+    listening: HashSet<(Proto, u16)>,
+    set_listening: SetListening,
+    report_every: Duration,
+    shown: Arc<Shown>,
+}
+
+impl Gateway {
+    /// Opens nothing yet. `token` ends it with all its connections.
+    pub fn new(parts: Parts, token: CancellationToken) -> Result<Self, SvidError> {
+        let view = parts.view;
+        let tls = Tls::new(
+            view.svid.clone(),
+            Arc::clone(&view.trust),
+            Arc::clone(&view.clock),
+            Arc::clone(&parts.decider),
+        )?;
+        let rooms = Rooms::default();
+        let core = Core {
+            decider: parts.decider,
+            clock: view.clock,
+            trust: view.trust,
+            trust_changed: view.trust_changed,
+            tls,
+            flows: Arc::new(Flows::default()),
+            rooms: rooms.clone(),
+            kernel: Kernel {
+                mesh: parts.mesh.to_string(),
+                others: parts.nets,
+            },
+            token,
+        };
+        Ok(Self {
+            core: Arc::new(core),
+            recorder: parts.recorder,
+            records: Records { node: view.node },
+            listeners: Listeners::default(),
+            stands: BTreeMap::new(),
+            listening: HashSet::new(),
+            set_listening: parts.set_listening,
+            report_every: parts.report_every,
+            shown: Arc::new(Shown::new(rooms)),
+        })
+    }
+
+    /// For the local socket.
+    pub fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown)
+    }
+
+    /// Runs until the token is cancelled.
+    pub async fn run(mut self) {
+        let token = self.core.token.clone();
+        let mut changes = self.core.decider.changes();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut report = tokio::time::interval(self.report_every);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => break,
+                changed = changes.changed() => if changed.is_err() { break },
+                _ = look.tick() => {}
+                _ = report.tick() => self.report(),
+            }
+            self.settle();
+        }
+        self.report();
+    }
+
+    /// Puts listeners in step with policy and addresses.
+    fn settle(&mut self) {
+        let picture = self.core.decider.picture();
+        if self.listeners.close_unwanted(&self.core, &picture) {
+            let gone = &self.stands;
+            tracing::debug!(before = gone.len(), "gateway closed listeners");
+        }
+        let stands = self.listeners.open_missing(&self.core, &picture);
+        let listening = listen::ports_of_the_tunnel(&stands);
+        if listening != self.listening {
+            (self.set_listening)(listening.clone());
+            self.listening = listening;
+        }
+        self.tell(&stands);
+        self.stands = stands;
+        self.shown.set(&self.stands);
+    }
+
+    /// Records what stands otherwise than before.
+    fn tell(&self, stands: &BTreeMap<Spot, Stand>) {
+        let now = self.core.clock.now();
+        for (spot, stand) in stands {
+            let before = self.stands.get(spot);
+            if before.map(|before| &before.failed) == Some(&stand.failed) {
+                continue;
+            }
+            let interface = stand.interface.to_string();
+            let up = f64::from(u8::from(stand.failed.is_none()));
+            metrics::gauge!("edgeward_gateway_listening", "interface" => interface).set(up);
+            match &stand.failed {
+                Some(reason) => {
+                    tracing::error!(
+                        interface = &*stand.interface,
+                        reason,
+                        "gateway cannot listen: nobody is let in"
+                    );
+                    let event = self.records.down(now, spot, stand, reason);
+                    self.recorder.record_after(event);
+                }
+                None => {
+                    tracing::info!(interface = &*stand.interface, addresses = ?stand.addresses, "gateway serves");
+                    let event = self.records.up(now, spot, stand);
+                    self.recorder.record_after(event);
+                }
+            }
+        }
+        for (spot, stand) in &self.stands {
+            if !stands.contains_key(spot) {
+                let interface = stand.interface.to_string();
+                metrics::gauge!("edgeward_gateway_listening", "interface" => interface).set(0.0);
+            }
+        }
+    }
+
+    /// What was allowed and denied since the last report.
+    fn report(&self) {
+        let now = self.core.clock.now();
+        let taken = self.core.flows.take();
+        for event in self.records.flows(now, &taken) {
+            self.recorder.record_after(event);
+        }
+        status::count(&taken, &self.stands, &self.core.rooms);
+    }
+}
+
+#[cfg(test)]
+mod tests;

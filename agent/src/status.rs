@@ -13,6 +13,7 @@ mod text;
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::GatewayStatus;
 use crate::view::{Finding, Refusal};
 
 pub use client::{AskFailed, ask, check};
@@ -93,6 +94,9 @@ pub struct Status {
     /// Workloads that a process asked for since the agent started.
     #[serde(default)]
     pub workloads: Vec<WorkloadStatus>,
+    /// Interfaces that the agent itself serves.
+    #[serde(default)]
+    pub gateways: Vec<GatewayStatus>,
     pub now: Timestamp,
 }
 

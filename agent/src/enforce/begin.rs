@@ -21,8 +21,9 @@ use super::driver::{self, Begin};
 use super::hearing::Hearing;
 use super::leases::{KernelLeases, LeaseQueue};
 use super::records::Records;
-use super::scene::Scene;
+use super::scene::{Kept, Scene};
 use super::{EnforceConfig, Enforcement, Inside, Progress, Recorder, StartError};
+use crate::gateway::{self, Gateway};
 use crate::status;
 use crate::view::NodeView;
 
@@ -74,7 +75,12 @@ pub(super) async fn begin(
         armed_some: Notify::new(),
     });
     let (progress, follow) = watch::channel(Progress::default());
-    let inside = Arc::new(Inside::new(view.clone(), Arc::clone(&control)));
+    let gateway = open_gateway(&view, &config, &control, token.child_token())?;
+    let inside = Arc::new(Inside::new(
+        view.clone(),
+        Arc::clone(&control),
+        gateway.shown(),
+    ));
     let begin = Begin {
         view,
         recorder,
@@ -88,7 +94,11 @@ pub(super) async fn begin(
         let after = CancellationToken::new();
         let answering = tokio::spawn(server.serve(inside, after.clone()));
         let leases = kernel.map(|kernel| tokio::spawn(queue.run(kernel, after.clone())));
+        let gateway = tokio::spawn(gateway.run());
         let result = driver::run(begin, token).await;
+        if gateway.await.is_err() {
+            tracing::error!("the gateway's task panicked");
+        }
         after.cancel();
         drop(wireguard_socket);
         if let Some(leases) = leases {
@@ -172,6 +182,28 @@ fn open_tunnel(
     )?);
     let socket = QuicSocket::new(source, tunnel.udp_sender()).map_err(StartError::Port)?;
     Ok((tunnel, socket))
+}
+
+fn open_gateway(
+    view: &NodeView,
+    config: &EnforceConfig,
+    control: &Arc<Control>,
+    token: CancellationToken,
+) -> Result<Gateway, StartError> {
+    let scene = Arc::clone(&control.scene);
+    let parts = gateway::Parts {
+        view: view.clone(),
+        decider: Arc::clone(scene.decider()),
+        recorder: Arc::clone(&control.recorder),
+        mesh: config.device.clone(),
+        nets: config.nets.clone(),
+        report_every: config.report_every,
+        set_listening: Box::new(move |ports| {
+            let ports = Arc::new(ports);
+            scene.change(Kept::Void, |parts| parts.listening = ports);
+        }),
+    };
+    Ok(Gateway::new(parts, token)?)
 }
 
 fn open_wireguard_socket(

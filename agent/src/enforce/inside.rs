@@ -8,17 +8,27 @@ use edgeward_tunnel::shell::Tunnel;
 
 use super::control::Control;
 use super::decide::Picture;
+use crate::gateway::{GatewayStatus, Shown};
 use crate::view::NodeView;
 
 /// Reads what enforcement does; changes nothing.
 pub struct Inside {
     pub(crate) view: NodeView,
     control: Arc<Control>,
+    gateways: Arc<Shown>,
 }
 
 impl Inside {
-    pub(super) fn new(view: NodeView, control: Arc<Control>) -> Self {
-        Self { view, control }
+    pub(super) fn new(view: NodeView, control: Arc<Control>, gateways: Arc<Shown>) -> Self {
+        Self {
+            view,
+            control,
+            gateways,
+        }
+    }
+
+    pub(crate) fn gateways(&self) -> Vec<GatewayStatus> {
+        self.gateways.status()
     }
 
     pub(crate) fn picture(&self) -> Arc<Picture> {

@@ -1,11 +1,11 @@
 //! What a protocol module knows of its connection, and asks about it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgeward_identity::{BootTime, Clock};
+use edgeward_identity::{BootTime, Clock, SpiffeId};
 use edgeward_policy::L7Request;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     flows: Arc<Flows>,
     interface: Arc<Forwarded>,
+    who: Who,
     party: Arc<Party>,
 }
 
@@ -59,29 +60,35 @@ impl Caller {
         who: Who,
         source: SocketAddr,
     ) -> Self {
-        let party = Arc::new(Party {
-            who,
-            source: source.ip(),
-            interface: Arc::clone(&interface.name),
-            spot: interface.spot.clone(),
-        });
+        let party = Party::of(&interface, Some(who.clone()), source.ip());
         Self(Arc::new(Inner {
             decider,
             clock,
             flows,
             interface,
+            who,
             party,
         }))
     }
 
     /// Who calls.
     pub fn who(&self) -> &Who {
-        &self.0.party.who
+        &self.0.who
     }
 
     /// Its SPIFFE ID, as services are told.
     pub fn id(&self) -> String {
         self.who().id().to_string()
+    }
+
+    /// This node, as services are told.
+    pub fn node(&self) -> SpiffeId {
+        self.0.decider.picture().parts().node.clone()
+    }
+
+    /// Where the connection comes from.
+    pub fn source(&self) -> IpAddr {
+        self.0.party.source
     }
 
     /// The interface that is called.
@@ -100,7 +107,7 @@ impl Caller {
     /// As [`Caller::decide`], for what was allowed before and goes on: not counted.
     pub fn still(&self, request: &L7Request<'_>) -> Ruling {
         self.0.decider.picture().rule_on(
-            &self.0.party.who,
+            &self.0.who,
             &self.0.interface.spot,
             Some(request),
             self.now(),
@@ -111,7 +118,7 @@ impl Caller {
     pub fn admit(&self) -> Ruling {
         let picture = self.0.decider.picture();
         let spot = &self.0.interface.spot;
-        let mut ruling = picture.rule_on(&self.0.party.who, spot, None, self.now());
+        let mut ruling = picture.rule_on(&self.0.who, spot, None, self.now());
         // Another interface has taken this one's place: what was read so far was read by other rules.
         let same = picture
             .parts()
@@ -149,6 +156,11 @@ impl Caller {
     pub fn malformed(&self, what: &'static str) -> Broken {
         self.0.flows.malformed(&self.0.party, what);
         Broken::Malformed(what)
+    }
+
+    /// Counts what is refused whoever asks. `reason` is a stable word.
+    pub fn refused(&self, reason: &'static str) {
+        self.0.flows.refused(&self.0.party, reason, None);
     }
 
     /// Where the service is.

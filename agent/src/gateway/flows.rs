@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::enforce::decide::{Ruling, Spot, Who};
+use crate::enforce::decide::{Forwarded, Ruling, Spot, Who};
 
 /// Most different sums between two readings.
 pub const MAX_SUMS: usize = 2048;
@@ -14,11 +14,23 @@ pub const MAX_SUMS: usize = 2048;
 /// One caller at one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Party {
-    pub who: Who,
+    /// `None` for a stranger.
+    pub who: Option<Who>,
     pub source: IpAddr,
     /// `service/interface`.
     pub interface: Arc<str>,
     pub spot: Spot,
+}
+
+impl Party {
+    pub(super) fn of(interface: &Forwarded, who: Option<Who>, source: IpAddr) -> Arc<Self> {
+        Arc::new(Self {
+            who,
+            source,
+            interface: Arc::clone(&interface.name),
+            spot: interface.spot.clone(),
+        })
+    }
 }
 
 /// Answers of one kind.
@@ -32,7 +44,7 @@ pub struct Kind {
     pub rule: Option<Arc<str>>,
     /// A stable word; `malformed` for what is not the interface's protocol.
     pub reason: &'static str,
-    /// What is wrong with bytes that are not the interface's protocol.
+    /// What is wrong with bytes that are not the interface's protocol, or with a handshake.
     pub wrong: Option<&'static str>,
 }
 
@@ -68,14 +80,20 @@ impl Flows {
         });
     }
 
+    /// Bytes that are not the interface's protocol.
     pub fn malformed(&self, party: &Arc<Party>, what: &'static str) {
+        self.refused(party, "malformed", Some(what));
+    }
+
+    /// Somebody was turned away before policy was asked.
+    pub fn refused(&self, party: &Arc<Party>, reason: &'static str, wrong: Option<&'static str>) {
         self.add(Kind {
             party: Arc::clone(party),
             action: None,
             allow: false,
             rule: None,
-            reason: "malformed",
-            wrong: Some(what),
+            reason,
+            wrong,
         });
     }
 
@@ -99,11 +117,8 @@ impl Flows {
         all.sort_by(|(one, _), (other, _)| {
             let key = |kind: &Kind| {
                 let party = &kind.party;
-                (
-                    party.interface.clone(),
-                    party.who.id().to_string(),
-                    kind.reason,
-                )
+                let who = party.who.as_ref().map(ToString::to_string);
+                (party.interface.clone(), who, party.source, kind.reason)
             };
             key(one).cmp(&key(other))
         });

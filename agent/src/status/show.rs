@@ -90,6 +90,7 @@ impl Inside {
             rules: self.rules(),
             dropped: self.dropped(),
             workloads: self.workloads(),
+            gateways: self.gateways(),
             now,
         }
     }

@@ -59,6 +59,7 @@ impl Display for Status {
         writeln!(f)?;
         self.binds(f)?;
         writeln!(f)?;
+        self.gateways(f)?;
         self.workloads(f)?;
         self.counts(f)
     }
@@ -161,6 +162,32 @@ impl Status {
             "PEER", "BIND", "STATE", "LEASE", "RECEIVED", "SENT"
         )?;
         self.binds.iter().try_for_each(|bind| bind.fmt(f))
+    }
+
+    fn gateways(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.gateways.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "{:<44} {:<10} {:>9} {:>11}  SERVED AT",
+            "GATEWAY", "NET", "PORT", "CONNECTIONS"
+        )?;
+        for gateway in &self.gateways {
+            let at = match &gateway.failed {
+                None => gateway.addresses.join(", "),
+                Some(reason) => format!("nobody is let in: {reason}"),
+            };
+            writeln!(
+                f,
+                "{:<44} {:<10} {:>9} {:>11}  {at}",
+                gateway.interface,
+                gateway.net,
+                format!("{}/{}", gateway.protocol, gateway.port),
+                gateway.connections,
+            )?;
+        }
+        writeln!(f)
     }
 
     fn workloads(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::credentials::Credentials;
@@ -24,7 +25,7 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
 /// A server that presents `credentials`; the verifier says whether and which client certificates it takes.
 pub fn server(
     credentials: Arc<Credentials>,
-    verifier: Arc<PeerVerifier>,
+    verifier: Arc<dyn ClientCertVerifier>,
     alpn: &[&[u8]],
 ) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(provider().clone())

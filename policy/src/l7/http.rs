@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use super::{BadPattern, MAX_PATTERN_BYTES};
 
+mod path;
+
+pub use path::{BadPath, CanonicalPath, MAX_PATH_BYTES};
+
 const EXPECTED: &str = "write a method or *, and a path: `GET /status/**`, `* /api/*/state`, `POST /pkg.Service/Method`";
 
 /// Which requests: a method and a path.
@@ -24,7 +28,8 @@ enum Segment {
 }
 
 /// One request. The path is the one that the service will act on: absolute, percent-decoded once, without query,
-/// without empty, `.` or `..` segments. Who cannot say it so denies the request.
+/// without `.` or `..` segments, and with no empty one but the last ([`CanonicalPath`]). Who cannot say it so denies
+/// the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     pub method: &'a str,
@@ -47,7 +52,7 @@ impl Pattern {
         for segment in &self.segments {
             match (segment, given.next()) {
                 (_, None) => return false,
-                (Segment::Any, Some(given)) if given.is_empty() => return false,
+                (Segment::Any, Some("")) => return false,
                 (Segment::Exactly(wanted), Some(given)) if wanted != given => return false,
                 _ => {}
             }
@@ -73,9 +78,8 @@ impl super::Compare for Pattern {
             _ => true,
         };
         let mut pairs = self.segments.iter().zip(&other.segments);
-        let begin = pairs.all(|(one, other)| {
-            *one == Segment::Any || *other == Segment::Any || one == other
-        });
+        let begin = pairs
+            .all(|(one, other)| *one == Segment::Any || *other == Segment::Any || one == other);
         let (own, others) = (self.segments.len(), other.segments.len());
         methods && begin && (own >= others || self.open) && (others >= own || other.open)
     }
