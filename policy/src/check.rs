@@ -133,6 +133,7 @@ impl CompiledPolicy {
         if found.is_empty() {
             let tests = parsed.iter().flat_map(|file| &file.tests);
             summary.tests_failed = trial::run(&policy, tests, &mut found);
+            crate::space::check_invariants(&policy, now, &mut found);
         }
         let notes = notes::list(&parsed, &policy, &found);
         let report = Report {

@@ -56,6 +56,8 @@ pub enum Code {
     InterfaceClash,
     TestInvalid,
     TestFailed,
+    /// What must never be allowed is allowed at some point of the decision space.
+    InvariantViolated,
 }
 
 /// Collects diagnostics up to the limit.
@@ -90,6 +92,7 @@ impl Code {
             Self::InterfaceClash => "interface-clash",
             Self::TestInvalid => "test-invalid",
             Self::TestFailed => "test-failed",
+            Self::InvariantViolated => "invariant-violated",
         }
     }
 }

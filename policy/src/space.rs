@@ -15,6 +15,7 @@ mod diagram;
 mod diff;
 mod explain;
 mod interface;
+mod invariant;
 mod joint;
 mod region;
 mod rows;
@@ -26,6 +27,7 @@ mod wording;
 pub use beside::{Beside, Moved};
 pub use diff::{Change, Diff, compare, diff};
 pub use explain::{Dimension, Explanation, Question, RuleSaid, Unexplained, explain};
+pub(crate) use invariant::check_invariants;
 pub use wording::{Direction, Region, Said, Subjects};
 
 /// The space is larger than what is worth looking at. The author's to mend: fewer groups, windows or terms at one place.

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use edgeward_identity::{AttestationState, Kind, Tier, Timestamp};
+use edgeward_identity::{AttestationState, Kind, Tier};
 
-use super::TooLarge;
 use super::rows::SpaceRow;
 use super::side::Terms;
 use super::times::Times;
@@ -294,15 +293,4 @@ pub(super) fn tier_fits(tiers: &Tiers, tier: Option<Tier>) -> Option<bool> {
         Tiers::Rooted => Some(tier? != Tier::Software),
         Tiers::These(these) => Some(these.contains(&tier?)),
     }
-}
-
-/// The axis of time of some rows.
-pub(super) fn times(
-    windows: &[crate::window::Window],
-    rows: &[&SpaceRow],
-    since: Timestamp,
-) -> Result<Times, TooLarge> {
-    let used: BTreeSet<usize> = rows.iter().filter_map(|row| row.window).collect();
-    let ends = rows.iter().filter_map(|row| row.until).collect();
-    Times::new(windows, &used, ends, since)
 }

@@ -54,6 +54,8 @@ pub(super) struct Place<'p> {
     pub(super) sides: [&'p Side<'p>; 2],
     pub(super) interfaces: [Option<&'p Interface>; 2],
     pub(super) rows: Vec<&'p SpaceRow>,
+    /// Further groups of nodes to tell apart.
+    pub(super) groups: &'p BTreeSet<usize>,
 }
 
 impl Cell {
@@ -92,6 +94,7 @@ impl Place<'_> {
         let termed = self.sides.iter().flat_map(|side| side.terms.keys());
         named
             .chain(termed)
+            .chain(self.groups)
             .copied()
             .filter(|index| self.group(*index).is_some_and(|group| group.via.is_none()))
             .collect()

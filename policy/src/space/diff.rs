@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::TooLarge;
 use super::beside::{Beside, Moved, beside, moved};
-use super::interface::{Here, Pair};
+use super::interface::{Here, Pair, Wanted};
 use super::region::{Changed, Offered, merge};
 use super::wording::{Direction, Region, words};
 use crate::compile::{CompiledPolicy, Interface};
@@ -69,7 +69,7 @@ pub fn diff(
                     interfaces[0].map(|interface| one.rows(interface)),
                     interfaces[1].map(|interface| other.rows(interface)),
                 ];
-                Some(pair.here(interfaces, rows)?)
+                Some(pair.here(interfaces, rows, &Wanted::default())?)
             }
         };
         let Some(here) = here else { continue };
@@ -102,7 +102,7 @@ fn at_interface(
 ) -> Result<Option<Changed>, TooLarge> {
     let mut found = BTreeMap::new();
     for offered in offered {
-        let paths = pair.differences(&here, *offered, &BTreeMap::new())?;
+        let paths = pair.differences(&here, *offered, &BTreeMap::new(), &|_| true)?;
         found.extend(paths.into_iter().map(|(path, who)| ((*offered, path), who)));
     }
     if found.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edgeward_identity::{Kind, Timestamp};
 
 use super::TooLarge;
-use super::axes::{Atoms, Axes, Axis, times};
+use super::axes::{Atoms, Axes, Axis};
 use super::cells::{Cell, Members, Place};
 use super::diagram::{About, Path, differences};
 use super::joint::Joint;
@@ -21,8 +21,11 @@ pub(super) struct Pair<'p> {
     pub(super) joint: Joint,
     pub(super) sides: [Side<'p>; 2],
     since: Timestamp,
-    times: BTreeMap<(BTreeSet<usize>, BTreeSet<Timestamp>), Arc<Times>>,
+    times: BTreeMap<TimeKey, Arc<Times>>,
 }
+
+/// Windows, and ends of rules.
+type TimeKey = (BTreeSet<usize>, BTreeSet<Timestamp>);
 
 /// One interface, ready to be asked.
 pub(super) struct Here {
@@ -31,6 +34,14 @@ pub(super) struct Here {
     /// Groups of nodes that set cells apart.
     pub(super) relevant: BTreeSet<usize>,
     pub(super) axes: Axes,
+}
+
+/// What is to be told apart beside what rows tell apart.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// Groups of nodes.
+    pub(super) groups: BTreeSet<usize>,
+    pub(super) windows: BTreeSet<usize>,
 }
 
 /// What makes subjects alike.
@@ -69,7 +80,7 @@ impl<'p> Pair<'p> {
         {
             return Ok(None);
         }
-        self.here(interfaces, rows).map(Some)
+        self.here(interfaces, rows, &Wanted::default()).map(Some)
     }
 
     /// The interface whatever the other side says.
@@ -77,6 +88,7 @@ impl<'p> Pair<'p> {
         &mut self,
         interfaces: [Option<&Interface>; 2],
         rows: [Option<Vec<SpaceRow>>; 2],
+        wanted: &Wanted,
     ) -> Result<Here, TooLarge> {
         let [one, other] = &self.sides;
         let place = Place {
@@ -84,6 +96,7 @@ impl<'p> Pair<'p> {
             sides: [one, other],
             interfaces,
             rows: rows.iter().flatten().flatten().collect(),
+            groups: &wanted.groups,
         };
         let cells = place.cells()?;
         let relevant = place.that_matter();
@@ -92,13 +105,14 @@ impl<'p> Pair<'p> {
         for cell in &cells {
             terms.extend(self.sides.iter().map(|side| terms_of(side, cell)));
         }
-        let used: BTreeSet<usize> = all.iter().filter_map(|row| row.window).collect();
+        let mut used: BTreeSet<usize> = all.iter().filter_map(|row| row.window).collect();
+        used.extend(&wanted.windows);
         let ends: BTreeSet<Timestamp> = all.iter().filter_map(|row| row.until).collect();
         let key = (used, ends);
         let times = match self.times.get(&key) {
             Some(known) => Arc::clone(known),
             None => {
-                let made = Arc::new(times(&self.joint.windows, &all, self.since)?);
+                let made = Arc::new(self.times_of(&key)?);
                 self.times.insert(key, Arc::clone(&made));
                 made
             }
@@ -110,6 +124,11 @@ impl<'p> Pair<'p> {
             relevant,
             axes,
         })
+    }
+
+    fn times_of(&self, (used, ends): &TimeKey) -> Result<Times, TooLarge> {
+        let ends = ends.iter().copied().collect();
+        Times::new(&self.joint.windows, used, ends, self.since)
     }
 
     fn have_the_same_subjects(&self, rows: &[SpaceRow]) -> bool {
@@ -134,16 +153,17 @@ impl<'p> Pair<'p> {
             && (!any || one.operators == other.operators)
     }
 
-    /// Where the verdicts differ on nodes that offer it as said, each way with the cells that it is about.
+    /// Where the verdicts about those meant differ on nodes that offer it as said, each way with the cells that it is about.
     pub(super) fn differences(
         &self,
         here: &Here,
         offered: Offered,
         only: &BTreeMap<Axis, Atoms>,
+        meant: &dyn Fn(&Cell) -> bool,
     ) -> Result<BTreeMap<Path, BTreeSet<usize>>, TooLarge> {
         let mut alike: BTreeMap<Signature, BTreeSet<usize>> = BTreeMap::new();
         let cells = here.cells.iter().enumerate();
-        for (index, cell) in cells.filter(|(_, cell)| cell.meets(offered)) {
+        for (index, cell) in cells.filter(|(_, cell)| cell.meets(offered) && meant(cell)) {
             let [one, other] = &self.sides;
             let before = about(&here.rows[0], one, cell, offered != Offered::After);
             let after = about(&here.rows[1], other, cell, offered != Offered::Before);

@@ -1,4 +1,5 @@
 mod differing;
 mod locate;
+mod proved;
 mod worded;
 mod world;

@@ -119,6 +119,7 @@ impl Times {
     }
 
     /// The atom of a time; `None` for a combination that does not come within the horizon.
+    #[cfg(test)]
     pub(super) fn atom(&self, at: Timestamp) -> Option<usize> {
         let stretch = self.ends.iter().filter(|end| **end <= at).count();
         let open = self.open_at(at);

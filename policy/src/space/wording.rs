@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_identity::{AttestationState, Tier, Timestamp};
+use edgeward_identity::{AttestationState, Tier};
 use serde::Serialize;
 
 use super::axes::{Atoms, Axes, Axis, TIERS, least, state};
@@ -266,13 +266,4 @@ fn windows(times: &Times, all: &BTreeSet<&[bool]>, chosen: &BTreeSet<&[bool]>) -
         words.collect::<Vec<_>>().join(" and ")
     });
     Some(combinations.collect::<Vec<_>>().join("; or "))
-}
-
-/// The first time of some atoms.
-pub(super) fn example_time(times: &Times, atoms: Option<&Atoms>) -> Option<Timestamp> {
-    let chosen = times.atoms.iter().enumerate();
-    chosen
-        .filter(|(index, _)| atoms.is_none_or(|atoms| atoms.contains(index)))
-        .map(|(_, atom)| atom.example)
-        .min()
 }

@@ -16,16 +16,6 @@ impl Resolver<'_, '_> {
             if names.define(&def.name.value, def.name.at, index, self.found) {
                 let invariant = self.invariant(def);
                 self.policy.invariants.push(invariant);
-                // Until the space is searched: what is not proved must not look as if it were.
-                self.found.error_with_help(
-                    def.name.at,
-                    Code::NotEnforced,
-                    format!(
-                        "invariant `{}` is not enforced by this version",
-                        def.name.value
-                    ),
-                    "take it out, or the policy would promise what nothing keeps",
-                );
             }
         }
     }
