@@ -12,6 +12,7 @@ use tokio::runtime::Builder;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::run;
 
+mod break_glass;
 mod check;
 mod enrol;
 mod failure;
@@ -118,6 +119,9 @@ pub enum Command {
     /// Ask the running agent whether a node may reach an interface now, and why
     #[command(after_help = status::EXPLAIN_EXAMPLES)]
     Explain(status::ExplainArgs),
+    /// Open what was sealed for the day the cloud is gone, see it, close it
+    #[command(subcommand)]
+    BreakGlass(break_glass::Command),
     /// Check what a node needs on this machine: TPM, device, nftables, cloud
     Check,
     /// Show this machine's PCRs, quoted by its TPM
@@ -168,7 +172,7 @@ impl Command {
         match self {
             Self::Run(arguments) => !arguments.check,
             Self::Enrol(_) | Self::Recover(_) | Self::Check | Self::Quote(_) => true,
-            Self::Status | Self::Explain(_) | Self::Completions(_) => false,
+            Self::Status | Self::BreakGlass(_) | Self::Explain(_) | Self::Completions(_) => false,
         }
     }
 }
@@ -215,6 +219,7 @@ async fn dispatch(command: Command, session: Session) -> Result<(), Failure> {
         Command::Recover(arguments) => recover::run(&session, &arguments).await,
         Command::Status => status::run(&session).await,
         Command::Explain(arguments) => status::explain(&session, &arguments).await,
+        Command::BreakGlass(command) => break_glass::run(&session, command).await,
         Command::Check => check::run(&session).await,
         Command::Quote(arguments) => quote::run(&session, &arguments).await,
         Command::Completions(arguments) => {

@@ -308,6 +308,7 @@ impl Enrolment<'_> {
             peers: Directory::default().to_stored(),
             cuts: CutFloors::default(),
             join: 0,
+            glass: Default::default(),
         };
         let mut recent = Recent::at(now, self.boot.kernel(), self.clock.boottime());
         recent.result_number = result.number();

@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod boot;
+pub mod break_glass;
 pub mod cli;
 pub mod clock;
 pub mod config;

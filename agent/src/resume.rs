@@ -13,6 +13,7 @@ use edgeward_identity::Clock;
 use tokio::sync::watch;
 
 use crate::boot::Boot;
+use crate::break_glass::Closer;
 use crate::clock::NodeClock;
 use crate::enforce::{Progress, Recorder};
 use crate::journal::{self, JournalHandle, NoJournal};
@@ -168,6 +169,15 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
 }
 
 impl SessionParts {
+    /// The task that ends what break-glass opened.
+    pub fn closer(&self) -> Closer {
+        Closer {
+            view: self.view.clone(),
+            opened: self.publisher.opened.clone(),
+            recorder: Arc::new(self.journal.clone()),
+        }
+    }
+
     /// `addresses` replace those of the token where there are any.
     pub fn into_session(
         mut self,

@@ -75,6 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tunnel_gate.open();
     let listen = enforcement.listen();
     tracing::info!(node = %view.node, %listen, device = %config.enforce.device, "running");
+    tasks.spawn("break-glass", session.closer().run(token.clone()));
     let session = session.into_session(
         enforcement.progress(),
         config.endpoints(listen.port()),

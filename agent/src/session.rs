@@ -158,6 +158,7 @@ impl Session {
     pub async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
         let mut backoff = Backoff::default();
         let mut pace = Pace::new(self.clock.boottime());
+        self.holder.reopen_glass().await;
         while !token.is_cancelled() {
             let began = Instant::now();
             let ended = match self.restored {
@@ -190,9 +191,14 @@ impl Session {
                 backoff.next_wait()
             };
             tracing::info!(reason = %ended, again_in_ms = wait.as_millis(), "session ended");
-            tokio::select! {
-                () = token.cancelled() => break,
-                () = tokio::time::sleep(wait) => {}
+            let over = Instant::now() + wait;
+            loop {
+                // Glass is broken while the cloud is away, above all.
+                tokio::select! {
+                    () = token.cancelled() => break,
+                    () = tokio::time::sleep_until(over) => break,
+                    ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
+                }
             }
         }
         self.holder.set_connected(false);
@@ -207,9 +213,17 @@ impl Session {
             &[Kind::Cloud],
         );
         let config = tls::client(self.view.credentials.clone(), verifier, &[ALPN_H2]);
-        let connected = match connect(self.holder.addresses(), Arc::new(config)).await {
-            Ok(connected) => connected,
-            Err(error) => return error.into(),
+        let addresses = self.holder.addresses().to_vec();
+        let connecting = connect(&addresses, Arc::new(config));
+        tokio::pin!(connecting);
+        let connected = loop {
+            tokio::select! {
+                connected = &mut connecting => match connected {
+                    Ok(connected) => break connected,
+                    Err(error) => return error.into(),
+                },
+                ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
+            }
         };
         let verdict = connected.verdict.clone();
         let ended = match self.open(connected).await {
@@ -323,6 +337,7 @@ impl Session {
                     return ended;
                 },
                 () = tokio::time::sleep(SETTLE_AFTER), if self.holder.is_unsettled() => self.holder.settle().await,
+                ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
                 _ = store.tick() => self.holder.store().await,
                 Ok(()) = progress.changed() => {
                     let status = self.status(&live);

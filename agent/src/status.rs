@@ -1,11 +1,13 @@
 //! The local socket: what this node is and does at this moment, and why somebody may or may not reach something.
 //!
 //! One request and one answer, each a line of JSON, then the connection closes. The socket belongs to root and its
-//! group (mode 0660); it tells no key and changes nothing. [`ask`] is the client's side.
+//! group (mode 0660); it tells no key, and changes nothing but for root and
+//! the agent's own user, who may break the glass. [`ask`] is the client's side.
 
 mod advice;
 mod client;
 mod explain;
+mod glass;
 mod server;
 mod show;
 mod text;
@@ -16,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::gateway::GatewayStatus;
 use crate::view::{Finding, Refusal};
 
-pub use client::{AskFailed, ask, check};
+pub use client::{AskFailed, act, ask, check};
+pub use glass::{Act, GlassStatus, MAX_ACT_BYTES, parse_act};
 pub use server::{Server, Sources, parse};
 
 /// Longest request, in bytes.
@@ -46,6 +49,14 @@ pub enum Answer {
     /// One for each node that offers the interface.
     Check {
         checked: Vec<Checked>,
+    },
+    /// What break-glass has open, after it was told to open or to close.
+    Glass {
+        open: Vec<GlassStatus>,
+    },
+    NotOpened {
+        code: String,
+        reason: String,
     },
     Refused {
         reason: String,
@@ -94,6 +105,9 @@ pub struct Status {
     /// Workloads that a process asked for since the agent started.
     #[serde(default)]
     pub workloads: Vec<WorkloadStatus>,
+    /// What break-glass has open.
+    #[serde(default)]
+    pub glass: Vec<GlassStatus>,
     /// Interfaces that the agent itself serves.
     #[serde(default)]
     pub gateways: Vec<GatewayStatus>,

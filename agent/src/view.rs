@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::boot::Boot;
+use crate::break_glass::{Desk, GlassOrders, OpenGlass, orders};
 use crate::workload::svids::Svids;
 
 mod cuts;
@@ -60,6 +61,10 @@ pub struct NodeView {
     pub link: watch::Receiver<CloudLink>,
     pub standing: watch::Receiver<Standing>,
     pub cuts: watch::Receiver<Arc<CutFloors>>,
+    /// What break-glass opened here.
+    pub opened: watch::Receiver<Arc<Vec<OpenGlass>>>,
+    /// Where the glass is broken and closed.
+    pub glass: Desk,
     /// The session's connection; none without a session.
     pub cloud: watch::Receiver<Option<Channel>>,
     /// SVIDs of processes on this node, once the Workload API is served.
@@ -87,6 +92,8 @@ pub struct Publisher {
     pub link: watch::Sender<CloudLink>,
     pub standing: watch::Sender<Standing>,
     pub cuts: watch::Sender<Arc<CutFloors>>,
+    pub opened: watch::Sender<Arc<Vec<OpenGlass>>>,
+    pub glass: GlassOrders,
     pub cloud: watch::Sender<Option<Channel>>,
     /// Why this node is still on its way back; none while it is not.
     pub recovery: watch::Sender<Option<Arc<str>>>,
@@ -133,6 +140,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
     let node = initial.svid.id().clone();
     let deny_number = initial.trust.deny.number();
     let trust = Arc::new(ArcSwap::from_pointee(initial.trust));
+    let (desk, glass) = orders();
     let publisher = Publisher {
         credentials: credentials.clone(),
         session_key: initial.svid.signer().clone(),
@@ -149,6 +157,8 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         link: watch::Sender::new(initial.link),
         standing: watch::Sender::new(initial.standing),
         cuts: watch::Sender::new(Arc::new(initial.cuts)),
+        opened: watch::Sender::default(),
+        glass,
         cloud: watch::Sender::new(None),
         recovery: watch::Sender::new(None),
         outcome: watch::Sender::default(),
@@ -170,6 +180,8 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         link: publisher.link.subscribe(),
         standing: publisher.standing.subscribe(),
         cuts: publisher.cuts.subscribe(),
+        opened: publisher.opened.subscribe(),
+        glass: desk,
         cloud: publisher.cloud.subscribe(),
         workloads: Arc::default(),
         recovery: publisher.recovery.subscribe(),

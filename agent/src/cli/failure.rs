@@ -35,6 +35,12 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    #[error("{}: {source}", path.display())]
+    GlassFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
     #[error(transparent)]

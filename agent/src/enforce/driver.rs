@@ -199,6 +199,10 @@ impl Driver {
                     self.activate_slice().await?;
                     self.wish().await?;
                 }
+                changed = self.view.opened.changed() => {
+                    changed.map_err(|_| Broken::View)?;
+                    self.glass_changed().await?;
+                }
                 changed = self.view.keys.changed() => {
                     changed.map_err(|_| Broken::View)?;
                     self.keys_changed().await?;

@@ -21,6 +21,7 @@ use crate::state::{Blob, SignedTime};
 use crate::tpm::SvidSlot;
 use crate::view::{Heard, Publisher, Standing};
 
+mod break_glass;
 mod identity;
 mod trust;
 
@@ -377,12 +378,12 @@ impl Holder {
         }
     }
 
-    async fn raise(&mut self) {
+    async fn raise(&mut self) -> bool {
         self.unsettled = false;
         self.joined = false;
         self.moved = false;
         self.epoch_raised = self.keeper.clock.boottime();
-        self.keeper.store_new_epoch().await;
+        self.keeper.store_new_epoch().await
     }
 
     fn event(&self, kind: EventKind) -> Event {

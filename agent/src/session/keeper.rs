@@ -22,16 +22,18 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Something was taken away or newly allowed: the state before this must not come back.
-    pub async fn store_new_epoch(&mut self) {
+    /// Something was taken away or newly allowed: the state before this must not come back. Whether it is stored so.
+    pub async fn store_new_epoch(&mut self) -> bool {
         self.stamp();
         let written = self
             .folder
             .write_new_epoch(self.root.as_ref(), &self.stored, &self.recent)
             .await;
-        if self.told(written) {
+        let stored = self.told(written);
+        if stored {
             self.dirty = false;
         }
+        stored
     }
 
     /// Writes what has changed; always the floor.

@@ -103,6 +103,7 @@ impl World {
             peers: Vec::new(),
             cuts: CutFloors::default(),
             join: 0,
+            glass: Default::default(),
         };
         let initial = Initial {
             svid: Arc::new(svid),

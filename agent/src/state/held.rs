@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Recent, base64_bytes};
 use crate::accept::{self, NotAccepted};
+use crate::break_glass::GlassUses;
 use crate::tpm::SvidSlot;
 use crate::view::{CutFloors, Directory, HeldSlice, Overlay, StoredPeer};
 
@@ -40,6 +41,9 @@ pub struct Stored {
     /// The join counter that the cloud may be told: never above what lies in the file.
     #[serde(default)]
     pub join: u64,
+    /// Break-glass grants that were opened here.
+    #[serde(default)]
+    pub glass: GlassUses,
 }
 
 /// Bytes, base64 in the file.
@@ -127,10 +131,11 @@ impl Stored {
         })
     }
 
-    /// What a recovery does not bring anew: whom this node met, and whom it cut off.
+    /// What a recovery does not bring anew: whom this node met, whom it cut off, which grants it used.
     pub fn keep_of(&mut self, before: &Self) {
         self.peers.clone_from(&before.peers);
         self.cuts = before.cuts.clone();
+        self.glass = before.glass.clone();
     }
 
     /// When the newest of the signed objects was issued: it is not earlier than that now.

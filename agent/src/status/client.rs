@@ -7,10 +7,12 @@ use edgeward_identity::SpiffeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::{Answer, Checked, MAX_ANSWER_BYTES, Request, Status};
+use super::{Act, Answer, Checked, GlassStatus, MAX_ANSWER_BYTES, Request, Status};
 
 /// The agent must answer within this time.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Where something changes: the TPM takes its time.
+const ACT_DEADLINE: Duration = Duration::from_secs(70);
 
 /// No answer. The operator's to mend, or the agent's refusal.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,8 @@ pub enum AskFailed {
     TooLong,
     #[error("the answer is not one of this version")]
     Form(#[source] serde_json::Error),
+    #[error("not opened [{code}]: {reason}")]
+    NotOpened { code: String, reason: String },
     #[error("refused: {0}")]
     Refused(String),
     #[error("the agent answered something else")]
@@ -40,7 +44,9 @@ pub async fn ask(socket: &Path) -> Result<Status, AskFailed> {
     match exchange(socket, &Request::Status).await? {
         Answer::Status(status) => Ok(*status),
         Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
-        Answer::Check { .. } => Err(AskFailed::OtherAnswer),
+        Answer::Check { .. } | Answer::Glass { .. } | Answer::NotOpened { .. } => {
+            Err(AskFailed::OtherAnswer)
+        }
     }
 }
 
@@ -49,7 +55,23 @@ pub async fn check(socket: &Path, from: SpiffeId, to: String) -> Result<Vec<Chec
     match exchange(socket, &Request::Check { from, to }).await? {
         Answer::Check { checked } => Ok(checked),
         Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
-        Answer::Status(_) => Err(AskFailed::OtherAnswer),
+        Answer::Status(_) | Answer::Glass { .. } | Answer::NotOpened { .. } => {
+            Err(AskFailed::OtherAnswer)
+        }
+    }
+}
+
+/// Breaks the glass, or closes it; returns what is open afterwards.
+pub async fn act(socket: &Path, act: &Act) -> Result<Vec<GlassStatus>, AskFailed> {
+    let line = serde_json::to_vec(act).map_err(AskFailed::Form)?;
+    let answer = tokio::time::timeout(ACT_DEADLINE, send(socket, line))
+        .await
+        .map_err(|_| AskFailed::Deadline)??;
+    match answer {
+        Answer::Glass { open } => Ok(open),
+        Answer::NotOpened { code, reason } => Err(AskFailed::NotOpened { code, reason }),
+        Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
+        Answer::Status(_) | Answer::Check { .. } => Err(AskFailed::OtherAnswer),
     }
 }
 
@@ -60,13 +82,20 @@ async fn exchange(socket: &Path, request: &Request) -> Result<Answer, AskFailed>
 }
 
 async fn converse(socket: &Path, request: &Request) -> Result<Answer, AskFailed> {
+    send(
+        socket,
+        serde_json::to_vec(request).map_err(AskFailed::Form)?,
+    )
+    .await
+}
+
+async fn send(socket: &Path, mut line: Vec<u8>) -> Result<Answer, AskFailed> {
     let mut stream = UnixStream::connect(socket)
         .await
         .map_err(|source| AskFailed::Connect {
             path: socket.display().to_string(),
             source,
         })?;
-    let mut line = serde_json::to_vec(request).map_err(AskFailed::Form)?;
     line.push(b'\n');
     stream.write_all(&line).await.map_err(AskFailed::BrokeOff)?;
     let mut answer = Vec::new();

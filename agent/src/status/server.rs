@@ -10,19 +10,30 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
+use super::glass::{self, ACT_BEGINS, MAX_ACT_BYTES};
 use super::{Answer, MAX_REQUEST_BYTES, Request};
+use crate::break_glass::Desk;
+use crate::view::NodeView;
 
 /// Most clients at once; further ones wait in the kernel.
 const MAX_CLIENTS: usize = 16;
 /// One client is served within this time or not at all.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
+/// One that changes something, within this: the TPM takes its time.
+const ACT_DEADLINE: Duration = Duration::from_secs(60);
 /// Owner and group.
 const MODE: u32 = 0o660;
 
 /// Who knows the answers. Must not block.
 pub trait Sources: Send + Sync + 'static {
     fn answer(&self, request: Request) -> Answer;
+
+    /// Where the glass is broken; none where nothing may be changed.
+    fn glass(&self) -> Option<(Desk, NodeView)> {
+        None
+    }
 }
 
 /// A bound socket, removed when dropped.
@@ -74,7 +85,14 @@ impl Server {
             };
             let sources = Arc::clone(&sources);
             tokio::spawn(async move {
-                let served = tokio::time::timeout(CLIENT_DEADLINE, converse(client, &*sources));
+                let privileged = glass::may_act(client.peer_cred().ok());
+                let deadline = if privileged {
+                    ACT_DEADLINE
+                } else {
+                    CLIENT_DEADLINE
+                };
+                let served =
+                    tokio::time::timeout(deadline, converse(client, &*sources, privileged));
                 if let Ok(Err(error)) = served.await {
                     tracing::debug!(%error, "client of the local socket");
                 }
@@ -92,16 +110,29 @@ impl Drop for Server {
     }
 }
 
-async fn converse(client: UnixStream, sources: &dyn Sources) -> io::Result<()> {
+async fn converse(client: UnixStream, sources: &dyn Sources, privileged: bool) -> io::Result<()> {
     let (read, mut write) = client.into_split();
-    let limit = u64::try_from(MAX_REQUEST_BYTES).unwrap_or(u64::MAX);
-    let mut line = Vec::new();
+    let most = if privileged {
+        MAX_ACT_BYTES
+    } else {
+        MAX_REQUEST_BYTES
+    };
+    let limit = u64::try_from(most).unwrap_or(u64::MAX);
+    let mut line = Zeroizing::new(Vec::new());
     let length = BufReader::new(read.take(limit + 1))
         .read_until(b'\n', &mut line)
         .await?;
-    let answer = if length > MAX_REQUEST_BYTES {
+    let answer = if length > most {
         Answer::Refused {
-            reason: format!("request is longer than the limit in bytes: {MAX_REQUEST_BYTES}"),
+            reason: format!("request is longer than the limit in bytes: {most}"),
+        }
+    } else if line.starts_with(ACT_BEGINS) {
+        match privileged {
+            true => glass::perform(sources.glass(), &line).await,
+            false => Answer::NotOpened {
+                code: "glass_not_root".to_owned(),
+                reason: "only root and the agent's own user may break the glass".to_owned(),
+            },
         }
     } else {
         match parse(&line) {

@@ -11,9 +11,11 @@ use super::{
     Answer, BindStatus, FlowStatus, MAX_FLOWS_SHOWN, RefusedStatus, Request, RuleStatus,
     SliceStatus, Sources, Status, WorkloadStatus,
 };
-use super::{advice, explain};
+use super::{advice, explain, glass};
+use crate::break_glass::Desk;
 use crate::enforce::decide::Picture;
 use crate::enforce::{Inside, own};
+use crate::view::NodeView;
 
 impl Sources for Inside {
     fn answer(&self, request: Request) -> Answer {
@@ -28,6 +30,10 @@ impl Sources for Inside {
                 }
             }
         }
+    }
+
+    fn glass(&self) -> Option<(Desk, NodeView)> {
+        Some((self.view.glass.clone(), self.view.clone()))
     }
 }
 
@@ -90,6 +96,7 @@ impl Inside {
             rules: self.rules(),
             dropped: self.dropped(),
             workloads: self.workloads(),
+            glass: glass::shown(view, &view.opened.borrow()),
             gateways: self.gateways(),
             now,
         }

@@ -176,6 +176,7 @@ fn status() -> Status {
         rules: Vec::new(),
         dropped: Vec::new(),
         workloads: Vec::new(),
+        glass: Vec::new(),
         gateways: Vec::new(),
         now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
     }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use edgeward_identity::Timestamp;
 
-use super::{BindStatus, Checked, Status};
+use super::{BindStatus, Checked, GlassStatus, Status};
 use crate::view::Finding;
 
 /// Most findings in the text: it must fit a screen.
@@ -54,6 +54,9 @@ impl Display for Status {
                 ),
             )?,
         }
+        for glass in &self.glass {
+            row(f, "BREAK-GLASS", glass)?;
+        }
         row(f, "deny-list", self.deny_list)?;
         row(f, "peers known", self.directory)?;
         writeln!(f)?;
@@ -62,6 +65,20 @@ impl Display for Status {
         self.gateways(f)?;
         self.workloads(f)?;
         self.counts(f)
+    }
+}
+
+impl Display for GlassStatus {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (grant {}) open for {} more: {}; by {}",
+            self.name,
+            self.number,
+            humantime::format_duration(std::time::Duration::from_secs(self.left_secs)),
+            self.rules.join(" "),
+            self.by.join(" ")
+        )
     }
 }
 

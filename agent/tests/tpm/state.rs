@@ -28,6 +28,7 @@ fn stored(address: &str) -> Stored {
         peers: Vec::new(),
         cuts: CutFloors::default(),
         join: 0,
+        glass: Default::default(),
     }
 }
 

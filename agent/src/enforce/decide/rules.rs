@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
-use edgeward_policy::{Engine, EngineError, InterfaceIndex, L7, PeerIndex, Proto, SliceInterface};
+use edgeward_policy::{Engine, EngineError, Opened, InterfaceIndex, L7, PeerIndex, Proto, SliceInterface};
 use ipnet::IpNet;
 
 use super::devices::Devices;
@@ -70,7 +70,12 @@ impl Forwarded {
 
 impl Rules {
     pub fn new(held: &HeldSlice) -> Result<Self, EngineError> {
-        let engine = Engine::new(Arc::new(held.slice.clone()))?;
+        Self::with_opened(held, &[])
+    }
+
+    /// As [`Rules::new`], with what break-glass opened here.
+    pub fn with_opened(held: &HeldSlice, opened: &[Opened]) -> Result<Self, EngineError> {
+        let engine = Engine::with_opened(Arc::new(held.slice.clone()), opened)?;
         let (mut mesh, mut forwarded) = (HashMap::new(), HashMap::new());
         let mut unserved = Vec::new();
         for (index, interface) in (0..).map(InterfaceIndex).zip(&engine.slice().interfaces) {

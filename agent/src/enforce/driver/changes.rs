@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use edgeward_identity::SpiffeId;
+use edgeward_policy::{EngineError, Opened};
 use edgeward_tunnel::bind::code::Code;
 use edgeward_tunnel::bind::driver::PeerTarget;
 use tokio::net::lookup_host;
+use tokio::task::JoinError;
 
 use super::{Broken, Driver, bind_link, own_evidence};
 use crate::enforce::decide::Rules;
@@ -109,7 +111,7 @@ impl Driver {
     /// `None` where nothing may be granted by it: unsound, or not to be recorded.
     async fn accept_slice(&self, held: Arc<HeldSlice>) -> Option<Arc<Rules>> {
         let number = held.number;
-        let built = tokio::task::spawn_blocking(move || Rules::new(&held)).await;
+        let built = self.build(held).await;
         let now = self.view.clock.now();
         let rules = match built {
             Ok(Ok(rules)) => rules,
@@ -137,6 +139,51 @@ impl Driver {
         }
         tracing::info!(number, "policy slice in force");
         Some(Arc::new(rules))
+    }
+
+    /// The rules with what break-glass opened on this node now.
+    async fn build(&self, held: Arc<HeldSlice>) -> Result<Result<Rules, EngineError>, JoinError> {
+        let (now, wall) = (self.view.clock.boottime(), self.view.clock.now());
+        let open = Arc::clone(&self.view.opened.borrow());
+        let opened: Vec<Opened> = open
+            .iter()
+            .flat_map(|one| {
+                let until = wall.plus(one.until.since(now));
+                one.rules.iter().map(move |rule| Opened {
+                    rule: Arc::clone(rule),
+                    until,
+                })
+            })
+            .collect();
+        tokio::task::spawn_blocking(move || Rules::with_opened(&held, &opened)).await
+    }
+
+    /// The glass was broken, or closed: recorded by then. The same policy, decided anew.
+    pub(super) async fn glass_changed(&mut self) -> Result<(), Broken> {
+        self.view.opened.borrow_and_update();
+        let held = self.view.slice.borrow().clone();
+        let in_force = self.scene.picture().parts().rules.clone();
+        let (Some(held), Some(in_force)) = (held, in_force) else {
+            return Ok(());
+        };
+        // A newer policy is on its way, and takes this along.
+        if *in_force.digest() != held.digest {
+            return Ok(());
+        }
+        let rules = match self.build(held).await {
+            Ok(Ok(rules)) => Some(Arc::new(rules)),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "policy slice is not sound");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "policy slice could not be made ready");
+                None
+            }
+        };
+        self.scene.change(Kept::Void, |parts| parts.rules = rules);
+        self.bind.recheck().await?;
+        self.wish().await
     }
 
     pub(super) async fn keys_changed(&mut self) -> Result<(), Broken> {
