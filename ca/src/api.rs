@@ -25,8 +25,10 @@ use crate::access::guard::Guard;
 use crate::audit::{AuditLog, RecordFault};
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
+use crate::hub::{Begin, Progress, RolloutFault};
 use crate::keys::CloudKeys;
 use crate::keys::ledger::NotNow;
+use crate::store::policies::PolicyRow;
 use crate::store::{Store, StoreError};
 
 mod apikeys;
@@ -101,6 +103,14 @@ pub trait Control: Send + Sync {
     async fn remove(&self, node: &str, by: &Actor, reason: &str) -> Result<(), ControlFault>;
     /// A stored, recorded policy comes into force: slices are cut, signed and pushed.
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault>;
+    /// A candidate is stored, recorded and in force for the nodes of its first stage.
+    async fn begin_rollout(&self, begin: Begin, by: &Actor) -> Result<(), RolloutFault>;
+    /// The candidate that is being tried.
+    async fn rollout(&self) -> Result<Option<Progress>, RolloutFault>;
+    async fn pause_rollout(&self, by: &Actor) -> Result<(), RolloutFault>;
+    async fn resume_rollout(&self, by: &Actor) -> Result<(), RolloutFault>;
+    /// What was in force before the candidate is in force again, as the policy of `row`.
+    async fn abort_rollout(&self, row: PolicyRow, by: &Actor) -> Result<(), RolloutFault>;
     /// Every signing authority and its state.
     async fn authorities(&self) -> Result<views::CaView, ControlFault>;
     /// Begins a rotation, or goes on with the one under way.
@@ -265,6 +275,11 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(policies::apply, policies::history))
         .routes(routes!(policies::current))
         .routes(routes!(policies::show))
+        .routes(routes!(policies::staging::status))
+        .routes(routes!(policies::staging::pause))
+        .routes(routes!(policies::staging::resume))
+        .routes(routes!(policies::staging::abort))
+        .routes(routes!(policies::staging::rollback))
         .layer(DefaultBodyLimit::max(MAX_POLICY_BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(
             api.clone(),

@@ -234,14 +234,6 @@ impl Hub {
             .is_some_and(|trust| trust.bundle >= sequence)
     }
 
-    fn active_names(&self) -> Vec<String> {
-        self.members()
-            .into_iter()
-            .filter(crate::hub::Member::is_active)
-            .map(|member| member.row.name)
-            .collect()
-    }
-
     async fn activate(&self, by: &Actor) -> Result<(), ControlFault> {
         let now = self.clock.now();
         let ledger = self.keys.ledger();

@@ -16,9 +16,10 @@ use crate::api::views::CaView;
 use crate::api::{Control, ControlFault};
 use crate::authorities::Rotate;
 use crate::enrol::allow_on_approval;
-use crate::hub::{Hub, Member, nothing_known};
+use crate::hub::{Begin, Hub, Member, Progress, RolloutFault, nothing_known};
 use crate::session::join::JoinRefused;
 use crate::store::nodes::NodeStatus;
+use crate::store::policies::PolicyRow;
 use crate::store::recoveries::RecoveryWait;
 
 /// Whose keys operators' certificates are denied under, in the store.
@@ -158,6 +159,26 @@ impl Control for NodeControl {
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault> {
         self.hub.set_policy(policy);
         Ok(())
+    }
+
+    async fn begin_rollout(&self, begin: Begin, by: &Actor) -> Result<(), RolloutFault> {
+        self.hub.begin_rollout(begin, by).await
+    }
+
+    async fn rollout(&self) -> Result<Option<Progress>, RolloutFault> {
+        self.hub.rollout().await
+    }
+
+    async fn pause_rollout(&self, by: &Actor) -> Result<(), RolloutFault> {
+        self.hub.pause_rollout(by).await
+    }
+
+    async fn resume_rollout(&self, by: &Actor) -> Result<(), RolloutFault> {
+        self.hub.resume_rollout(by).await
+    }
+
+    async fn abort_rollout(&self, row: PolicyRow, by: &Actor) -> Result<(), RolloutFault> {
+        self.hub.abort_rollout(row, by).await
     }
 
     async fn authorities(&self) -> Result<CaView, ControlFault> {

@@ -28,12 +28,14 @@ mod fanout;
 mod joins;
 mod policies;
 mod recall;
+mod rollouts;
 mod slices;
 mod standing;
 mod writer;
 
 pub use directory::Member;
 pub(crate) use directory::nothing_known;
+pub use rollouts::{Begin, Progress, RolloutFault};
 pub use slices::SignedSlice;
 pub(crate) use standing::{Fall, with_findings};
 pub(crate) use writer::Kept;
@@ -43,6 +45,7 @@ use directory::Directory;
 use joins::Joins;
 use policies::Policies;
 use recall::Recalled;
+use rollouts::Trial;
 use slices::Sent;
 use writer::Writer;
 
@@ -67,6 +70,8 @@ pub struct Hub {
     pub(crate) connections: Arc<Connections>,
     deny_object: ArcSwap<Vec<u8>>,
     policies: ArcSwap<Policies>,
+    /// The candidate among them, while there is one.
+    trial: tokio::sync::Mutex<Option<Trial>>,
     directory: Mutex<Directory>,
     sessions: Mutex<BTreeMap<String, Attached>>,
     next_session: AtomicU64,
@@ -175,6 +180,7 @@ impl Hub {
         let hub = Self {
             deny_object: ArcSwap::from_pointee(Vec::new()),
             policies: ArcSwap::default(),
+            trial: tokio::sync::Mutex::default(),
             directory: Mutex::new(directory),
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
@@ -206,6 +212,8 @@ impl Hub {
     /// The tasks of the hub: passes are written, slices distributed, silent nodes noticed.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut rollout = tokio::time::interval(rollouts::LOOK_EVERY);
+        rollout.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut announce = tokio::time::interval(ANNOUNCE_EVERY);
         announce.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let writing = {
@@ -222,6 +230,10 @@ impl Hub {
                 () = self.fleet_notify.notified() => true,
                 _ = announce.tick() => {
                     self.announce_gathered();
+                    continue;
+                }
+                _ = rollout.tick() => {
+                    self.look_after_rollout().await;
                     continue;
                 }
                 _ = sweep.tick() => {
@@ -254,6 +266,13 @@ impl Hub {
     /// Every node as it is now, removed ones too.
     pub fn members(&self) -> Vec<Member> {
         self.directory.lock().all().cloned().collect()
+    }
+
+    /// Names of the active nodes.
+    pub(crate) fn active_names(&self) -> Vec<String> {
+        let directory = self.directory.lock();
+        let active = directory.all().filter(|member| member.is_active());
+        active.map(|member| member.row.name.clone()).collect()
     }
 
     pub fn is_attached(&self, name: &str) -> bool {

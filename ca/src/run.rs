@@ -93,6 +93,9 @@ pub async fn start(
     if let Some(policy) = first_start::policy(&store).await? {
         hub.set_policy(Arc::new(policy));
     }
+    if let Some((rollout, candidate)) = first_start::staged(&store).await? {
+        hub.take_up_rollout(rollout, Arc::new(candidate)).await?;
+    }
     // Before anybody is told: what passed long before this start counts for nothing.
     hub.sweep().await;
     let ek_trust = EkTrust::load(&config.ek_roots, store.clone()).await?;

@@ -42,6 +42,7 @@ pub mod operators;
 pub mod policies;
 pub mod recoveries;
 pub mod results;
+pub mod rollouts;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]

@@ -14,8 +14,12 @@ use super::problem::Problem;
 use super::views::{PolicyApply, PolicyCheck, PolicyFile, PolicyReport, PolicyView, ProblemView};
 use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
+use crate::hub::RolloutFault;
+use crate::rollout::{Phase, Rollout};
 use crate::store::StoreError;
 use crate::store::policies::PolicyRow;
+
+pub(super) mod staging;
 
 /// Check policy files and run the tests in them. Nothing is stored.
 #[utoipa::path(post, path = "/api/v1/policies/check", tag = "policies", operation_id = "policy_check", request_body = PolicyCheck,
@@ -31,7 +35,8 @@ pub(super) async fn check(
     }))
 }
 
-/// Apply a policy: checked again, its tests run, stored, recorded, cut into slices, signed and pushed to every node.
+/// Apply a policy: checked again, its tests run, stored, recorded, cut into slices, signed and pushed to every node, or to
+/// those of its first stage.
 #[utoipa::path(post, path = "/api/v1/policies", tag = "policies", operation_id = "policy_apply", request_body = PolicyApply,
     responses((status = 201, body = PolicyView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn apply(
@@ -39,9 +44,7 @@ pub(super) async fn apply(
     caller: Principal,
     Body(request): Body<PolicyApply>,
 ) -> Result<(StatusCode, Json<PolicyView>), Problem> {
-    let key = *caller.key().ok_or_else(|| {
-        Problem::bad_request("policy_signature", "a policy is applied with a certificate")
-    })?;
+    let key = key_of(&caller)?;
     let (files, compiled) = compile(&api, sources(request.files), request.number).await?;
     let policy = match compiled {
         Ok(policy) => policy,
@@ -63,10 +66,15 @@ pub(super) async fn apply(
         key: hex::encode(key.point()),
         signature: request.signature,
         summary: PolicyReport::of(policy.report()).summary,
+        origin: None,
     };
-    store(&api, &caller, &row, &files).await?;
-    api.control.activate(Arc::new(policy)).await?;
-    Ok((StatusCode::CREATED, Json(view(row, None))))
+    match request.stage {
+        Some(stage) => staging::begin(&api, &caller, stage, row.clone(), files, policy).await?,
+        None => put_in_force(&api, &caller, &row, &files, policy).await?,
+    }
+    let rollouts = api.store.rollouts().await?;
+    let stage = rollouts.get(&row.number).map(stage_words);
+    Ok((StatusCode::CREATED, Json(view(row, stage, None))))
 }
 
 /// List applied policies, newest first.
@@ -74,14 +82,19 @@ pub(super) async fn apply(
     responses((status = 200, body = Items<PolicyView>), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn history(State(api): Cloud) -> Result<Json<Items<PolicyView>>, Problem> {
     let rows = api.store.policies().await?;
-    Ok(items(rows.into_iter().map(|row| view(row, None)).collect()))
+    let rollouts = api.store.rollouts().await?;
+    let views = rows.into_iter().map(|row| {
+        let stage = rollouts.get(&row.number).map(stage_words);
+        view(row, stage, None)
+    });
+    Ok(items(views.collect()))
 }
 
 /// Show the policy in force with its sources.
 #[utoipa::path(get, path = "/api/v1/policies/current", tag = "policies", operation_id = "policy_current",
     responses((status = 200, body = PolicyView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
 pub(super) async fn current(State(api): Cloud) -> Result<Json<PolicyView>, Problem> {
-    let number = api.store.policy_number().await?;
+    let number = api.store.policy_in_force().await?;
     one(&api, number).await
 }
 
@@ -97,7 +110,11 @@ pub(super) async fn show(
 
 async fn one(api: &Api, number: u64) -> Result<Json<PolicyView>, Problem> {
     match api.store.policy(number).await? {
-        Some((row, files)) => Ok(Json(view(row, Some(files)))),
+        Some((row, files)) => {
+            let rollouts = api.store.rollouts().await?;
+            let stage = rollouts.get(&row.number).map(stage_words);
+            Ok(Json(view(row, stage, Some(files))))
+        }
         None if number == 0 => Err(Problem::not_found("no policy was applied yet")),
         None => Err(Problem::not_found("no such policy")),
     }
@@ -120,6 +137,25 @@ async fn compile(
     })
     .await
     .map_err(|error| Problem::internal(&error))
+}
+
+fn key_of(caller: &Principal) -> Result<PublicKey, Problem> {
+    caller.key().copied().ok_or_else(|| {
+        Problem::bad_request("policy_signature", "a policy is applied with a certificate")
+    })
+}
+
+/// Stored, recorded, and then in force everywhere.
+async fn put_in_force(
+    api: &Api,
+    caller: &Principal,
+    row: &PolicyRow,
+    files: &[SourceFile],
+    policy: CompiledPolicy,
+) -> Result<(), Problem> {
+    store(api, caller, row, files).await?;
+    api.control.activate(Arc::new(policy)).await?;
+    Ok(())
 }
 
 fn signed(
@@ -149,6 +185,9 @@ async fn store(
     files: &[SourceFile],
 ) -> Result<(), Problem> {
     let mut tx = api.store.begin("policy.apply").await?;
+    if let Some(open) = tx.open_rollout().await? {
+        return Err(RolloutFault::Open(open.number).into());
+    }
     let expected = tx.policy_number().await?.saturating_add(1);
     if row.number != expected {
         return Err(Problem::conflict(
@@ -174,6 +213,10 @@ async fn store(
     .detail("hash", &row.hash)
     .detail("signature", &row.signature)
     .detail("rules", row.summary.get("rules").copied().unwrap_or(0));
+    let event = match row.origin {
+        Some(origin) => event.detail("returned_to", origin),
+        None => event,
+    };
     api.audit.record_in(&mut tx, event).await?;
     tx.commit().await?;
     Ok(())
@@ -205,7 +248,16 @@ fn sources(files: Vec<PolicyFile>) -> Vec<SourceFile> {
         .collect()
 }
 
-fn view(row: PolicyRow, files: Option<Vec<SourceFile>>) -> PolicyView {
+fn stage_words(rollout: &Rollout) -> String {
+    let percent = rollout.percent().get();
+    match &rollout.phase {
+        Phase::Holding => format!("{percent}%"),
+        Phase::Paused(_) => format!("{percent}% paused"),
+        ended @ (Phase::Done | Phase::Returned) => ended.as_str().to_owned(),
+    }
+}
+
+fn view(row: PolicyRow, stage: Option<String>, files: Option<Vec<SourceFile>>) -> PolicyView {
     PolicyView {
         number: row.number,
         hash: row.hash,
@@ -214,6 +266,8 @@ fn view(row: PolicyRow, files: Option<Vec<SourceFile>>) -> PolicyView {
         key: row.key,
         signature: row.signature,
         summary: row.summary,
+        returned_to: row.origin,
+        stage,
         files: files.map(|files| {
             files
                 .into_iter()

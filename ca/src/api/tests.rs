@@ -25,10 +25,12 @@ use crate::api::views::CaView;
 use crate::audit::AuditLog;
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
+use crate::hub::{Begin, Progress, RolloutFault};
 use crate::keys::CloudKeys;
 use crate::keys::ledger::NotNow;
 use crate::serve::Caller;
 use crate::store::operators::Operator;
+use crate::store::policies::PolicyRow;
 use crate::store::testing::TestStore;
 
 mod evidence;
@@ -95,6 +97,27 @@ impl Control for Recorder {
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault> {
         self.note(format!("activate {}", policy.version()));
         Ok(())
+    }
+
+    async fn begin_rollout(&self, begin: Begin, by: &Actor) -> Result<(), RolloutFault> {
+        self.note(format!("stage {} {by}", begin.policy.version()));
+        Ok(())
+    }
+
+    async fn rollout(&self) -> Result<Option<Progress>, RolloutFault> {
+        Ok(None)
+    }
+
+    async fn pause_rollout(&self, _by: &Actor) -> Result<(), RolloutFault> {
+        Err(RolloutFault::NotOpen)
+    }
+
+    async fn resume_rollout(&self, _by: &Actor) -> Result<(), RolloutFault> {
+        Err(RolloutFault::NotOpen)
+    }
+
+    async fn abort_rollout(&self, _row: PolicyRow, _by: &Actor) -> Result<(), RolloutFault> {
+        Err(RolloutFault::NotOpen)
     }
 
     async fn authorities(&self) -> Result<CaView, ControlFault> {

@@ -13,9 +13,11 @@ use crate::when::When;
 
 mod ca;
 mod nodes;
+mod rollout;
 
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
 pub use nodes::{ComparedProfile, Explained, NodeView, ReasonRequest};
+pub use rollout::{DenialsView, PolicyAbort, PolicyRollback, PolicyStage, RolloutView};
 
 /// A problem document (RFC 9457).
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -230,6 +232,9 @@ pub struct PolicyApply {
     /// ECDSA signature (DER, hex) by the key of the caller's certificate over
     /// `edgeward-policy-apply-v1\n<trust domain>\n<number>\n<sha-256 of the sources>`.
     pub signature: String,
+    /// Into force by stages. Absent: everywhere at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<PolicyStage>,
 }
 
 impl PolicyApply {
@@ -289,6 +294,12 @@ pub struct PolicyView {
     pub key: String,
     pub signature: String,
     pub summary: BTreeMap<String, u64>,
+    /// The earlier policy whose sources these are: it was gone back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_to: Option<u64>,
+    /// How far it came, where it came by stages: as in `10%`, `50% paused`, `done`, `returned`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
     /// Only where one policy is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<PolicyFile>>,

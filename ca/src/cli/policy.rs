@@ -1,6 +1,7 @@
 //! `edgeward policy`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -9,6 +10,8 @@ use super::{Failure, Session};
 mod apply;
 mod check;
 mod history;
+mod rollback;
+mod stage;
 
 const PATH: &str = "/api/v1/policies";
 
@@ -27,18 +30,40 @@ parties get in.")]
         /// The directory; every *.toml below it is part of the policy, with the *.allow and *.deny lists they name
         dir: PathBuf,
     },
-    /// Check, sign with your key, and put into force everywhere
+    /// Check, sign with your key, and put into force: everywhere at once, or by stages
     #[command(after_help = "\
 Examples:
   edgeward policy apply policies/
+  edgeward policy apply policies/ --stage 10,50,100 --hold 5m     on a tenth of the nodes first, then on half of them
 
 The cloud checks again and runs the tests; one that fails refuses the whole. Connected nodes have their new slice within
-a second; flows that the new policy does not allow end there and then.")]
+a second; flows that the new policy does not allow end there and then. A stage is held, then the next one begins by
+itself. Denials that rise on its nodes stop it, or take the policy back where that opens nothing that it closed.")]
     Apply {
         /// The directory; every *.toml below it is part of the policy, with the *.allow and *.deny lists they name
         dir: PathBuf,
+        /// Shares of the nodes in percent, rising to 100
+        #[arg(long, value_delimiter = ',', value_name = "PERCENT,...,100")]
+        stage: Vec<u8>,
+        /// How long each stage is held
+        #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, requires = "stage")]
+        hold: Duration,
     },
-    /// List applied policies: when, by whom, with which hash
+    /// The policy that is being staged: look, stop, go on, give up
+    #[command(subcommand)]
+    Stage(stage::Command),
+    /// Apply an earlier policy's sources again, as a new policy that you sign
+    #[command(after_help = "\
+Examples:
+  edgeward policy rollback            to what was in force before the one that is now
+  edgeward policy rollback 12
+
+Numbers only rise: policy 12 comes back under the next number, checked again. Nodes never take an older number.")]
+    Rollback {
+        /// Its number; the one before the policy in force if absent
+        number: Option<u64>,
+    },
+    /// List applied policies: when, by whom, by which stages, gone back to which, with which hash
     History,
     /// Print the sources of an applied policy
     Show {
@@ -50,7 +75,9 @@ a second; flows that the new policy does not allow end there and then.")]
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Check { dir } => check::run(session, &dir),
-        Command::Apply { dir } => apply::run(session, &dir).await,
+        Command::Apply { dir, stage, hold } => apply::run(session, &dir, &stage, hold).await,
+        Command::Stage(command) => stage::run(session, command).await,
+        Command::Rollback { number } => rollback::run(session, number).await,
         Command::History => history::run(session).await,
         Command::Show { number } => history::show(session, number).await,
     }

@@ -14,6 +14,7 @@ use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::issue::{Issued, MAX_OPERATOR_LIFETIME};
 use crate::keys::{CloudKeys, KeysFault, files};
+use crate::rollout::Rollout;
 use crate::store::Store;
 use crate::store::operators::Operator;
 
@@ -92,10 +93,22 @@ pub(super) async fn operators(
     Ok(())
 }
 
-/// The policy that was last applied. One that this version no longer compiles stops the start: nothing would be
-/// enforced as its owner meant it.
+/// The policy in force. One that this version no longer compiles stops the start: nothing would be enforced as its
+/// owner meant it.
 pub(super) async fn policy(store: &Store) -> anyhow::Result<Option<CompiledPolicy>> {
-    let number = store.policy_number().await?;
+    compiled(store, store.policy_in_force().await?).await
+}
+
+/// The policy that was being tried when the cloud ended, and how far that was.
+pub(super) async fn staged(store: &Store) -> anyhow::Result<Option<(Rollout, CompiledPolicy)>> {
+    let Some(rollout) = store.open_rollout().await? else {
+        return Ok(None);
+    };
+    let candidate = compiled(store, rollout.number).await?;
+    Ok(candidate.map(|candidate| (rollout, candidate)))
+}
+
+async fn compiled(store: &Store, number: u64) -> anyhow::Result<Option<CompiledPolicy>> {
     let Some((_, files)) = store.policy(number).await? else {
         return Ok(None);
     };

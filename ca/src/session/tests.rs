@@ -14,6 +14,7 @@ use crate::testing::{Agent, Cloud, Machine, copy_of, domain, eventually, node, n
 mod deltas;
 mod join;
 mod logs;
+mod stages;
 mod stale;
 
 /// Challenges every second, answers within one: silence shows after two.

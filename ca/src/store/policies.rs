@@ -32,6 +32,8 @@ pub struct PolicyRow {
     pub signature: String,
     /// How much of what there is.
     pub summary: BTreeMap<String, u64>,
+    /// The earlier policy whose sources these are: it was gone back to.
+    pub origin: Option<u64>,
 }
 
 /// A file as it is stored. Lists of digests are large and seldom change: they are kept once for all policies.
@@ -51,10 +53,21 @@ impl Store {
         Ok(number_from_column(row.try_get("number")?))
     }
 
+    /// Number of the policy in force everywhere, but for where a newer one is tried; 0: none.
+    pub async fn policy_in_force(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "SELECT COALESCE(MAX(number), 0) AS number FROM policies \
+             WHERE number NOT IN (SELECT number FROM rollouts WHERE phase <> 'done')",
+        )
+        .fetch_one(&mut *self.read().await?)
+        .await?;
+        Ok(number_from_column(row.try_get("number")?))
+    }
+
     /// Newest first.
     pub async fn policies(&self) -> Result<Vec<PolicyRow>, StoreError> {
         sqlx::query(
-            "SELECT number, hash, applied, applied_by, public_key, signature, summary FROM policies \
+            "SELECT number, hash, applied, applied_by, public_key, signature, summary, origin FROM policies \
              ORDER BY number DESC LIMIT $1",
         )
         .bind(MAX_LISTED)
@@ -72,7 +85,7 @@ impl Store {
     ) -> Result<Option<(PolicyRow, Vec<SourceFile>)>, StoreError> {
         let mut connection = self.read().await?;
         let row = sqlx::query(
-            "SELECT number, hash, applied, applied_by, public_key, signature, summary, files FROM policies \
+            "SELECT number, hash, applied, applied_by, public_key, signature, summary, origin, files FROM policies \
              WHERE number = $1",
         )
         .bind(number_to_column(number))
@@ -118,8 +131,8 @@ impl Tx {
             stored.push((file.path.as_str(), kept));
         }
         sqlx::query(
-            "INSERT INTO policies (number, hash, applied, applied_by, public_key, signature, summary, files) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO policies (number, hash, applied, applied_by, public_key, signature, summary, origin, files) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(number_to_column(policy.number))
         .bind(policy.hash.as_str())
@@ -128,6 +141,7 @@ impl Tx {
         .bind(policy.key.as_str())
         .bind(policy.signature.as_str())
         .bind(to_json_column(&policy.summary))
+        .bind(policy.origin.map(number_to_column))
         .bind(to_json_column(&stored))
         .execute(self.connection())
         .await?;
@@ -165,6 +179,9 @@ fn policy_of(row: &AnyRow) -> Result<PolicyRow, StoreError> {
         key: row.try_get("public_key")?,
         signature: row.try_get("signature")?,
         summary: json_column("policy summary", row.try_get("summary")?)?,
+        origin: row
+            .try_get::<Option<i64>, _>("origin")?
+            .map(number_from_column),
     })
 }
 
@@ -182,6 +199,7 @@ mod tests {
             key: "04".to_owned(),
             signature: "30".to_owned(),
             summary: BTreeMap::from([("rules".to_owned(), 3)]),
+            origin: number.checked_sub(1).filter(|origin| *origin > 0),
         }
     }
 

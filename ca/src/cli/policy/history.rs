@@ -48,12 +48,18 @@ pub(super) async fn show(session: &Session, number: Option<u64>) -> Result<(), F
 }
 
 pub(super) fn table(policies: &[PolicyView]) -> Table {
-    let mut table = Table::new(&["NUMBER", "APPLIED", "BY", "RULES", "HASH"]);
+    let mut table = Table::new(&[
+        "NUMBER", "APPLIED", "BY", "STAGE", "BACK TO", "RULES", "HASH",
+    ]);
     for policy in policies {
         table.row([
             policy.number.to_string(),
             policy.applied.to_string(),
             policy.applied_by.clone(),
+            policy.stage.clone().unwrap_or_else(|| "-".to_owned()),
+            policy
+                .returned_to
+                .map_or_else(|| "-".to_owned(), |number| number.to_string()),
             policy
                 .summary
                 .get("rules")
