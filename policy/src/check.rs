@@ -18,11 +18,13 @@ mod reach;
 mod resolve;
 mod terms;
 mod trial;
+mod tried;
 
 pub use notes::{MAX_NOTES, Note, NoteKind};
 pub use openings::{Opening, OpeningKind};
 pub use resolve::MAX_NESTING;
 pub use terms::{DEFAULT_FRESH, DEFAULT_MAX_OFFLINE, DEFAULT_OFFLINE};
+pub use tried::{Tried, run_tests};
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -8,12 +8,14 @@
 //!
 //! [`diff`] and [`compare`] put two policies side by side. Break-glass is taken as closed.
 
+mod ask;
 mod axes;
 mod beside;
 mod cells;
 mod diagram;
 mod diff;
 mod explain;
+mod flows;
 mod interface;
 mod invariant;
 mod joint;
@@ -24,9 +26,11 @@ mod subjects;
 mod times;
 mod wording;
 
+pub use ask::{Ask, Asker, CannotAsk, ask};
 pub use beside::{Beside, Moved};
 pub use diff::{Change, Diff, compare, diff};
 pub use explain::{Dimension, Explanation, Question, RuleSaid, Unexplained, explain};
+pub use flows::{Closing, Flow, closing};
 pub(crate) use invariant::check_invariants;
 pub use wording::{Direction, Region, Said, Subjects};
 
