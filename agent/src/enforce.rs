@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::ext_authz::{self, ExtAuthzConfig};
 use crate::view::NodeView;
 
 mod begin;
@@ -27,10 +28,12 @@ mod device_name;
 mod driver;
 pub mod hearing;
 mod inside;
+pub mod lan;
 pub mod leases;
 mod nets;
 pub mod own;
 pub mod peers;
+pub mod posture;
 mod records;
 mod scene;
 #[cfg(test)]
@@ -53,6 +56,12 @@ pub const DEFAULT_REPORT_EVERY: Duration = Duration::from_secs(10);
 pub trait Recorder: Send + Sync {
     /// Records something that grants. When this returns `Ok` the event is on disk; on an error nothing is granted.
     async fn record(&self, event: Event) -> Result<(), RecordRefused>;
+
+    /// Records something that only happened, and says so if it did not get in, for want of room too: then the caller
+    /// still has it to record.
+    async fn record_kept(&self, event: Event) -> Result<(), RecordRefused> {
+        self.record(event).await
+    }
 
     /// Records something that was taken away, or only happened. Must not block; space for it is reserved.
     fn record_after(&self, event: Event);
@@ -82,6 +91,8 @@ pub struct EnforceConfig {
     pub nets: Nets,
     /// How often flows are reported to the journal.
     pub report_every: Duration,
+    /// Which proxies of this machine may ask what the gateway asks.
+    pub ext_authz: Option<ExtAuthzConfig>,
 }
 
 /// What the session tells the cloud about enforcement.
@@ -107,6 +118,8 @@ pub enum StartError {
     },
     #[error("own identity, for the gateway: {0}")]
     Svid(#[from] edgeward_identity::svid::SvidError),
+    #[error(transparent)]
+    ExtAuthz(#[from] ext_authz::NotServed),
     #[error("{0}; install nftables, or set kernel_leases = false")]
     Nftables(#[from] leases::NftFailed),
 }

@@ -67,6 +67,8 @@ pub enum NoJournal {
 enum Command {
     Record {
         event: Event,
+        /// Whether to be left out for want of room is an error, too.
+        kept: bool,
         done: oneshot::Sender<Result<(), RecordRefused>>,
     },
     After(Event),
@@ -175,6 +177,14 @@ impl JournalHandle {
         }
     }
 
+    async fn wait_for(&self, event: Event, kept: bool) -> Result<(), RecordRefused> {
+        let (done, answer) = oneshot::channel();
+        self.push(Command::Record { event, kept, done }, GRANT_QUEUE_LIMIT)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(RecordRefused("thread has ended".to_owned())))
+    }
+
     fn push(&self, command: Command, limit: usize) -> Result<(), RecordRefused> {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= limit {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -196,11 +206,11 @@ impl JournalHandle {
 #[async_trait]
 impl Recorder for JournalHandle {
     async fn record(&self, event: Event) -> Result<(), RecordRefused> {
-        let (done, answer) = oneshot::channel();
-        self.push(Command::Record { event, done }, GRANT_QUEUE_LIMIT)?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(RecordRefused("thread has ended".to_owned())))
+        self.wait_for(event, false).await
+    }
+
+    async fn record_kept(&self, event: Event) -> Result<(), RecordRefused> {
+        self.wait_for(event, true).await
     }
 
     fn record_after(&self, event: Event) {
@@ -231,10 +241,12 @@ impl Writer {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Record { event, done } => {
-                let result = self
-                    .append(event)
-                    .map_err(|error| RecordRefused(error.to_string()));
+            Command::Record { event, kept, done } => {
+                let result = match self.append(event) {
+                    Ok(Appended::LeftOut) if kept => Err(RecordRefused("no room".to_owned())),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(RecordRefused(error.to_string())),
+                };
                 let _ = done.send(result);
             }
             Command::After(event) => {
@@ -274,19 +286,20 @@ impl Writer {
     }
 
     /// An event that is left out for want of room is an error for its writer only if it had to be kept.
-    fn append(&mut self, event: Event) -> Result<(), JournalError> {
+    fn append(&mut self, event: Event) -> Result<Appended, JournalError> {
         let now = self.clock.boottime();
         let journal = match &mut self.journal {
             Some(journal) => journal,
             None => self.reopen()?,
         };
         match journal.append(event, now) {
-            Ok(Appended::Recorded(_)) => {
-                self.written
-                    .send_modify(|count| *count = count.wrapping_add(1));
-                Ok(())
+            Ok(appended) => {
+                if matches!(appended, Appended::Recorded(_)) {
+                    self.written
+                        .send_modify(|count| *count = count.wrapping_add(1));
+                }
+                Ok(appended)
             }
-            Ok(Appended::LeftOut) => Ok(()),
             Err(error) => {
                 if matches!(error, JournalError::Broken | JournalError::Storage(_)) {
                     // What the disk holds is unknown: read it back before the next record.

@@ -19,10 +19,12 @@ use super::control::{Books, Control, Kernel};
 use super::decide::{Anchor, Decider, Picture, PictureParts};
 use super::driver::{self, Begin};
 use super::hearing::Hearing;
+use super::lan;
 use super::leases::{KernelLeases, LeaseQueue};
 use super::records::Records;
 use super::scene::{Kept, Scene};
 use super::{EnforceConfig, Enforcement, Inside, Progress, Recorder, StartError};
+use crate::ext_authz;
 use crate::gateway::{self, Gateway};
 use crate::status;
 use crate::view::NodeView;
@@ -69,6 +71,8 @@ pub(super) async fn begin(
         records: Records {
             node: view.node.clone(),
         },
+        posture: Arc::default(),
+        lan: Arc::default(),
         clock: Arc::clone(&view.clock),
         runtime: tokio::runtime::Handle::current(),
         books: Mutex::new(Books::default()),
@@ -76,11 +80,22 @@ pub(super) async fn begin(
     });
     let (progress, follow) = watch::channel(Progress::default());
     let gateway = open_gateway(&view, &config, &control, token.child_token())?;
+    let proxies = open_ext_authz(&view, &config, &control, &gateway)?;
     let inside = Arc::new(Inside::new(
         view.clone(),
         Arc::clone(&control),
         gateway.shown(),
     ));
+    let lan = lan::Keeper::new(lan::Setup {
+        decider: Arc::clone(control.scene.decider()),
+        nets: config.nets.clone(),
+        tunnel: config.device.clone(),
+        clock: Arc::clone(&control.clock),
+        posture: Arc::clone(&control.posture),
+        shared: Arc::clone(&control.lan),
+        report_every: config.report_every,
+    });
+    let last_words = Arc::clone(&control);
     let begin = Begin {
         view,
         recorder,
@@ -95,10 +110,27 @@ pub(super) async fn begin(
         let answering = tokio::spawn(server.serve(inside, after.clone()));
         let leases = kernel.map(|kernel| tokio::spawn(queue.run(kernel, after.clone())));
         let gateway = tokio::spawn(gateway.run());
+        let proxies = proxies.map(|proxies| tokio::spawn(proxies.run(token.child_token())));
+        let lan = tokio::spawn(lan.run(token.child_token()));
         let result = driver::run(begin, token).await;
+        if lan.await.is_err() {
+            tracing::error!("the task of lan interfaces panicked");
+        }
+        if let Some(proxies) = proxies
+            && proxies.await.is_err()
+        {
+            tracing::error!("the task of the ext_authz socket panicked");
+        }
         if gateway.await.is_err() {
             tracing::error!("the gateway's task panicked");
         }
+        let Control {
+            posture,
+            recorder,
+            records,
+            ..
+        } = &*last_words;
+        posture.write(&**recorder, records).await;
         after.cancel();
         drop(wireguard_socket);
         if let Some(leases) = leases {
@@ -192,7 +224,11 @@ fn open_gateway(
 ) -> Result<Gateway, StartError> {
     let scene = Arc::clone(&control.scene);
     let parts = gateway::Parts {
-        view: view.clone(),
+        node: view.node.clone(),
+        clock: Arc::clone(&view.clock),
+        svid: view.svid.clone(),
+        trust: Arc::clone(&view.trust),
+        trust_changed: view.trust_changed.clone(),
         decider: Arc::clone(scene.decider()),
         recorder: Arc::clone(&control.recorder),
         mesh: config.device.clone(),
@@ -204,6 +240,23 @@ fn open_gateway(
         }),
     };
     Ok(Gateway::new(parts, token)?)
+}
+
+fn open_ext_authz(
+    view: &NodeView,
+    config: &EnforceConfig,
+    control: &Control,
+    gateway: &Gateway,
+) -> Result<Option<ext_authz::Serving>, StartError> {
+    let desk = ext_authz::desk::Desk {
+        decider: Arc::clone(control.scene.decider()),
+        clock: Arc::clone(&view.clock),
+        flows: gateway.flows(),
+    };
+    let config = config.ext_authz.clone();
+    Ok(config
+        .map(|config| ext_authz::begin(desk, config))
+        .transpose()?)
 }
 
 fn open_wireguard_socket(

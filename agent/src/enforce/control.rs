@@ -23,7 +23,9 @@ use tokio::sync::Notify;
 
 use super::Recorder;
 use super::decide::BoundPeer;
+use super::lan;
 use super::leases::{Change, LeaseQueue};
+use super::posture::Posture;
 use super::records::Records;
 use super::scene::{Kept, Scene};
 
@@ -40,6 +42,9 @@ pub(super) struct Control {
     pub(super) kernel: Kernel,
     pub(super) recorder: Arc<dyn Recorder>,
     pub(super) records: Records,
+    pub(super) posture: Arc<Posture>,
+    /// What the kernel guards on LAN interfaces.
+    pub(super) lan: Arc<lan::Shared>,
     pub(super) clock: Arc<dyn Clock>,
     /// Where records and kernel changes are awaited: the bind's own threads must not run them.
     pub(super) runtime: tokio::runtime::Handle,

@@ -99,7 +99,7 @@ pub(super) async fn run(begin: Begin, token: CancellationToken) -> Result<(), Br
     while let Ok(event) = events.try_recv() {
         driver.record_bind(event);
     }
-    driver.report_flows();
+    driver.report().await;
     result
 }
 
@@ -237,7 +237,7 @@ impl Driver {
                 event = events.recv() => self.record_bind(event.ok_or(Broken::Stopped(Stopped))?),
                 _ = tick.tick() => self.tick().await?,
                 _ = report.tick() => {
-                    self.report_flows();
+                    self.report().await;
                     self.count();
                 }
                 () = tokio::time::sleep(poll) => {}

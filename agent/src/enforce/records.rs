@@ -5,10 +5,11 @@ use edgeward_identity::{SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::Proto;
 use edgeward_tunnel::bind::ending::{By, Ending};
 use edgeward_tunnel::bind::machine::Opened;
-use edgeward_tunnel::filter::{Denial, Direction};
+use edgeward_tunnel::filter::Direction;
 
 use super::control::Cut;
-use super::decide::{Allowed, Label, Rules};
+use super::decide::Rules;
+use super::posture::{Guard, Row, Source, Sum};
 
 /// Makes events in the name of this node.
 #[derive(Clone, Debug)]
@@ -124,106 +125,73 @@ impl Records {
             .detail("reason", reason)
     }
 
-    pub(super) fn flow_allowed(
-        &self,
-        now: Timestamp,
-        peer: &SpiffeId,
-        rules: Option<&Rules>,
-        allowed: &Allowed,
-    ) -> Event {
-        let target = Target::of(
-            rules,
-            peer,
-            allowed.direction,
-            allowed.protocol,
-            allowed.port,
-        );
-        self.flow(now, EventKind::FlowAllowed, peer, &target)
-            .allowed()
-            .rule(&allowed.rule)
-            .detail("verdicts", allowed.count)
-    }
-
-    pub(super) fn flow_denied(
-        &self,
-        now: Timestamp,
-        peer: &SpiffeId,
-        rules: Option<&Rules>,
-        denial: &Denial,
-    ) -> Event {
-        let label = Label::of_denial(&denial.rule);
-        let target = Target::of(
-            rules,
-            peer,
-            denial.direction,
-            denial.protocol,
-            denial.destination_port,
-        );
-        let event = self
-            .flow(now, EventKind::FlowDenied, peer, &target)
-            .denied(label.reason)
-            .detail("source", denial.source)
-            .detail("destination", denial.destination)
-            .detail("packets", denial.count);
-        match label.rule {
+    /// A sum of decisions of one kind. Its actor is who asked, its subject whose interface it is.
+    pub(super) fn decided(&self, row: &Row, sum: &Sum) -> Event {
+        let actor = match &row.from {
+            Source::Known(id) => Actor::from(id.clone()),
+            Source::Stranger(address) => Actor::Anonymous(*address),
+        };
+        let (kind, direction) = match (row.allow, row.to == self.node) {
+            (true, inward) => (EventKind::FlowAllowed, inward),
+            (false, inward) => (EventKind::FlowDenied, inward),
+        };
+        let direction = if direction {
+            Direction::In
+        } else {
+            Direction::Out
+        };
+        let event = Event::new(sum.last, actor, kind)
+            .subject(Subject::from(row.to.clone()))
+            .detail("guard", row.guard.as_str())
+            .detail("direction", direction.as_str())
+            .detail("protocol", protocol_name(row.protocol))
+            .detail("port", row.port)
+            .detail("interface", row.interface.as_deref().unwrap_or("-"))
+            .detail(row.guard.unit(row.allow), sum.count)
+            .detail("since", sum.first);
+        let event = match row.allow {
+            true => event.allowed(),
+            false => event.denied(&row.reason),
+        };
+        let event = match &row.rule {
             Some(rule) => event.rule(rule),
             None => event,
-        }
-    }
-
-    /// More different flows came than are counted apart.
-    pub(super) fn flows_left_out(&self, now: Timestamp, kind: EventKind, count: u64) -> Event {
-        self.event(now, kind)
-            .code("left-out")
-            .detail("left_out", count)
-    }
-
-    /// A flow's actor is who opened it, its subject who was to be reached.
-    fn flow(&self, now: Timestamp, kind: EventKind, peer: &SpiffeId, target: &Target) -> Event {
-        let (actor, subject) = match target.direction {
-            Direction::In => (peer, &self.node),
-            Direction::Out => (&self.node, peer),
         };
-        Event::new(now, actor.clone(), kind)
-            .subject(Subject::from(subject.clone()))
-            .detail("direction", target.direction.as_str())
-            .detail("protocol", &target.protocol)
-            .detail("port", target.port)
-            .detail("interface", target.name.as_deref().unwrap_or("-"))
-    }
-}
-
-struct Target {
-    direction: Direction,
-    protocol: String,
-    port: u16,
-    /// `service/interface`, where policy names one.
-    name: Option<String>,
-}
-
-impl Target {
-    fn of(
-        rules: Option<&Rules>,
-        peer: &SpiffeId,
-        direction: Direction,
-        protocol: u8,
-        port: u16,
-    ) -> Self {
-        let proto = [Proto::Tcp, Proto::Udp]
+        let more = [
+            ("action", row.action.as_ref().map(ToString::to_string)),
+            ("request", row.request.as_ref().map(ToString::to_string)),
+            ("state", row.state.map(|state| state.to_string())),
+            ("tier", row.tier.map(|tier| tier.to_string())),
+            ("source", row.address.map(|address| address.to_string())),
+            ("mac", row.mac.map(|mac| mac.to_string())),
+            (
+                "destination",
+                row.destination.map(|address| address.to_string()),
+            ),
+        ];
+        let known = more
             .into_iter()
-            .find(|proto| proto.number() == protocol);
-        let name = rules.zip(proto).and_then(|(rules, proto)| {
-            let peer = match direction {
-                Direction::In => None,
-                Direction::Out => Some(rules.peer(peer)?),
-            };
-            rules.name_of(peer, proto, port)
-        });
-        Self {
-            direction,
-            protocol: proto.map_or_else(|| protocol.to_string(), |proto| proto.as_str().to_owned()),
-            port,
-            name,
-        }
+            .filter_map(|(key, value)| Some((key, value?)));
+        known.fold(event, |event, (key, value)| event.detail(key, value))
     }
+
+    /// More different decisions came than are told apart: how many these were.
+    pub(super) fn others(&self, guard: Guard, allow: bool, sum: &Sum) -> Event {
+        let kind = match allow {
+            true => EventKind::FlowAllowed,
+            false => EventKind::FlowDenied,
+        };
+        self.event(sum.last, kind)
+            .code("left-out")
+            .detail("guard", guard.as_str())
+            .detail("left_out", sum.count)
+            .detail("since", sum.first)
+    }
+}
+
+fn protocol_name(protocol: u8) -> String {
+    [Proto::Tcp, Proto::Udp]
+        .into_iter()
+        .find(|proto| proto.number() == protocol)
+        .map_or_else(|| protocol.to_string(), |proto| proto.as_str().to_owned())
 }

@@ -38,22 +38,34 @@ struct Shown {
     certificate: Option<String>,
 }
 
+impl Shown {
+    fn of(device: &SliceDevice) -> Self {
+        Self {
+            mac: device.recognised.mac,
+            ip: device.recognised.ip.map(plain),
+            certificate: device.recognised.certificate.clone(),
+        }
+    }
+}
+
 impl Devices {
     pub fn new(devices: &[SliceDevice]) -> Self {
         let mut by: HashMap<String, HashMap<Shown, Option<usize>>> = HashMap::new();
         for (index, device) in devices.iter().enumerate() {
-            let shown = Shown {
-                mac: device.recognised.mac,
-                ip: device.recognised.ip.map(plain),
-                certificate: device.recognised.certificate.clone(),
-            };
             by.entry(device.net.clone())
                 .or_default()
-                .entry(shown)
+                .entry(Shown::of(device))
                 .and_modify(|known| *known = None)
                 .or_insert(Some(index));
         }
         Self { by }
+    }
+
+    /// Whether no other device of the slice is recognised just like this one.
+    pub fn is_unique(&self, index: usize, device: &SliceDevice) -> bool {
+        let known = self.by.get(&device.net);
+        let found = known.and_then(|known| known.get(&Shown::of(device)).copied());
+        found.flatten() == Some(index)
     }
 
     /// Which device of the slice this is.

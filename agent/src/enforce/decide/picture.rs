@@ -100,6 +100,11 @@ impl Anchor {
         self.wall.plus(boot.since(self.boot))
     }
 
+    /// The wall time of something that happened before.
+    pub fn wall_of(&self, before: BootTime) -> Timestamp {
+        self.wall.minus(self.boot.since(before))
+    }
+
     pub fn boot_at(&self, wall: Timestamp) -> BootTime {
         self.boot.plus(wall.since(self.wall))
     }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use edgeward_audit::EventKind;
 use edgeward_identity::{BootTime, SpiffeId};
 use edgeward_tunnel::bind::code::Code;
 use edgeward_tunnel::bind::driver::Event as BindEvent;
@@ -11,13 +10,13 @@ use edgeward_tunnel::filter::DropReason;
 use edgeward_tunnel::node::Refusal;
 
 use super::Driver;
+use crate::enforce::decide::Anchor;
+use crate::enforce::posture::{self, Guard, Sum};
 
 /// A refusal of the same peer for the same reason is recorded once within this time.
 const REFUSAL_EVERY: Duration = Duration::from_secs(600);
 /// Most refusals remembered; over it they are recorded every time.
 const MAX_REFUSALS: usize = 4096;
-/// Most events about flows in one report and direction.
-const MAX_FLOW_EVENTS: usize = 256;
 
 /// Refusals that were recorded a while ago.
 #[derive(Debug, Default)]
@@ -76,38 +75,42 @@ impl Driver {
         }
     }
 
-    /// Flows since the last report, aggregated.
-    pub(super) fn report_flows(&self) {
-        let now = self.view.clock.now();
+    /// What was decided since the last report, into the journal.
+    pub(super) async fn report(&self) {
+        self.sum_up_tunnel();
+        let posture = &self.control.posture;
+        posture.write(&*self.recorder, &self.records).await;
+    }
+
+    fn sum_up_tunnel(&self) {
+        let anchor = Anchor {
+            wall: self.view.clock.now(),
+            boot: self.view.clock.boottime(),
+        };
+        let posture = &self.control.posture;
         let picture = self.scene.picture();
-        let rules = picture.parts().rules.as_deref();
-        let filter = self.control.tunnel.filter();
-        let (denials, mut denials_lost) = filter.take_denials();
+        let (denials, mut denials_lost) = self.control.tunnel.filter().take_denials();
         let (allowed, mut allowed_lost) = self.scene.decider().take_allowed();
-        for (number, denial) in denials.iter().enumerate() {
+        for denial in &denials {
+            let sum = Sum {
+                count: denial.count,
+                first: anchor.wall_of(denial.first),
+                last: anchor.wall_of(denial.last),
+            };
             match self.name_of(denial.peer) {
-                Some(peer) if number < MAX_FLOW_EVENTS => self
-                    .recorder
-                    .record_after(self.records.flow_denied(now, &peer, rules, denial)),
-                _ => denials_lost = denials_lost.saturating_add(denial.count),
+                Some(peer) => posture.add(posture::of_denial(&picture, &peer, denial), sum),
+                None => denials_lost = denials_lost.saturating_add(denial.count),
             }
         }
-        for (number, allowed) in allowed.iter().enumerate() {
-            match self.name_of(allowed.peer) {
-                Some(peer) if number < MAX_FLOW_EVENTS => self
-                    .recorder
-                    .record_after(self.records.flow_allowed(now, &peer, rules, allowed)),
-                _ => allowed_lost = allowed_lost.saturating_add(allowed.count),
+        for verdicts in &allowed {
+            let sum = Sum::of(verdicts.count, anchor.wall);
+            match self.name_of(verdicts.peer) {
+                Some(peer) => posture.add(posture::of_allowed(&picture, &peer, verdicts), sum),
+                None => allowed_lost = allowed_lost.saturating_add(verdicts.count),
             }
         }
-        for (kind, lost) in [
-            (EventKind::FlowDenied, denials_lost),
-            (EventKind::FlowAllowed, allowed_lost),
-        ] {
-            if lost > 0 {
-                self.recorder
-                    .record_after(self.records.flows_left_out(now, kind, lost));
-            }
+        for (allow, count) in [(false, denials_lost), (true, allowed_lost)] {
+            posture.add_others(Guard::Tunnel, allow, Sum::of(count, anchor.wall));
         }
     }
 

@@ -53,12 +53,22 @@ impl KernelLeases {
     }
 }
 
-async fn run(text: &str) -> Result<(), NftFailed> {
+/// One transaction.
+pub(in crate::enforce) async fn run(text: &str) -> Result<(), NftFailed> {
+    call(&["-f", "-"], text).await.map(|_| ())
+}
+
+/// One set as JSON.
+pub(in crate::enforce) async fn list_set(table: &str, set: &str) -> Result<Vec<u8>, NftFailed> {
+    call(&["-j", "list", "set", "inet", table, set], "").await
+}
+
+async fn call(arguments: &[&str], text: &str) -> Result<Vec<u8>, NftFailed> {
     let work = async {
         let mut child = Command::new(NFT)
-            .args(["-f", "-"])
+            .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -69,7 +79,7 @@ async fn run(text: &str) -> Result<(), NftFailed> {
         }
         let output = child.wait_with_output().await.map_err(NftFailed::Run)?;
         if output.status.success() {
-            return Ok(());
+            return Ok(output.stdout);
         }
         let complaint = String::from_utf8_lossy(&output.stderr);
         Err(NftFailed::Refused(
