@@ -37,14 +37,16 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use edgeward_identity::svid::SvidError;
+use edgeward_identity::{Clock, SpiffeId, Svid, TrustView};
 use edgeward_policy::Proto;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::enforce::decide::{Decider, Spot};
 use crate::enforce::{DeviceName, Nets, Recorder};
-use crate::view::NodeView;
 use flows::Flows;
 use listen::{Listeners, Stand};
 use nets::Kernel;
@@ -64,7 +66,12 @@ pub type SetListening = Box<dyn Fn(HashSet<(Proto, u16)>) + Send + Sync>;
 
 /// What the gateway is made of.
 pub struct Parts {
-    pub view: NodeView,
+    pub node: SpiffeId,
+    pub clock: Arc<dyn Clock>,
+    /// What handshakes present; its key is served after the session's.
+    pub svid: watch::Receiver<Arc<Svid>>,
+    pub trust: Arc<ArcSwap<TrustView>>,
+    pub trust_changed: watch::Receiver<u64>,
     pub decider: Arc<Decider>,
     pub recorder: Arc<dyn Recorder>,
     /// The TUN device.
@@ -93,19 +100,18 @@ pub struct Gateway {
 impl Gateway {
     /// Opens nothing yet. `token` ends it with all its connections.
     pub fn new(parts: Parts, token: CancellationToken) -> Result<Self, SvidError> {
-        let view = parts.view;
         let tls = Tls::new(
-            view.svid.clone(),
-            Arc::clone(&view.trust),
-            Arc::clone(&view.clock),
+            parts.svid,
+            Arc::clone(&parts.trust),
+            Arc::clone(&parts.clock),
             Arc::clone(&parts.decider),
         )?;
         let rooms = Rooms::default();
         let core = Core {
             decider: parts.decider,
-            clock: view.clock,
-            trust: view.trust,
-            trust_changed: view.trust_changed,
+            clock: parts.clock,
+            trust: parts.trust,
+            trust_changed: parts.trust_changed,
             tls,
             flows: Arc::new(Flows::default()),
             rooms: rooms.clone(),
@@ -118,7 +124,7 @@ impl Gateway {
         Ok(Self {
             core: Arc::new(core),
             recorder: parts.recorder,
-            records: Records { node: view.node },
+            records: Records { node: parts.node },
             listeners: Listeners::default(),
             stands: BTreeMap::new(),
             listening: HashSet::new(),
@@ -131,6 +137,11 @@ impl Gateway {
     /// For the local socket.
     pub fn shown(&self) -> Arc<Shown> {
         Arc::clone(&self.shown)
+    }
+
+    /// Where answers to proxies of this machine are counted, too.
+    pub fn flows(&self) -> Arc<Flows> {
+        Arc::clone(&self.core.flows)
     }
 
     /// Runs until the token is cancelled.
@@ -219,5 +230,7 @@ impl Gateway {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
+use std::collections::HashSet;
+
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{AttestationState, Tier};
-use edgeward_policy::StatedProfiles;
 use edgeward_policy::slice::Profiles;
+use edgeward_policy::{Proto, StatedProfiles};
 use edgeward_tunnel::bind::lease::{self, CloudLink as BindLink, Now, lease_end};
 use edgeward_wire::control::{Cut, CutReason};
 
@@ -204,21 +206,32 @@ fn only_addresses_of_this_node_are_served_or_used() {
 }
 
 #[test]
-fn interfaces_that_forward_or_face_a_lan_are_not_half_served() {
+fn interfaces_that_forward_are_reached_only_while_the_gateway_listens() {
     let mut forwarding = slice();
     forwarding.interfaces[0].to = Some("192.0.2.10:502".parse().unwrap());
+    let mut parts = parts();
+    parts.rules = Some(rules(forwarding));
+    let label = |parts: PictureParts| flow(parts, &inward(), Direction::In).rule.to_string();
+    assert_eq!(label(parts.clone()), "no-gateway");
+    parts.listening = Arc::new(HashSet::from([(Proto::Udp, OPEN_PORT), (Proto::Tcp, 1)]));
+    assert_eq!(label(parts.clone()), "no-gateway");
+    parts.listening = Arc::new(HashSet::from([(Proto::Tcp, OPEN_PORT)]));
+    assert_eq!(label(parts.clone()), "b-reads");
+    parts.bound.get_mut(&PEER).unwrap().evidence.tier = None;
+    assert_eq!(label(parts), "tier:b-reads");
+}
+
+#[test]
+fn interfaces_that_face_a_lan_are_not_reached_through_the_tunnel() {
     let mut lan = slice();
     lan.interfaces[0].net = "lan0".to_owned();
-    for slice in [forwarding, lan] {
-        let mut parts = parts();
-        let rules = rules(slice);
-        assert_eq!(rules.unserved(), ["line3/modbus"]);
-        parts.rules = Some(rules);
-        assert_eq!(
-            &*flow(parts, &inward(), Direction::In).rule,
-            "unknown-interface"
-        );
-    }
+    let mut parts = parts();
+    parts.rules = Some(rules(lan));
+    parts.listening = Arc::new(HashSet::from([(Proto::Tcp, OPEN_PORT)]));
+    assert_eq!(
+        &*flow(parts, &inward(), Direction::In).rule,
+        "unknown-interface"
+    );
 }
 
 #[test]
