@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::enforce::{
     DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig, NetDevice, Nets,
 };
+use crate::ext_authz::ExtAuthzConfig;
 use crate::logs::{LogPaths, MAX_PATH_BYTES};
 use crate::session::Endpoints;
 use crate::tpm::device::BadPlace;
@@ -96,6 +97,7 @@ struct File {
     report_every: Duration,
     workload_socket: Option<PathBuf>,
     kubernetes: KubernetesTable,
+    ext_authz: ExtAuthzTable,
     tpm: TpmTable,
     logs: LogPaths,
 }
@@ -107,6 +109,14 @@ struct KubernetesTable {
     kubelet_dir: PathBuf,
     pod_logs_dir: PathBuf,
     service_account_keys: Option<PathBuf>,
+}
+
+/// Which proxies of this machine may ask; without users none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ExtAuthzTable {
+    users: Vec<u32>,
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,6 +169,7 @@ impl Config {
                 wireguard_folder: file.wireguard_dir,
                 kernel_leases: file.kernel_leases,
                 report_every: file.report_every,
+                ext_authz: file.ext_authz.check(&file.run_dir)?,
             },
             state_dir: file.state_dir,
             tpm: file.tpm.check()?,
@@ -198,6 +209,21 @@ impl KubernetesTable {
             self.kubelet_dir,
             self.service_account_keys,
         ))
+    }
+}
+
+impl ExtAuthzTable {
+    fn check(self, run_dir: &Path) -> Result<Option<ExtAuthzConfig>, BadConfig> {
+        let socket = self
+            .socket
+            .unwrap_or_else(|| run_dir.join("ext_authz.sock"));
+        if !socket.is_absolute() {
+            return Err(BadConfig::value("ext_authz.socket", "not an absolute path"));
+        }
+        Ok((!self.users.is_empty()).then_some(ExtAuthzConfig {
+            socket,
+            users: self.users,
+        }))
     }
 }
 
@@ -246,6 +272,7 @@ impl Default for File {
             report_every: DEFAULT_REPORT_EVERY,
             workload_socket: None,
             kubernetes: KubernetesTable::default(),
+            ext_authz: ExtAuthzTable::default(),
             tpm: TpmTable::default(),
             logs: LogPaths::default(),
         }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod connect;
 pub mod enforce;
 pub mod enrol;
+pub mod ext_authz;
 pub mod gateway;
 pub mod journal;
 pub mod logs;

@@ -27,9 +27,10 @@ fn a_value_that_makes_no_sense_is_refused_under_its_key() {
         ("[tpm]\nepoch_index = 1", "tpm.epoch_index"),
         ("interfaces = { mesh = \"eth1\" }", "interfaces"),
         ("interfaces = { a = \"edgeward0\" }", "interfaces"),
+        ("interfaces = { a = \"eth1\", b = \"eth1\" }", "interfaces"),
         (
-            "interfaces = { a = \"eth1\", b = \"eth1\" }",
-            "interfaces",
+            "[ext_authz]\nusers = [101]\nsocket = \"a.sock\"",
+            "ext_authz.socket",
         ),
         ("[logs]\nboot = \"log\"", "logs.boot"),
         ("[logs]\nima = \"\"", "logs.ima"),
@@ -101,4 +102,13 @@ fn the_shipped_sample_says_the_defaults() {
     let sample = Config::load_with(&path, std::iter::empty()).unwrap();
     let least = load("", &[]).unwrap();
     assert_eq!(format!("{sample:?}"), format!("{least:?}"));
+}
+
+#[test]
+fn proxies_may_ask_only_where_their_users_are_named() {
+    assert_eq!(load("", &[]).unwrap().enforce.ext_authz, None);
+    let named = load("run_dir = \"/run/x\"\n[ext_authz]\nusers = [101, 0]", &[]).unwrap();
+    let asked = named.enforce.ext_authz.unwrap();
+    assert_eq!(asked.users, [101, 0]);
+    assert_eq!(asked.socket, Path::new("/run/x/ext_authz.sock"));
 }

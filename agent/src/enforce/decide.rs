@@ -5,6 +5,7 @@
 
 mod devices;
 mod grant;
+mod named;
 mod picture;
 mod reason;
 mod rules;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 
 pub use devices::{Devices, Sighting};
 pub use grant::Candidate;
+pub use named::Named;
 pub use picture::{Anchor, BoundPeer, Picture, PictureParts};
 pub use reason::{Label, Nothing};
 pub use rules::{Forwarded, Rules, Spot};

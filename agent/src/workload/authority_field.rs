@@ -24,7 +24,7 @@ const READ_BYTES: usize = 8 * 1024;
 
 /// The stream of a caller, with that field softened.
 #[derive(Debug)]
-pub(super) struct Softened<S> {
+pub(crate) struct Softened<S> {
     inner: S,
     filter: Filter,
     out: Vec<u8>,
@@ -205,7 +205,7 @@ fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
 }
 
 impl<S> Softened<S> {
-    pub(super) fn new(inner: S) -> Self {
+    pub(crate) fn new(inner: S) -> Self {
         Self {
             inner,
             filter: Filter::default(),

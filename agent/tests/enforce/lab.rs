@@ -153,6 +153,7 @@ impl Lab {
             kernel_leases: true,
             nets: Default::default(),
             report_every: Duration::from_millis(500),
+            ext_authz: None,
         };
         let (recorder, token) = (Arc::clone(&self.recorder), self.token.clone());
         let publisher = Arc::clone(&self.publisher);

@@ -63,7 +63,11 @@ impl Picture {
         request: Option<&L7Request<'_>>,
         now: BootTime,
     ) -> Ruling {
-        match self.judge_who(who, spot, request, now) {
+        self.ruling(self.judge_who(who, spot, request, now), now)
+    }
+
+    pub(super) fn ruling(&self, decided: Result<Decision, Nothing>, now: BootTime) -> Ruling {
+        match decided {
             Ok(decision) => Ruling {
                 allow: decision.is_allow() && decision.rule.is_some(),
                 reason: decision.reason.as_str(),
@@ -101,7 +105,7 @@ impl Picture {
     }
 
     /// What counts as evidence about somebody.
-    fn evidence_of(&self, who: &Who) -> Result<(Evidence, Link), Nothing> {
+    pub(super) fn evidence_of(&self, who: &Who) -> Result<(Evidence, Link), Nothing> {
         match who {
             Who::Node { id, spki } => self.evidence_of_bound(id, spki.as_ref()),
             Who::Operator {
