@@ -40,6 +40,10 @@ pub enum OpeningKind {
     ProgramOnly,
     /// A profile that does not look at files which changed while IMA measured them.
     ViolationsIgnored,
+    /// A device known by one address alone: whoever takes that address is it.
+    AddressOnly,
+    /// An allow for people that holds at any time, for ever, without an approval.
+    PeopleAlways,
     /// Rules whose time and age people may waive with the cloud gone.
     BreakGlass,
 }
@@ -78,6 +82,14 @@ pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Openin
         if let Some(tier) = default_tier.filter(|tier| tier.value.contains(&Tier::Software)) {
             add(tier.at, OpeningKind::SoftwareTier, "defaults");
         }
+        for device in &file.devices {
+            let how = &device.recognised;
+            let addresses =
+                usize::from(how.value.mac.is_some()) + usize::from(how.value.ip.is_some());
+            if how.value.certificate.is_none() && addresses < 2 {
+                add(how.at, OpeningKind::AddressOnly, &device.name.value);
+            }
+        }
         for workload in &file.workloads {
             if workload.selectors.value.is_program_only() {
                 let at = workload.selectors.at;
@@ -102,6 +114,15 @@ pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Openin
 
 fn of_rule(rule: &RuleDef) -> Vec<(Place, OpeningKind)> {
     let mut found = Vec::new();
+    let people = rule.from.iter();
+    let mut people = people.filter(|source| matches!(source.value, Source::OperatorGroup(_)));
+    if let Some(people) = people.next()
+        && rule.window.is_none()
+        && rule.until.is_none()
+        && rule.approval.is_none()
+    {
+        found.push((people.at, OpeningKind::PeopleAlways));
+    }
     let any_source = rule.from.iter().find(|source| source.value == Source::Any);
     found.extend(any_source.map(|source| (source.at, OpeningKind::FromAny)));
     let any_target = rule
@@ -140,6 +161,8 @@ impl OpeningKind {
             Self::Monitor => "mode monitor: nothing is enforced",
             Self::ProgramOnly => "a workload known by its program alone, whoever runs it",
             Self::ViolationsIgnored => "ignores violations in the IMA list",
+            Self::AddressOnly => "a device known by one address alone, whoever takes it",
+            Self::PeopleAlways => "lets people in at any time, for ever, unasked",
             Self::BreakGlass => "break-glass: waives window, end, approval and age of its rules",
         }
     }

@@ -6,10 +6,10 @@ use edgeward_identity::{AttestationState, Tier};
 
 use crate::compile::{CompiledPolicy, From, Rule};
 use crate::diagnostic::{Code, Diagnostics};
-use crate::labels::{is_within, may_meet};
+use crate::labels::{is_within, matches, may_meet};
 use crate::profile::Profile;
 use crate::seconds::Seconds;
-use crate::slice::{Effect, States, Term, Tiers};
+use crate::slice::{Effect, MESH, States, Term, Tiers};
 use crate::source::Place;
 
 pub(super) fn check(
@@ -49,6 +49,9 @@ fn matches_nobody(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> 
     let sources = policy.sources_without_members(&rule.from);
     if sources {
         return Some("its operator groups have no member");
+    }
+    if let Some(why) = never_there(policy, rule) {
+        return Some(why);
     }
     let kinds = kinds_of(policy, &rule.from);
     if kinds
@@ -134,6 +137,41 @@ fn is_ever_named(policy: &CompiledPolicy, rule: &Rule, named: &BTreeSet<usize>) 
                     .iter()
                     .any(|source| may_meet(&source.matches, &group.matches)))
     })
+}
+
+/// Why none of its sources ever stands before one of its targets.
+fn never_there(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> {
+    let groups = || {
+        rule.from
+            .groups
+            .iter()
+            .filter_map(|index| policy.groups.get(*index))
+    };
+    let only_devices = !rule.from.any
+        && rule.from.operator_groups.is_empty()
+        && groups().all(|group| group.via.is_some());
+    let nets: BTreeSet<&str> = rule
+        .targets
+        .iter()
+        .filter_map(|target| Some(policy.interfaces.get(*target)?.net.as_str()))
+        .collect();
+    if only_devices {
+        let mut members = policy
+            .devices
+            .iter()
+            .filter(|device| groups().any(|group| matches(&group.matches, &device.labels)))
+            .peekable();
+        if members.peek().is_none() {
+            return Some("its groups have no device");
+        }
+        let there = rule.everywhere || members.any(|device| nets.contains(device.net.as_str()));
+        return (!there).then_some("no device of its groups hangs on the network of a target");
+    }
+    let only_operators = !rule.from.any && rule.from.groups.is_empty();
+    let in_tunnel = rule.everywhere || nets.is_empty() || nets.contains(MESH);
+    (only_operators && !in_tunnel && rule.effect == Effect::Allow).then_some(
+        "operators are proven by the node they come from through the tunnel: on a node's other networks they prove nothing",
+    )
 }
 
 /// What a source may be: what has evidence of its own, operators by the node they come from, or a device.

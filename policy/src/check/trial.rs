@@ -127,7 +127,10 @@ enum Asked {
 
 /// Every approval that a rule of the slice asks for.
 fn approvals_for(who: &SpiffeId, slice: &Slice) -> Vec<SliceApproval> {
-    let rows = slice.interfaces.iter().flat_map(|interface| &interface.rows);
+    let rows = slice
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.rows);
     rows.filter(|row| row.approval)
         .map(|row| SliceApproval {
             rule: Arc::clone(&row.rule),

@@ -71,7 +71,10 @@ impl Resolver<'_, '_> {
             self.policy.everywhere.push(index);
         }
         let named = usize::from(from.any) + from.groups.len() + from.operator_groups.len();
-        let complete = named >= distinct(&def.from)
+        // Devices are all here or in no error's way: what cannot be read is no reason to say that nobody is matched.
+        let devices_known = self.found.is_empty() || !self.is_from_devices(&from);
+        let complete = devices_known
+            && named >= distinct(&def.from)
             && (everywhere || targets.len() >= distinct(&def.to))
             && window.is_none_or(|window| window.is_some())
             && profiles.as_ref().map(BTreeSet::len) == def.profiles.as_ref().map(Vec::len)
@@ -138,6 +141,14 @@ impl Resolver<'_, '_> {
                 );
             }
         }
+    }
+
+    fn is_from_devices(&self, from: &From) -> bool {
+        let mut groups = from
+            .groups
+            .iter()
+            .filter_map(|index| self.policy.groups.get(*index));
+        groups.any(|group| group.via.is_some())
     }
 
     /// Devices hang on a network of the node; routes from there into the tunnel are not in this version.

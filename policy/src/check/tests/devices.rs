@@ -393,3 +393,74 @@ fn id(name: &str) -> SpiffeId {
         .parse()
         .unwrap()
 }
+
+#[test]
+fn a_rule_from_devices_that_are_not_there_matches_nobody() {
+    let text = with(
+        "match = { kind = [\"plc\"], site",
+        "match = { kind = [\"plc\"], role = [\"spare\"], site",
+    );
+    let report = check(&one(&text));
+    let found: Vec<_> = report.diagnostics.iter().map(ToString::to_string).collect();
+    assert_eq!(report.diagnostics.len(), 1, "{report}");
+    assert!(
+        found[0].contains("device `plc-17` is in no group"),
+        "{report}"
+    );
+    let other = "[group.spare]\nmatch = { role = [\"spare\"], site = [\"suzhou\"] }\nvia = \"gateways\"\n\n[device";
+    let text = with("[device", other)
+        .replacen("group:plcs", "group:spare", 1)
+        .replacen("id = \"plcs-store\"", "id = §\"plcs-store\"", 1);
+    let found = assert_refused(&text, Code::MatchesNobody);
+    assert_eq!(found.help.unwrap(), "its groups have no device");
+    let elsewhere = with("net = \"lan0\"", "net = \"lan1\"").replacen(
+        "id = \"plcs-store\"",
+        "id = §\"plcs-store\"",
+        1,
+    );
+    let found = assert_refused(&elsewhere, Code::MatchesNobody);
+    assert!(found.help.unwrap().contains("network of a target"));
+}
+
+#[test]
+fn a_rule_for_people_on_a_network_of_the_node_matches_nobody() {
+    let text = with(
+        "from = [\"group:plcs\"]",
+        "from = [\"operator-group:vendor\"]",
+    )
+    .replacen("id = \"plcs-store\"", "id = §\"plcs-store\"", 1);
+    let found = assert_refused(&text, Code::MatchesNobody);
+    assert!(found.help.unwrap().contains("through the tunnel"));
+}
+
+#[test]
+fn devices_known_by_one_address_and_people_let_in_for_ever_are_openings() {
+    let openings = |text: &str| {
+        let policy = assert_accepted(text);
+        let openings = policy.report().openings.iter();
+        openings.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(openings(&format!("{BASE}{DEVICES}")), [""; 0]);
+    let by_ip = with("mac = \"02:00:00:00:00:11\", ", "");
+    assert_eq!(
+        openings(&by_ip),
+        [
+            "site/a.toml:51:9: opening: plc-17: a device known by one address alone, whoever takes it"
+        ]
+    );
+    let people = "from = [\"operator-group:vendor\"]\n";
+    let always = openings(&rule(people));
+    assert_eq!(always.len(), 1);
+    assert!(always[0].ends_with("opening: more: lets people in at any time, for ever, unasked"));
+    for bound in [
+        "when = { window = \"night\" }",
+        "when = { until = 2027-01-31T00:00:00Z }",
+        "approval = { by = [\"operator-group:vendor\"], quorum = 1, ttl = \"2h\" }",
+    ] {
+        assert_eq!(
+            openings(&rule(&format!("{people}{bound}"))),
+            [""; 0],
+            "{bound}"
+        );
+    }
+}

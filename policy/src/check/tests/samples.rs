@@ -43,7 +43,10 @@ fn the_quickstart_lets_a_reach_one_interface_of_b_and_nothing_else() {
     }
     let rows = crate::filter::rows(
         &b,
-        &[(crate::filter::FilterSubject::Peer(b.peer(&id("a")).unwrap()), trusted)],
+        &[(
+            crate::filter::FilterSubject::Peer(b.peer(&id("a")).unwrap()),
+            trusted,
+        )],
         Link::Online,
         now,
     );
