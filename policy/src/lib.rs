@@ -19,6 +19,7 @@ pub mod l7;
 mod labels;
 pub mod parse;
 pub mod profile;
+pub mod replay;
 pub mod seconds;
 pub mod slice;
 pub mod source;
