@@ -55,6 +55,9 @@ pub enum Failure {
     Sign(#[from] edgeward_identity::SignError),
     #[error(transparent)]
     Sources(#[from] SourceFault),
+    /// The question cannot be answered, and why.
+    #[error("{0}")]
+    NoAnswer(String),
 }
 
 impl Failure {
@@ -75,6 +78,7 @@ impl Failure {
             | Self::Answer(_)
             | Self::File { .. }
             | Self::Sign(_)
+            | Self::NoAnswer(_)
             | Self::Sources(_) => exit::FAILED,
         }
     }

@@ -8,10 +8,16 @@ use clap::Subcommand;
 use super::{Failure, Session};
 
 mod apply;
+mod approvals;
 mod check;
+mod diff;
+mod explain;
 mod history;
 mod rollback;
+mod slice;
 mod stage;
+mod tests;
+mod whole;
 
 const PATH: &str = "/api/v1/policies";
 
@@ -30,6 +36,21 @@ parties get in.")]
         /// The directory; every *.toml below it is part of the policy, with the *.allow and *.deny lists they name
         dir: PathBuf,
     },
+    /// Run the tests in policy files, each by its name; needs no cloud
+    #[command(after_help = tests::EXAMPLES)]
+    Test {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Say exactly whose verdicts change from one policy to another, and why
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(diff::Arguments),
+    /// Ask whether somebody may do something, and why: the deciding rule, or what came nearest
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
+    /// Print what one node is given of a policy
+    #[command(after_help = slice::EXAMPLES)]
+    Slice(slice::Arguments),
     /// Check, sign with your key, and put into force: everywhere at once, or by stages
     #[command(after_help = "\
 Examples:
@@ -65,6 +86,11 @@ Numbers only rise: policy 12 comes back under the next number, checked again. No
     },
     /// List applied policies: when, by whom, by which stages, gone back to which, with which hash
     History,
+    /// Let a rule that asks for an approval count for one subject, for a while
+    Approve(approvals::Approve),
+    /// Who approved what
+    #[command(subcommand)]
+    Approvals(approvals::Command),
     /// Print the sources of an applied policy
     Show {
         /// Its number; the one in force if absent
@@ -75,9 +101,15 @@ Numbers only rise: policy 12 comes back under the next number, checked again. No
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Check { dir } => check::run(session, &dir),
+        Command::Test { dir } => tests::run(session, &dir),
+        Command::Diff(arguments) => diff::run(session, &arguments).await,
+        Command::Explain(arguments) => explain::run(session, &arguments).await,
+        Command::Slice(arguments) => slice::run(session, &arguments).await,
         Command::Apply { dir, stage, hold } => apply::run(session, &dir, &stage, hold).await,
         Command::Stage(command) => stage::run(session, command).await,
         Command::Rollback { number } => rollback::run(session, number).await,
+        Command::Approve(approve) => approvals::approve(session, approve).await,
+        Command::Approvals(command) => approvals::run(session, command).await,
         Command::History => history::run(session).await,
         Command::Show { number } => history::show(session, number).await,
     }

@@ -13,7 +13,7 @@ use crate::fleet::{Fleet, FleetNode};
 use crate::profile::{Mode, Profile, StatedProfiles};
 
 /// One flow that was allowed, as the audit log has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Flow {
     pub subject: SpiffeId,
     /// The node that let it in.
