@@ -14,8 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use edgeward_audit::event::Actor;
 use edgeward_audit::query::CursorKey;
-use edgeward_identity::{Clock, Secret, SpkiHash, Timestamp};
-use edgeward_policy::CompiledPolicy;
+use edgeward_identity::{Clock, Secret, SpiffeId, SpkiHash, Timestamp};
+use edgeward_policy::{CompiledPolicy, SliceBreakGlass};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -32,7 +32,9 @@ use crate::store::policies::PolicyRow;
 use crate::store::{Store, StoreError};
 
 mod apikeys;
+mod approvals;
 mod audit;
+mod break_glass;
 mod ca;
 mod ekroots;
 mod eks;
@@ -119,6 +121,14 @@ pub trait Control: Send + Sync {
     async fn taint(&self, key: &str, by: &Actor) -> Result<(), ControlFault>;
     /// This authority is trusted no longer.
     async fn retire(&self, key: &str, force: bool, by: &Actor) -> Result<(), ControlFault>;
+    /// Approvals were given or revoked, or grants of break-glass are void: slices are cut anew at once.
+    async fn openings_changed(&self) -> Result<(), ControlFault>;
+    /// What break-glass of this name opens on a node by the policy in force for it, and the node's present key.
+    async fn break_glass(
+        &self,
+        node: &SpiffeId,
+        name: &str,
+    ) -> Result<Option<(SliceBreakGlass, SpkiHash)>, ControlFault>;
     /// The policy in force.
     fn policy(&self) -> Option<Arc<CompiledPolicy>>;
     /// Names of the nodes whose session is open.
@@ -298,6 +308,12 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(nodes::quarantine))
         .routes(routes!(nodes::release))
         .routes(routes!(replacement::replace_tpm))
+        .routes(routes!(approvals::list, approvals::give))
+        .routes(routes!(approvals::terms))
+        .routes(routes!(approvals::revoke))
+        .routes(routes!(break_glass::list, break_glass::issue))
+        .routes(routes!(break_glass::revoke))
+        .routes(routes!(break_glass::acknowledge))
         .routes(routes!(ca::show))
         .routes(routes!(ca::rotate))
         .routes(routes!(ca::taint))

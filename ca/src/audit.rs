@@ -16,6 +16,7 @@ use crate::store::audit::{FaultKind, JournalFault};
 use crate::store::{Store, StoreError, Tx};
 
 mod continuity;
+mod glass;
 mod later;
 #[cfg(test)]
 mod tests;
@@ -167,6 +168,7 @@ impl AuditLog {
         match accept(batch, head, |_| known) {
             Ok(accepted) => {
                 tx.append_records(accepted.new, now).await?;
+                let loud = glass::note(&mut tx, accepted.new).await?;
                 if !accepted.new.is_empty() {
                     tx.resolve_missing(node, boot, accepted.head.seq, now)
                         .await?;
@@ -177,6 +179,7 @@ impl AuditLog {
                 let (stored, duplicates) = (accepted.new.len(), accepted.duplicates);
                 let next_seq = accepted.head.seq.saturating_add(1);
                 tx.commit().await?;
+                glass::shout(&loud);
                 count("stored", stored);
                 count("duplicate", duplicates);
                 Ok(Acknowledged { boot, next_seq })

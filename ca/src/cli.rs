@@ -9,6 +9,7 @@ use edgeward_runtime::telemetry::LogFormat;
 
 mod apikeys;
 mod audit;
+mod break_glass;
 mod ca;
 mod client;
 mod completions;
@@ -130,6 +131,9 @@ pub enum Command {
     /// Who may reach what, from files
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Rights in envelopes, for the day the cloud is gone
+    #[command(subcommand)]
+    BreakGlass(break_glass::Command),
     /// What machines must measure: record it, see what changed, propose changes
     #[command(subcommand)]
     Profile(profile::Command),
@@ -217,6 +221,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Token(command) => tokens::run(session, command).await,
         Command::Node(command) => nodes::run(session, command).await,
         Command::Policy(command) => policy::run(session, command).await,
+        Command::BreakGlass(command) => break_glass::run(session, command).await,
         Command::Profile(command) => profile::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Operator(command) => operators::run(session, command).await,

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
-use edgeward_identity::{SignError, SpkiHash, Timestamp};
-use edgeward_policy::CompiledPolicy;
+use edgeward_identity::{SignError, SpiffeId, SpkiHash, Timestamp};
+use edgeward_policy::{CompiledPolicy, SliceBreakGlass};
 use edgeward_wire::control::CutReason;
 
 use crate::api::views::CaView;
 use crate::api::{Control, ControlFault};
 use crate::authorities::Rotate;
 use crate::enrol::allow_on_approval;
-use crate::hub::{Begin, Hub, Member, Progress, RolloutFault, nothing_known};
+use crate::hub::{Begin, Hub, HubFault, Member, Progress, RolloutFault, nothing_known};
 use crate::session::join::JoinRefused;
 use crate::store::nodes::NodeStatus;
 use crate::store::policies::PolicyRow;
@@ -89,7 +89,9 @@ impl Control for NodeControl {
             .detail("deny_number", deny.number());
         hub.audit.record_in(&mut tx, event).await?;
         tx.commit().await?;
-        hub.enforce_deny_list(deny).map_err(unsigned)
+        hub.enforce_deny_list(deny).map_err(unsigned)?;
+        // What an operator approved with such a key counts no more.
+        hub.openings_changed().await.map_err(failed)
     }
 
     /// Lets a pending node in: its next attempt with the same token gets its certificate.
@@ -179,6 +181,24 @@ impl Control for NodeControl {
 
     async fn abort_rollout(&self, row: PolicyRow, by: &Actor) -> Result<(), RolloutFault> {
         self.hub.abort_rollout(row, by).await
+    }
+
+    async fn openings_changed(&self) -> Result<(), ControlFault> {
+        self.hub.openings_changed().await.map_err(failed)
+    }
+
+    async fn break_glass(
+        &self,
+        node: &SpiffeId,
+        name: &str,
+    ) -> Result<Option<(SliceBreakGlass, SpkiHash)>, ControlFault> {
+        let member = self
+            .hub
+            .member(node.name())
+            .filter(Member::is_active)
+            .ok_or_else(|| ControlFault::NoSuchNode(node.name().to_owned()))?;
+        let glass = self.hub.glass_of(node, name).await.map_err(failed)?;
+        Ok(glass.zip(member.key))
     }
 
     async fn authorities(&self) -> Result<CaView, ControlFault> {
@@ -308,6 +328,13 @@ impl NodeControl {
                 wanted,
             }),
         }
+    }
+}
+
+fn failed(fault: HubFault) -> ControlFault {
+    match fault {
+        HubFault::Store(fault) => ControlFault::Store(fault),
+        other => ControlFault::Failed(other.to_string()),
     }
 }
 

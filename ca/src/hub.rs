@@ -26,6 +26,7 @@ mod deltas;
 mod directory;
 mod fanout;
 mod joins;
+mod openings;
 mod policies;
 mod recall;
 mod rollouts;
@@ -85,6 +86,9 @@ pub struct Hub {
     announcing: Mutex<BTreeSet<String>>,
     pub(crate) trusts: Trusts,
     joins: Joins,
+    openings: ArcSwap<openings::Openings>,
+    /// Held while they are read anew: none of two readings overtakes the other.
+    openings_turn: tokio::sync::Mutex<()>,
     fleeted: tokio::sync::Mutex<Fleets>,
     /// What each node was sent last, with or without a session now.
     last_sent: Mutex<BTreeMap<String, LastSent>>,
@@ -192,6 +196,8 @@ impl Hub {
             announcing: Mutex::default(),
             trusts: Trusts::new(parts.store.node_trust().await?),
             joins: Joins::load(&parts.store).await?,
+            openings: ArcSwap::default(),
+            openings_turn: tokio::sync::Mutex::default(),
             fleeted: tokio::sync::Mutex::default(),
             last_sent: Mutex::default(),
             stale_fleet: AtomicBool::new(true),
@@ -206,6 +212,7 @@ impl Hub {
             connections: parts.connections,
         };
         hub.enforce_deny_list(deny)?;
+        hub.openings_changed().await?;
         Ok(Arc::new(hub))
     }
 

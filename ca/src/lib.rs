@@ -4,6 +4,7 @@
 pub mod access;
 pub mod advice;
 pub mod api;
+pub mod approvals;
 pub mod attest;
 pub mod audit;
 pub mod authorities;

@@ -30,8 +30,10 @@ use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Row};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod apikeys;
+pub mod approvals;
 pub mod audit;
 pub mod authorities;
+pub mod break_glass;
 mod database;
 pub mod deny;
 pub mod eks;

@@ -156,6 +156,13 @@ async fn explained(
     let findings = attestation
         .map(|row| row.findings.clone())
         .unwrap_or_default();
+    let now = api.now();
+    let loud = api.store.loud_break_glass().await?;
+    let loud = loud
+        .into_iter()
+        .filter(|row| row.node == name)
+        .map(|row| super::break_glass::view(row, now))
+        .collect();
     let counters = attestation.filter(|row| row.passed.is_some());
     Ok(Explained {
         advice: code.map(|code| advice(code).to_owned()),
@@ -168,6 +175,7 @@ async fn explained(
         boots: counters.map(|row| row.counters.reset_count),
         resumes: counters.map(|row| row.counters.restart_count),
         evidence: evidence.map(|evidence| evidence.taken.into()),
+        break_glass: loud,
     })
 }
 

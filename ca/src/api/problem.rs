@@ -43,6 +43,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
+    /// Stable.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// Ours: the reason goes to the log, the caller learns that there is one.
     pub fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = %Chain(error), "request failed");

@@ -62,5 +62,12 @@ pub(super) async fn status(State(api): Cloud) -> Result<Json<StatusView>, Proble
             .last_leaf()
             .await?
             .map_or(0, |leaf| leaf.saturating_add(1)),
+        break_glass: api
+            .store
+            .loud_break_glass()
+            .await?
+            .into_iter()
+            .map(|row| super::break_glass::view(row, now))
+            .collect(),
     }))
 }

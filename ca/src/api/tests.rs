@@ -12,7 +12,7 @@ use edgeward_identity::{
     BootTime, Clock, Kind, Signer, SoftwareKey, SpiffeId, SpkiHash, SystemClock, Timestamp,
     TrustDomain, VerifiedPeer,
 };
-use edgeward_policy::CompiledPolicy;
+use edgeward_policy::{CompiledPolicy, SliceBreakGlass};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -118,6 +118,20 @@ impl Control for Recorder {
 
     async fn abort_rollout(&self, _row: PolicyRow, _by: &Actor) -> Result<(), RolloutFault> {
         Err(RolloutFault::NotOpen)
+    }
+
+    async fn openings_changed(&self) -> Result<(), ControlFault> {
+        self.note("openings".to_owned());
+        Ok(())
+    }
+
+    async fn break_glass(
+        &self,
+        node: &SpiffeId,
+        name: &str,
+    ) -> Result<Option<(SliceBreakGlass, SpkiHash)>, ControlFault> {
+        self.note(format!("break-glass {node} {name}"));
+        Ok(None)
     }
 
     async fn authorities(&self) -> Result<CaView, ControlFault> {

@@ -13,10 +13,14 @@ use crate::when::When;
 
 mod ca;
 mod nodes;
+mod openings;
 mod rollout;
 
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
 pub use nodes::{ComparedProfile, Explained, NodeView, ReasonRequest};
+pub use openings::{
+    ApprovalRequest, ApprovalTermsView, ApprovalView, GlassIssued, GlassRequest, GlassView,
+};
 pub use rollout::{DenialsView, PolicyAbort, PolicyRollback, PolicyStage, RolloutView};
 
 /// A problem document (RFC 9457).
@@ -484,4 +488,7 @@ pub struct StatusView {
     pub deny_list: u64,
     /// Records in the audit log.
     pub audit_records: u64,
+    /// Grants of break-glass that were opened, and that nobody has acknowledged.
+    #[serde(default)]
+    pub break_glass: Vec<GlassView>,
 }

@@ -41,6 +41,18 @@ fn table(status: &StatusView) -> Table {
     ] {
         table.row([field.to_owned(), value]);
     }
+    for grant in &status.break_glass {
+        table.row([
+            "BREAK-GLASS".to_owned(),
+            format!(
+                "grant {} was opened on {} by {}: edgeward break-glass acknowledge {}",
+                grant.number,
+                grant.node,
+                grant.opened_by.as_deref().unwrap_or("-"),
+                grant.number
+            ),
+        ]);
+    }
     table
 }
 

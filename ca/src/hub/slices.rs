@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use edgeward_evidence::Digest;
 use edgeward_identity::{Purpose, SpiffeId, Timestamp};
-use edgeward_policy::{CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Slice, SliceError};
+use edgeward_policy::{
+    CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Slice, SliceApproval, SliceError,
+};
 use edgeward_wire::v1::{self, cloud_message::Body};
 
 use super::deltas::LastSent;
+use super::openings::Openings;
 use super::{Hub, HubFault};
 use crate::keys::Label;
 use crate::rollout::Part;
@@ -26,6 +29,7 @@ pub(super) struct Fleeted {
     everywhere: Sorted,
     /// What is tried on some nodes.
     staged: Option<(Sorted, Part)>,
+    openings: Arc<Openings>,
     pub(super) number: u64,
 }
 
@@ -34,6 +38,7 @@ pub(super) struct Fleeted {
 struct Sorted {
     policy: Arc<CompiledPolicy>,
     index: FleetIndex,
+    approved: Vec<SliceApproval>,
 }
 
 /// What a session was last sent.
@@ -199,7 +204,7 @@ impl Hub {
     }
 
     /// Sorts the fleet anew if something has changed since.
-    async fn fleeted(&self) -> Result<Option<Arc<Fleeted>>, HubFault> {
+    pub(super) async fn fleeted(&self) -> Result<Option<Arc<Fleeted>>, HubFault> {
         use std::sync::atomic::Ordering;
         let mut fleets = self.fleeted.lock().await;
         let changed = self.stale_fleet.swap(false, Ordering::AcqRel);
@@ -218,12 +223,15 @@ impl Hub {
             }
         };
         let fleet = self.directory.lock().fleet();
+        let (openings, now) = (self.openings.load_full(), self.clock.now());
+        let sorted = |policy: Arc<CompiledPolicy>| Sorted::new(policy, &fleet, &openings, now);
         let fleeted = Arc::new(Fleeted {
-            everywhere: Sorted::new(everywhere, &fleet),
+            everywhere: sorted(everywhere),
             staged: policies
                 .staged
                 .as_ref()
-                .map(|staged| (Sorted::new(staged.policy.clone(), &fleet), staged.part)),
+                .map(|staged| (sorted(staged.policy.clone()), staged.part)),
+            openings: openings.clone(),
             number,
         });
         fleets.put(fleeted.clone());
@@ -280,9 +288,17 @@ impl SignedSlice {
 }
 
 impl Sorted {
-    fn new(policy: Arc<CompiledPolicy>, fleet: &Fleet) -> Self {
-        let index = policy.index(fleet);
-        Self { policy, index }
+    fn new(
+        policy: Arc<CompiledPolicy>,
+        fleet: &Fleet,
+        openings: &Openings,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            index: policy.index(fleet),
+            approved: openings.approved(&policy, now),
+            policy,
+        }
     }
 }
 
@@ -298,9 +314,10 @@ impl Fleeted {
 /// A slice, and what tells whether it has changed: everything in it but its end.
 pub(super) fn cut_slice(fleeted: &Fleeted, id: &SpiffeId) -> Result<(Slice, Digest), HubFault> {
     let sorted = fleeted.of(id.name());
-    let slice = sorted
+    let mut slice = sorted
         .policy
         .slice_of(&sorted.index, id, Timestamp::default())?;
+    fleeted.openings.put_into(&mut slice, &sorted.approved);
     let content = Digest::of(&serde_json::to_vec(&slice).map_err(HubFault::json)?);
     Ok((slice, content))
 }

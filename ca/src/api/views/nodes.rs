@@ -62,6 +62,9 @@ pub struct Explained {
     pub resumes: Option<u32>,
     /// When the evidence came that says the above.
     pub evidence: Option<When>,
+    /// Grants of break-glass that were opened there, and that nobody has acknowledged.
+    #[serde(default)]
+    pub break_glass: Vec<super::GlassView>,
 }
 
 /// A profile that a node's evidence is compared with.

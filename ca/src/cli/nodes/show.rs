@@ -50,6 +50,21 @@ fn standing(node: &NodeView) -> Vec<(&'static str, String)> {
         rows.push(("because of", reason.clone()));
     }
     let explained = node.explained.as_ref();
+    for grant in explained
+        .iter()
+        .flat_map(|explained| &explained.break_glass)
+    {
+        let by = grant.opened_by.as_deref().unwrap_or("-");
+        let closed = or_dash(grant.closed);
+        let what = format!(
+            "grant {} ({}) opened by {by} at {}, closed {closed}: edgeward break-glass acknowledge {}",
+            grant.number,
+            grant.rules.join(" "),
+            or_dash(grant.opened),
+            grant.number
+        );
+        rows.push(("BREAK-GLASS", what));
+    }
     if let Some(advice) = explained.and_then(|explained| explained.advice.clone()) {
         rows.push(("what to do", advice));
     }

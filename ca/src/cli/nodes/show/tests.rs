@@ -56,6 +56,7 @@ fn node() -> NodeView {
             boots: Some(7),
             resumes: Some(2),
             evidence: Some(NOW.into()),
+            break_glass: Vec::new(),
         }),
     }
 }
@@ -122,6 +123,7 @@ fn what_is_not_known_is_a_dash_and_a_node_without_profile_is_said_to_be() {
         boots: None,
         resumes: None,
         evidence: None,
+        break_glass: Vec::new(),
     });
     let rows = standing(&bare);
     assert_eq!(value(&rows, "because of"), "absent");
