@@ -12,8 +12,9 @@ use super::frame::{self, Frame};
 use super::pdu::{self, BadPdu, EXCEPTION_BIT};
 
 /// Most requests of one connection that a server has not answered ("Modbus Messaging on TCP/IP Implementation Guide
-/// V1.0b", section 4.4.1.2, has 1 to 16). More wait unread.
-pub const MAX_UNANSWERED: usize = 16;
+/// V1.0b", section 4.4.1.2, has 1 to 16). Many servers lose the second of two requests that come together, so a client
+/// may send many at once, and the server gets them one by one.
+pub const MAX_UNANSWERED: usize = 1;
 /// How long a server may take. Then the client is told that there was no answer, as by a gateway to a serial line.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
