@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use edgeward_identity::{AttestationState, Kind, SpiffeId, Tier, Timestamp, TrustDomain};
 
@@ -28,6 +28,7 @@ pub use approvals::ApprovalTerms;
 pub(crate) use approvals::{Approval, BreakGlass};
 pub use fleet_index::FleetIndex;
 pub(crate) use fleet_index::IndexedNode;
+use fleet_index::SortedInterfaces;
 
 /// A policy that passed every check.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct CompiledPolicy {
     pub(crate) invariants: Vec<Invariant>,
     /// Rules whose target is `any`.
     pub(crate) everywhere: Vec<usize>,
+    /// Made when it is first asked for; nothing changes a policy after that.
+    sorted: OnceLock<Arc<SortedInterfaces>>,
 }
 
 #[derive(Debug)]
@@ -191,6 +194,7 @@ impl CompiledPolicy {
             devices: Vec::new(),
             invariants: Vec::new(),
             everywhere: Vec::new(),
+            sorted: OnceLock::new(),
         }
     }
 

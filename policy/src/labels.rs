@@ -47,6 +47,7 @@ pub(crate) fn may_meet(one: &LabelSets, other: &LabelSets) -> bool {
 }
 
 /// Finds the sets that match a node without trying all of them: each stands under the values of one of its keys.
+#[derive(Debug)]
 pub(crate) struct Lookup {
     by_pair: HashMap<(String, String), Vec<usize>, foldhash::fast::RandomState>,
 }

@@ -64,7 +64,7 @@ impl CompiledPolicy {
         expires: Timestamp,
     ) -> Result<Slice, SliceError> {
         let unknown = || SliceError::UnknownNode(node.to_string());
-        let own = *index.by_id.get(node).ok_or_else(unknown)?;
+        let own = index.rank_of(node).ok_or_else(unknown)?;
         let slice = self.cut(index, own, expires, false).ok_or_else(unknown)??;
         slice.validate()?;
         Ok(slice)
@@ -78,7 +78,7 @@ impl CompiledPolicy {
         node: &SpiffeId,
         expires: Timestamp,
     ) -> Option<Slice> {
-        let own = *index.by_id.get(node)?;
+        let own = index.rank_of(node)?;
         self.cut(index, own, expires, true)?.ok()
     }
 
@@ -95,7 +95,7 @@ impl CompiledPolicy {
         let cut = Cut {
             policy: self,
             index,
-            node: index.nodes.get(own)?,
+            node: index.node(own)?,
             own,
             groups: Interned::default(),
             windows: Vec::new(),
@@ -115,7 +115,7 @@ impl<'c> Cut<'c> {
         let mut interfaces = Vec::new();
         let policy = self.policy;
         let offered = self.node.groups.iter();
-        let offered = offered.filter_map(|group| self.index.offered.get(*group));
+        let offered = offered.filter_map(|group| self.index.interfaces.offered.get(*group));
         for interface in in_order(policy, offered.flatten().copied()) {
             let rules = self.rules_of(interface);
             for rule in rules.iter().filter(|rule| rule.effect == Effect::Allow) {
@@ -139,7 +139,7 @@ impl<'c> Cut<'c> {
             });
         }
         if self.everybody {
-            peers.extend((0..self.index.nodes.len()).filter(|node| *node != self.own));
+            peers.extend((0..self.index.len()).filter(|node| *node != self.own));
         }
         let egress = self.egress(&mut peers);
         let order: BTreeMap<usize, u32> = peers.iter().copied().zip(0..).collect();
@@ -205,8 +205,8 @@ impl<'c> Cut<'c> {
     fn add_sources(&mut self, rule: &Rule, peers: &mut BTreeSet<usize>) {
         self.everybody |= rule.from.any;
         for group in &rule.from.groups {
-            let members = self.index.members.get(*group).into_iter().flatten();
-            peers.extend(members.filter(|node| **node != self.own));
+            let members = self.index.members(*group);
+            peers.extend(members.filter(|node| *node != self.own));
         }
     }
 
@@ -295,8 +295,8 @@ impl<'c> Cut<'c> {
         let mut found = Vec::new();
         let policy = self.policy;
         let opened = self.node.groups.iter();
-        let opened = opened.filter_map(|group| self.index.opened.get(*group));
-        let opened = opened.flatten().chain(&self.index.opened_to_any);
+        let opened = opened.filter_map(|group| self.index.interfaces.opened.get(*group));
+        let opened = opened.flatten().chain(&self.index.interfaces.opened_to_any);
         for interface in in_order(policy, opened.copied()) {
             let mut rules = self.rules_of(interface);
             rules.retain(|rule| self.is_from_here(rule));
@@ -318,15 +318,9 @@ impl<'c> Cut<'c> {
                     && actions.any(|action| names.contains(&action) && !closed.contains(action))
             };
             let allows: Vec<&Rule> = rules.into_iter().filter(opens).collect();
-            let targets: Vec<usize> = self
-                .index
-                .members
-                .get(interface.on)
-                .into_iter()
-                .flatten()
-                .copied()
-                .filter(|node| *node != self.own)
-                .collect();
+            let targets = self.index.members(interface.on);
+            let mut targets: Vec<usize> = targets.filter(|node| *node != self.own).collect();
+            targets.sort_unstable();
             if allows.is_empty() || targets.is_empty() {
                 continue;
             }
@@ -381,7 +375,7 @@ impl<'c> Cut<'c> {
     }
 
     fn peer(&self, index: usize) -> Option<SlicePeer> {
-        let node = self.index.nodes.get(index)?;
+        let node = self.index.node(index)?;
         let groups = node.groups.iter();
         let groups = groups.filter_map(|group| self.groups.known(Named::Group(*group)));
         Some(SlicePeer {

@@ -1,24 +1,42 @@
-//! The fleet sorted by a policy's groups, once for all slices.
+//! The fleet sorted by a policy's groups, once for all slices, and kept so as nodes come, change and go.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use edgeward_identity::{Kind, SpiffeId, Tier};
 
 use super::{CompiledPolicy, accept_software};
-use crate::fleet::{Fleet, Labels};
+use crate::fleet::{Fleet, FleetNode, Labels};
 use crate::labels::{Lookup, matches};
 use crate::seconds::Seconds;
 use crate::slice::Effect;
 
-/// Who is in which group, for one policy and one fleet.
-#[derive(Debug)]
+/// Who is in which group, for one policy and one fleet. A copy shares everything with its original until one of the
+/// two changes: a fleet of 10,000 is copied in tens of microseconds.
+///
+/// A node is known by its rank, its place among all nodes in the order of their IDs: slices list them in that order.
+#[derive(Clone, Debug)]
 pub struct FleetIndex {
     pub(super) policy: [u8; 32],
-    pub(super) nodes: Vec<IndexedNode>,
-    pub(super) by_id: HashMap<SpiffeId, usize, foldhash::fast::RandomState>,
-    /// Nodes of each group of the policy.
-    pub(super) members: Vec<Vec<usize>>,
+    pub(super) interfaces: Arc<SortedInterfaces>,
+    /// Nodes keep their slots while others come and go.
+    slots: Vec<Option<Arc<IndexedNode>>>,
+    free: Vec<usize>,
+    /// Slots in the order of IDs.
+    order: Vec<usize>,
+    /// The rank of each slot.
+    ranks: Vec<usize>,
+    /// Slots of the nodes of each group of the policy, in no order.
+    members: Vec<Arc<Vec<usize>>>,
+}
+
+/// What of a policy is looked up for every node: made once for each policy.
+#[derive(Debug)]
+pub(crate) struct SortedInterfaces {
+    lookup: Lookup,
+    /// Devices by the name of the node that they hang on.
+    devices: HashMap<String, Vec<usize>, foldhash::fast::RandomState>,
     /// Interfaces that each group offers.
     pub(super) offered: Vec<BTreeSet<usize>>,
     /// Interfaces that an allow opens to each group by its name.
@@ -27,7 +45,7 @@ pub struct FleetIndex {
     pub(super) opened_to_any: BTreeSet<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IndexedNode {
     pub(super) id: SpiffeId,
     pub(super) tier: Tier,
@@ -44,30 +62,36 @@ pub(crate) struct IndexedNode {
 impl CompiledPolicy {
     /// Sorts the fleet into groups, once for all slices.
     pub fn index(&self, fleet: &Fleet) -> FleetIndex {
-        let nodes = fleet
-            .nodes
-            .iter()
-            .filter(|node| node.id.kind() == Kind::Node);
-        let lookup = Lookup::new(self.groups.iter().map(|group| &group.matches));
-        let mut by_node: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (index, device) in self.devices.iter().enumerate() {
-            by_node.entry(&device.node).or_default().push(index);
-        }
-        let nodes = nodes.map(|node| {
-            let mut groups = lookup.candidates(&node.labels);
-            groups.retain(|index| {
-                let group = self.groups.get(*index);
-                group.is_some_and(|group| group.has_node(&node.labels))
-            });
-            let named = by_node.get(node.id.name()).into_iter().flatten();
-            let devices = named.filter_map(|index| self.vouched(*index, &node.labels, &groups));
-            let devices = devices.collect();
-            let mut indexed = IndexedNode::new(node.id.clone(), node.tier, groups);
-            indexed.devices = devices;
-            indexed.v4 = node.v4;
-            indexed
-        });
+        let interfaces = self.sorted();
+        let nodes = fleet.nodes.iter();
+        let nodes = nodes.filter_map(|node| self.indexed(&interfaces, node));
         FleetIndex::of_indexed(self, nodes.collect())
+    }
+
+    fn sorted(&self) -> Arc<SortedInterfaces> {
+        Arc::clone(
+            self.sorted
+                .get_or_init(|| Arc::new(SortedInterfaces::new(self))),
+        )
+    }
+
+    /// `None` for what is no node.
+    fn indexed(&self, interfaces: &SortedInterfaces, node: &FleetNode) -> Option<IndexedNode> {
+        if node.id.kind() != Kind::Node {
+            return None;
+        }
+        let mut groups = interfaces.lookup.candidates(&node.labels);
+        groups.retain(|index| {
+            let group = self.groups.get(*index);
+            group.is_some_and(|group| group.has_node(&node.labels))
+        });
+        let named = interfaces.devices.get(node.id.name()).into_iter().flatten();
+        let devices = named.filter_map(|index| self.vouched(*index, &node.labels, &groups));
+        let devices = devices.collect();
+        let mut indexed = IndexedNode::new(node.id.clone(), node.tier, groups);
+        indexed.devices = devices;
+        indexed.v4 = node.v4;
+        Some(indexed)
     }
 
     /// A device and its groups, if this node may vouch for it in any: the node lies in the scope of the file that
@@ -95,44 +119,128 @@ impl FleetIndex {
     pub(crate) fn of_indexed(policy: &CompiledPolicy, mut nodes: Vec<IndexedNode>) -> Self {
         nodes.sort_by(|one, other| one.id.cmp(&other.id));
         nodes.dedup_by(|one, other| one.id == other.id);
-        let mut by_id = HashMap::default();
+        let count = nodes.len();
         let mut members = vec![Vec::new(); policy.groups.len()];
-        for (index, node) in nodes.iter_mut().enumerate() {
-            by_id.insert(node.id.clone(), index);
-            let profiles: BTreeSet<usize> = node
-                .groups
-                .iter()
-                .filter_map(|group| policy.groups.get(*group)?.profile)
-                .collect();
-            let profiles: Vec<_> = profiles
-                .iter()
-                .filter_map(|index| policy.profiles.get(*index))
-                .collect();
-            node.fresh = profiles.iter().filter_map(|profile| profile.fresh).min();
-            node.offline = profiles.iter().filter_map(|profile| profile.offline).min();
-            node.software = accept_software(&profiles);
+        let slots = nodes.into_iter().enumerate().map(|(slot, mut node)| {
+            node.take_terms(policy);
             for group in &node.groups {
                 if let Some(members) = members.get_mut(*group) {
-                    members.push(index);
+                    members.push(slot);
                 }
             }
-        }
-        let mut index = Self {
+            Some(Arc::new(node))
+        });
+        Self {
             policy: policy.hash(),
-            nodes,
-            by_id,
-            members,
+            interfaces: policy.sorted(),
+            slots: slots.collect(),
+            free: Vec::new(),
+            order: (0..count).collect(),
+            ranks: (0..count).collect(),
+            members: members.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    /// Takes a node in, in the place of the one of its ID if there is one. `policy` is the one it was made for; with
+    /// another, and for what is no node, nothing changes.
+    pub fn put(&mut self, policy: &CompiledPolicy, node: &FleetNode) {
+        if self.policy != policy.hash() {
+            return;
+        }
+        let Some(mut indexed) = policy.indexed(&self.interfaces, node) else {
+            return;
+        };
+        indexed.take_terms(policy);
+        self.remove(&node.id);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.ranks.push(0);
+            self.slots.len() - 1
+        });
+        for group in &indexed.groups {
+            if let Some(members) = self.members.get_mut(*group) {
+                Arc::make_mut(members).push(slot);
+            }
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(Arc::new(indexed));
+        }
+        let rank = self.place_of(&node.id).unwrap_or_else(|rank| rank);
+        self.order.insert(rank, slot);
+        self.rank_from(rank);
+    }
+
+    /// Takes a node out.
+    pub fn remove(&mut self, id: &SpiffeId) {
+        let Ok(rank) = self.place_of(id) else {
+            return;
+        };
+        let slot = self.order.remove(rank);
+        self.rank_from(rank);
+        let Some(node) = self.slots.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(slot);
+        for group in &node.groups {
+            if let Some(members) = self.members.get_mut(*group) {
+                Arc::make_mut(members).retain(|member| *member != slot);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn rank_of(&self, id: &SpiffeId) -> Option<usize> {
+        self.place_of(id).ok()
+    }
+
+    pub(super) fn node(&self, rank: usize) -> Option<&IndexedNode> {
+        self.slots.get(*self.order.get(rank)?)?.as_deref()
+    }
+
+    /// Ranks of a group's nodes, in no order.
+    pub(super) fn members(&self, group: usize) -> impl Iterator<Item = usize> {
+        let slots = self
+            .members
+            .get(group)
+            .into_iter()
+            .flat_map(|slots| slots.iter());
+        slots.filter_map(|slot| self.ranks.get(*slot).copied())
+    }
+
+    fn place_of(&self, id: &SpiffeId) -> Result<usize, usize> {
+        self.order.binary_search_by(|slot| {
+            let node = self.slots.get(*slot).and_then(Option::as_ref);
+            node.map(|node| &node.id).cmp(&Some(id))
+        })
+    }
+
+    fn rank_from(&mut self, first: usize) {
+        for (rank, slot) in self.order.iter().enumerate().skip(first) {
+            if let Some(known) = self.ranks.get_mut(*slot) {
+                *known = rank;
+            }
+        }
+    }
+}
+
+impl SortedInterfaces {
+    fn new(policy: &CompiledPolicy) -> Self {
+        let mut sorted = Self {
+            lookup: Lookup::new(policy.groups.iter().map(|group| &group.matches)),
+            devices: HashMap::default(),
             offered: vec![BTreeSet::new(); policy.groups.len()],
             opened: vec![BTreeSet::new(); policy.groups.len()],
             opened_to_any: BTreeSet::new(),
         };
-        index.sort_interfaces(policy);
-        index
-    }
-
-    fn sort_interfaces(&mut self, policy: &CompiledPolicy) {
+        for (index, device) in policy.devices.iter().enumerate() {
+            let of_node = sorted.devices.entry(device.node.clone()).or_default();
+            of_node.push(index);
+        }
         for (number, interface) in policy.interfaces.iter().enumerate() {
-            if let Some(offered) = self.offered.get_mut(interface.on) {
+            if let Some(offered) = sorted.offered.get_mut(interface.on) {
                 offered.insert(number);
             }
             let rules = interface.rows.iter().chain(&policy.everywhere);
@@ -141,15 +249,16 @@ impl FleetIndex {
                 .filter(|rule| rule.effect == Effect::Allow);
             for rule in allows {
                 if rule.from.any {
-                    self.opened_to_any.insert(number);
+                    sorted.opened_to_any.insert(number);
                 }
                 for group in &rule.from.groups {
-                    if let Some(opened) = self.opened.get_mut(*group) {
+                    if let Some(opened) = sorted.opened.get_mut(*group) {
                         opened.insert(number);
                     }
                 }
             }
         }
+        sorted
     }
 }
 
@@ -171,4 +280,23 @@ impl IndexedNode {
             software: false,
         }
     }
+
+    /// What its groups' profiles say.
+    fn take_terms(&mut self, policy: &CompiledPolicy) {
+        let profiles: BTreeSet<usize> = self
+            .groups
+            .iter()
+            .filter_map(|group| policy.groups.get(*group)?.profile)
+            .collect();
+        let profiles: Vec<_> = profiles
+            .iter()
+            .filter_map(|index| policy.profiles.get(*index))
+            .collect();
+        self.fresh = profiles.iter().filter_map(|profile| profile.fresh).min();
+        self.offline = profiles.iter().filter_map(|profile| profile.offline).min();
+        self.software = accept_software(&profiles);
+    }
 }
+
+#[cfg(test)]
+mod tests;
