@@ -14,6 +14,7 @@ mod diff;
 mod explain;
 mod history;
 mod rollback;
+mod simulate;
 mod slice;
 mod stage;
 mod tests;
@@ -51,6 +52,9 @@ parties get in.")]
     /// Print what one node is given of a policy
     #[command(after_help = slice::EXAMPLES)]
     Slice(slice::Arguments),
+    /// Ask recorded decisions again: what would have come out otherwise
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(simulate::Arguments),
     /// Check, sign with your key, and put into force: everywhere at once, or by stages
     #[command(after_help = "\
 Examples:
@@ -105,6 +109,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::Diff(arguments) => diff::run(session, &arguments).await,
         Command::Explain(arguments) => explain::run(session, &arguments).await,
         Command::Slice(arguments) => slice::run(session, &arguments).await,
+        Command::Simulate(arguments) => simulate::run(session, &arguments).await,
         Command::Apply { dir, stage, hold } => apply::run(session, &dir, &stage, hold).await,
         Command::Stage(command) => stage::run(session, command).await,
         Command::Rollback { number } => rollback::run(session, number).await,
