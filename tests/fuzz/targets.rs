@@ -35,6 +35,8 @@ use edgeward_wire::token::BootstrapToken;
 
 #[path = "attestation.rs"]
 mod attestation;
+#[path = "deltas.rs"]
+mod deltas;
 #[path = "processes.rs"]
 mod processes;
 
@@ -304,6 +306,11 @@ pub const TARGETS: &[Target] = &[
         name: "signed_object",
         run: |bytes| drop(SignedObject::parse(bytes)),
         seeds: || vec![b"EWSO\x01\x02".to_vec()],
+    },
+    Target {
+        name: "slice_delta",
+        run: deltas::run,
+        seeds: deltas::seeds,
     },
     Target {
         name: "spiffe_id",
