@@ -24,6 +24,8 @@ pub mod seconds;
 pub mod slice;
 pub mod source;
 pub mod space;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod window;
 pub mod workload;
 

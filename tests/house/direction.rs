@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("evidence", &["identity"]),
     ("identity", &[]),
+    ("oracle", &[]),
     ("policy", &["identity"]),
     ("runtime", &[]),
     ("tunnel", &["evidence", "identity"]),
