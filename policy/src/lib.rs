@@ -20,6 +20,7 @@ mod labels;
 pub mod parse;
 pub mod profile;
 pub mod replay;
+pub mod schema;
 pub mod seconds;
 pub mod slice;
 pub mod source;
@@ -42,6 +43,7 @@ pub use l7::{ActionSet, L7, L7Request};
 pub use profile::{
     AppControl, ImaRequirement, Mode, PcrBank, Profile, ProfileLabel, StatedProfiles, Violations,
 };
+pub use schema::JSON_SCHEMA;
 pub use seconds::Seconds;
 pub use slice::{
     ActionId, DeviceIndex, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto, Slice,

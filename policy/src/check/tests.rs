@@ -14,6 +14,7 @@ mod notes;
 mod refused;
 mod requests;
 mod samples;
+mod schema;
 mod trials;
 mod workloads;
 
@@ -71,7 +72,9 @@ pub(super) fn assert_refused(marked: &str, code: Code) -> Diagnostic {
     let (before, _) = marked.split_once('§').expect("the case marks its place");
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-    let report = check(&one(&marked.replacen('§', "", 1)));
+    let text = marked.replacen('§', "", 1);
+    schema::collect(&text, code.as_str());
+    let report = check(&one(&text));
     assert_eq!(report.diagnostics.len(), 1, "one error expected:\n{report}");
     let diagnostic = report.diagnostics[0].clone();
     assert_eq!(
@@ -85,6 +88,7 @@ pub(super) fn assert_refused(marked: &str, code: Code) -> Diagnostic {
 
 #[track_caller]
 pub(super) fn assert_accepted(text: &str) -> CompiledPolicy {
+    schema::collect(text, schema::ACCEPTED);
     match CompiledPolicy::compile(&one(text), 1) {
         Ok(policy) => policy,
         Err(report) => panic!("refused:\n{report}"),
