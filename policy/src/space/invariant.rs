@@ -10,6 +10,7 @@ use super::cells::{Cell, Members};
 use super::diagram::{Outcome, Path};
 use super::interface::{Here, Pair, Wanted};
 use super::region::Offered;
+use super::wording::written;
 use crate::compile::{CompiledPolicy, Interface, Invariant};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::seconds::Seconds;
@@ -218,7 +219,7 @@ fn words(here: &Here, interface: &Interface, cell: &Cell, path: &Path) -> (Strin
             how.push(format!("approval of rule `{rule}`"));
         }
     }
-    how.extend(time.map(|time| format!("at {}", time.example)));
+    how.extend(time.map(|time| format!("at {}", written(time.example))));
     let rules = match &path.outcomes.0 {
         Outcome::Allow(rules) => rules.iter().map(|rule| format!("`{rule}`")).collect(),
         Outcome::Deny(_) | Outcome::Default | Outcome::NoInterface => Vec::new(),

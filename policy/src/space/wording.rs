@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_identity::{AttestationState, Tier};
+use edgeward_identity::{AttestationState, Tier, Timestamp};
 use serde::Serialize;
 
 use super::axes::{Atoms, Axes, Axis, TIERS, least, state};
@@ -229,8 +229,13 @@ pub(super) fn when(times: &Times, atoms: &Atoms) -> Vec<String> {
         let from = first.checked_sub(1).and_then(|index| times.ends.get(index));
         let mut parts = Vec::new();
         parts.extend(Some(phrase.clone()).filter(|phrase| !phrase.is_empty()));
-        parts.extend(from.map(|from| format!("from {from}")));
-        parts.extend(times.ends.get(last).map(|to| format!("until {to}")));
+        parts.extend(from.map(|from| format!("from {}", written(*from))));
+        parts.extend(
+            times
+                .ends
+                .get(last)
+                .map(|to| format!("until {}", written(*to))),
+        );
         words.push(match parts.is_empty() {
             true => "always".to_owned(),
             false => parts.join(" "),
@@ -266,4 +271,11 @@ fn windows(times: &Times, all: &BTreeSet<&[bool]>, chosen: &BTreeSet<&[bool]>) -
         words.collect::<Vec<_>>().join(" and ")
     });
     Some(combinations.collect::<Vec<_>>().join("; or "))
+}
+
+/// RFC 3339 in UTC.
+pub(super) fn written(time: Timestamp) -> String {
+    let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
+    let time = jiff::Timestamp::from_millisecond(millis);
+    time.unwrap_or(jiff::Timestamp::MAX).to_string()
 }

@@ -216,8 +216,9 @@ fn verdict(change: Change) -> String {
 
 fn regions(regions: &[Region]) -> Table {
     let mut table = Table::new(&[
-        "CHANGE", "TO", "WHO", "DO", "STATE", "TIER", "WHEN", "FURTHER", "BEFORE", "AFTER",
+        "CHANGE", "TO", "WHO", "DO", "STATE", "TIER", "WHEN", "BEFORE", "AFTER", "FURTHER",
     ]);
+    let mut rows: Vec<([String; 9], Vec<String>)> = Vec::new();
     for region in regions {
         let joined = |words: Option<Vec<String>>| words.map_or("-".to_owned(), |w| w.join(","));
         let change = match region.direction {
@@ -228,7 +229,7 @@ fn regions(regions: &[Region]) -> Table {
         let states = states.map(|all| all.iter().map(ToString::to_string).collect());
         let tiers = region.tiers.as_ref();
         let tiers = tiers.map(|all| all.iter().map(|tier| (*tier).to_owned()).collect());
-        table.row([
+        let row = [
             change.to_owned(),
             region.to.clone(),
             region.who.names.join(", "),
@@ -239,10 +240,16 @@ fn regions(regions: &[Region]) -> Table {
                 .when
                 .as_ref()
                 .map_or("-".to_owned(), |when| when.join("; ")),
-            further(region),
             said(&region.before),
             said(&region.after),
-        ]);
+        ];
+        match rows.iter_mut().find(|(known, _)| *known == row) {
+            Some((_, all)) => all.push(further(region)),
+            None => rows.push((row, vec![further(region)])),
+        }
+    }
+    for (row, further) in rows {
+        table.row(row.into_iter().chain([further.join(" | ")]));
     }
     table
 }

@@ -5,9 +5,16 @@ use edgeward_identity::{AttestationState, Kind, Tier, Timestamp};
 use super::{Dimension, Facts};
 use crate::decision::Link;
 use crate::slice::{ActionId, Effect, Profiles, Row, Sources, States, Tiers};
+use crate::space::wording::written;
 use crate::window::{Schedule, Window};
 
 impl Facts<'_> {
+    /// `operator/li`: all that is shown is of one trust domain.
+    fn shown(&self) -> String {
+        let id = self.question.subject;
+        format!("{}/{}", id.kind().as_str(), id.name())
+    }
+
     pub(super) fn who(&self, row: &Row) -> Dimension {
         let names = |groups: &mut dyn Iterator<Item = u32>| {
             let names: Vec<&str> = groups
@@ -17,12 +24,9 @@ impl Facts<'_> {
             names.join(", ")
         };
         let found = match &self.groups {
-            None => format!("{} is not known here", self.question.subject),
+            None => format!("{} is not known here", self.shown()),
             Some(groups) if groups.is_empty() => {
-                format!(
-                    "{} in no group that a rule here names",
-                    self.question.subject
-                )
+                format!("{} in no group that a rule here names", self.shown())
             }
             Some(groups) => format!(
                 "{} in {}",
@@ -156,7 +160,7 @@ impl Facts<'_> {
         let holds = until.is_some_and(|until| self.question.now < until);
         let found = match until {
             None => "none".to_owned(),
-            Some(until) => format!("until {until}"),
+            Some(until) => format!("until {}", written(until)),
         };
         let wanted = "an approval that holds".to_owned();
         Some(self.unless_opened(row, dimension("approval", holds, found, wanted)))
@@ -211,8 +215,8 @@ impl Facts<'_> {
         let window = self.slice.windows.get(row.window? as usize);
         let open = window.and_then(|window| Schedule::new(window).is_open(now));
         let found = match open {
-            Some(true) => format!("open at {now}"),
-            Some(false) => format!("shut at {now}"),
+            Some(true) => format!("open at {}", written(now)),
+            Some(false) => format!("shut at {}", written(now)),
             None => "cannot be told".to_owned(),
         };
         let wanted = window.map_or("unknown".to_owned(), words);
@@ -226,8 +230,8 @@ impl Facts<'_> {
         let dimension = dimension(
             "until",
             now < until,
-            now.to_string(),
-            format!("before {until}"),
+            written(now),
+            format!("before {}", written(until)),
         );
         Some(self.unless_opened(row, dimension))
     }
@@ -239,7 +243,11 @@ impl Facts<'_> {
             None => dimension,
             Some(until) => Dimension {
                 holds: true,
-                found: format!("{}, waived by break-glass until {until}", dimension.found),
+                found: format!(
+                    "{}, waived by break-glass until {}",
+                    dimension.found,
+                    written(until)
+                ),
                 ..dimension
             },
         }

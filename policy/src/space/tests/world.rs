@@ -8,6 +8,7 @@ use edgeward_identity::{AttestationState, Kind, SpiffeId, Tier, Timestamp, Trust
 use crate::decision::{Link, Standing};
 use crate::fleet::{Fleet, FleetNode, Labels};
 use crate::profile::{ProfileLabel, StatedProfiles};
+use crate::space::wording::written;
 use crate::{CompiledPolicy, SourceFile};
 
 pub(super) const ROLES: [&str; 4] = ["a", "b", "c", "other"];
@@ -292,7 +293,10 @@ impl Rule {
         let when: Vec<String> = window
             .map(|window| format!("window = \"w{window}\""))
             .into_iter()
-            .chain(until.map(|until| format!("until = {}", Timestamp::from_secs(until))))
+            .chain(until.map(|until| {
+                let until = written(Timestamp::from_secs(until));
+                format!("until = {until}")
+            }))
             .collect();
         if !when.is_empty() {
             writeln!(conditions, "when = {{ {} }}", when.join(", ")).unwrap();
