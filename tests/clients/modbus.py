@@ -1,5 +1,5 @@
 """A Modbus/TCP server and clients with PyPI's `pymodbus`, which was written elsewhere, and raw frames beside it:
-`modbus.py serve HOST PORT`, `modbus.py ask HOST PORT`, `modbus.py many HOST PORT COUNT`. What comes of the questions is said as JSON lines.
+`modbus.py serve HOST PORT [quiet]`, `modbus.py ask HOST PORT`, `modbus.py many HOST PORT COUNT`. What comes of the questions is said as JSON lines.
 Run by tests/scenarios/protocols.rs and tests/bench/gateway."""
 
 import asyncio
@@ -20,7 +20,14 @@ WAIT_SECONDS = 5
 def serve(host, port):
     registers = SimData(0, count=REGISTERS, values=7, datatype=DataType.REGISTERS)
     device = SimDevice(1, simdata=[registers])
-    asyncio.run(StartAsyncTcpServer(device, address=(host, port)))
+    asyncio.run(StartAsyncTcpServer(device, address=(host, port), trace_packet=None if sys.argv[4:] == ["quiet"] else heard))
+
+
+def heard(sending, data):
+    """Says every frame that came, in hex."""
+    if not sending and data:
+        print("received", data.hex(), flush=True)
+    return data
 
 
 def said(answer):
