@@ -108,7 +108,7 @@ pub struct Outbox {
 }
 
 impl Inbox {
-    #[cfg(test)]
+    /// As if these had come; for tests of machines.
     pub fn of(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.to_vec(),
