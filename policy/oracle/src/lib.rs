@@ -4,8 +4,12 @@
 #[cfg(test)]
 mod cedar;
 #[cfg(test)]
+mod chance;
+#[cfg(test)]
 mod dice;
 #[cfg(test)]
 mod differential;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod world;
