@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use edgeward_tests::eventually::eventually;
+use edgeward_tests::netns::Host;
 use edgeward_tests::process::{Process, run};
 use serde_json::{Value, json};
 
@@ -10,6 +11,36 @@ use super::{Plant, await_listener, client, python};
 
 /// Where the server listens; the interface is at 502.
 const SERVER_PORT: u16 = 1502;
+
+/// The network that the machine's agent knows as `lan0`.
+const LAN: &str = "[interfaces]\nlan0 = \"eth0\"";
+
+/// The same registers for devices on the machine's own network, who speak plain Modbus there.
+const ON_LAN: &str = r#"
+schema = "edgeward-policy/1"
+owner  = "ot"
+scope  = { site = ["quickstart"] }
+
+[group.sensors]
+match = { site = ["quickstart"], kind = ["sensor"] }
+via   = "machines"
+
+[service.floor]
+on = "machines"
+
+  [service.floor.interface.registers]
+  net = "lan0"
+  l4  = "tcp/2502"
+  to  = "127.0.0.1:1502"
+  l7  = { proto = "modbus", actions = { read = ["fc:3"], write = ["fc:16"] } }
+
+[[rule]]
+id     = "sensors-read"
+effect = "allow"
+from   = ["group:sensors"]
+to     = ["floor/registers"]
+do     = ["read"]
+"#;
 
 fn server(plant: &Plant) -> anyhow::Result<Process> {
     let (script, port) = (client("modbus.py"), SERVER_PORT.to_string());
@@ -21,8 +52,12 @@ fn server(plant: &Plant) -> anyhow::Result<Process> {
 
 /// What the client of pymodbus gets from the other node, line by line.
 fn ask(plant: &Plant) -> anyhow::Result<Vec<Value>> {
-    let mut command = plant.caller.host().command(python()?);
-    command.args([&client("modbus.py"), "ask", &plant.address()?, "502"]);
+    ask_from(plant.caller.host(), &plant.address()?, "502")
+}
+
+fn ask_from(host: &Host, address: &str, port: &str) -> anyhow::Result<Vec<Value>> {
+    let mut command = host.command(python()?);
+    command.args([&client("modbus.py"), "ask", address, port]);
     let told = run(&mut command)?;
     told.lines()
         .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
@@ -96,5 +131,52 @@ fn registers_are_read_and_written_where_policy_says_and_nowhere_else() -> anyhow
     plant.await_event(
         "flow.allowed",
         &["plant/registers", "gateways-use-registers", "write"],
+    )
+}
+
+#[test]
+fn a_device_on_the_nodes_own_network_reads_registers_and_a_stranger_beside_it_does_not()
+-> anyhow::Result<()> {
+    let mut plant = Plant::new(LAN)?;
+    let _server = server(&plant)?;
+    let (sensor, stranger) = (plant.lab.host("sensor")?, plant.lab.host("stranger")?);
+    let mac = run(sensor.command("cat").arg("/sys/class/net/eth0/address"))?;
+    let device = format!(
+        "\n[device.sensor-1]\nnode = \"b\"\ninterface = \"lan0\"\nlabels = {{ site = \"quickstart\", kind = \"sensor\" }}\n\
+         match = {{ mac = \"{}\", ip = \"{}\" }}\n",
+        mac.trim(),
+        sensor.ipv4()
+    );
+    std::fs::write(plant.policy.join("floor.toml"), format!("{ON_LAN}{device}"))?;
+    super::apply(&plant.lab, &plant.policy)?;
+    let address = plant.machine.host().ipv4();
+    let mut told = Vec::new();
+    eventually("the device is answered", Duration::from_secs(60), || {
+        told = ask_from(&sensor, &address, "2502")?;
+        Ok(())
+    })?;
+    let answers = told.first().context("nothing told")?;
+    anyhow::ensure!(
+        answers["read"] == json!({ "values": [7, 7, 7] }),
+        "{answers}"
+    );
+    anyhow::ensure!(
+        answers["write_span"] == json!({ "exception": 1 }),
+        "{answers}"
+    );
+    anyhow::ensure!(
+        answers["read_span"] == json!({ "values": [7, 7, 7, 7] }),
+        "{answers}"
+    );
+    // Nobody else on that network gets an answer, whatever he asks.
+    anyhow::ensure!(
+        ask_from(&stranger, &address, "2502").is_err(),
+        "a stranger was answered"
+    );
+    let sensor_id = "spiffe://plant.example/device/sensor-1";
+    plant.await_event("flow.denied", &["floor/registers", "no-rule", sensor_id])?;
+    plant.await_event(
+        "flow.denied",
+        &["floor/registers", "unknown-caller", &stranger.ipv4()],
     )
 }
