@@ -39,6 +39,8 @@ mod attestation;
 mod deltas;
 #[path = "processes.rs"]
 mod processes;
+#[path = "protocols.rs"]
+mod protocols;
 
 /// One parser. `run` must neither panic nor allocate by a size field it has not checked.
 pub struct Target {
@@ -202,6 +204,26 @@ pub const TARGETS: &[Target] = &[
             let _ = der::trim(bytes);
         },
         seeds: certificates,
+    },
+    Target {
+        name: "ext_authz_question",
+        run: protocols::ext_authz,
+        seeds: protocols::questions,
+    },
+    Target {
+        name: "gateway_modbus",
+        run: protocols::modbus,
+        seeds: protocols::modbus_frames,
+    },
+    Target {
+        name: "gateway_mqtt_broker",
+        run: protocols::mqtt_broker,
+        seeds: protocols::mqtt_packets,
+    },
+    Target {
+        name: "gateway_mqtt_client",
+        run: protocols::mqtt_client,
+        seeds: protocols::mqtt_packets,
     },
     Target {
         name: "ima_ascii",

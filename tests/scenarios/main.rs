@@ -13,6 +13,7 @@ mod enrolment;
 mod key_stores;
 mod measured_boot;
 mod profiles;
+mod protocols;
 mod recovery;
 mod restart;
 mod results;
