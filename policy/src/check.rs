@@ -49,6 +49,7 @@ pub struct Summary {
     pub lists: usize,
     pub profiles: usize,
     pub groups: usize,
+    pub devices: usize,
     pub operator_groups: usize,
     pub services: usize,
     pub interfaces: usize,
@@ -58,6 +59,7 @@ pub struct Summary {
     /// Tests in the files; run only where nothing else is wrong.
     pub tests: usize,
     pub tests_failed: usize,
+    pub invariants: usize,
 }
 
 /// Checks files without keeping what comes of them.
@@ -107,6 +109,8 @@ impl CompiledPolicy {
         for file in &parsed {
             summary.profiles += file.profiles.len();
             summary.groups += file.groups.len();
+            summary.devices += file.devices.len();
+            summary.invariants += file.invariants.len();
             summary.operator_groups += file.operator_groups.len();
             summary.services += file.services.len();
             summary.interfaces += file

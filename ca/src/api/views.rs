@@ -259,6 +259,9 @@ pub struct PolicyReport {
     pub errors: Vec<String>,
     /// What lets in more than named and proven parties.
     pub openings: Vec<String>,
+    /// Interfaces that nobody reaches, and requests that are two actions at once.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How much of what there is, by name.
     pub summary: BTreeMap<String, u64>,
 }
@@ -274,6 +277,7 @@ impl PolicyReport {
             hash: report.hash.clone(),
             errors: lines(&report.diagnostics),
             openings: lines(&report.openings),
+            notes: lines(&report.notes),
             summary: serde_json::from_value(summary).unwrap_or_default(),
         }
     }

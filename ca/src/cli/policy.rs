@@ -14,6 +14,7 @@ mod diff;
 mod explain;
 mod history;
 mod rollback;
+mod schema;
 mod simulate;
 mod slice;
 mod stage;
@@ -32,11 +33,18 @@ Examples:
   edgeward policy check policies/ -o json
 
 Errors name file, line and column. Openings are not errors: they show a reader where more than named and proven
-parties get in.")]
+parties get in. Notes tell of interfaces that nobody reaches and of requests that are two actions at once.")]
     Check {
         /// The directory; every *.toml below it is part of the policy, with the *.allow and *.deny lists they name
         dir: PathBuf,
     },
+    /// Print the JSON Schema of policy files, for editors and other tools; needs no cloud
+    #[command(after_help = "\
+Examples:
+  edgeward policy schema > policy.schema.json
+
+It describes form only: names, scopes, rules that do nothing and tests are for `edgeward policy check`.")]
+    Schema,
     /// Run the tests in policy files, each by its name; needs no cloud
     #[command(after_help = tests::EXAMPLES)]
     Test {
@@ -105,6 +113,7 @@ Numbers only rise: policy 12 comes back under the next number, checked again. No
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
     match command {
         Command::Check { dir } => check::run(session, &dir),
+        Command::Schema => schema::run(session),
         Command::Test { dir } => tests::run(session, &dir),
         Command::Diff(arguments) => diff::run(session, &arguments).await,
         Command::Explain(arguments) => explain::run(session, &arguments).await,

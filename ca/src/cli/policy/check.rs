@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use edgeward_identity::{Clock, SystemClock};
 use edgeward_policy::SourceFile;
 use edgeward_runtime::screen::Screen;
 
@@ -19,10 +20,10 @@ pub(super) fn run(session: &Session, dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Reads a directory and checks it, its tests included.
+/// Reads a directory and checks it as of now, its tests included.
 pub(super) fn check(dir: &Path) -> Result<(Vec<SourceFile>, PolicyReport), Failure> {
     let files = sources::read(dir)?;
-    let report = PolicyReport::of(&edgeward_policy::check(&files));
+    let report = PolicyReport::of(&edgeward_policy::check_at(&files, SystemClock.now()));
     Ok((files, report))
 }
 
@@ -33,6 +34,7 @@ pub(super) fn show_report(session: &Session, report: &PolicyReport) {
     }
     show_lines(&session.screen, &report.errors);
     show_lines(&session.screen, &report.openings);
+    show_lines(&session.screen, &report.notes);
     let verdict = match report.ok {
         true => "ok".to_owned(),
         false => count(
@@ -48,17 +50,19 @@ pub(super) fn show_report(session: &Session, report: &PolicyReport) {
 
 /// What there is, in the order in which a policy is read; what there is none of is left out.
 fn in_words(summary: &BTreeMap<String, u64>) -> String {
-    const WORDS: [(&str, &str, &str); 10] = [
+    const WORDS: [(&str, &str, &str); 12] = [
         ("files", "file", "files"),
         ("lists", "list of digests", "lists of digests"),
         ("profiles", "profile", "profiles"),
         ("groups", "group", "groups"),
+        ("devices", "device", "devices"),
         ("operator_groups", "operator group", "operator groups"),
         ("services", "service", "services"),
         ("interfaces", "interface", "interfaces"),
         ("windows", "window", "windows"),
         ("rules", "rule", "rules"),
         ("tests", "test", "tests"),
+        ("invariants", "invariant", "invariants"),
     ];
     let of = |key: &str| summary.get(key).copied().unwrap_or(0);
     let mut words: Vec<String> = WORDS

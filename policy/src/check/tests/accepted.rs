@@ -13,6 +13,7 @@ fn the_base_is_accepted_and_counted() {
         lists: 0,
         profiles: 1,
         groups: 2,
+        devices: 0,
         operator_groups: 1,
         services: 1,
         interfaces: 2,
@@ -21,6 +22,7 @@ fn the_base_is_accepted_and_counted() {
         rules: 1,
         tests: 0,
         tests_failed: 0,
+        invariants: 0,
     };
     assert_eq!(policy.report().summary, summary);
     assert_eq!(policy.report().openings, []);
