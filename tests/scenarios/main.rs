@@ -12,6 +12,7 @@ mod durability;
 mod enrolment;
 mod key_stores;
 mod measured_boot;
+mod policy_rollout;
 mod profiles;
 mod protocols;
 mod recovery;
