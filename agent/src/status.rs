@@ -13,8 +13,10 @@ mod show;
 mod text;
 
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
+use edgeward_policy::space::RuleSaid;
 use serde::{Deserialize, Serialize};
 
+use crate::enforce::lan::LanReport;
 use crate::gateway::GatewayStatus;
 use crate::view::{Finding, Refusal};
 
@@ -29,16 +31,34 @@ pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Most flows shown.
 pub const MAX_FLOWS_SHOWN: usize = 1000;
 
+/// Most rules that one answer explains.
+pub const MAX_RULES_SHOWN: usize = 200;
+
 /// What may be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     Status,
     /// May `from` reach `to` (`service/interface`) now? One of the two is this node.
-    Check {
-        from: SpiffeId,
-        to: String,
-    },
+    Check(Asked),
+}
+
+/// One question about access.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    pub from: SpiffeId,
+    /// `service/interface`.
+    pub to: String,
+    /// Name of an action; without one and without a request: whether a connection may be opened at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// One request of the interface's protocol, as people write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Of an operator: the node that it connects from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<SpiffeId>,
 }
 
 /// What is answered.
@@ -111,6 +131,9 @@ pub struct Status {
     /// Interfaces that the agent itself serves.
     #[serde(default)]
     pub gateways: Vec<GatewayStatus>,
+    /// LAN interfaces that the kernel guards, and devices.
+    #[serde(default)]
+    pub lan: LanReport,
     pub now: Timestamp,
 }
 
@@ -209,6 +232,10 @@ pub struct Checked {
     pub valid_until: Option<Timestamp>,
     /// A tunnel with the other node is open.
     pub bound: bool,
+    /// The rules of this node's interface, dimension by dimension: what decided, then what came nearest. At most
+    /// [`MAX_RULES_SHOWN`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleSaid>,
 }
 
 #[cfg(test)]

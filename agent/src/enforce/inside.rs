@@ -8,6 +8,7 @@ use edgeward_tunnel::shell::Tunnel;
 
 use super::control::Control;
 use super::decide::Picture;
+use super::lan::LanReport;
 use crate::gateway::{GatewayStatus, Shown};
 use crate::view::NodeView;
 
@@ -29,6 +30,10 @@ impl Inside {
 
     pub(crate) fn gateways(&self) -> Vec<GatewayStatus> {
         self.gateways.status()
+    }
+
+    pub(crate) fn lan(&self) -> LanReport {
+        self.control.lan.get(self.view.clock.boottime())
     }
 
     pub(crate) fn picture(&self) -> Arc<Picture> {

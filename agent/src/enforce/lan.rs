@@ -13,6 +13,8 @@ pub mod plan;
 mod report;
 mod rows;
 pub mod table;
+#[cfg(test)]
+mod testing;
 
 pub(super) use keeper::{Keeper, Setup};
 pub use plan::{Plan, Spot};

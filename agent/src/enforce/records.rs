@@ -143,12 +143,16 @@ impl Records {
         let event = Event::new(sum.last, actor, kind)
             .subject(Subject::from(row.to.clone()))
             .detail("guard", row.guard.as_str())
-            .detail("direction", direction.as_str())
             .detail("protocol", protocol_name(row.protocol))
             .detail("port", row.port)
             .detail("interface", row.interface.as_deref().unwrap_or("-"))
             .detail(row.guard.unit(row.allow), sum.count)
             .detail("since", sum.first);
+        // Requests come in only, and an event has room for so many details.
+        let event = match row.guard {
+            Guard::Tunnel | Guard::Lan => event.detail("direction", direction.as_str()),
+            Guard::Gateway | Guard::ExtAuthz => event,
+        };
         let event = match row.allow {
             true => event.allowed(),
             false => event.denied(&row.reason),

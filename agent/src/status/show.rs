@@ -21,10 +21,10 @@ impl Sources for Inside {
     fn answer(&self, request: Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
-            Request::Check { from, to } => {
+            Request::Check(asked) => {
                 let picture = self.picture();
                 let known = |id: &SpiffeId| self.known(&picture, id);
-                match explain::check(&picture, &from, &to, known, self.view.clock.now()) {
+                match explain::check(&picture, &asked, known, self.view.clock.now()) {
                     Ok(checked) => Answer::Check { checked },
                     Err(reason) => Answer::Refused { reason },
                 }
@@ -98,6 +98,7 @@ impl Inside {
             workloads: self.workloads(),
             glass: glass::shown(view, &view.opened.borrow()),
             gateways: self.gateways(),
+            lan: self.lan(),
             now,
         }
     }

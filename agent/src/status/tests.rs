@@ -17,7 +17,7 @@ impl Sources for Fixed {
             Request::Status => Answer::Refused {
                 reason: "not now".to_owned(),
             },
-            Request::Check { from, to } => Answer::Check {
+            Request::Check(Asked { from, to, .. }) => Answer::Check {
                 checked: vec![Checked {
                     at: from.clone(),
                     from,
@@ -31,6 +31,7 @@ impl Sources for Fixed {
                     passed: None,
                     valid_until: None,
                     bound: false,
+                    rules: Vec::new(),
                 }],
             },
         }
@@ -78,9 +79,7 @@ async fn a_check_is_asked_and_answered() {
     let (_folder, path, token) = serve();
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
-    let checked = check(&path, id("b"), "line3/modbus".to_owned())
-        .await
-        .unwrap();
+    let checked = check(&path, asked("b", "line3/modbus")).await.unwrap();
     assert_eq!(checked[0].reason, "no-rule");
     assert!(matches!(ask(&path).await, Err(AskFailed::Refused(_))));
     token.cancel();
@@ -103,7 +102,17 @@ fn explain(
     to: &str,
 ) -> Result<Vec<Checked>, String> {
     let known = |_: &edgeward_identity::SpiffeId| (Some(evidence(TEST_NOW)), true);
-    super::explain::check(&Picture::new(parts), &id(from), to, known, TEST_NOW)
+    super::explain::check(&Picture::new(parts), &asked(from, to), known, TEST_NOW)
+}
+
+fn asked(from: &str, to: &str) -> Asked {
+    Asked {
+        from: id(from),
+        to: to.to_owned(),
+        action: None,
+        request: None,
+        through: None,
+    }
 }
 
 #[test]
@@ -178,6 +187,7 @@ fn status() -> Status {
         workloads: Vec::new(),
         glass: Vec::new(),
         gateways: Vec::new(),
+        lan: LanReport::default(),
         now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
     }
 }

@@ -1,5 +1,7 @@
 //! Status and checks as text for people.
 
+mod lan;
+
 use std::fmt::{self, Display, Formatter};
 
 use edgeward_identity::Timestamp;
@@ -63,6 +65,7 @@ impl Display for Status {
         self.binds(f)?;
         writeln!(f)?;
         self.gateways(f)?;
+        lan::write(f, &self.lan)?;
         self.workloads(f)?;
         self.counts(f)
     }
@@ -283,6 +286,9 @@ impl Display for Checked {
         }
         if !self.bound {
             write!(f, " (no tunnel is open between the two)")?;
+        }
+        for rule in &self.rules {
+            write!(f, "\n{rule}")?;
         }
         Ok(())
     }

@@ -218,12 +218,12 @@ impl Fleet {
     }
 }
 
-enum Side {
+pub(crate) enum Side {
     From,
     To,
 }
 
-fn held(slice: Slice) -> Arc<HeldSlice> {
+pub(crate) fn held(slice: Slice) -> Arc<HeldSlice> {
     let bytes: Arc<[u8]> = slice.to_json().into();
     Arc::new(HeldSlice {
         number: 1,
@@ -233,7 +233,7 @@ fn held(slice: Slice) -> Arc<HeldSlice> {
     })
 }
 
-fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
+pub(crate) fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
     let term = |seconds| Term {
         own: None,
         default: Seconds::new(seconds),

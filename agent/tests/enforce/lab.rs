@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use edgeward_agent::enforce::{self, EnforceConfig, Progress, RecordRefused, Recorder};
+use edgeward_agent::enforce::{self, EnforceConfig, Nets, Progress, RecordRefused, Recorder};
 use edgeward_agent::status::{self, Status};
 use edgeward_agent::view::{CloudLink, Heard, NodeView, Publisher};
 use edgeward_audit::{Event, EventKind};
@@ -38,6 +38,7 @@ pub(crate) struct Lab {
     pub(crate) recorder: Arc<Memory>,
     pub(crate) result: Arc<[u8]>,
     pub(crate) ipv4: &'static str,
+    pub(crate) nets: Nets,
     view: Option<NodeView>,
     namespace: PathBuf,
     folder: tempfile::TempDir,
@@ -86,7 +87,7 @@ impl Namespaces {
         Some(namespaces)
     }
 
-    fn name(&self, node: &str) -> String {
+    pub(crate) fn name(&self, node: &str) -> String {
         format!("{}-{node}", self.prefix)
     }
 }
@@ -115,6 +116,7 @@ impl Lab {
             } else {
                 "192.0.2.2"
             },
+            nets: Nets::default(),
             view: Some(view),
             namespace: Path::new("/var/run/netns").join(namespaces.name(name)),
             folder: tempfile::tempdir().unwrap(),
@@ -151,7 +153,7 @@ impl Lab {
             status_socket: self.socket(),
             wireguard_folder: self.folder.path().to_owned(),
             kernel_leases: true,
-            nets: Default::default(),
+            nets: self.nets.clone(),
             report_every: Duration::from_millis(500),
             ext_authz: None,
         };
@@ -283,6 +285,10 @@ impl Memory {
         self.kinds().iter().filter(|found| **found == kind).count()
     }
 
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.lock().clone()
+    }
+
     pub(crate) fn kinds(&self) -> Vec<EventKind> {
         self.events.lock().iter().map(|event| event.kind).collect()
     }
@@ -376,7 +382,7 @@ async fn beat(publisher: Arc<Publisher>, silent: Arc<AtomicBool>) {
     }
 }
 
-fn enter(namespace: &Path) {
+pub(crate) fn enter(namespace: &Path) {
     let file = std::fs::File::open(namespace).unwrap();
     setns(file, CloneFlags::CLONE_NEWNET).unwrap();
 }
@@ -386,7 +392,7 @@ fn works(program: &str, argument: &str) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-fn ip(arguments: &[&str]) {
+pub(crate) fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments:?}: {complaint}");

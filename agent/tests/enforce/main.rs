@@ -13,6 +13,7 @@
 
 mod fleet;
 mod lab;
+mod lan;
 
 use std::time::{Duration, Instant};
 

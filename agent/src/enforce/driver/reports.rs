@@ -18,6 +18,9 @@ const REFUSAL_EVERY: Duration = Duration::from_secs(600);
 /// Most refusals remembered; over it they are recorded every time.
 const MAX_REFUSALS: usize = 4096;
 
+/// Most rules of each guard that have metrics of their own; status and records tell of all.
+const MAX_RULE_METRICS: usize = 1024;
+
 /// Refusals that were recorded a while ago.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(HashMap<(SpiffeId, Code), BootTime>);
@@ -124,6 +127,7 @@ impl Driver {
             metrics::counter!("edgeward_filter_dropped_total", "reason" => reason.as_str())
                 .absolute(filter.dropped(reason));
         }
+        self.count_rules();
         let refusals = tunnel.node().refusals();
         for refusal in Refusal::ALL {
             metrics::counter!("edgeward_wireguard_refused_total", "reason" => refusal.as_str())
@@ -133,6 +137,25 @@ impl Driver {
         metrics::counter!("edgeward_tunnel_quic_dropped_total").absolute(shell.quic_dropped);
         metrics::counter!("edgeward_tunnel_device_errors_total").absolute(shell.device_errors);
         metrics::counter!("edgeward_tunnel_send_failures_total").absolute(shell.send_failures);
+    }
+
+    /// What passed and what was denied by each rule, at the tunnel and on LAN interfaces.
+    fn count_rules(&self) {
+        let count = |guard: Guard, rule: String, packets: u64, bytes: u64, denied: u64| {
+            let labels = [("guard", guard.as_str().to_owned()), ("rule", rule)];
+            metrics::counter!("edgeward_rule_packets_total", &labels).absolute(packets);
+            metrics::counter!("edgeward_rule_bytes_total", &labels).absolute(bytes);
+            metrics::counter!("edgeward_rule_denied_packets_total", &labels).absolute(denied);
+        };
+        let tunnel = self.control.tunnel.filter().rule_counts();
+        for of in tunnel.into_iter().take(MAX_RULE_METRICS) {
+            let rule = of.rule.to_string();
+            count(Guard::Tunnel, rule, of.packets, of.bytes, of.denied);
+        }
+        let lan = self.control.lan.get(self.view.clock.boottime());
+        for (rule, of) in lan.rules.into_iter().take(MAX_RULE_METRICS) {
+            count(Guard::Lan, rule, of.packets, of.bytes, of.denied);
+        }
     }
 
     fn name_of(&self, number: edgeward_tunnel::node::PeerId) -> Option<SpiffeId> {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// Most rules whose packets are counted apart.
-pub const MAX_RULES: usize = 16_384;
+const MAX_RULES: usize = 16_384;
 
 /// One guarded port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

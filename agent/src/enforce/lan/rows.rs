@@ -14,7 +14,7 @@ use crate::enforce::posture::{Guard, Row, Source};
 const OVER: &str = "lease-ended";
 
 /// Packets that the kernel dropped. Why is what policy says of the source now.
-pub fn refused(picture: &Picture, guarded: &Guarded, seen: &Seen, now: BootTime) -> Row {
+pub(super) fn refused(picture: &Picture, guarded: &Guarded, seen: &Seen, now: BootTime) -> Row {
     let sighting = Sighting {
         net: &guarded.net,
         ip: seen.ip,
@@ -72,7 +72,7 @@ pub fn refused(picture: &Picture, guarded: &Guarded, seen: &Seen, now: BootTime)
 }
 
 /// Packets that the kernel let in.
-pub fn passed(picture: &Picture, guarded: &Guarded, seen: &Seen, term: &Term) -> Row {
+pub(super) fn passed(picture: &Picture, guarded: &Guarded, seen: &Seen, term: &Term) -> Row {
     let standing = picture.device_standing(&term.device).ok();
     Row {
         allow: true,

@@ -211,7 +211,6 @@ fn an_event_says_who_what_where_and_from_when_to_when() {
     );
     for (key, value) in [
         ("guard", "gateway"),
-        ("direction", "in"),
         ("protocol", "tcp"),
         ("port", "502"),
         ("interface", "line3/modbus"),
