@@ -21,6 +21,7 @@ pub mod resume;
 pub mod root;
 pub mod run;
 pub mod session;
+pub(crate) mod socket;
 pub mod state;
 pub mod status;
 pub mod tpm;

@@ -2,8 +2,7 @@
 //! configuration names may connect.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use edgeward_wire::ext_authz::{CheckRequest, CheckResponse};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tower::ServiceExt;
 
 use super::desk::Desk;
+use crate::socket::LocalSocket;
 use crate::workload::authority_field::Softened;
 
 /// Most connections at once: a proxy has one for each of its threads.
@@ -33,12 +33,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Everybody may knock: who is let in is decided by the user that the kernel names.
 const MODE: u32 = 0o666;
 
-/// A bound socket, removed when dropped.
 #[derive(Debug)]
-pub(super) struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub(super) struct Socket(LocalSocket);
 
 struct Api(Desk);
 
@@ -55,37 +51,13 @@ impl Authorization for Api {
 impl Socket {
     /// Binds the socket; takes over a path that nobody listens on any more.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
+        LocalSocket::bind(path, MODE, "ext_authz").map(Self)
     }
 
     /// Answers these users until the token is cancelled.
     pub(super) async fn serve(self, desk: Desk, users: Vec<u32>, token: CancellationToken) {
         let places = Arc::new(Semaphore::new(MAX_PROXIES));
-        loop {
-            let accepted = tokio::select! {
-                () = token.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "ext_authz socket cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
+        while let Some(stream) = self.0.accept(&token).await {
             if let Err(code) = admit(&stream, &users) {
                 metrics::counter!("edgeward_ext_authz_refused_total", "code" => code).increment(1);
                 continue;
@@ -104,14 +76,6 @@ impl Socket {
                 }
                 drop(place);
             });
-        }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, "ext_authz socket not removed");
         }
     }
 }

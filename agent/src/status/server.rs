@@ -1,13 +1,12 @@
 //! The agent's side of the local socket.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -15,6 +14,7 @@ use zeroize::Zeroizing;
 use super::glass::{self, ACT_BEGINS, MAX_ACT_BYTES};
 use super::{Answer, MAX_REQUEST_BYTES, Request};
 use crate::break_glass::Desk;
+use crate::socket::LocalSocket;
 use crate::view::NodeView;
 
 /// Most clients at once; further ones wait in the kernel.
@@ -38,10 +38,7 @@ pub trait Sources: Send + Sync + 'static {
 
 /// A bound socket, removed when dropped.
 #[derive(Debug)]
-pub struct Server {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub struct Server(LocalSocket);
 
 impl Server {
     /// Binds the socket; takes over a path that nobody listens on any more.
@@ -49,19 +46,7 @@ impl Server {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
+        LocalSocket::bind(path, MODE, "status").map(Self)
     }
 
     /// Answers until the token is cancelled.
@@ -71,17 +56,8 @@ impl Server {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
                 return;
             };
-            let accepted = tokio::select! {
-                () = token.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            let client = match accepted {
-                Ok((client, _)) => client,
-                Err(error) => {
-                    tracing::warn!(%error, "local socket cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
+            let Some(client) = self.0.accept(&token).await else {
+                return;
             };
             let sources = Arc::clone(&sources);
             tokio::spawn(async move {
@@ -98,14 +74,6 @@ impl Server {
                 }
                 drop(permit);
             });
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, "local socket not removed");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::api::Api;
 use super::authority_field::Softened;
 use super::caller::Caller;
+use crate::socket::LocalSocket;
 
 /// Most connections at once, and most of one user.
 pub const MAX_CALLERS: usize = 1_024;
@@ -38,10 +39,7 @@ const PASS_THROUGH: u32 = 0o001;
 
 /// A bound socket, removed when dropped.
 #[derive(Debug)]
-pub struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub struct Socket(LocalSocket);
 
 /// Who is connected, by user.
 #[derive(Clone, Default)]
@@ -56,42 +54,19 @@ struct Place {
 impl Socket {
     /// Binds the socket; takes over a path that nobody listens on any more.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        let socket = LocalSocket::bind(path, MODE, "workload")?;
         if let Some(folder) = path.parent()
             && std::fs::metadata(folder)?.permissions().mode() & PASS_THROUGH == 0
         {
             tracing::warn!(folder = %folder.display(), "only root and its group can reach the workload socket: others may not enter its folder");
         }
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
+        Ok(Self(socket))
     }
 
     /// Answers until the token is cancelled.
     pub(super) async fn serve(self, api: Api, token: CancellationToken) {
         let callers = Callers::default();
-        loop {
-            let accepted = tokio::select! {
-                () = token.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "workload socket cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
+        while let Some(stream) = self.0.accept(&token).await {
             // At once: on an old kernel only what was seen now can be compared later.
             let caller = match Caller::of(&stream) {
                 Ok(caller) => Arc::new(caller),
@@ -116,14 +91,6 @@ impl Socket {
                 }
                 drop(place);
             });
-        }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, "workload socket not removed");
         }
     }
 }
