@@ -122,8 +122,9 @@ pub enum Command {
     /// Open what was sealed for the day the cloud is gone, see it, close it
     #[command(subcommand)]
     BreakGlass(break_glass::Command),
-    /// Check what a node needs on this machine: TPM, device, nftables, cloud
-    Check,
+    /// Check what a node needs on this machine: TPM, device, nftables, cloud; with --from and --to: who may reach what
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Arguments),
     /// Show this machine's PCRs, quoted by its TPM
     #[command(after_help = quote::EXAMPLES)]
     Quote(quote::Arguments),
@@ -171,7 +172,8 @@ impl Command {
     pub fn uses_tpm(&self) -> bool {
         match self {
             Self::Run(arguments) => !arguments.check,
-            Self::Enrol(_) | Self::Recover(_) | Self::Check | Self::Quote(_) => true,
+            Self::Check(arguments) => arguments.from.is_none(),
+            Self::Enrol(_) | Self::Recover(_) | Self::Quote(_) => true,
             Self::Status | Self::BreakGlass(_) | Self::Explain(_) | Self::Completions(_) => false,
         }
     }
@@ -220,7 +222,7 @@ async fn dispatch(command: Command, session: Session) -> Result<(), Failure> {
         Command::Status => status::run(&session).await,
         Command::Explain(arguments) => status::explain(&session, &arguments).await,
         Command::BreakGlass(command) => break_glass::run(&session, command).await,
-        Command::Check => check::run(&session).await,
+        Command::Check(arguments) => check::run(&session, &arguments).await,
         Command::Quote(arguments) => quote::run(&session, &arguments).await,
         Command::Completions(arguments) => {
             completions(session.screen, &arguments);

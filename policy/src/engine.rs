@@ -177,6 +177,18 @@ impl Engine {
         };
         let l7 = known.l7.as_ref();
         let actions = l7.map_or_else(ActionSet::default, |l7| l7.actions_of(request));
+        self.decide_actions(subject, standing, (interface, actions), link, now)
+    }
+
+    /// Decides about the actions that one request fits.
+    pub fn decide_actions(
+        &self,
+        subject: Subject<'_>,
+        standing: Standing,
+        (interface, actions): (InterfaceIndex, ActionSet),
+        link: Link,
+        now: Timestamp,
+    ) -> Decision {
         let what = (Some(interface), Asked::Actions(actions));
         self.answer(subject, standing, what, link, now)
     }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
 use super::screen::verdict;
+use super::status::{ExplainArgs, What, explain};
 use super::{Failure, Session};
 use crate::config::{Config, TpmConfig};
 use crate::machine::open_tpm;
@@ -26,7 +28,41 @@ struct Finding {
     detail: String,
 }
 
-pub(super) async fn run(session: &Session) -> Result<(), Failure> {
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  edgeward-agent check                                                          is this machine ready?
+  edgeward-agent check --from device/plc-17 --to line3/modbus --do read         may it, and why? as explain does
+  edgeward-agent check --from gw-3 --to line3/admin --l7 'GET /status/3'
+
+With --from and --to it asks the running agent, not the cloud. Exit codes: 0 all is well or allowed, 1 not, 2 wrong usage.";
+
+/// `edgeward-agent check`.
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    /// Who wants to reach something: a SPIFFE ID, a node's name, device/NAME or operator/NAME
+    #[arg(long, value_name = "WHO", requires = "to")]
+    pub from: Option<String>,
+    /// What is to be reached
+    #[arg(long, value_name = "SERVICE/INTERFACE", requires = "from")]
+    pub to: Option<String>,
+    #[command(flatten)]
+    pub what: What,
+}
+
+pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<(), Failure> {
+    if let (Some(from), Some(to)) = (&arguments.from, &arguments.to) {
+        let asked = ExplainArgs {
+            from: from.clone(),
+            to: to.clone(),
+            what: arguments.what.clone(),
+        };
+        return explain(session, &asked).await;
+    }
+    let what = &arguments.what;
+    if what.action.is_some() || what.l7.is_some() || what.through.is_some() {
+        let wanted = "--do, --l7 and --through go with --from and --to";
+        return Err(Failure::Usage(wanted.to_owned()));
+    }
     let config = &session.config;
     let mut findings = Vec::new();
     match tpm(config, &mut findings).await {

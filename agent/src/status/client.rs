@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edgeward_identity::SpiffeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::{Act, Answer, Checked, GlassStatus, MAX_ANSWER_BYTES, Request, Status};
+use super::{Act, Answer, Asked, Checked, GlassStatus, MAX_ANSWER_BYTES, Request, Status};
 
 /// The agent must answer within this time.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -50,9 +49,9 @@ pub async fn ask(socket: &Path) -> Result<Status, AskFailed> {
     }
 }
 
-/// Whether `from` may reach `to` (`service/interface`), by the agent's policy and what it knows of the other node.
-pub async fn check(socket: &Path, from: SpiffeId, to: String) -> Result<Vec<Checked>, AskFailed> {
-    match exchange(socket, &Request::Check { from, to }).await? {
+/// Whether something may be, by the agent's policy and what it knows of the other node.
+pub async fn check(socket: &Path, asked: Asked) -> Result<Vec<Checked>, AskFailed> {
+    match exchange(socket, &Request::Check(asked)).await? {
         Answer::Check { checked } => Ok(checked),
         Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
         Answer::Status(_) | Answer::Glass { .. } | Answer::NotOpened { .. } => {

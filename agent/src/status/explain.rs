@@ -1,13 +1,15 @@
 //! Why somebody may or may not reach something.
 
 use edgeward_evidence::result::{ResultExpect, check_result};
-use edgeward_identity::{KeySet, SpiffeId, Timestamp};
+use edgeward_identity::{KeySet, Kind, SpiffeId, Timestamp};
+use edgeward_policy::l7::written::WrittenRequest;
+use edgeward_policy::space::{Question, explain};
 use edgeward_policy::{
-    ActionId, Decision, InterfaceIndex, PeerIndex, Request, Standing as Evidence, StatedProfiles,
-    Subject, Target,
+    ActionId, ActionSet, Decision, InterfaceIndex, PeerIndex, Standing as Evidence, StatedProfiles,
+    Subject,
 };
 
-use super::Checked;
+use super::{Asked, Checked, MAX_RULES_SHOWN};
 use crate::enforce::decide::{Picture, Rules};
 use crate::view::DirectoryPeer;
 
@@ -35,40 +37,51 @@ pub(super) fn evidence_in_directory(
     })
 }
 
-/// One answer for each node that offers `to`; or why there is none.
+/// One answer for each node that offers what is asked for; or why there is none.
 pub(super) fn check(
     picture: &Picture,
-    from: &SpiffeId,
-    to: &str,
+    asked: &Asked,
     known: impl Fn(&SpiffeId) -> (Option<Evidence>, bool),
     now: Timestamp,
 ) -> Result<Vec<Checked>, String> {
-    let (service, interface) = to
+    let (service, interface) = asked
+        .to
         .split_once('/')
-        .ok_or_else(|| format!("not service/interface: {to}"))?;
+        .ok_or_else(|| format!("not service/interface: {}", asked.to))?;
     let rules = picture
         .may_grant()
         .map_err(|nothing| format!("this node grants nothing: {}", nothing.as_str()))?;
-    let node = &picture.parts().node;
-    let asked = Asked {
+    let asking = Asking {
         picture,
         rules,
-        from,
-        to,
+        from: &asked.from,
+        to: &asked.to,
         now,
     };
-    if from == node {
-        return asked.outward(service, interface, known);
+    if asked.from == picture.parts().node {
+        return asking.outward(service, interface, known);
     }
     let index = rules
         .engine()
         .interface(service, interface)
-        .ok_or_else(|| format!("this node offers no such interface: {to}"))?;
-    let (evidence, bound) = known(from);
-    Ok(vec![asked.inward(index, evidence, bound)])
+        .ok_or_else(|| format!("this node offers no such interface: {}", asked.to))?;
+    let (evidence, bound) = match (asked.from.kind(), &asked.through) {
+        (Kind::Device, _) => {
+            let standing = picture.device_standing(&asked.from);
+            let standing = standing.map_err(|nothing| {
+                format!("nothing is known of the device: {}", nothing.as_str())
+            })?;
+            (Some(standing.0), true)
+        }
+        // An operator stands as the node that it connects from.
+        (Kind::Operator, Some(node)) => known(node),
+        (Kind::Operator, None) => (None, true),
+        _ => known(&asked.from),
+    };
+    Ok(vec![asking.inward(index, asked, evidence, bound)?])
 }
 
-struct Asked<'a> {
+struct Asking<'a> {
     picture: &'a Picture,
     rules: &'a Rules,
     from: &'a SpiffeId,
@@ -76,24 +89,74 @@ struct Asked<'a> {
     now: Timestamp,
 }
 
-impl Asked<'_> {
-    fn inward(&self, index: InterfaceIndex, evidence: Option<Evidence>, bound: bool) -> Checked {
+impl Asking<'_> {
+    fn inward(
+        &self,
+        index: InterfaceIndex,
+        asked: &Asked,
+        evidence: Option<Evidence>,
+        bound: bool,
+    ) -> Result<Checked, String> {
         let standing = evidence.unwrap_or(UNKNOWN);
-        let decision = self.rules.engine().decide(&Request {
-            subject: Subject::Id(self.from),
-            standing,
-            target: Target::Interface(index),
-            action: ActionId::CONNECT,
-            link: self.picture.parts().hearing.towards(standing.last_pass),
-            now: self.now,
-        });
+        let link = self.picture.parts().hearing.towards(standing.last_pass);
+        let engine = self.rules.engine();
+        let subject = Subject::Id(self.from);
+        let actions = self.actions(index, asked)?;
+        let decision = match actions {
+            None => engine.admit(subject, standing, index, link, self.now),
+            Some(actions) => {
+                engine.decide_actions(subject, standing, (index, actions), link, self.now)
+            }
+        };
         let node = self.picture.parts().node.clone();
         let mut checked = self.checked(node, evidence, bound, &decision);
         if self.rules.unserved().iter().any(|name| name == self.to) {
             checked.allow = false;
             "not-served-by-this-version".clone_into(&mut checked.reason);
         }
-        checked
+        if let Some(actions) = actions {
+            let question = Question {
+                subject: self.from,
+                standing,
+                interface: index,
+                actions,
+                link,
+                now: self.now,
+            };
+            let explained = explain(engine, &question).map_err(|error| error.to_string())?;
+            checked.rules = explained.rules;
+            checked.rules.truncate(MAX_RULES_SHOWN);
+        }
+        Ok(checked)
+    }
+
+    /// What is asked for; `None`: entry, to an interface that tells actions apart.
+    fn actions(&self, index: InterfaceIndex, asked: &Asked) -> Result<Option<ActionSet>, String> {
+        let slice = self.rules.engine().slice();
+        let interface = slice.interfaces.get(index.0 as usize);
+        let interface = interface.ok_or_else(|| format!("no such interface: {}", asked.to))?;
+        let named = match &asked.action {
+            None => None,
+            Some(name) => Some(interface.action(name).ok_or_else(|| {
+                let known = interface.actions().join(", ");
+                format!("no such action of {}: {name}; it has {known}", asked.to)
+            })?),
+        };
+        let Some(text) = &asked.request else {
+            let only = interface.l7.is_none().then_some(ActionId::CONNECT);
+            let action = named.or(only);
+            return Ok(action.map(|action| [action].into_iter().collect()));
+        };
+        let l7 = interface.l7.as_ref();
+        let l7 = l7.ok_or_else(|| format!("{} has no protocol of its own", asked.to))?;
+        let request = WrittenRequest::parse(l7, text).map_err(|error| error.to_string())?;
+        let actions = l7.actions_of(&request.as_request());
+        match (named, &asked.action) {
+            (Some(action), Some(name)) if !actions.contains(action) => {
+                Err(format!("the request is not of this action: {name}"))
+            }
+            _ => Ok(Some(actions)),
+        }
     }
 
     fn outward(
@@ -155,6 +218,7 @@ impl Asked<'_> {
             passed: evidence.and_then(|evidence| evidence.last_pass),
             valid_until: decision.is_allow().then_some(decision.valid_until),
             bound,
+            rules: Vec::new(),
         }
     }
 }

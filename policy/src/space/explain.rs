@@ -6,9 +6,9 @@
 use std::fmt;
 
 use edgeward_identity::{Kind, SpiffeId, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::decision::{Decision, Link, Request, Standing, Subject, Target, Verdict};
+use crate::decision::{Link, Standing, Subject, Verdict};
 use crate::engine::Engine;
 use crate::l7::ActionSet;
 use crate::seconds::Seconds;
@@ -29,7 +29,7 @@ pub struct Question<'q> {
 }
 
 /// The verdict, and how near every rule came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     pub verdict: Verdict,
     /// The engine's reason, in its stable words.
@@ -41,7 +41,7 @@ pub struct Explanation {
 }
 
 /// One rule about one request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSaid {
     pub rule: String,
     pub effect: Effect,
@@ -51,10 +51,10 @@ pub struct RuleSaid {
 }
 
 /// One condition of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dimension {
     /// `who`, `where`, `what`, `state`, `tier`, `profile`, `runs`, `approval`, `age`, `window` or `until`.
-    pub name: &'static str,
+    pub name: String,
     pub holds: bool,
     pub found: String,
     pub wanted: String,
@@ -95,7 +95,13 @@ pub fn explain(engine: &Engine, question: &Question<'_>) -> Result<Explanation, 
             }
         })
         .collect();
-    let decision = decide(engine, question);
+    let decision = engine.decide_actions(
+        Subject::Id(question.subject),
+        question.standing,
+        (question.interface, question.actions),
+        question.link,
+        question.now,
+    );
     let in_force = |effect: Effect| {
         let mut rules = rules.iter();
         rules.any(|said| said.in_force && said.effect == effect)
@@ -131,29 +137,6 @@ pub fn explain(engine: &Engine, question: &Question<'_>) -> Result<Explanation, 
         rule: decider,
         rules,
     })
-}
-
-/// As the engine decides about actions that are asked for together: a deny of one denies, else an allow of one allows.
-fn decide(engine: &Engine, question: &Question<'_>) -> Decision {
-    let mut best: Option<Decision> = None;
-    for action in question.actions.iter() {
-        let decision = engine.decide(&Request {
-            subject: Subject::Id(question.subject),
-            standing: question.standing,
-            target: Target::Interface(question.interface),
-            action,
-            link: question.link,
-            now: question.now,
-        });
-        if !decision.is_allow() && decision.rule.is_some() {
-            return decision;
-        }
-        best = Some(match best {
-            Some(best) if best.is_allow() || !decision.is_allow() => best,
-            _ => decision,
-        });
-    }
-    best.unwrap_or_else(|| engine.refusal(crate::decision::Reason::NoAction))
 }
 
 /// What is found, against which rows are held.
@@ -213,24 +196,31 @@ impl fmt::Display for Explanation {
             write!(f, ", by rule {rule}")?;
         }
         for said in &self.rules {
-            let effect = match said.effect {
-                Effect::Allow => "allow",
-                Effect::Deny => "deny",
-            };
-            let word = if said.in_force {
-                "in force"
-            } else {
-                "not in force"
-            };
-            write!(f, "\n  {} ({effect}): {word}", said.rule)?;
-            for dimension in &said.dimensions {
-                let mark = if dimension.holds { "ok  " } else { "MISS" };
-                write!(
-                    f,
-                    "\n    {mark} {:<8} {}; wanted {}",
-                    dimension.name, dimension.found, dimension.wanted
-                )?;
-            }
+            write!(f, "\n{said}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RuleSaid {
+    /// The rule, then each dimension.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let effect = match self.effect {
+            Effect::Allow => "allow",
+            Effect::Deny => "deny",
+        };
+        let word = match self.in_force {
+            true => "in force",
+            false => "not in force",
+        };
+        write!(f, "  {} ({effect}): {word}", self.rule)?;
+        for dimension in &self.dimensions {
+            let mark = if dimension.holds { "ok  " } else { "MISS" };
+            write!(
+                f,
+                "\n    {mark} {:<8} {}; wanted {}",
+                dimension.name, dimension.found, dimension.wanted
+            )?;
         }
         Ok(())
     }

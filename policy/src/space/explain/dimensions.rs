@@ -261,7 +261,7 @@ fn told(answer: Option<bool>, row: &Row) -> bool {
 
 fn dimension(name: &'static str, holds: bool, found: String, wanted: String) -> Dimension {
     Dimension {
-        name,
+        name: name.to_owned(),
         holds,
         found,
         wanted,
