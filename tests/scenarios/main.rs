@@ -14,6 +14,7 @@ mod gateway;
 mod key_stores;
 mod lan;
 mod measured_boot;
+mod policy_commands;
 mod policy_rollout;
 mod profiles;
 mod protocols;

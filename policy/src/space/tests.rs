@@ -1,3 +1,4 @@
+mod asked;
 mod differing;
 mod locate;
 mod proved;

@@ -13,7 +13,7 @@ use crate::profile::ProfileLabel;
 use crate::space::diagram::Outcome;
 use crate::space::interface::Pair;
 use crate::space::region::Offered;
-use crate::space::{Change, compare, diff};
+use crate::space::{Change, Question, compare, diff, explain};
 use crate::{CompiledPolicy, Engine, FleetIndex};
 
 proptest! {
@@ -41,6 +41,9 @@ proptest! {
                     continue;
                 }
                 let said = [decide(&engines[0], &point), decide(&engines[1], &point)];
+                for (engine, said) in engines.iter().zip(&said) {
+                    explained(engine, &point, said)?;
+                }
                 prop_assert!(said.iter().all(|decision| decision.reason != Reason::Internal));
                 let offers = engines.each_ref().map(|engine| engine.interface(point.service, point.interface).is_some());
                 let offered = match offers {
@@ -124,4 +127,60 @@ fn fits(outcome: &Outcome, decision: &Decision) -> bool {
         Outcome::Default => !decision.is_allow() && decision.rule.is_none(),
         Outcome::NoInterface => decision.reason == Reason::UnknownInterface,
     }
+}
+
+/// The explanation comes to the engine's verdict, by the engine's rule, and a denial by default misses something in
+/// every allow.
+fn explained(engine: &Engine, point: &Point, said: &Decision) -> Result<(), TestCaseError> {
+    let Some(index) = engine.interface(point.service, point.interface) else {
+        return Ok(());
+    };
+    let interface = &engine.slice().interfaces[index.0 as usize];
+    let explained = explain(
+        engine,
+        &Question {
+            subject: &point.subject,
+            standing: point.standing,
+            interface: index,
+            actions: interface.action(point.action).into_iter().collect(),
+            link: point.link,
+            now: point.now,
+        },
+    );
+    let explained = explained.map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(explained.verdict, said.verdict);
+    prop_assert_eq!(&explained.reason, said.reason.as_str());
+    prop_assert_eq!(explained.rule.as_deref(), said.rule.as_deref());
+    prop_assert_eq!(explained.rules.len(), interface.rows.len());
+    let in_force: Vec<_> = explained
+        .rules
+        .iter()
+        .filter(|rule| rule.in_force)
+        .collect();
+    match &said.rule {
+        Some(rule) => {
+            prop_assert!(explained.rules[0].in_force && *explained.rules[0].rule == **rule)
+        }
+        None => prop_assert!(in_force.is_empty(), "{:?}", in_force),
+    }
+    Ok(())
+}
+
+#[test]
+fn the_random_pairs_differ_often_enough_to_prove_something() {
+    let since = Timestamp::from_secs(SINCE);
+    let mut counts = [0; 4];
+    for seed in 0..40 {
+        let mut dice = Dice(seed);
+        let world = World::random(&mut dice);
+        let candidate = world.changed(&mut dice);
+        let ((_, before), (_, after)) = (world.compile(), candidate.compile());
+        counts[compare(&before, &after, since) as usize] += 1;
+        let timed = after
+            .rules
+            .iter()
+            .filter(|rule| rule.until.is_some() || rule.window.is_some());
+        counts[3] += usize::from(timed.count() > 0);
+    }
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 }
