@@ -39,7 +39,7 @@ pub struct Open {
     /// The sealed file
     file: PathBuf,
     /// The code of the envelope; shows in the list of processes
-    #[arg(long, env = "EDGEWARD_AGENT_BREAK_GLASS_CODE", hide_env_values = true)]
+    #[arg(long)]
     code: Option<String>,
     /// A file with the code; - for standard input
     #[arg(long, conflicts_with = "code", value_name = "FILE")]

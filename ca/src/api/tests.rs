@@ -36,6 +36,7 @@ use crate::store::testing::TestStore;
 mod evidence;
 mod flows;
 mod matrix;
+mod openings;
 mod peers;
 mod results;
 
@@ -55,6 +56,8 @@ struct Bench {
 #[derive(Default)]
 struct Recorder {
     asked: Mutex<Vec<String>>,
+    policy: Mutex<Option<Arc<CompiledPolicy>>>,
+    glass: Mutex<Option<(SliceBreakGlass, SpkiHash)>>,
 }
 
 /// Somebody who calls.
@@ -131,7 +134,7 @@ impl Control for Recorder {
         name: &str,
     ) -> Result<Option<(SliceBreakGlass, SpkiHash)>, ControlFault> {
         self.note(format!("break-glass {node} {name}"));
-        Ok(None)
+        Ok(self.glass.lock().clone())
     }
 
     async fn authorities(&self) -> Result<CaView, ControlFault> {
@@ -160,7 +163,7 @@ impl Control for Recorder {
     }
 
     fn policy(&self) -> Option<Arc<CompiledPolicy>> {
-        None
+        self.policy.lock().clone()
     }
 
     fn connected(&self) -> Vec<String> {

@@ -56,7 +56,7 @@ On the node: edgeward-agent break-glass open gw-3.glass --approval li.approval -
 #[derive(Debug, clap::Args)]
 pub(super) struct CodeArgs {
     /// The code of the envelope; shows in the list of processes
-    #[arg(long, env = "EDGEWARD_BREAK_GLASS_CODE", hide_env_values = true)]
+    #[arg(long)]
     code: Option<String>,
     /// A file with the code; asked for if neither is given
     #[arg(long, conflicts_with = "code", value_name = "FILE")]
