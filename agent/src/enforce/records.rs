@@ -115,7 +115,6 @@ impl Records {
             .detail("policy_version", slice.version)
             .detail("policy_hash", &slice.policy_hash)
             .detail("slice_hash", hex::encode(rules.digest()))
-            .detail("unserved_interfaces", rules.unserved().len())
     }
 
     pub(super) fn policy_refused(&self, now: Timestamp, number: u64, reason: &str) -> Event {

@@ -110,10 +110,6 @@ impl Asking<'_> {
         };
         let node = self.picture.parts().node.clone();
         let mut checked = self.checked(node, evidence, bound, &decision);
-        if self.rules.unserved().iter().any(|name| name == self.to) {
-            checked.allow = false;
-            "not-served-by-this-version".clone_into(&mut checked.reason);
-        }
         if let Some(actions) = actions {
             let question = Question {
                 subject: self.from,

@@ -85,7 +85,7 @@ impl Inside {
                 number: rules.number(),
                 version: rules.engine().slice().version,
                 expires: rules.engine().slice().expires,
-                unserved: rules.unserved().to_vec(),
+                unserved: self.lan().unserved,
             }),
             deny_list: *view.trust_changed.borrow(),
             cut: view.cuts.borrow().number(),

@@ -22,8 +22,6 @@ pub struct Rules {
     /// Interfaces that the agent itself serves, on whatever network.
     forwarded: HashMap<Spot, (InterfaceIndex, Arc<Forwarded>)>,
     by_address: HashMap<IpAddr, PeerIndex>,
-    /// Interfaces that this version lets nobody reach: `service/interface`.
-    unserved: Vec<String>,
     devices: Devices,
 }
 
@@ -77,7 +75,6 @@ impl Rules {
     pub fn with_opened(held: &HeldSlice, opened: &[Opened]) -> Result<Self, EngineError> {
         let engine = Engine::with_opened(Arc::new(held.slice.clone()), opened)?;
         let (mut mesh, mut forwarded) = (HashMap::new(), HashMap::new());
-        let mut unserved = Vec::new();
         for (index, interface) in (0..).map(InterfaceIndex).zip(&engine.slice().interfaces) {
             if interface.net == MESH {
                 mesh.insert((interface.proto, interface.port), index);
@@ -85,8 +82,6 @@ impl Rules {
             if interface.is_forwarded() {
                 let served = Arc::new(Forwarded::new(interface));
                 forwarded.insert(served.spot.clone(), (index, served));
-            } else if interface.net != MESH {
-                unserved.push(format!("{}/{}", interface.service, interface.name));
             }
         }
         let mut by_address = HashMap::new();
@@ -104,7 +99,6 @@ impl Rules {
             mesh,
             forwarded,
             by_address,
-            unserved,
             devices,
         })
     }
@@ -121,10 +115,6 @@ impl Rules {
 
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    pub fn unserved(&self) -> &[String] {
-        &self.unserved
     }
 
     pub(super) fn mesh_interface(&self, proto: Proto, port: u16) -> Option<InterfaceIndex> {

@@ -126,12 +126,6 @@ impl Driver {
                 return None;
             }
         };
-        for interface in rules.unserved() {
-            tracing::warn!(
-                interface,
-                "not on the tunnel, or forwarded: nobody is let in"
-            );
-        }
         let event = self.records.policy_activated(now, &rules);
         if let Err(refused) = self.recorder.record(event).await {
             tracing::error!(number, %refused, "policy slice not put into force");
