@@ -306,9 +306,7 @@ impl Hub {
     }
 
     pub(crate) fn update_member(&self, name: &str, change: impl FnOnce(&mut Member)) {
-        if let Some(member) = self.directory.lock().get_mut(name) {
-            change(member);
-        }
+        self.directory.lock().update(name, change);
     }
 
     /// What every member must hold to check what the cloud signs.

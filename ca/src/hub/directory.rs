@@ -1,6 +1,6 @@
 //! Every node as this cloud knows it now, in memory: what cuts and pushes start from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edgeward_identity::{AttestationState, SpiffeId, SpkiHash, Timestamp};
@@ -28,6 +28,8 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     members: BTreeMap<String, Member>,
+    /// Nodes whose place in the fleet may be another since the fleet was sorted last.
+    changed: BTreeSet<String>,
 }
 
 impl Member {
@@ -45,6 +47,16 @@ impl Member {
 
     pub(crate) fn is_active(&self) -> bool {
         self.row.status == NodeStatus::Active
+    }
+
+    /// As policies are sliced against it.
+    pub(super) fn to_fleet(&self) -> FleetNode {
+        FleetNode {
+            id: self.id.clone(),
+            labels: self.row.labels.clone(),
+            tier: self.row.tier,
+            v4: Some(self.row.v4),
+        }
     }
 
     /// What its peers are told.
@@ -88,12 +100,41 @@ impl Directory {
         self.members.get(name)
     }
 
-    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Member> {
-        self.members.get_mut(name)
+    /// Changes a node; notes whether that may change its place in the fleet.
+    pub(super) fn update(&mut self, name: &str, change: impl FnOnce(&mut Member)) {
+        let Some(member) = self.members.get_mut(name) else {
+            return;
+        };
+        let before = member.row.clone();
+        change(member);
+        if member.row != before {
+            self.changed.insert(name.to_owned());
+        }
     }
 
     pub(super) fn put(&mut self, member: Member) {
+        self.changed.insert(member.row.name.clone());
         self.members.insert(member.row.name.clone(), member);
+    }
+
+    /// The nodes that changed since the fleet was sorted last, each as policies are sliced against it; `None`: it is not
+    /// active.
+    pub(super) fn changed(&self) -> Vec<(SpiffeId, Option<FleetNode>)> {
+        self.changed
+            .iter()
+            .filter_map(|name| self.members.get(name))
+            .map(|member| {
+                let node = member.is_active().then(|| member.to_fleet());
+                (member.id.clone(), node)
+            })
+            .collect()
+    }
+
+    /// As [`Directory::changed`]; from now on they count as sorted.
+    pub(super) fn take_changed(&mut self) -> Vec<(SpiffeId, Option<FleetNode>)> {
+        let changed = self.changed();
+        self.changed.clear();
+        changed
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Member> {
@@ -106,12 +147,7 @@ impl Directory {
             .members
             .values()
             .filter(|member| member.is_active())
-            .map(|member| FleetNode {
-                id: member.id.clone(),
-                labels: member.row.labels.clone(),
-                tier: member.row.tier,
-                v4: Some(member.row.v4),
-            })
+            .map(Member::to_fleet)
             .collect();
         Arc::new(Fleet { nodes })
     }

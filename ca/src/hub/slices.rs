@@ -13,6 +13,7 @@ use edgeward_wire::v1::{self, cloud_message::Body};
 
 use super::deltas::LastSent;
 use super::openings::Openings;
+use super::policies::Policies;
 use super::{Hub, HubFault};
 use crate::keys::Label;
 use crate::rollout::Part;
@@ -94,18 +95,35 @@ impl Hub {
         }
     }
 
-    /// As [`Hub::lifetimes`], for a node that joins the fleet now.
+    /// As [`Hub::lifetimes`], for a node that joins the fleet now. Called within its transaction, so it waits for
+    /// nobody who may wait for that: where the sorted fleet is not at hand, it is sorted once more.
     pub(crate) fn lifetimes_with(&self, id: &SpiffeId, row: &NodeRow) -> Option<Lifetimes> {
         let policy = self.policy_of(id.name())?;
-        let mut fleet = Fleet::clone(&self.directory.lock().fleet());
-        fleet.nodes.retain(|node| node.id != *id);
-        fleet.nodes.push(FleetNode {
+        let node = FleetNode {
             id: id.clone(),
             labels: row.labels.clone(),
             tier: row.tier,
             v4: Some(row.v4),
-        });
-        match policy.slice(id, &fleet, Timestamp::default()) {
+        };
+        let newest = self.fleeted.try_lock().ok();
+        let newest = newest.and_then(|fleets| fleets.newest().cloned());
+        let sorted = newest
+            .as_ref()
+            .and_then(|newest| newest.sorted_for(&policy));
+        let index = match sorted {
+            Some(sorted) => {
+                let mut changed = self.directory.lock().changed();
+                changed.push((id.clone(), Some(node)));
+                sorted.moved(&changed)
+            }
+            None => {
+                let mut fleet = Fleet::clone(&self.directory.lock().fleet());
+                fleet.nodes.retain(|node| node.id != *id);
+                fleet.nodes.push(node);
+                policy.index(&fleet)
+            }
+        };
+        match policy.slice_of(&index, id, Timestamp::default()) {
             Ok(slice) => Some(slice.lifetimes),
             Err(fault) => {
                 tracing::error!(node = %id, %fault, "slice cannot be made");
@@ -222,9 +240,27 @@ impl Hub {
                 return Err(fault);
             }
         };
-        let fleet = self.directory.lock().fleet();
+        let (fleet, changed) = {
+            let mut directory = self.directory.lock();
+            let changed = directory.take_changed();
+            // Only what a policy that was not sorted for yet needs.
+            let before = fleets.newest();
+            let known = before.is_some_and(|before| before.is_sorted_for(&policies));
+            ((!known).then(|| directory.fleet()), changed)
+        };
         let (openings, now) = (self.openings.load_full(), self.clock.now());
-        let sorted = |policy: Arc<CompiledPolicy>| Sorted::new(policy, &fleet, &openings, now);
+        let before = fleets.newest().cloned();
+        let sorted = |policy: Arc<CompiledPolicy>| {
+            let before = before
+                .as_ref()
+                .and_then(|before| before.sorted_for(&policy));
+            let index = match (before, &fleet) {
+                (Some(before), _) => before.moved(&changed),
+                (None, Some(fleet)) => policy.index(fleet),
+                (None, None) => policy.index(&Fleet::default()),
+            };
+            Sorted::new(policy, index, &openings, now)
+        };
         let fleeted = Arc::new(Fleeted {
             everywhere: sorted(everywhere),
             staged: policies
@@ -290,19 +326,45 @@ impl SignedSlice {
 impl Sorted {
     fn new(
         policy: Arc<CompiledPolicy>,
-        fleet: &Fleet,
+        index: FleetIndex,
         openings: &Openings,
         now: Timestamp,
     ) -> Self {
         Self {
-            index: policy.index(fleet),
+            index,
             approved: openings.approved(&policy, now),
             policy,
         }
     }
 }
 
+impl Sorted {
+    /// The same fleet but for these nodes.
+    fn moved(&self, changed: &[(SpiffeId, Option<FleetNode>)]) -> FleetIndex {
+        let mut index = self.index.clone();
+        for (id, node) in changed {
+            match node {
+                Some(node) => index.put(&self.policy, node),
+                None => index.remove(id),
+            }
+        }
+        index
+    }
+}
+
 impl Fleeted {
+    fn sorted_for(&self, policy: &Arc<CompiledPolicy>) -> Option<&Sorted> {
+        let staged = self.staged.as_ref().map(|(staged, _)| staged);
+        let mut all = std::iter::once(&self.everywhere).chain(staged);
+        all.find(|sorted| Arc::ptr_eq(&sorted.policy, policy))
+    }
+
+    fn is_sorted_for(&self, policies: &Policies) -> bool {
+        let staged = policies.staged.as_ref().map(|staged| &staged.policy);
+        let mut all = policies.everywhere.iter().chain(staged);
+        all.all(|policy| self.sorted_for(policy).is_some())
+    }
+
     fn of(&self, node: &str) -> &Sorted {
         match &self.staged {
             Some((staged, part)) if part.holds(node) => staged,
