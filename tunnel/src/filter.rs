@@ -197,6 +197,12 @@ impl Filter {
         state.flows.forget(peer)
     }
 
+    /// Forgets every flow that peers opened to a port here; how many there were. Established ones do not go on: only a
+    /// first packet opens a flow.
+    pub fn forget_inward(&self, protocol: u8, port: u16) -> usize {
+        self.state.lock().flows.forget_inward(protocol, port)
+    }
+
     /// Forgets what has expired. Call every few seconds.
     pub fn expire(&self, now: BootTime) {
         let mut state = self.state.lock();

@@ -79,7 +79,8 @@ pub(super) async fn begin(
         armed_some: Notify::new(),
     });
     let (progress, follow) = watch::channel(Progress::default());
-    let gateway = open_gateway(&view, &config, &control, token.child_token())?;
+    let serving = token.child_token();
+    let gateway = open_gateway(&view, &config, &control, serving.clone())?;
     let proxies = open_ext_authz(&view, &config, &control, &gateway)?;
     let inside = Arc::new(Inside::new(
         view.clone(),
@@ -222,7 +223,7 @@ fn open_gateway(
     control: &Arc<Control>,
     token: CancellationToken,
 ) -> Result<Gateway, StartError> {
-    let scene = Arc::clone(&control.scene);
+    let (scene, tunnel) = (Arc::clone(&control.scene), Arc::clone(&control.tunnel));
     let parts = gateway::Parts {
         node: view.node.clone(),
         clock: Arc::clone(&view.clock),
@@ -235,6 +236,11 @@ fn open_gateway(
         nets: config.nets.clone(),
         report_every: config.report_every,
         set_listening: Box::new(move |ports| {
+            // What was opened before to a service behind that port would go on past the gateway.
+            let before = Arc::clone(&scene.picture().parts().listening);
+            for (proto, port) in ports.difference(&before) {
+                tunnel.filter().forget_inward(proto.number(), *port);
+            }
             let ports = Arc::new(ports);
             scene.change(Kept::Void, |parts| parts.listening = ports);
         }),

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Broken, Caller};
+use super::raw::{Watched, idle};
 use answer::Answer;
 use asked::Asked;
 use body::{Body, Lost};
@@ -39,6 +40,8 @@ pub const MAX_FIELDS: usize = 128;
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(15);
 /// The service must begin its answer within this time.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
+/// A connection on which nothing moves for so long ends, whatever is under way on it.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(600);
 /// Most requests at a time on one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 128;
 /// Most streams that a client may reset before they were looked at (CVE-2023-44487).
@@ -71,9 +74,13 @@ where
         let connection = Arc::clone(&connection);
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
-    let served = builder(Spawned(token))
-        .serve_connection(TokioIo::new(stream), handler)
-        .await;
+    let (stream, moved) = Watched::new(stream);
+    let builder = builder(Spawned(token));
+    let serving = builder.serve_connection(TokioIo::new(stream), handler);
+    let served = tokio::select! {
+        served = serving => served,
+        () = idle(&moved, IDLE_LIMIT) => return Err(Broken::Idle),
+    };
     match served {
         Ok(()) => Ok(()),
         Err(error) => Err(broken(&caller, &*error)),

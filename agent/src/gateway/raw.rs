@@ -22,29 +22,36 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut service = caller.connect().await?;
-    let moved = Arc::new(AtomicBool::new(true));
-    let mut client = Watched {
-        inner: stream,
-        moved: Arc::clone(&moved),
-    };
+    let (mut client, moved) = Watched::new(stream);
     let copying = copy_bidirectional_with_sizes(&mut client, &mut service, BUFFER, BUFFER);
     tokio::select! {
         copied = copying => copied.map(|_| ()).map_err(Broken::Client),
-        () = idle(&moved) => Err(Broken::Idle),
+        () = idle(&moved, IDLE_LIMIT) => Err(Broken::Idle),
     }
 }
 
-/// Resolves when nothing moved during a whole [`IDLE_LIMIT`].
-async fn idle(moved: &AtomicBool) {
+/// Resolves when nothing moved during the whole of some `limit`.
+pub(super) async fn idle(moved: &AtomicBool, limit: Duration) {
     while moved.swap(false, Ordering::Relaxed) {
-        tokio::time::sleep(IDLE_LIMIT).await;
+        tokio::time::sleep(limit).await;
     }
 }
 
 /// Notes whenever bytes move, in either direction.
-struct Watched<S> {
+pub(super) struct Watched<S> {
     inner: S,
     moved: Arc<AtomicBool>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(inner: S) -> (Self, Arc<AtomicBool>) {
+        let moved = Arc::new(AtomicBool::new(true));
+        let watched = Self {
+            inner,
+            moved: Arc::clone(&moved),
+        };
+        (watched, moved)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -72,6 +79,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             self.moved.store(true, Ordering::Relaxed);
         }
         written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        if written.is_ready() {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

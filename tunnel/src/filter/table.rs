@@ -194,6 +194,21 @@ impl Flows {
         before.saturating_sub(self.allowed())
     }
 
+    pub(super) fn forget_inward(&mut self, protocol: u8, port: u16) -> usize {
+        let before = self.allowed();
+        let shares = &mut self.shares;
+        self.flows.retain(|key, flow| {
+            let meant = flow.opened == Direction::In
+                && flow.key.protocol == protocol
+                && flow.key.destination_port == port;
+            if meant {
+                give_back(shares, key.peer, flow.allow);
+            }
+            !meant
+        });
+        before.saturating_sub(self.allowed())
+    }
+
     pub(super) fn expire(&mut self, now: BootTime) {
         let shares = &mut self.shares;
         self.flows.retain(|key, flow| {

@@ -502,6 +502,27 @@ fn a_cut_forgets_the_flows_of_one_peer_only() {
 }
 
 #[test]
+fn flows_to_one_port_are_forgotten_and_do_not_go_on() {
+    let (filter, _) = filter(&[(In, 443), (In, 80), (Out, 443)]);
+    for (packet, direction) in [
+        (Family::V4.tcp((2, 1000), (1, 443), SYN), In),
+        (Family::V4.tcp((2, 1001), (1, 80), SYN), In),
+        (Family::V4.tcp((1, 1002), (2, 443), SYN), Out),
+    ] {
+        check(&filter, &packet, direction, after(0)).unwrap();
+    }
+    assert_eq!(filter.forget_inward(6, 443), 1);
+    let later = |packet: Vec<u8>, direction| check(&filter, &packet, direction, after(1));
+    let goes_on = Family::V4.tcp((2, 1000), (1, 443), ACK);
+    assert_eq!(later(goes_on, In), Err(DropReason::NoFlow));
+    let answer = Family::V4.tcp((1, 443), (2, 1000), ACK);
+    assert_eq!(later(answer, Out), Err(DropReason::NoFlow));
+    assert_eq!(later(Family::V4.tcp((2, 1001), (1, 80), ACK), In), Ok(()));
+    assert_eq!(later(Family::V4.tcp((2, 443), (1, 1002), ACK), In), Ok(()));
+    assert_eq!(filter.forget_inward(17, 80), 0);
+}
+
+#[test]
 fn idle_flows_expire_and_closed_ones_sooner() {
     for family in FAMILIES {
         let (filter, ports) = filter(&[(In, 443), (In, 53)]);
