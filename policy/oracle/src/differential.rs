@@ -20,9 +20,9 @@ use crate::dice::Dice;
 use crate::world::{self, MONDAY, NODES, PROTOCOLS, WEEK, World};
 
 /// Answers compared where nobody asks for more.
-const ANSWERS: u64 = 20_000;
+const ANSWERS: u64 = 40_000;
 /// Requests for each node of each policy.
-const REQUESTS: usize = 60;
+const REQUESTS: usize = 30;
 
 pub(crate) type Named = Option<Vec<(String, bool)>>;
 
@@ -146,14 +146,18 @@ impl Scene<'_> {
             None => (None, vec!["connect"]),
             Some(protocol) => {
                 let protocol = &PROTOCOLS[protocol];
-                let (text, fits) = protocol.requests[dice.below(protocol.requests.len())];
+                // Twice the chance for what fits several actions: it is where they meet.
+                let mut requests = protocol.requests.iter();
+                let several = requests.find(|(_, fits)| fits.len() > 1);
+                let chosen = &protocol.requests[dice.below(protocol.requests.len())];
+                let (text, fits) = several.filter(|_| dice.one_in(3)).unwrap_or(chosen);
                 let one = dice.one_in(4);
                 match one {
                     true => (
                         None,
                         vec![protocol.actions[dice.below(protocol.actions.len())]],
                     ),
-                    false => (Some(text), fits.to_vec()),
+                    false => (Some(*text), fits.to_vec()),
                 }
             }
         };

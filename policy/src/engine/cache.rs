@@ -67,8 +67,10 @@ impl DecisionCache {
     pub(crate) fn get(&self, key: &Key, now: Timestamp) -> Option<Decision> {
         let shard = self.shards.get(key.subject % SHARDS)?.lock().ok()?;
         let entries = shard.by_subject.get(&key.subject)?;
+        // The newest first: what a subject asks now it asked a moment ago.
         entries
             .iter()
+            .rev()
             .find(|entry| entry.key == *key)
             .filter(|entry| entry.decided <= now && now < entry.decision.valid_until)
             .map(|entry| entry.decision.clone())
