@@ -123,66 +123,6 @@ fn patterns(l7: Option<&L7>) -> BTreeSet<String> {
 
 /// What changes beside verdicts.
 pub(super) fn beside(before: &CompiledPolicy, after: &CompiledPolicy) -> Vec<Beside> {
-    let profiles = |policy: &CompiledPolicy| {
-        let named = policy.profiles.iter().zip(&policy.labels);
-        named
-            .map(|(profile, label)| (profile.name.clone(), label.to_string()))
-            .collect()
-    };
-    // Which profile a group asks for decides who is trusted.
-    let groups = |policy: &CompiledPolicy| {
-        let asking = policy.groups.iter().filter_map(|group| {
-            let profile = policy.profiles.get(group.profile?)?;
-            Some((
-                group.name.clone(),
-                format!("{} {:?}", profile.name, group.matches),
-            ))
-        });
-        asking.collect()
-    };
-    let devices = |policy: &CompiledPolicy| {
-        let devices = policy.devices.iter();
-        devices
-            .map(|device| {
-                let how = format!("{} {} {:?}", device.node, device.net, device.recognised);
-                (device.name.clone(), how)
-            })
-            .collect()
-    };
-    let workloads = |policy: &CompiledPolicy| {
-        let workloads = policy.workloads.iter();
-        workloads
-            .map(|workload| {
-                let on = policy.groups.get(workload.on).map(|group| &group.matches);
-                let how = format!("{on:?} {:?} {}", workload.selectors, workload.ttl);
-                (workload.name.clone(), how)
-            })
-            .collect()
-    };
-    let approvals = |policy: &CompiledPolicy| {
-        let rules = policy.rules.iter();
-        let asking = rules.filter_map(|rule| {
-            let approval = rule.approval.as_ref()?;
-            let by = policy.members_of(&approval.by);
-            let how = format!("{by:?} {} {}", approval.quorum, approval.ttl);
-            Some((rule.id.to_string(), how))
-        });
-        asking.collect()
-    };
-    let glass = |policy: &CompiledPolicy| {
-        let glass = policy.break_glass.iter();
-        let glass = glass.map(|glass| {
-            let rules = glass
-                .rules
-                .iter()
-                .filter_map(|rule| policy.rules.get(*rule));
-            let rules: BTreeSet<&str> = rules.map(|rule| &*rule.id).collect();
-            let by = policy.members_of(&glass.by);
-            let how = format!("{rules:?} {by:?} {} {}", glass.quorum, glass.ttl);
-            (glass.name.clone(), how)
-        });
-        glass.collect()
-    };
     let mut found = Vec::new();
     let mut note = |kind, change, of: &dyn Fn(&CompiledPolicy) -> BTreeMap<String, String>| {
         found.extend(compared(kind, change, &of(before), &of(after)));
@@ -221,4 +161,70 @@ fn compared(
             })
         })
         .collect()
+}
+
+fn profiles(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let named = policy.profiles.iter().zip(&policy.labels);
+    named
+        .map(|(profile, label)| (profile.name.clone(), label.to_string()))
+        .collect()
+}
+
+/// Which profile a group asks for decides who is trusted.
+fn groups(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let asking = policy.groups.iter().filter_map(|group| {
+        let profile = policy.profiles.get(group.profile?)?;
+        Some((
+            group.name.clone(),
+            format!("{} {:?}", profile.name, group.matches),
+        ))
+    });
+    asking.collect()
+}
+
+fn devices(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let devices = policy.devices.iter();
+    devices
+        .map(|device| {
+            let how = format!("{} {} {:?}", device.node, device.net, device.recognised);
+            (device.name.clone(), how)
+        })
+        .collect()
+}
+
+fn workloads(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let workloads = policy.workloads.iter();
+    workloads
+        .map(|workload| {
+            let on = policy.groups.get(workload.on).map(|group| &group.matches);
+            let how = format!("{on:?} {:?} {}", workload.selectors, workload.ttl);
+            (workload.name.clone(), how)
+        })
+        .collect()
+}
+
+fn approvals(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let rules = policy.rules.iter();
+    let asking = rules.filter_map(|rule| {
+        let approval = rule.approval.as_ref()?;
+        let by = policy.members_of(&approval.by);
+        let how = format!("{by:?} {} {}", approval.quorum, approval.ttl);
+        Some((rule.id.to_string(), how))
+    });
+    asking.collect()
+}
+
+fn glass(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let glass = policy.break_glass.iter();
+    let glass = glass.map(|glass| {
+        let rules = glass
+            .rules
+            .iter()
+            .filter_map(|rule| policy.rules.get(*rule));
+        let rules: BTreeSet<&str> = rules.map(|rule| &*rule.id).collect();
+        let by = policy.members_of(&glass.by);
+        let how = format!("{rules:?} {by:?} {} {}", glass.quorum, glass.ttl);
+        (glass.name.clone(), how)
+    });
+    glass.collect()
 }

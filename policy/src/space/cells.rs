@@ -223,21 +223,36 @@ impl Place<'_> {
                     Some((*index, ask(&via.matches)))
                 });
                 let vias: Vec<(usize, usize)> = vias.collect();
-                (ask(&device.scope), vias)
+                Vouching {
+                    scope: ask(&device.scope),
+                    vias,
+                }
             });
-            questions
-                .sides
-                .push((on.map(|on| ask(&on.matches)), vouched));
+            let on = on.map(|on| ask(&on.matches));
+            questions.sides.push(NodeQuestion { on, vouched });
         }
         (sets, questions)
     }
 }
 
-/// What must be known of the node that a device hangs on, by places in a list of label sets: for each side what offers
-/// the interface, what may name the device, and which groups what vouches for.
+/// What must be known of the node that a device hangs on, for each side; by places in a list of label sets.
 #[derive(Default)]
 struct NodeQuestions {
-    sides: Vec<(Option<usize>, Option<(usize, Vec<(usize, usize)>)>)>,
+    sides: Vec<NodeQuestion>,
+}
+
+struct NodeQuestion {
+    /// What offers the interface.
+    on: Option<usize>,
+    /// Where the device is known there.
+    vouched: Option<Vouching>,
+}
+
+struct Vouching {
+    /// What the file that names the device may speak of.
+    scope: usize,
+    /// Groups of devices, each with what vouches for it.
+    vias: Vec<(usize, usize)>,
 }
 
 impl NodeQuestions {
@@ -245,16 +260,15 @@ impl NodeQuestions {
     fn answer(&self, name: &str, kept: &BTreeSet<usize>) -> Option<DeviceCell> {
         let mut offers = [false; 2];
         let mut groups = [None, None];
-        for ((on, vouched), (offers, groups)) in
-            self.sides.iter().zip(offers.iter_mut().zip(&mut groups))
-        {
-            *offers = on.is_some_and(|on| kept.contains(&on));
-            let Some((scope, vias)) = vouched else {
+        for (side, (offers, groups)) in self.sides.iter().zip(offers.iter_mut().zip(&mut groups)) {
+            *offers = side.on.is_some_and(|on| kept.contains(&on));
+            let Some(vouching) = &side.vouched else {
                 continue;
             };
-            let vouched = vias.iter().filter(|(_, via)| kept.contains(via));
+            let vouched = vouching.vias.iter().filter(|(_, via)| kept.contains(via));
             let vouched: BTreeSet<usize> = vouched.map(|(group, _)| *group).collect();
-            *groups = Some(vouched).filter(|all| kept.contains(scope) && !all.is_empty());
+            let known = kept.contains(&vouching.scope) && !vouched.is_empty();
+            *groups = Some(vouched).filter(|_| known);
         }
         let offered = match offers {
             [true, true] => Offered::Both,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgeward_identity::{AttestationState, Kind, Tier, Timestamp};
 
 use super::TooLarge;
-use super::axes::{Atoms, Axis, TIERS, least, state};
+use super::axes::{Atoms, Axes, Axis, TIERS, least, state};
 use super::cells::{Cell, Members};
 use super::diagram::{Outcome, Path};
 use super::interface::{Here, Pair, Wanted};
@@ -162,11 +162,7 @@ fn proven(kind: Kind) -> AttestationState {
 /// One point of a path: the most ordinary of those that it covers.
 fn words(here: &Here, interface: &Interface, cell: &Cell, path: &Path) -> (String, String) {
     let axes = &here.axes;
-    let pick = |axis: Axis, best: usize| match path.atoms.get(&axis) {
-        None => best,
-        Some(atoms) if atoms.contains(&best) => best,
-        Some(atoms) => atoms.first().copied().unwrap_or(best),
-    };
+    let pick = |axis: Axis, best: usize| pick(path, axis, best);
     let proven = proven(cell.kind());
     let usual = AttestationState::ALL
         .iter()
@@ -194,6 +190,37 @@ fn words(here: &Here, interface: &Interface, cell: &Cell, path: &Path) -> (Strin
         state.map_or("unknown", AttestationState::as_str)
     )];
     how.push(format!("tier {}", tier.map_or("unknown", Tier::as_str)));
+    how.extend(circumstances(axes, path));
+    how.extend(time.map(|time| format!("at {}", written(time.example))));
+    let rules = match &path.outcomes.0 {
+        Outcome::Allow(rules) => rules.iter().map(|rule| format!("`{rule}`")).collect(),
+        Outcome::Deny(_) | Outcome::Default | Outcome::NoInterface => Vec::new(),
+    };
+    let what = format!(
+        "{who} may {} {}/{}",
+        action.map_or("", String::as_str),
+        interface.service,
+        interface.name
+    );
+    (
+        what,
+        format!("{}; allowed by rule {}", how.join(", "), rules.join(", ")),
+    )
+}
+
+/// The best atom of an axis, or the first that the path covers.
+fn pick(path: &Path, axis: Axis, best: usize) -> usize {
+    match path.atoms.get(&axis) {
+        None => best,
+        Some(atoms) if atoms.contains(&best) => best,
+        Some(atoms) => atoms.first().copied().unwrap_or(best),
+    }
+}
+
+/// What matters beside who, what, state, tier and time.
+fn circumstances(axes: &Axes, path: &Path) -> Vec<String> {
+    let pick = |axis: Axis, best: usize| pick(path, axis, best);
+    let mut how = Vec::new();
     let cut_off = pick(Axis::Link, 0);
     if cut_off > 0 {
         let since = Seconds::new(least(&axes.links, cut_off));
@@ -219,19 +246,5 @@ fn words(here: &Here, interface: &Interface, cell: &Cell, path: &Path) -> (Strin
             how.push(format!("approval of rule `{rule}`"));
         }
     }
-    how.extend(time.map(|time| format!("at {}", written(time.example))));
-    let rules = match &path.outcomes.0 {
-        Outcome::Allow(rules) => rules.iter().map(|rule| format!("`{rule}`")).collect(),
-        Outcome::Deny(_) | Outcome::Default | Outcome::NoInterface => Vec::new(),
-    };
-    let what = format!(
-        "{who} may {} {}/{}",
-        action.map_or("", String::as_str),
-        interface.service,
-        interface.name
-    );
-    (
-        what,
-        format!("{}; allowed by rule {}", how.join(", "), rules.join(", ")),
-    )
+    how
 }

@@ -17,7 +17,7 @@ use crate::space::{Change, Question, compare, diff, explain};
 use crate::{CompiledPolicy, Engine, FleetIndex};
 
 proptest! {
-    #![proptest_config(Config { cases: 120, ..Config::default() })]
+    #![proptest_config(Config { cases: 60, ..Config::default() })]
 
     #[test]
     fn a_diff_is_where_two_engines_differ_and_nowhere_else(seed: u64) {
