@@ -27,20 +27,30 @@ use edgeward_identity::{
 };
 use edgeward_policy::edit::{Addition, accepts, add_pcr_values};
 use edgeward_policy::source::SourceFile;
-use edgeward_policy::{Slice, StatedProfiles};
+use edgeward_policy::StatedProfiles;
 use edgeward_tunnel::bind::codec;
 use edgeward_tunnel::filter::packet;
 use edgeward_tunnel::wireguard::Message;
 use edgeward_wire::token::BootstrapToken;
 
+use seeds::{bundles, checkpoints, jwt_bundles, jwt_seed, jwt_tokens, packets, policies};
+
 #[path = "attestation.rs"]
 mod attestation;
+#[path = "break_glass.rs"]
+mod break_glass;
+#[path = "gateway.rs"]
+mod gateway;
 #[path = "deltas.rs"]
 mod deltas;
+#[path = "policy_texts.rs"]
+mod policy_texts;
 #[path = "processes.rs"]
 mod processes;
 #[path = "protocols.rs"]
 mod protocols;
+#[path = "seeds.rs"]
+mod seeds;
 
 /// One parser. `run` must neither panic nor allocate by a size field it has not checked.
 pub struct Target {
@@ -52,6 +62,11 @@ pub struct Target {
 
 /// All of them, alphabetically.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "agent_act",
+        run: break_glass::act,
+        seeds: break_glass::acts,
+    },
     Target {
         name: "agent_cgroup",
         run: processes::cgroup,
@@ -66,6 +81,11 @@ pub const TARGETS: &[Target] = &[
         name: "agent_ima_list",
         run: processes::ima_list,
         seeds: attestation::ima_lists,
+    },
+    Target {
+        name: "agent_neighbours",
+        run: gateway::neighbour_table,
+        seeds: gateway::neighbour_tables,
     },
     Target {
         name: "agent_origin",
@@ -163,6 +183,26 @@ pub const TARGETS: &[Target] = &[
             }
         },
         seeds: || vec![b"edgeward1.".to_vec()],
+    },
+    Target {
+        name: "break_glass_approval",
+        run: break_glass::approval,
+        seeds: break_glass::approvals,
+    },
+    Target {
+        name: "break_glass_code",
+        run: break_glass::codes,
+        seeds: break_glass::typed_codes,
+    },
+    Target {
+        name: "break_glass_file",
+        run: break_glass::sealed,
+        seeds: break_glass::sealed_files,
+    },
+    Target {
+        name: "break_glass_grant",
+        run: break_glass::grant,
+        seeds: break_glass::grants,
     },
     Target {
         name: "cloud_token_uri",
@@ -296,7 +336,17 @@ pub const TARGETS: &[Target] = &[
                 )]));
             }
         },
-        seeds: policies,
+        seeds: || [policies(), policy_texts::files()].concat(),
+    },
+    Target {
+        name: "policy_http_path",
+        run: gateway::path,
+        seeds: gateway::paths,
+    },
+    Target {
+        name: "policy_l7",
+        run: policy_texts::l7,
+        seeds: policy_texts::l7_texts,
     },
     Target {
         name: "policy_list",
@@ -311,6 +361,11 @@ pub const TARGETS: &[Target] = &[
         seeds: || vec![format!("# a\nsha256:{} /bin/sh\n", "0a".repeat(32)).into_bytes()],
     },
     Target {
+        name: "policy_mac",
+        run: policy_texts::mac,
+        seeds: policy_texts::macs,
+    },
+    Target {
         name: "policy_profile_label",
         run: |bytes| {
             if let Ok(text) = std::str::from_utf8(bytes) {
@@ -321,8 +376,8 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "policy_slice",
-        run: |bytes| drop(Slice::parse(bytes)),
-        seeds: none,
+        run: policy_texts::slice,
+        seeds: policy_texts::slices,
     },
     Target {
         name: "signed_object",
@@ -461,66 +516,5 @@ fn certificates() -> Vec<Vec<u8>> {
     svid.chain()
         .iter()
         .map(|certificate| certificate.to_vec())
-        .collect()
-}
-
-fn bundles() -> Vec<Vec<u8>> {
-    let authority = edgeward_identity::testing::TestAuthority::new("plant.example");
-    vec![authority.bundle().to_spiffe_json()]
-}
-
-/// One token and the bundle that it is good by, made once.
-fn jwt_seed() -> (Vec<u8>, JwtBundle) {
-    static SEED: std::sync::OnceLock<(Vec<u8>, JwtBundle)> = std::sync::OnceLock::new();
-    let made = SEED.get_or_init(|| {
-        let key = SoftwareKey::generate().expect("the random source works");
-        let domain = TrustDomain::new("plant.example").expect("a trust domain");
-        let claims = JwtClaims {
-            subject: "spiffe://plant.example/workload/a".parse().expect("an id"),
-            audience: vec!["historian".to_owned()],
-            issued: TEST_NOW,
-            expires: TEST_NOW.plus(std::time::Duration::from_secs(300)),
-            serial: "1".to_owned(),
-        };
-        let token = claims.sign(&key).expect("signed");
-        let bundle = JwtBundle::new(domain, [*key.public_key()]);
-        (token.into_bytes(), bundle)
-    });
-    made.clone()
-}
-
-fn jwt_tokens() -> Vec<Vec<u8>> {
-    vec![jwt_seed().0]
-}
-
-fn jwt_bundles() -> Vec<Vec<u8>> {
-    vec![jwt_seed().1.to_jwks()]
-}
-
-fn checkpoints() -> Vec<Vec<u8>> {
-    vec![b"plant.example/log\n4\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_vec()]
-}
-
-fn packets() -> Vec<Vec<u8>> {
-    let mut ipv4 = vec![
-        0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 100, 64, 0, 1, 100, 64, 0, 2,
-    ];
-    ipv4.extend([
-        0x1f, 0x90, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0,
-    ]);
-    let mut ipv6 = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
-    ipv6.extend([0xfd; 32]);
-    ipv6.extend([0x1f, 0x90, 0, 53, 0, 8, 0, 0]);
-    vec![ipv4, ipv6]
-}
-
-fn policies() -> Vec<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/policies/quickstart");
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| std::fs::read(entry.path()).ok())
         .collect()
 }

@@ -3,6 +3,8 @@
 //!
 //! gateway-bench PORT SERVICE:PORT [http|mqtt|modbus]: of MQTT topics below `bench/`, of Modbus reading is allowed.
 
+#![allow(clippy::print_stdout, reason = "says where it listens")]
+
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

@@ -151,7 +151,9 @@ fn asks_for_upgrade(fields: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> Request<()> {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn request(method: &str, target: &str, fields: Fields<'_>) -> Request<()> {
         let mut builder = Request::builder().method(method).uri(target);
         for (name, value) in fields {
             builder = builder.header(*name, *value);
@@ -159,14 +161,14 @@ mod tests {
         builder.body(()).unwrap()
     }
 
-    fn read(method: &str, target: &str, fields: &[(&str, &str)]) -> Result<Asked, Wrong> {
+    fn read(method: &str, target: &str, fields: Fields<'_>) -> Result<Asked, Wrong> {
         Asked::read(&request(method, target, fields))
     }
 
     #[test]
     fn tunnels_upgrades_and_unclear_hosts_are_refused() {
         let host = ("host", "h");
-        let cases: [(&str, &str, &[(&str, &str)], Wrong); 9] = [
+        let cases: [(&str, &str, Fields<'_>, Wrong); 9] = [
             ("CONNECT", "h:443", &[host], Wrong::Connect),
             (
                 "GET",

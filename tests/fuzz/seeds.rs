@@ -1,0 +1,66 @@
+//! Well-formed inputs for targets whose parsers stand in the libraries.
+
+use edgeward_identity::jwt::{JwtBundle, JwtClaims};
+use edgeward_identity::testing::TEST_NOW;
+use edgeward_identity::{Signer, SoftwareKey, TrustDomain};
+
+pub fn bundles() -> Vec<Vec<u8>> {
+    let authority = edgeward_identity::testing::TestAuthority::new("plant.example");
+    vec![authority.bundle().to_spiffe_json()]
+}
+
+/// One token and the bundle that it is good by, made once.
+pub fn jwt_seed() -> (Vec<u8>, JwtBundle) {
+    static SEED: std::sync::OnceLock<(Vec<u8>, JwtBundle)> = std::sync::OnceLock::new();
+    let made = SEED.get_or_init(|| {
+        let key = SoftwareKey::generate().expect("the random source works");
+        let domain = TrustDomain::new("plant.example").expect("a trust domain");
+        let claims = JwtClaims {
+            subject: "spiffe://plant.example/workload/a".parse().expect("an id"),
+            audience: vec!["historian".to_owned()],
+            issued: TEST_NOW,
+            expires: TEST_NOW.plus(std::time::Duration::from_secs(300)),
+            serial: "1".to_owned(),
+        };
+        let token = claims.sign(&key).expect("signed");
+        let bundle = JwtBundle::new(domain, [*key.public_key()]);
+        (token.into_bytes(), bundle)
+    });
+    made.clone()
+}
+
+pub fn jwt_tokens() -> Vec<Vec<u8>> {
+    vec![jwt_seed().0]
+}
+
+pub fn jwt_bundles() -> Vec<Vec<u8>> {
+    vec![jwt_seed().1.to_jwks()]
+}
+
+pub fn checkpoints() -> Vec<Vec<u8>> {
+    vec![b"plant.example/log\n4\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_vec()]
+}
+
+pub fn packets() -> Vec<Vec<u8>> {
+    let mut ipv4 = vec![
+        0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 100, 64, 0, 1, 100, 64, 0, 2,
+    ];
+    ipv4.extend([
+        0x1f, 0x90, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0,
+    ]);
+    let mut ipv6 = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+    ipv6.extend([0xfd; 32]);
+    ipv6.extend([0x1f, 0x90, 0, 53, 0, 8, 0, 0]);
+    vec![ipv4, ipv6]
+}
+
+pub fn policies() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/policies/quickstart");
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| std::fs::read(entry.path()).ok())
+        .collect()
+}
