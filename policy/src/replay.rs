@@ -171,7 +171,7 @@ impl Open {
         };
         let asked = engine.slice().profiles_asked_for();
         let all = StatedProfiles::text(asked.iter().copied());
-        let all = all.and_then(|text| StatedProfiles::of_result(Some(&text).map(String::as_str)));
+        let all = all.and_then(|text| StatedProfiles::of_result(Some(text.as_str())));
         let profiles = match asked.is_empty() {
             true => vec![Some(StatedProfiles::NONE)],
             false => vec![all, Some(StatedProfiles::NONE)],

@@ -11,7 +11,7 @@ use crate::decision::{Decision, Link, Request, Standing, Subject, Target};
 use crate::diagnostic::{Code, Diagnostics, suggest};
 use crate::engine::Engine;
 use crate::l7::written::WrittenRequest;
-use crate::slice::{ActionId, Slice, SliceApproval};
+use crate::slice::{ActionId, InterfaceIndex, Slice, SliceApproval};
 use crate::source::{Place, Placed};
 
 mod subject;
@@ -99,24 +99,32 @@ fn decide(
         profiles,
     };
     let interface = engine.interface(&target.service, &target.name)?;
-    Some(match asked {
+    Some(ask(&engine, &who, standing, interface, &asked, now))
+}
+
+fn ask(
+    engine: &Engine,
+    who: &SpiffeId,
+    standing: Standing,
+    interface: InterfaceIndex,
+    asked: &Asked,
+    now: Timestamp,
+) -> Decision {
+    let (subject, link) = (Subject::Id(who), Link::Online);
+    match asked {
         Asked::Action(action) => engine.decide(&Request {
-            subject: Subject::Id(&who),
+            subject,
             standing,
             target: Target::Interface(interface),
-            action,
-            link: Link::Online,
+            action: *action,
+            link,
             now,
         }),
-        Asked::Request(request) => engine.decide_l7(
-            Subject::Id(&who),
-            standing,
-            interface,
-            &request.as_request(),
-            Link::Online,
-            now,
-        ),
-    })
+        Asked::Request(request) => {
+            let request = request.as_request();
+            engine.decide_l7(subject, standing, interface, &request, link, now)
+        }
+    }
 }
 
 /// What a test asks for.

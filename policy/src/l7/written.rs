@@ -61,14 +61,12 @@ impl WrittenRequest {
 fn read_http(text: &str) -> Option<WrittenRequest> {
     let (method, path) = text.split_once(' ')?;
     let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
-    let segments = path.strip_prefix('/')?;
-    let plain = segments.is_empty()
-        || segments
-            .split('/')
-            .all(|part| !matches!(part, "" | "." | "..") && !part.contains(['?', '#', '%', ' ']));
+    let plain = !path.contains(['?', '#', ' ']);
+    // As a gateway reads it: with one reading, decoded once.
+    let read = http::CanonicalPath::read(path).ok()?;
     (is_method && plain).then(|| WrittenRequest::Http {
         method: method.to_owned(),
-        path: path.to_owned(),
+        path: read.decoded().to_owned(),
     })
 }
 
@@ -157,7 +155,7 @@ mod tests {
                     "GET /a//b",
                     "GET /../a",
                     "GET /a?b",
-                    "GET /%61",
+                    "GET /%2e%2e/a",
                     "* /a",
                     "GET /a b",
                 ][..],
@@ -212,6 +210,14 @@ mod tests {
                 L7Request::Http(http::Request {
                     method: "GET",
                     path: "/a/b",
+                }),
+            ),
+            (
+                http(),
+                "GET /%61/",
+                L7Request::Http(http::Request {
+                    method: "GET",
+                    path: "/a/",
                 }),
             ),
             (

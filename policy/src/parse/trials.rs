@@ -75,16 +75,7 @@ pub(super) fn read_test(
         reader.word(&text, &fields.what("expect"), &words)
     });
     let by = fields.optional_string(reader, "by");
-    let because = fields
-        .optional_string(reader, "because")
-        .and_then(|text| match text {
-            None => Ok(None),
-            Some(text) => {
-                let words = Reason::ALL.map(|reason| (reason.as_str(), reason));
-                let reason = reader.word(&text, &fields.what("because"), &words);
-                reason.map(Some).ok_or(Unreadable)
-            }
-        });
+    let because = read_because(reader, &fields);
     let when = fields.timestamp(reader, "at");
     let approved = match fields.get("approved") {
         None => Some(false),
@@ -110,6 +101,18 @@ pub(super) fn read_test(
         when: when.ok()?,
         approved: approved?,
     })
+}
+
+fn read_because(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+) -> Result<Option<Reason>, Unreadable> {
+    let Some(text) = fields.optional_string(reader, "because")? else {
+        return Ok(None);
+    };
+    let words = Reason::ALL.map(|reason| (reason.as_str(), reason));
+    let reason = reader.word(&text, &fields.what("because"), &words);
+    reason.map(Some).ok_or(Unreadable)
 }
 
 struct TestSubject {
