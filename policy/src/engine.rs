@@ -23,7 +23,6 @@ mod openings;
 mod places;
 mod select;
 
-pub use bucket::BucketError;
 pub use openings::Opened;
 
 use cache::{Asked, DecisionCache, Key};
@@ -61,8 +60,6 @@ pub(crate) struct KnownSubject {
 pub enum EngineError {
     #[error("the slice is not sound")]
     Slice(#[from] SliceError),
-    #[error("the decision engine could not be built")]
-    Bucket(#[from] BucketError),
 }
 
 impl Engine {

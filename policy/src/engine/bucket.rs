@@ -36,9 +36,9 @@ const NEVER: usize = (1 << (bits::DIGIT * NUMBER_DIGITS)) - 1;
 const NUMBER_DIGITS: usize = 3;
 const ACTION_DIGITS: usize = 6;
 
-/// Our fault: the engine could not be built or asked.
+/// Our fault: casbin could not be built or asked. The decision is a denial.
 #[derive(Debug, thiserror::Error)]
-pub enum BucketError {
+pub(crate) enum BucketError {
     #[error("casbin refused the fixed model")]
     Model,
     #[error("casbin did not take a row: {0}")]
