@@ -25,9 +25,9 @@ use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{
     Secret, SignedObject, Signer, SoftwareKey, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain,
 };
+use edgeward_policy::StatedProfiles;
 use edgeward_policy::edit::{Addition, accepts, add_pcr_values};
 use edgeward_policy::source::SourceFile;
-use edgeward_policy::StatedProfiles;
 use edgeward_tunnel::bind::codec;
 use edgeward_tunnel::filter::packet;
 use edgeward_tunnel::wireguard::Message;
@@ -39,10 +39,10 @@ use seeds::{bundles, checkpoints, jwt_bundles, jwt_seed, jwt_tokens, packets, po
 mod attestation;
 #[path = "break_glass.rs"]
 mod break_glass;
-#[path = "gateway.rs"]
-mod gateway;
 #[path = "deltas.rs"]
 mod deltas;
+#[path = "gateway.rs"]
+mod gateway;
 #[path = "policy_texts.rs"]
 mod policy_texts;
 #[path = "processes.rs"]
