@@ -20,11 +20,9 @@ use edgeward_evidence::ek::{EkFile, EkLists, Terms, der, verify_ek_certificate};
 use edgeward_evidence::testing::BootLogBuilder;
 use edgeward_evidence::testing::boot_log::{self as boot_log_made, variable_data};
 use edgeward_evidence::tpm::{Attest, HashAlg, Name, PcrBank, Public, Signature};
-use edgeward_identity::jwt::{self, JwtBundle, JwtClaims};
+use edgeward_identity::jwt::{self, JwtBundle};
 use edgeward_identity::testing::TEST_NOW;
-use edgeward_identity::{
-    Secret, SignedObject, Signer, SoftwareKey, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain,
-};
+use edgeward_identity::{Secret, SignedObject, SpiffeId, SvidLeaf, Tier, TrustBundle, TrustDomain};
 use edgeward_policy::StatedProfiles;
 use edgeward_policy::edit::{Addition, accepts, add_pcr_values};
 use edgeward_policy::source::SourceFile;
