@@ -26,6 +26,8 @@ pub const MAX_HEARD: usize = 4096;
 const HEARD_SECS: u64 = 60;
 /// Longest timeout of an element, in seconds: ten years.
 const MAX_TIMEOUT_SECS: u64 = 10 * 365 * 24 * 3600;
+/// With this much left an element is surely there still.
+const SURE: Duration = Duration::from_secs(5);
 /// Elements in one line.
 const CHUNK: usize = 256;
 
@@ -100,10 +102,10 @@ pub fn change(
             Some(term) if !is_worth_it(*until, term.until, now) => {
                 kept.insert(lease.clone(), *until);
             }
-            _ => {
-                // It may have ended by itself: to add what is there changes nothing, and then it can be deleted.
-                probe(&mut probed, lease);
-            }
+            // The kernel's clock stands still in suspend, so what runs by ours runs by its.
+            _ if until.since(now) > SURE => put_lease(&mut gone, lease, None),
+            // It may have ended by itself: to add what is there changes nothing, and then it can be deleted.
+            _ => put_lease(&mut probed, lease, Some(1)),
         }
     }
     for (lease, term) in &after.leases {
@@ -192,18 +194,13 @@ fn own(elements: &mut Elements, device: &NetDevice, shown: &Shown) {
 fn grant(elements: &mut Elements, lease: &Lease, until: BootTime, now: BootTime) -> bool {
     let seconds = until.since(now).as_secs().min(MAX_TIMEOUT_SECS);
     if seconds > 0 {
-        put_lease(elements, lease, seconds);
+        put_lease(elements, lease, Some(seconds));
     }
     seconds > 0
 }
 
-fn probe(elements: &mut Elements, lease: &Lease) {
-    put_lease(elements, lease, 1);
-}
-
-fn put_lease(elements: &mut Elements, lease: &Lease, seconds: u64) {
+fn put_lease(elements: &mut Elements, lease: &Lease, timeout: Option<u64>) {
     let spot = spot_text(&lease.at);
-    let timeout = Some(seconds);
     match lease.shown {
         Shown::Both(mac, ip) => {
             let (inward, outward) = (
