@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use edgeward_identity::{Kind, SpiffeId, SpkiHash, SvidLeaf};
+use edgeward_identity::{Kind, SpiffeId, SvidLeaf};
 use edgeward_policy::l7::http::{BadPath, CanonicalPath};
 use edgeward_wire::ext_authz::attribute_context::{HttpRequest, Peer};
 use edgeward_wire::ext_authz::envoy::config::core::v3::address::Address;
