@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 use crate::ast::{LabelSets, PolicyFile, Scope};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::source::{
-    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_INVARIANTS, MAX_LIST, MAX_PATH_BYTES, MAX_RULES, MAX_TESTS,
-    POLICY_ENDING, Place, Placed, SourceFile,
+    Lines, MAX_FILE_BYTES, MAX_FILES, MAX_INVARIANTS, MAX_LIST, MAX_PATH_BYTES, MAX_RULES,
+    MAX_TESTS, POLICY_ENDING, Place, Placed, SourceFile,
 };
 
 mod approvals;
