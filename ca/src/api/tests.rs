@@ -39,6 +39,7 @@ mod matrix;
 mod openings;
 mod peers;
 mod results;
+mod rollbacks;
 
 use peers::Pki;
 
