@@ -22,11 +22,11 @@ use crate::socket::LocalSocket;
 use crate::workload::authority_field::Softened;
 
 /// Most connections at once: a proxy has one for each of its threads.
-pub const MAX_PROXIES: usize = 256;
+pub(super) const MAX_PROXIES: usize = 256;
 /// Most questions at a time on one connection.
 const MAX_QUESTIONS: u32 = 1024;
 /// Largest question, in bytes: proxies send all headers, of which nothing is kept.
-pub const MAX_QUESTION_BYTES: usize = 256 * 1024;
+pub(super) const MAX_QUESTION_BYTES: usize = 256 * 1024;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// A silent proxy is pinged this often, and dropped when it does not answer for as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);

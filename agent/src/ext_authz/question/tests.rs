@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use edgeward_identity::SpkiHash;
 use edgeward_identity::testing::TestAuthority;
 use edgeward_wire::ext_authz::attribute_context::Request;
 use edgeward_wire::ext_authz::envoy::config::core::v3 as core;
