@@ -40,7 +40,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use edgeward_identity::svid::SvidError;
 use edgeward_identity::{Clock, SpiffeId, Svid, TrustView};
-use edgeward_policy::Proto;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -61,8 +60,8 @@ pub use status::{GatewayStatus, Shown};
 /// How often the machine's addresses are looked at, and a listener is tried again that could not be had.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Takes the ports of the tunnel at which the gateway listens.
-pub type SetListening = Box<dyn Fn(HashSet<(Proto, u16)>) + Send + Sync>;
+/// Takes the spots at which the gateway listens, at every address that it shall.
+pub type SetListening = Box<dyn Fn(HashSet<Spot>) + Send + Sync>;
 
 /// What the gateway is made of.
 pub struct Parts {
@@ -79,8 +78,8 @@ pub struct Parts {
     /// Devices of other networks.
     pub nets: Nets,
     pub report_every: Duration,
-    /// Tells the filter at which ports of the tunnel the gateway listens: it lets nobody in at others that are to be
-    /// forwarded.
+    /// Tells the filter and the kernel's guard where the gateway listens: they let nobody in at other spots that are to
+    /// be forwarded.
     pub set_listening: SetListening,
 }
 
@@ -91,7 +90,7 @@ pub struct Gateway {
     records: Records,
     listeners: Listeners,
     stands: BTreeMap<Spot, Stand>,
-    listening: HashSet<(Proto, u16)>,
+    listening: HashSet<Spot>,
     set_listening: SetListening,
     report_every: Duration,
     shown: Arc<Shown>,
@@ -173,7 +172,7 @@ impl Gateway {
             tracing::debug!(before = gone.len(), "gateway closed listeners");
         }
         let stands = self.listeners.open_missing(&self.core, &picture);
-        let listening = listen::ports_of_the_tunnel(&stands);
+        let listening = listen::served(&stands);
         if listening != self.listening {
             (self.set_listening)(listening.clone());
             self.listening = listening;

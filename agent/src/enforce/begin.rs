@@ -1,8 +1,9 @@
 //! Opens what enforcement needs, in the order that leaves no gap: kernel sets, then device and port, then sockets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use edgeward_policy::slice::MESH;
 use edgeward_tunnel::filter::Filter;
 use edgeward_tunnel::node::{Node, NodeConfig};
 use edgeward_tunnel::shell::demux::quic_inbox;
@@ -177,6 +178,7 @@ fn first_parts(view: &NodeView) -> PictureParts {
         },
         bound: HashMap::new(),
         listening: Arc::default(),
+        served: Arc::default(),
     }
 }
 
@@ -235,14 +237,20 @@ fn open_gateway(
         mesh: config.device.clone(),
         nets: config.nets.clone(),
         report_every: config.report_every,
-        set_listening: Box::new(move |ports| {
+        set_listening: Box::new(move |spots| {
+            let (mesh, served): (HashSet<_>, HashSet<_>) =
+                spots.into_iter().partition(|spot| &*spot.net == MESH);
+            let ports: HashSet<_> = mesh.iter().map(|spot| (spot.proto, spot.port)).collect();
             // What was opened before to a service behind that port would go on past the gateway.
             let before = Arc::clone(&scene.picture().parts().listening);
             for (proto, port) in ports.difference(&before) {
                 tunnel.filter().forget_inward(proto.number(), *port);
             }
-            let ports = Arc::new(ports);
-            scene.change(Kept::Void, |parts| parts.listening = ports);
+            let (ports, served) = (Arc::new(ports), Arc::new(served));
+            scene.change(Kept::Void, |parts| {
+                parts.listening = ports;
+                parts.served = served;
+            });
         }),
     };
     Ok(Gateway::new(parts, token)?)

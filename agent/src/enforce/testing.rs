@@ -194,6 +194,7 @@ pub(crate) fn parts() -> PictureParts {
             },
         )]),
         listening: Arc::default(),
+        served: Arc::default(),
     }
 }
 

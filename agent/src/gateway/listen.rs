@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgeward_policy::Proto;
-use edgeward_policy::slice::MESH;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
@@ -133,13 +132,10 @@ impl Listeners {
     }
 }
 
-/// Ports of the tunnel at which everything listens that shall.
-pub(super) fn ports_of_the_tunnel(stands: &BTreeMap<Spot, Stand>) -> HashSet<(Proto, u16)> {
-    stands
-        .iter()
-        .filter(|(spot, stand)| &*spot.net == MESH && stand.failed.is_none())
-        .map(|(spot, _)| (spot.proto, spot.port))
-        .collect()
+/// Spots at which everything listens that shall.
+pub(super) fn served(stands: &BTreeMap<Spot, Stand>) -> HashSet<Spot> {
+    let served = stands.iter().filter(|(_, stand)| stand.failed.is_none());
+    served.map(|(spot, _)| spot.clone()).collect()
 }
 
 type Wanted = BTreeMap<Spot, (Arc<str>, Result<Vec<SocketAddr>, NoAddress>)>;

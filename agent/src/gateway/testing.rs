@@ -140,7 +140,9 @@ impl Rig {
                 mesh: "lo".parse().unwrap(),
                 nets: Nets::new(lan, &"edgeward0".parse().unwrap()).unwrap(),
                 report_every: Duration::from_millis(50),
-                set_listening: Box::new(move |ports| *told.lock() = ports),
+                set_listening: Box::new(move |spots| {
+                    *told.lock() = spots.iter().map(|spot| (spot.proto, spot.port)).collect();
+                }),
             },
             token.clone(),
         )

@@ -588,3 +588,50 @@ fn rounds(lan: &Lan, node: &Lab, kept: &mut [Flow], churn: u64) -> Vec<Duration>
     took.sort();
     took
 }
+
+/// The same port, forwarded by the gateway to what listens at [`OTHER_PORT`] of the node itself.
+fn forwarded_slice(node: &Lab, port: u16) -> Slice {
+    let devices = vec![device("plc", Some(PLC_MAC), Some("198.51.100.7"))];
+    let mut slice = lan_slice(node, 600, devices);
+    let interface = &mut slice.interfaces[0];
+    interface.port = port;
+    interface.to = Some(SocketAddr::new("127.0.0.1".parse().unwrap(), OTHER_PORT));
+    slice
+}
+
+#[test]
+fn what_listens_behind_a_forwarded_port_is_never_reached_past_the_gateway() {
+    const FREE_PORT: u16 = 504;
+    let Some(mut lan) = Lan::new() else {
+        return skip();
+    };
+    lan.add("plc", PLC_MAC, 7);
+    let fleet = Fleet::new();
+    let mut node = node_on(&lan, &fleet);
+    serve(&lan, PORT);
+    serve(&lan, OTHER_PORT);
+    node.start();
+    let reaches = |port| lan.reaches("plc", "198.51.100.7", NODE4, port);
+    assert!(reaches(PORT));
+
+    // Somebody else listens at the port already, so the gateway cannot: the device is allowed in, but not to that.
+    publish(&node, forwarded_slice(&node, PORT));
+    eventually(SOON, "the port is guarded", || {
+        lan.nft().contains("set guarded") && !reaches(PORT)
+    });
+
+    publish(&node, forwarded_slice(&node, FREE_PORT));
+    eventually(SOON, "the gateway serves the port", || reaches(FREE_PORT));
+    // What policy does not name any more is not ours.
+    eventually(SOON, "the first port is not guarded any more", || {
+        reaches(PORT)
+    });
+
+    // Without an agent the kernel closes the port by itself, whatever listens there then.
+    node.stop();
+    serve(&lan, FREE_PORT);
+    eventually(Duration::from_secs(45), "the port closes", || {
+        !reaches(FREE_PORT)
+    });
+    assert!(reaches(PORT));
+}

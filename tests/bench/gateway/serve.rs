@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "says where it listens")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
             mesh: "lo".parse()?,
             nets: Nets::default(),
             report_every: Duration::from_secs(10),
-            set_listening: Box::new(|ports: HashSet<(Proto, u16)>| println!("listens: {ports:?}")),
+            set_listening: Box::new(|spots| println!("listens: {spots:?}")),
         },
         token,
     )?;
@@ -127,6 +127,7 @@ fn parts(
         },
         bound: HashMap::from([(PeerId(1), peer)]),
         listening: Arc::default(),
+        served: Arc::default(),
     })
 }
 

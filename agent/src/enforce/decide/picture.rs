@@ -14,7 +14,7 @@ use edgeward_tunnel::filter::{Direction, FlowKey, FlowVerdict};
 use edgeward_tunnel::node::PeerId;
 
 use super::reason::{self, Nothing};
-use super::rules::Rules;
+use super::rules::{Rules, Spot};
 use crate::enforce::hearing::Hearing;
 use crate::enforce::own::OwnResult;
 use crate::view::{CutFloors, Overlay, Standing};
@@ -55,6 +55,8 @@ pub struct PictureParts {
     pub bound: HashMap<PeerId, BoundPeer>,
     /// Ports of the tunnel at which the gateway listens: nobody gets past it to what else listens there.
     pub listening: Arc<HashSet<(Proto, u16)>>,
+    /// Spots of other networks at which it listens.
+    pub served: Arc<HashSet<Spot>>,
 }
 
 /// One moment's picture.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edgeward_identity::{BootTime, SpiffeId};
 use edgeward_policy::filter::{self, FilterSubject};
@@ -10,8 +11,12 @@ use edgeward_policy::slice::MESH;
 use edgeward_policy::{DeviceIndex, InterfaceIndex, Mac, Proto, SliceInterface};
 
 use crate::enforce::NetDevice;
-use crate::enforce::decide::{Picture, Rules};
+use crate::enforce::decide::{self, Picture, Rules};
 
+/// How long a forwarded port stays open without a word of the gateway.
+pub const GATEWAY_TERM: Duration = Duration::from_secs(30);
+/// What stands in place of a rule there.
+const GATEWAY: &str = "gateway";
 /// Most leases at once; further ones are not given.
 pub const MAX_LEASES: usize = 65_536;
 
@@ -31,6 +36,8 @@ pub struct Guarded {
     /// The network as policy names it.
     pub net: Arc<str>,
     pub interface: InterfaceIndex,
+    /// The gateway answers there: the kernel only sees to it that nobody else does.
+    pub forwarded: bool,
 }
 
 /// By what the kernel knows a device: all that policy names.
@@ -39,6 +46,8 @@ pub enum Shown {
     Both(Mac, IpAddr),
     Mac(Mac),
     Ip(IpAddr),
+    /// Whoever it is: who may come in is the gateway's to say.
+    Anyone,
 }
 
 /// A device may come in at a port.
@@ -84,6 +93,7 @@ impl Plan {
         plan.guard(rules, nets);
         plan.own(rules, nets);
         plan.lease(picture, rules, nets, now);
+        plan.serve(picture, now);
         Some(plan)
     }
 
@@ -100,12 +110,16 @@ impl Plan {
     fn guard(&mut self, rules: &Rules, nets: &impl Fn(&str) -> Option<NetDevice>) {
         let interfaces = &rules.engine().slice().interfaces;
         for (index, interface) in (0..).map(InterfaceIndex).zip(interfaces) {
-            if !is_plain_lan(interface) {
+            if interface.net == MESH {
                 continue;
             }
+            let forwarded = interface.is_forwarded();
             let name: Arc<str> = format!("{}/{}", interface.service, interface.name).into();
             let Some(device) = nets(&interface.net) else {
-                self.unserved.push(name.to_string());
+                // The gateway tells of its own.
+                if !forwarded {
+                    self.unserved.push(name.to_string());
+                }
                 continue;
             };
             let spot = Spot {
@@ -117,8 +131,39 @@ impl Plan {
                 name,
                 net: interface.net.as_str().into(),
                 interface: index,
+                forwarded,
             };
             self.guarded.insert(spot, guarded);
+        }
+    }
+
+    /// Forwarded spots are open while the gateway says that it listens there; the kernel closes them soon after it
+    /// says no more, so that what else listens at such a port is never reached past it.
+    fn serve(&mut self, picture: &Picture, now: BootTime) {
+        let parts = picture.parts();
+        let listens = |spot: &Spot, guarded: &Guarded| {
+            parts.served.contains(&decide::Spot {
+                net: Arc::clone(&guarded.net),
+                proto: spot.proto,
+                port: spot.port,
+            })
+        };
+        let served = self.guarded.iter();
+        let served = served.filter(|(spot, guarded)| guarded.forwarded && listens(spot, guarded));
+        let served: Vec<Spot> = served.map(|(spot, _)| spot.clone()).collect();
+        for at in served {
+            let lease = Lease {
+                at,
+                shown: Shown::Anyone,
+            };
+            let term = Term {
+                device: parts.node.clone(),
+                rule: GATEWAY.into(),
+                until: now.plus(GATEWAY_TERM),
+            };
+            self.leases.insert(lease, term);
+            let again = now.plus(GATEWAY_TERM / 3);
+            self.changes_at = Some(self.changes_at.map_or(again, |at| at.min(again)));
         }
     }
 

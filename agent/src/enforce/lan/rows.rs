@@ -7,11 +7,22 @@ use edgeward_policy::{ActionId, Reason, Request, Subject, Target};
 
 use super::counts::Seen;
 use super::plan::{Guarded, Term};
-use crate::enforce::decide::{Picture, Sighting};
+use crate::enforce::decide::{Nothing, Picture, Sighting};
 use crate::enforce::posture::{Guard, Row, Source};
 
 /// The word for a denial whose reason is over by the time that it is told.
 const OVER: &str = "lease-ended";
+
+/// Where the gateway does not listen nobody comes in, whoever it is.
+fn not_served(guarded: &Guarded, row: Row) -> Row {
+    match guarded.forwarded {
+        true => Row {
+            reason: Nothing::NoGateway.as_str().into(),
+            ..row
+        },
+        false => row,
+    }
+}
 
 /// Packets that the kernel dropped. Why is what policy says of the source now.
 pub(super) fn refused(picture: &Picture, guarded: &Guarded, seen: &Seen, now: BootTime) -> Row {
@@ -27,12 +38,15 @@ pub(super) fn refused(picture: &Picture, guarded: &Guarded, seen: &Seen, now: Bo
         ..row(picture, guarded, seen)
     };
     let Some(device) = picture.device(&sighting) else {
-        return stranger;
+        return not_served(guarded, stranger);
     };
     let known = Row {
         from: Source::Known(device.id.clone()),
         ..stranger
     };
+    if guarded.forwarded {
+        return not_served(guarded, known);
+    }
     let (evidence, link) = match picture.device_standing(&device.id) {
         Ok(standing) => standing,
         Err(nothing) => {

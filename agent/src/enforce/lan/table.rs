@@ -186,7 +186,7 @@ fn own(elements: &mut Elements, device: &NetDevice, shown: &Shown) {
         }
         Shown::Mac(mac) => elements.put("ownm", format!("\"{device}\" . {mac}"), None),
         // Nobody is known by less than an address.
-        Shown::Ip(_) => {}
+        Shown::Ip(_) | Shown::Anyone => {}
     }
 }
 
@@ -211,6 +211,7 @@ fn put_lease(elements: &mut Elements, lease: &Lease, timeout: Option<u64>) {
             elements.put(outward, format!("{spot} . {ip}"), timeout);
         }
         Shown::Mac(mac) => elements.put("inm", format!("{spot} . {mac}"), timeout),
+        Shown::Anyone => elements.put("open", spot, timeout),
         Shown::Ip(ip) => {
             let set = by_family(&ip, ["free4", "free6"]);
             elements.put(set, format!("{spot} . {ip}"), timeout);
@@ -240,6 +241,7 @@ fn sets(text: &mut String) {
     };
     set("guarded", SPOT.to_owned(), "");
     set("dropped", SPOT.to_owned(), "counter;");
+    set("open", SPOT.to_owned(), "flags timeout;");
     set("inm", format!("{SPOT} . ether_addr"), "flags timeout;");
     set("ownm", "ifname . ether_addr".to_owned(), "");
     for (family, address) in [("4", "ipv4_addr"), ("6", "ipv6_addr")] {
@@ -286,6 +288,7 @@ fn chains(text: &mut String) {
         );
     }
     text.push_str("\t\tgoto pass\n\t}\n\tchain judge {\n");
+    let _ = writeln!(text, "\t\t{INWARD} @open return");
     // Who fits several devices is the one that names most: both addresses, then the MAC, then the IP address.
     for (family, ip) in families {
         let _ = writeln!(
@@ -305,6 +308,7 @@ fn chains(text: &mut String) {
         let _ = writeln!(text, "\t\t{INWARD} . {ip} saddr @free{family} goto pass");
     }
     text.push_str("\t\tgoto refuse\n\t}\n\tchain answer {\n");
+    let _ = writeln!(text, "\t\t{OUTWARD} @open return");
     for (family, ip) in families {
         for set in ["out", "free", "heard"] {
             let _ = writeln!(text, "\t\t{OUTWARD} . {ip} daddr @{set}{family} return");

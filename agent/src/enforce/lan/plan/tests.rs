@@ -98,7 +98,7 @@ fn who_is_not_told_apart_by_packets_gets_no_lease() {
 }
 
 #[test]
-fn what_the_agent_itself_serves_is_not_guarded_and_what_has_no_device_is_told() {
+fn what_the_agent_itself_serves_is_open_only_while_it_listens_and_what_has_no_device_is_told() {
     let mut slice = lan_slice(vec![plc()]);
     let lan = slice.interfaces[0].clone();
     let on = |name: &str, port: u16, net: &str| SliceInterface {
@@ -124,10 +124,31 @@ fn what_the_agent_itself_serves_is_not_guarded_and_what_has_no_device_is_told() 
         on("mesh", 506, MESH),
         lan,
     ];
-    let plan = plan(PictureParts {
+    let before = PictureParts {
         rules: Some(rules(slice)),
         ..parts()
+    };
+    let closed = plan(before.clone());
+    let guarded: Vec<u16> = closed.guarded.keys().map(|spot| spot.port).collect();
+    assert_eq!(guarded, [502, 503, 504]);
+    assert_eq!(closed.unserved, ["line3/nowhere"]);
+    let open = |plan: &Plan| {
+        let anyone = plan.leases.iter();
+        let anyone = anyone.filter(|(lease, _)| lease.shown == Shown::Anyone);
+        anyone
+            .map(|(lease, term)| (lease.at.port, term.until))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(open(&closed), []);
+    let served = decide::Spot {
+        net: "lan0".into(),
+        proto: Proto::Tcp,
+        port: 504,
+    };
+    let plan = plan(PictureParts {
+        served: Arc::new([served].into()),
+        ..before
     });
-    assert_eq!(plan.guarded.keys().collect::<Vec<_>>(), [&spot(502)]);
-    assert_eq!(plan.unserved, ["line3/nowhere"]);
+    assert_eq!(open(&plan), [(504, boot(5000).plus(GATEWAY_TERM))]);
+    assert!(plan.changes_at.unwrap() <= boot(5000).plus(GATEWAY_TERM / 2));
 }

@@ -22,6 +22,7 @@ fn plan(leases: &[(Shown, u64)]) -> Plan {
         name: "line3/modbus".into(),
         net: "lan0".into(),
         interface: InterfaceIndex(0),
+        forwarded: false,
     };
     let leases = leases.iter().map(|(shown, until)| {
         let lease = Lease {
