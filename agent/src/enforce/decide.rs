@@ -58,7 +58,8 @@ impl Decider {
     /// [`edgeward_tunnel::filter::Filter::set_policy_epoch`].
     pub fn replace(&self, picture: Arc<Picture>) {
         self.picture.store(picture);
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Tells of every new picture.

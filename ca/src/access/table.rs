@@ -77,7 +77,11 @@ pub const ROUTES: &[Route] = &[
     // What is signed here works when nobody can be asked any more.
     row("POST", "/api/v1/break-glass", ADMINS),
     row("DELETE", "/api/v1/break-glass/{number}", OPERATORS),
-    row("POST", "/api/v1/break-glass/{number}/acknowledge", OPERATORS),
+    row(
+        "POST",
+        "/api/v1/break-glass/{number}/acknowledge",
+        OPERATORS,
+    ),
     row("GET", "/api/v1/ca", READERS),
     row("POST", "/api/v1/ca/rotate", ADMINS),
     row("POST", "/api/v1/ca/authorities/{key}/taint", ADMINS),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
-use edgeward_policy::{Engine, EngineError, Opened, InterfaceIndex, L7, PeerIndex, Proto, SliceInterface};
+use edgeward_policy::{
+    Engine, EngineError, InterfaceIndex, L7, Opened, PeerIndex, Proto, SliceInterface,
+};
 use ipnet::IpNet;
 
 use super::devices::Devices;

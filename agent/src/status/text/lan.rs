@@ -40,7 +40,9 @@ pub(super) fn write(f: &mut Formatter<'_>, lan: &LanReport) -> fmt::Result {
     }
     for device in &lan.devices {
         let seen = device.seen_secs.map_or_else(|| "-".to_owned(), length);
-        let lease = device.lease_left_secs.map_or_else(|| "-".to_owned(), length);
+        let lease = device
+            .lease_left_secs
+            .map_or_else(|| "-".to_owned(), length);
         let allowed = match device.allowed.is_empty() {
             true => "-".to_owned(),
             false => device.allowed.join(", "),
