@@ -166,7 +166,7 @@ impl Group {
 impl Interface {
     /// Names of its actions, in the order in which slices number them.
     pub(crate) fn actions(&self) -> Vec<&str> {
-        self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::names)
+        self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::actions)
     }
 }
 

@@ -12,10 +12,10 @@ pub mod modbus;
 pub mod mqtt;
 pub mod written;
 
-use crate::slice::ActionId;
+use crate::slice::{ActionId, CONNECT};
 
-/// Most actions of one interface.
-pub const MAX_ACTIONS: usize = 32;
+/// Most actions of one interface, `connect` not counted.
+pub const MAX_ACTIONS: usize = 31;
 /// Most patterns of one action.
 pub const MAX_PATTERNS: usize = 256;
 /// Longest pattern, in bytes.
@@ -81,7 +81,16 @@ impl L7 {
         }
     }
 
-    /// Names of the actions, in the order of their [`ActionId`]s.
+    /// What rules may name, in the order of their [`ActionId`]s: the interface's own actions, and last `connect`. It
+    /// lets a connection be opened and no request fits it: for nodes from which operators come, who prove themselves
+    /// at the gateway.
+    pub fn actions(&self) -> Vec<&str> {
+        let mut names = self.names();
+        names.push(CONNECT);
+        names
+    }
+
+    /// Names of its own actions.
     pub fn names(&self) -> Vec<&str> {
         fn of<P>(actions: &[Patterns<P>]) -> Vec<&str> {
             actions

@@ -321,12 +321,12 @@ impl ActionId {
 impl SliceInterface {
     /// Names of its actions, in the order of their [`ActionId`]s.
     pub fn actions(&self) -> Vec<&str> {
-        self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::names)
+        self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::actions)
     }
 
-    /// How many actions it has, at least one.
+    /// How many actions it has, `connect` among them.
     pub fn action_count(&self) -> usize {
-        self.l7.as_ref().map_or(1, L7::action_count)
+        1 + self.l7.as_ref().map_or(0, L7::action_count)
     }
 
     pub fn action(&self, name: &str) -> Option<ActionId> {

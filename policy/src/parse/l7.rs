@@ -8,6 +8,7 @@ use crate::ast::Overlap;
 use crate::diagnostic::Code;
 use crate::l7::mqtt::{self, Operation};
 use crate::l7::{BadPattern, Compare, L7, MAX_ACTIONS, MAX_PATTERNS, Patterns};
+use crate::slice::CONNECT;
 use crate::source::Placed;
 
 const KEYS: Keys = Keys {
@@ -68,6 +69,14 @@ fn read_actions(
     }
     let mut actions = Vec::with_capacity(named.len());
     for (name, value) in named {
+        if name.value == CONNECT {
+            reader.bad(
+                name.at,
+                "action `connect` is there already: it opens a connection and nothing more",
+                "give the action another name",
+            );
+            return None;
+        }
         let texts = reader.strings(value, &format!("action `{}`", name.value))?;
         if texts.len() > MAX_PATTERNS {
             reader.bad(

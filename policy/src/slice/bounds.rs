@@ -4,7 +4,8 @@
 use edgeward_identity::Kind;
 
 use super::{
-    GroupId, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface, Sources, States, Tiers,
+    CONNECT, GroupId, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface, Sources, States,
+    Tiers,
 };
 use crate::l7::{MAX_ACTIONS, MAX_PATTERNS};
 use crate::workload::{MAX_SLICE_WORKLOADS, MAX_WORKLOAD_TTL, MIN_WORKLOAD_TTL};
@@ -256,7 +257,7 @@ fn validate_actions(interface: &SliceInterface) -> Result<(), SliceError> {
     let distinct: std::collections::BTreeSet<_> = names.iter().collect();
     not_empty(
         "name of an action",
-        distinct.len() < names.len() || names.contains(&""),
+        distinct.len() < names.len() || names.contains(&"") || names.contains(&CONNECT),
     )
 }
 

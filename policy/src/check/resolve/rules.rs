@@ -8,7 +8,7 @@ use crate::ast::{PolicyFile, RuleDef, Scope, Source, TargetName};
 use crate::check::terms::{Directories, DirectoryTerms, offline_within};
 use crate::compile::{From, Interface, Rule};
 use crate::diagnostic::Code;
-use crate::slice::{Effect, MAX_SLICE_ROWS, MESH, States, Term, Tiers};
+use crate::slice::{CONNECT, Effect, MAX_SLICE_ROWS, MESH, States, Term, Tiers};
 use crate::source::{Place, Placed};
 
 impl Resolver<'_, '_> {
@@ -61,6 +61,7 @@ impl Resolver<'_, '_> {
             offline_within(offline.value, terms.max_offline, offline.at, self.found);
         }
         self.known_by_all(&def.actions, everywhere, &targets);
+        self.denies_connect_alone(def, &targets);
         self.devices_reach(def, &targets);
         for target in &targets {
             if let Some(interface) = self.policy.interfaces.get_mut(*target) {
@@ -111,6 +112,24 @@ impl Resolver<'_, '_> {
             },
             max_offline: terms.max_offline,
         });
+    }
+
+    /// A deny of `connect` alone would leave every request allowed where requests are told apart.
+    fn denies_connect_alone(&mut self, def: &RuleDef, targets: &BTreeSet<usize>) {
+        let mut named = targets.iter();
+        let told_apart = named.any(|target| {
+            let interface = self.policy.interfaces.get(*target);
+            interface.is_some_and(|interface| interface.l7.is_some())
+        });
+        let connect = def.actions.iter().find(|action| action.value == CONNECT);
+        if let (Effect::Deny, true, Some(action)) = (def.effect, told_apart, connect) {
+            self.found.error_with_help(
+                action.at,
+                Code::BadValue,
+                "a deny of `connect` denies no request of an interface with l7",
+                "deny its actions",
+            );
+        }
     }
 
     /// Every action is one of every interface named; for `any`, of some interface.
@@ -335,6 +354,6 @@ pub(crate) fn known_actions(interface: &Interface) -> String {
     let name = format!("{}/{}", interface.service, interface.name);
     match &interface.l7 {
         None => format!("{name} has no l7 and therefore one action: connect"),
-        Some(l7) => format!("{name} has {}", l7.names().join(", ")),
+        Some(l7) => format!("{name} has {}", l7.actions().join(", ")),
     }
 }

@@ -38,17 +38,17 @@ fn a_rule_that_has_ended_or_ends_before_its_window_opens_is_dead() {
 fn a_pattern_that_another_of_its_action_covers_is_refused() {
     let with = |l7: &str| base_with("l4 = \"tcp/443\"", &format!("l4 = \"tcp/443\"\nl7 = {l7}"));
     for l7 in [
-        "{ proto = \"http\", actions = { connect = [\"GET /**\", §\"GET /status/**\"] } }",
-        "{ proto = \"http\", actions = { connect = [§\"GET /status/**\", \"GET /**\"] } }",
-        "{ proto = \"http\", actions = { connect = [\"GET /a\", §\"GET /a\"] } }",
-        "{ proto = \"modbus\", actions = { connect = [\"fc:1-4\", §\"fc:3 addr:0-9\"] } }",
+        "{ proto = \"http\", actions = { read = [\"GET /**\", §\"GET /status/**\"] } }",
+        "{ proto = \"http\", actions = { read = [§\"GET /status/**\", \"GET /**\"] } }",
+        "{ proto = \"http\", actions = { read = [\"GET /a\", §\"GET /a\"] } }",
+        "{ proto = \"modbus\", actions = { read = [\"fc:1-4\", §\"fc:3 addr:0-9\"] } }",
         "{ proto = \"mqtt\", actions = { publish = [\"a/#\", §\"a/+/temp\"] } }",
     ] {
         let found = assert_refused(&with(l7), Code::Shadowed);
         assert!(found.help.unwrap().contains("covers it"));
     }
     assert_accepted(&with(
-        "{ proto = \"http\", actions = { connect = [\"GET /a/*\", \"GET /*/b\"] } }",
+        "{ proto = \"http\", actions = { read = [\"GET /a/*\", \"GET /*/b\"] } }",
     ));
 }
 

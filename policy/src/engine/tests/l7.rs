@@ -113,3 +113,59 @@ fn a_deny_of_one_action_does_not_close_the_way_out_to_the_others() {
             .is_none_or(|peer| !out(&station, peer))
     );
 }
+
+#[test]
+fn connect_opens_the_way_for_operators_of_a_node_and_allows_the_node_no_request() {
+    let rules = [
+        WEB.to_owned(),
+        rule_on("from-stations", "allow", "connect"),
+        rule_on("vendor", "allow", "read").replace("group:stations", "operator-group:vendor"),
+    ];
+    let gateway = engine(&rules, "gw-1");
+    let interface = gateway.interface("web", "api").unwrap();
+    let station = node("st-1");
+    let admitted = gateway.admit(
+        Subject::Id(&station),
+        trusted(),
+        interface,
+        Link::Online,
+        NOW,
+    );
+    assert_eq!(admitted.rule.as_deref(), Some("from-stations"));
+    assert_eq!(asked(&gateway, "GET", "/state").1, Reason::NoRule);
+    let operator = id(edgeward_identity::Kind::Operator, "li");
+    let request = L7Request::Http(http::Request {
+        method: "GET",
+        path: "/state",
+    });
+    let reads = |standing| {
+        let subject = Subject::Id(&operator);
+        let link = Link::Online;
+        gateway
+            .decide_l7(subject, standing, interface, &request, link, NOW)
+            .is_allow()
+    };
+    assert!(reads(trusted()));
+    assert!(!reads(Standing {
+        state: AttestationState::None,
+        ..trusted()
+    }));
+    let from = engine(&rules, "st-1");
+    let peer = from.peer(&node("gw-1")).unwrap();
+    let web = (Proto::Tcp, 80);
+    let out = from.decide_egress(peer, web, trusted(), Link::Online, NOW);
+    assert_eq!(out.rule.as_deref(), Some("from-stations"));
+}
+
+#[test]
+fn a_deny_of_connect_alone_is_refused_where_requests_are_told_apart() {
+    let rules = [
+        HEAD.to_owned(),
+        WEB.to_owned(),
+        rule_on("reads", "allow", "read"),
+        rule_on("no", "deny", "connect"),
+    ];
+    let file = SourceFile::new("p.toml", rules.join("\n"));
+    let report = CompiledPolicy::compile(&[file], 7).unwrap_err();
+    assert!(report.to_string().contains("denies no request"), "{report}");
+}

@@ -83,7 +83,8 @@ fn a_rule_that_ends_no_more_opens_what_lies_after_its_end_and_inside_its_window(
         assert_eq!(region.direction, Direction::DenyToAllow);
         assert_eq!(region.to, "line3/admin");
         assert_eq!(region.who.names, ["operator-group:vendor"]);
-        assert_eq!(region.actions, None);
+        let both = ["read", "write"].map(str::to_owned);
+        assert_eq!(region.actions.as_deref(), Some(&both[..]));
         assert_eq!(
             region.when.as_deref(),
             Some(&["in window night from 2027-01-31T00:00:00Z".to_owned()][..])
