@@ -15,7 +15,6 @@
 
 mod budget;
 pub mod caller;
-pub mod flows;
 pub mod http;
 mod identity;
 mod listen;
@@ -24,6 +23,7 @@ pub mod modbus;
 pub mod mqtt;
 pub mod neighbours;
 mod nets;
+pub mod party;
 mod raw;
 mod records;
 pub mod relay;
@@ -45,10 +45,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::enforce::decide::{Decider, Spot};
+use crate::enforce::posture::{Guard, Posture};
 use crate::enforce::{DeviceName, Nets, Recorder};
-use flows::Flows;
 use listen::{Listeners, Stand};
 use nets::Kernel;
+use party::Counter;
 use records::Records;
 use rooms::Rooms;
 use serve::Core;
@@ -73,6 +74,8 @@ pub struct Parts {
     pub trust_changed: watch::Receiver<u64>,
     pub decider: Arc<Decider>,
     pub recorder: Arc<dyn Recorder>,
+    /// Where decisions are summed up for the records.
+    pub posture: Arc<Posture>,
     /// The TUN device.
     pub mesh: DeviceName,
     /// Devices of other networks.
@@ -106,13 +109,18 @@ impl Gateway {
             Arc::clone(&parts.decider),
         )?;
         let rooms = Rooms::default();
+        let counter = Counter {
+            posture: parts.posture,
+            clock: Arc::clone(&parts.clock),
+            guard: Guard::Gateway,
+        };
         let core = Core {
             decider: parts.decider,
             clock: parts.clock,
             trust: parts.trust,
             trust_changed: parts.trust_changed,
             tls,
-            flows: Arc::new(Flows::default()),
+            counter,
             rooms: rooms.clone(),
             kernel: Kernel {
                 mesh: parts.mesh.to_string(),
@@ -138,11 +146,6 @@ impl Gateway {
         Arc::clone(&self.shown)
     }
 
-    /// Where answers to proxies of this machine are counted, too.
-    pub fn flows(&self) -> Arc<Flows> {
-        Arc::clone(&self.core.flows)
-    }
-
     /// Runs until the token is cancelled.
     pub async fn run(mut self) {
         let token = self.core.token.clone();
@@ -157,11 +160,10 @@ impl Gateway {
                 () = token.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
                 _ = look.tick() => {}
-                _ = report.tick() => self.report(),
+                _ = report.tick() => status::count(&self.stands, &self.core.rooms),
             }
             self.settle();
         }
-        self.report();
     }
 
     /// Puts listeners in step with policy and addresses.
@@ -216,16 +218,6 @@ impl Gateway {
                 metrics::gauge!("edgeward_gateway_listening", "interface" => interface).set(0.0);
             }
         }
-    }
-
-    /// What was allowed and denied since the last report.
-    fn report(&self) {
-        let now = self.core.clock.now();
-        let taken = self.core.flows.take();
-        for event in self.records.flows(now, &taken) {
-            self.recorder.record_after(event);
-        }
-        status::count(&taken, &self.stands, &self.core.rooms);
     }
 }
 

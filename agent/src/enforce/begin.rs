@@ -22,10 +22,12 @@ use super::driver::{self, Begin};
 use super::hearing::Hearing;
 use super::lan;
 use super::leases::{KernelLeases, LeaseQueue};
+use super::posture::Guard;
 use super::records::Records;
 use super::scene::{Kept, Scene};
 use super::{EnforceConfig, Enforcement, Inside, Progress, Recorder, StartError};
 use crate::ext_authz;
+use crate::gateway::party::Counter;
 use crate::gateway::{self, Gateway};
 use crate::status;
 use crate::view::NodeView;
@@ -82,7 +84,7 @@ pub(super) async fn begin(
     let (progress, follow) = watch::channel(Progress::default());
     let serving = token.child_token();
     let gateway = open_gateway(&view, &config, &control, serving.clone())?;
-    let proxies = open_ext_authz(&view, &config, &control, &gateway)?;
+    let proxies = open_ext_authz(&view, &config, &control)?;
     let inside = Arc::new(Inside::new(
         view.clone(),
         Arc::clone(&control),
@@ -234,6 +236,7 @@ fn open_gateway(
         trust_changed: view.trust_changed.clone(),
         decider: Arc::clone(scene.decider()),
         recorder: Arc::clone(&control.recorder),
+        posture: Arc::clone(&control.posture),
         mesh: config.device.clone(),
         nets: config.nets.clone(),
         report_every: config.report_every,
@@ -260,12 +263,15 @@ fn open_ext_authz(
     view: &NodeView,
     config: &EnforceConfig,
     control: &Control,
-    gateway: &Gateway,
 ) -> Result<Option<ext_authz::Serving>, StartError> {
     let desk = ext_authz::desk::Desk {
         decider: Arc::clone(control.scene.decider()),
         clock: Arc::clone(&view.clock),
-        flows: gateway.flows(),
+        counter: Counter {
+            posture: Arc::clone(&control.posture),
+            clock: Arc::clone(&view.clock),
+            guard: Guard::ExtAuthz,
+        },
     };
     let config = config.ext_authz.clone();
     Ok(config

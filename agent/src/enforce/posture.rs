@@ -44,6 +44,11 @@ pub enum Guard {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     Known(SpiffeId),
+    /// An operator, and the node whose tunnel he came through.
+    Through {
+        id: SpiffeId,
+        node: SpiffeId,
+    },
     /// Somebody who proved nothing.
     Stranger(Option<IpAddr>),
 }
@@ -110,7 +115,7 @@ struct Waiting {
 /// A sum on its way to the journal.
 #[derive(Clone, Debug)]
 enum Entry {
-    Row(Row, Sum),
+    Row(Box<Row>, Sum),
     Others(Guard, bool, Sum),
 }
 
@@ -204,6 +209,21 @@ impl Posture {
         metrics::gauge!("edgeward_posture_rows").set(waiting);
     }
 
+    /// As [`Posture::write`], in the name of a node.
+    #[cfg(test)]
+    pub(crate) async fn write_as(&self, node: &SpiffeId, recorder: &dyn Recorder) {
+        let node = node.clone();
+        self.write(recorder, &Records { node }).await;
+    }
+
+    /// Rows that wait.
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> Vec<(Row, Sum)> {
+        let waiting = self.waiting.lock();
+        let rows = waiting.rows.iter();
+        rows.map(|(row, sum)| (row.clone(), *sum)).collect()
+    }
+
     /// Whether nothing waits.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
@@ -249,7 +269,10 @@ impl Waiting {
         let mut rows: Vec<(Row, Sum)> = self.rows.drain().collect();
         rows.sort_by_key(|(row, sum)| (row.allow, sum.first));
         let later = rows.split_off(rows.len().min(most.saturating_sub(taken.len())));
-        taken.extend(rows.into_iter().map(|(row, sum)| Entry::Row(row, sum)));
+        taken.extend(
+            rows.into_iter()
+                .map(|(row, sum)| Entry::Row(Box::new(row), sum)),
+        );
         self.allowed = 0;
         self.by_source.clear();
         for (row, sum) in later {
@@ -263,7 +286,7 @@ impl Waiting {
 
     fn give_back(&mut self, entry: Entry, limits: Limits) {
         match entry {
-            Entry::Row(row, sum) => self.put(row, sum, limits),
+            Entry::Row(row, sum) => self.put(*row, sum, limits),
             Entry::Others(guard, allow, sum) => self.fold(guard, allow, sum),
         }
     }

@@ -127,7 +127,7 @@ impl Records {
     /// A sum of decisions of one kind. Its actor is who asked, its subject whose interface it is.
     pub(super) fn decided(&self, row: &Row, sum: &Sum) -> Event {
         let actor = match &row.from {
-            Source::Known(id) => Actor::from(id.clone()),
+            Source::Known(id) | Source::Through { id, .. } => Actor::from(id.clone()),
             Source::Stranger(address) => Actor::Anonymous(*address),
         };
         let (kind, direction) = match (row.allow, row.to == self.node) {
@@ -172,6 +172,10 @@ impl Records {
                 row.destination.map(|address| address.to_string()),
             ),
         ];
+        let event = match &row.from {
+            Source::Through { node, .. } => event.detail("through", node),
+            Source::Known(_) | Source::Stranger(_) => event,
+        };
         let known = more
             .into_iter()
             .filter_map(|(key, value)| Some((key, value?)));

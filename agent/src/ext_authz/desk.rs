@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edgeward_identity::Clock;
-use edgeward_policy::{L7, L7Request, l7};
+use edgeward_policy::{L7, L7Request, Reason, l7};
 use edgeward_wire::ext_authz::check_response::HttpResponse;
 use edgeward_wire::ext_authz::envoy::config::core::v3::{
     HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
@@ -14,7 +14,7 @@ use edgeward_wire::ext_authz::{CheckRequest, CheckResponse, DeniedHttpResponse, 
 
 use super::question::{Question, Unclear};
 use crate::enforce::decide::{Decider, Named, Ruling};
-use crate::gateway::flows::{Flows, Party};
+use crate::gateway::party::{Counter, Party};
 
 /// Codes of gRPC.
 const OK: i32 = 0;
@@ -36,8 +36,8 @@ const OVERRIDES: [&str; 6] = [
 pub struct Desk {
     pub decider: Arc<Decider>,
     pub clock: Arc<dyn Clock>,
-    /// Where answers are counted for the records, with those of the gateway.
-    pub flows: Arc<Flows>,
+    /// Where answers are counted for the records.
+    pub counter: Counter,
 }
 
 impl Desk {
@@ -47,6 +47,15 @@ impl Desk {
             Ok((_, ruling)) => ("denied", denied(ruling.reason)),
             Err(unclear) => {
                 tracing::info!(reason = %unclear, "a proxy's question is not clear: denied");
+                let picture = self.decider.picture();
+                // Of what it says nothing counts: nobody at no interface.
+                let nobody = Party {
+                    who: None,
+                    source: None,
+                    at: None,
+                };
+                let wrong = unclear.as_str();
+                self.counter.malformed(&picture, &nobody, wrong);
                 ("unclear", denied(unclear.as_str()))
             }
         };
@@ -62,9 +71,11 @@ impl Desk {
             let ruling = Ruling {
                 allow: false,
                 rule: None,
-                reason: "unknown-interface",
+                reason: Reason::UnknownInterface.as_str(),
                 until: now,
             };
+            let party = question.party(None);
+            self.counter.decided(&picture, &party, None, &ruling);
             return Ok((question, ruling));
         };
         let asked = question.asked(&named);
@@ -76,22 +87,13 @@ impl Desk {
             Asked::Nothing => Ruling {
                 allow: false,
                 rule: None,
-                reason: "no-action",
+                reason: Reason::NoAction.as_str(),
                 until: now,
             },
         };
-        self.count(&question, &named, asked.action(&named), &ruling);
+        let (party, action) = (question.party(Some(&named)), asked.action(&named));
+        self.counter.decided(&picture, &party, action, &ruling);
         Ok((question, ruling))
-    }
-
-    fn count(&self, question: &Question, named: &Named, action: Option<Arc<str>>, ruling: &Ruling) {
-        let party = Party {
-            who: Some(question.who.clone()),
-            source: question.source,
-            interface: Arc::clone(&named.name),
-            spot: named.spot.clone(),
-        };
-        self.flows.count(&Arc::new(party), action, ruling);
     }
 }
 
@@ -106,6 +108,14 @@ enum Asked<'a> {
 }
 
 impl Question {
+    fn party(&self, named: Option<&Named>) -> Party {
+        Party {
+            who: Some(self.who.clone()),
+            source: Some(self.source),
+            at: named.map(|named| (Arc::clone(&named.name), named.spot.clone())),
+        }
+    }
+
     fn asked<'a>(&'a self, named: &Named) -> Asked<'a> {
         match (&named.l7, &self.http) {
             (None, _) => Asked::Connection,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgeward_identity::testing::{TEST_NOW, TurnedClock};
+use edgeward_identity::{AttestationState, Tier};
 use edgeward_policy::l7::Patterns;
 use edgeward_policy::{ActionId, L7};
 use edgeward_wire::ext_authz::attribute_context::{HttpRequest, Peer, Request};
@@ -16,13 +17,14 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::enforce::decide::{Decider, Picture};
+use crate::enforce::posture::{Guard, Posture, Source};
 use crate::enforce::testing::{id, parts, rules, slice};
-use crate::gateway::flows::Flows;
+use crate::gateway::party::Counter;
 
 /// A node whose interface `line3/modbus` is one of HTTP: `b` may read, and nobody may write.
 struct World {
     decider: Arc<Decider>,
-    flows: Arc<Flows>,
+    posture: Arc<Posture>,
     socket: PathBuf,
     _folder: tempfile::TempDir,
     _ends: tokio_util::sync::DropGuard,
@@ -49,14 +51,18 @@ impl World {
         let decider = Arc::new(Decider::new(Picture::new(parts)));
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ext_authz.sock");
-        let flows = Arc::new(Flows::default());
+        let posture = Arc::<Posture>::default();
         let until_then = Duration::from_secs(4000);
         let clock = TurnedClock::at(TEST_NOW.minus(until_then));
         clock.turn(until_then);
         let desk = Desk {
             decider: Arc::clone(&decider),
-            clock,
-            flows: Arc::clone(&flows),
+            clock: Arc::clone(&clock) as _,
+            counter: Counter {
+                posture: Arc::clone(&posture),
+                clock,
+                guard: Guard::ExtAuthz,
+            },
         };
         let config = ExtAuthzConfig {
             socket: socket.clone(),
@@ -66,7 +72,7 @@ impl World {
         tokio::spawn(begin(desk, config).unwrap().run(token.clone()));
         Self {
             decider,
-            flows,
+            posture,
             socket,
             _folder: folder,
             _ends: token.drop_guard(),
@@ -242,20 +248,46 @@ async fn answers_are_counted_for_the_records() {
         .may(asks(B, "modbus", Some(("POST", "/config/a"))))
         .await
         .unwrap_err();
-    let taken = world.flows.take();
-    let sums: HashMap<_, _> = taken
-        .sums
+    let rows = world.posture.rows();
+    let sums: HashMap<_, _> = rows
         .iter()
-        .map(|(kind, count)| ((kind.allow, kind.action.as_deref()), *count))
+        .map(|(row, sum)| ((row.allow, row.action.as_deref()), sum.count))
         .collect();
     let expected = [((true, Some("read")), 2), ((false, Some("write")), 1)];
     assert_eq!(sums, HashMap::from(expected));
-    let party = &taken.sums[0].0.party;
-    assert_eq!(
-        party.who.as_ref().map(|who| who.id().clone()),
-        Some(id("b"))
-    );
-    assert_eq!(&*party.interface, "line3/modbus");
+    for (row, _) in &rows {
+        assert_eq!(row.guard, Guard::ExtAuthz);
+        assert_eq!(row.from, Source::Known(id("b")));
+        assert_eq!(row.to, id("a"));
+        assert_eq!(row.interface.as_deref(), Some("line3/modbus"));
+        assert_eq!(row.state, Some(AttestationState::Trusted));
+        assert_eq!(row.tier, Some(Tier::Hardware));
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_unclear_or_about_nothing_known_is_a_denial_in_the_records_too() {
+    let world = World::new(Some(web()), own_user());
+    let get = Some(("GET", "/status/a"));
+    for request in [asks("", "modbus", get), asks(B, "other", get)] {
+        world.may(request).await.unwrap_err();
+    }
+    let rows = world.posture.rows();
+    let mut rows: Vec<_> = rows
+        .iter()
+        .map(|(row, sum)| {
+            let request = row.request.as_deref();
+            (&*row.reason, request, &row.from, row.allow, sum.count)
+        })
+        .collect();
+    rows.sort_by_key(|row| row.0);
+    let nobody = Source::Stranger(None);
+    let b = Source::Known(id("b"));
+    let expected = [
+        ("malformed", Some("principal"), &nobody, false, 1),
+        ("unknown-interface", None, &b, false, 1),
+    ];
+    assert_eq!(rows, expected);
 }
 
 #[tokio::test]
@@ -267,7 +299,7 @@ async fn a_user_who_is_not_named_gets_no_answer() {
         .check(asks(B, "modbus", Some(("GET", "/status/a"))))
         .await;
     assert!(refused.is_err());
-    assert!(world.flows.take().sums.is_empty());
+    assert!(world.posture.rows().is_empty());
 }
 
 #[tokio::test]

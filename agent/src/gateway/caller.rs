@@ -10,7 +10,7 @@ use edgeward_policy::L7Request;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::flows::{Flows, Party};
+use super::party::{Counter, Party};
 use crate::enforce::decide::{Decider, Forwarded, Ruling, Who};
 
 /// A service must take a connection within this time.
@@ -23,10 +23,11 @@ pub struct Caller(Arc<Inner>);
 struct Inner {
     decider: Arc<Decider>,
     clock: Arc<dyn Clock>,
-    flows: Arc<Flows>,
+    counter: Counter,
     interface: Arc<Forwarded>,
     who: Who,
-    party: Arc<Party>,
+    source: IpAddr,
+    party: Party,
 }
 
 /// Why a connection ended before its client ended it well.
@@ -55,7 +56,7 @@ impl Caller {
     pub(super) fn new(
         decider: Arc<Decider>,
         clock: Arc<dyn Clock>,
-        flows: Arc<Flows>,
+        counter: Counter,
         interface: Arc<Forwarded>,
         who: Who,
         source: SocketAddr,
@@ -64,9 +65,10 @@ impl Caller {
         Self(Arc::new(Inner {
             decider,
             clock,
-            flows,
+            counter,
             interface,
             who,
+            source: source.ip(),
             party,
         }))
     }
@@ -88,7 +90,7 @@ impl Caller {
 
     /// Where the connection comes from.
     pub fn source(&self) -> IpAddr {
-        self.0.party.source
+        self.0.source
     }
 
     /// The interface that is called.
@@ -98,9 +100,12 @@ impl Caller {
 
     /// Whether one request may be done, now. Counted for the records, whatever the answer.
     pub fn decide(&self, request: &L7Request<'_>) -> Ruling {
-        let ruling = self.still(request);
+        let picture = self.0.decider.picture();
+        let spot = &self.0.interface.spot;
+        let ruling = picture.rule_on(&self.0.who, spot, Some(request), self.now());
         let action = self.action_of(request);
-        self.0.flows.count(&self.0.party, action, &ruling);
+        let party = &self.0.party;
+        self.0.counter.decided(&picture, party, action, &ruling);
         ruling
     }
 
@@ -137,7 +142,10 @@ impl Caller {
     pub(super) fn count(&self, ruling: &Ruling) {
         let action = self.0.interface.actions.first();
         let action = action.filter(|_| self.0.interface.l7.is_none());
-        self.0.flows.count(&self.0.party, action.cloned(), ruling);
+        let picture = self.0.decider.picture();
+        let party = &self.0.party;
+        let counter = &self.0.counter;
+        counter.decided(&picture, party, action.cloned(), ruling);
     }
 
     /// Tells whenever what decisions rest on has changed.
@@ -154,13 +162,16 @@ impl Caller {
     /// returned. `what` is a stable word for what is wrong: `length`, `version`.
     #[must_use]
     pub fn malformed(&self, what: &'static str) -> Broken {
-        self.0.flows.malformed(&self.0.party, what);
+        let picture = self.0.decider.picture();
+        self.0.counter.malformed(&picture, &self.0.party, what);
         Broken::Malformed(what)
     }
 
     /// Counts what is refused whoever asks. `reason` is a stable word.
     pub fn refused(&self, reason: &'static str) {
-        self.0.flows.refused(&self.0.party, reason, None);
+        let picture = self.0.decider.picture();
+        let party = &self.0.party;
+        self.0.counter.refused(&picture, party, reason, None);
     }
 
     /// Where the service is.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use edgeward_identity::{Clock, TrustView};
 use edgeward_policy::slice::MESH;
-use edgeward_policy::{L7, Mac};
+use edgeward_policy::{L7, Mac, Reason};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -17,10 +17,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Broken, Caller};
-use super::flows::{Flows, Party};
 use super::identity::{Proof, Seen};
 use super::live::{Reset, Right};
 use super::nets::Kernel;
+use super::party::{Counter, Party};
 use super::rooms::{Place, Rooms};
 use super::tls::{HANDSHAKE, HANDSHAKE_DEADLINE, Tls};
 use super::{http, neighbours, raw};
@@ -40,7 +40,7 @@ pub(super) struct Core {
     pub(super) trust: Arc<ArcSwap<TrustView>>,
     pub(super) trust_changed: watch::Receiver<u64>,
     pub(super) tls: Tls,
-    pub(super) flows: Arc<Flows>,
+    pub(super) counter: Counter,
     pub(super) rooms: Rooms,
     pub(super) kernel: Kernel,
     /// Ends every connection.
@@ -143,7 +143,9 @@ impl Core {
             Ok((stream, proof)) => Some((Stream::Tls(Box::new(stream)), proof)),
             Err(refused) => {
                 let party = Party::of(interface, None, source.ip());
-                self.flows.refused(&party, "tls", Some(refused.as_str()));
+                let picture = self.decider.picture();
+                let wrong = Some(refused.as_str());
+                self.counter.refused(&picture, &party, "tls", wrong);
                 None
             }
         }
@@ -190,16 +192,18 @@ impl Core {
         source: SocketAddr,
         interface: Arc<Forwarded>,
     ) -> Option<Right> {
-        let Some(who) = proof.who(&self.decider.picture()) else {
+        let picture = self.decider.picture();
+        let Some(who) = proof.who(&picture) else {
             let party = Party::of(&interface, None, source.ip());
-            self.flows.refused(&party, "unknown-caller", None);
+            let reason = Reason::UnknownSubject.as_str();
+            self.counter.refused(&picture, &party, reason, None);
             return None;
         };
         let read_by_protocol = interface.l7.is_some();
         let caller = Caller::new(
             Arc::clone(&self.decider),
             Arc::clone(&self.clock),
-            Arc::clone(&self.flows),
+            self.counter.clone(),
             interface,
             who,
             source,

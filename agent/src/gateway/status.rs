@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::flows::Taken;
 use super::listen::Stand;
 use super::rooms::Rooms;
 use crate::enforce::decide::Spot;
@@ -63,17 +62,8 @@ impl Shown {
     }
 }
 
-/// What was counted since the last report.
-pub(super) fn count(taken: &Taken, stands: &BTreeMap<Spot, Stand>, rooms: &Rooms) {
-    for (kind, count) in &taken.sums {
-        let interface = kind.party.interface.to_string();
-        let verdict = if kind.allow { "allow" } else { "deny" };
-        metrics::counter!(
-            "edgeward_gateway_requests_total",
-            "interface" => interface, "verdict" => verdict, "reason" => kind.reason
-        )
-        .increment(*count);
-    }
+/// How many are connected now, for Prometheus.
+pub(super) fn count(stands: &BTreeMap<Spot, Stand>, rooms: &Rooms) {
     for (spot, stand) in stands {
         let present = u32::try_from(rooms.at(spot)).unwrap_or(u32::MAX);
         let interface = stand.interface.to_string();

@@ -16,7 +16,7 @@ use edgeward_identity::tls::{Credentials, PeerVerifier};
 use edgeward_identity::{
     AttestationState, Clock, DenyList, Kind, SpiffeId, SpkiHash, Svid, Tier, TrustView,
 };
-use edgeward_policy::slice::{GroupId, SliceInterface, SliceOperator, SlicePeer, Sources};
+use edgeward_policy::slice::{GroupId, MESH, SliceInterface, SliceOperator, SlicePeer, Sources};
 use edgeward_policy::{ActionId, L7, Proto, Slice, SliceDevice, Standing as Evidence};
 use edgeward_tunnel::node::PeerId;
 use parking_lot::Mutex;
@@ -28,12 +28,15 @@ use tokio_util::sync::CancellationToken;
 use super::{Gateway, Parts, Shown};
 use crate::enforce::decide::{Anchor, BoundPeer, Decider, Picture, PictureParts};
 use crate::enforce::own::OwnResult;
+use crate::enforce::posture::Posture;
 use crate::enforce::testing as enforce;
 use crate::enforce::{Nets, RecordRefused, Recorder};
 use crate::view::Overlay;
 
 /// Long enough for whatever is to happen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// How often what was decided is recorded.
+const REPORT_EVERY: Duration = Duration::from_millis(50);
 
 /// Ports that no other test of this process uses.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
@@ -122,6 +125,7 @@ impl Rig {
         let parts = picture_parts(&clock, slice(interfaces));
         let decider = Arc::new(Decider::new(Picture::new(parts.clone())));
         let journal = Arc::<Journal>::default();
+        let posture = Arc::<Posture>::default();
         let listening = Arc::<Mutex<HashSet<(Proto, u16)>>>::default();
         let trust = Arc::new(ArcSwap::from_pointee(authority.trust_view()));
         let trust_changed = watch::Sender::new(0);
@@ -137,11 +141,13 @@ impl Rig {
                 trust_changed: trust_changed.subscribe(),
                 decider: Arc::clone(&decider),
                 recorder: Arc::clone(&journal) as _,
+                posture: Arc::clone(&posture),
                 mesh: "lo".parse().unwrap(),
                 nets: Nets::new(lan, &"edgeward0".parse().unwrap()).unwrap(),
-                report_every: Duration::from_millis(50),
+                report_every: REPORT_EVERY,
                 set_listening: Box::new(move |spots| {
-                    *told.lock() = spots.iter().map(|spot| (spot.proto, spot.port)).collect();
+                    let mesh = spots.iter().filter(|spot| &*spot.net == MESH);
+                    *told.lock() = mesh.map(|spot| (spot.proto, spot.port)).collect();
                 }),
             },
             token.clone(),
@@ -149,6 +155,14 @@ impl Rig {
         .unwrap();
         let shown = gateway.shown();
         tokio::spawn(gateway.run());
+        let (sums, book, node) = (posture, Arc::clone(&journal), node.id().clone());
+        let ended = token.clone();
+        tokio::spawn(async move {
+            while !ended.is_cancelled() {
+                sums.write_as(&node, &*book).await;
+                tokio::time::sleep(REPORT_EVERY).await;
+            }
+        });
         Self {
             authority,
             clock,

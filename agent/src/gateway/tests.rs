@@ -75,10 +75,17 @@ async fn a_peer_that_policy_names_gets_through_and_others_do_not() {
     assert_eq!(allowed["rule"], "b-reads");
     assert_eq!(allowed["detail"]["interface"], "line3/modbus");
     assert_eq!(allowed["detail"]["action"], "connect");
+    let detail = &allowed["detail"];
+    assert_eq!(detail["guard"], "gateway");
+    assert_eq!(detail["state"], "trusted");
+    assert_eq!(detail["tier"], "hardware");
+    assert_eq!(detail["source"], B_AT.to_string());
+    assert_eq!(detail["requests"], "1");
+    assert!(detail["since"].is_string() && detail["left_out"].is_null());
     let denied = rig.journal.of(EventKind::FlowDenied);
     let codes: Vec<_> = denied.iter().map(|event| &event["code"]).collect();
     assert!(codes.contains(&&"no-rule".into()), "{codes:?}");
-    assert!(codes.contains(&&"unknown-caller".into()), "{codes:?}");
+    assert!(codes.contains(&&"unknown-subject".into()), "{codes:?}");
 }
 
 #[tokio::test]
@@ -279,7 +286,7 @@ async fn a_certificate_that_is_denied_ends_its_live_connection_and_opens_no_othe
         let denied = rig.journal.of(EventKind::FlowDenied);
         denied
             .iter()
-            .any(|event| event["code"] == "tls" && event["detail"]["wrong"] == "certificate")
+            .any(|event| event["code"] == "tls" && event["detail"]["request"] == "certificate")
     })
     .await;
 }

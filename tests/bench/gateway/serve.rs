@@ -71,6 +71,7 @@ async fn main() -> anyhow::Result<()> {
             trust_changed: trust_changed.subscribe(),
             decider,
             recorder: Arc::new(Nowhere),
+            posture: Arc::default(),
             mesh: "lo".parse()?,
             nets: Nets::default(),
             report_every: Duration::from_secs(10),

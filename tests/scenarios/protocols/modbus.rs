@@ -177,6 +177,6 @@ fn a_device_on_the_nodes_own_network_reads_registers_and_a_stranger_beside_it_do
     plant.await_event("flow.denied", &["floor/registers", "no-rule", sensor_id])?;
     plant.await_event(
         "flow.denied",
-        &["floor/registers", "unknown-caller", &stranger.ipv4()],
+        &["floor/registers", "unknown-subject", &stranger.ipv4()],
     )
 }

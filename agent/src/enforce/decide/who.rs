@@ -105,7 +105,7 @@ impl Picture {
     }
 
     /// What counts as evidence about somebody.
-    pub(super) fn evidence_of(&self, who: &Who) -> Result<(Evidence, Link), Nothing> {
+    pub fn evidence_of(&self, who: &Who) -> Result<(Evidence, Link), Nothing> {
         match who {
             Who::Node { id, spki } => self.evidence_of_bound(id, spki.as_ref()),
             Who::Operator {

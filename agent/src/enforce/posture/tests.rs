@@ -225,3 +225,27 @@ fn an_event_says_who_what_where_and_from_when_to_when() {
         assert_eq!(event.detail.get(key), Some(value), "{key}");
     }
 }
+
+#[test]
+fn an_operator_is_told_with_the_node_that_he_came_through_and_nothing_is_left_out() {
+    let ada: SpiffeId = "spiffe://plant.example/operator/ada".parse().unwrap();
+    let denied = Row {
+        from: Source::Through {
+            id: ada.clone(),
+            node: id("b"),
+        },
+        action: Some("read".into()),
+        state: Some(AttestationState::Trusted),
+        tier: Some(Tier::Hardware),
+        guard: Guard::Gateway,
+        ..row(7, 502, false)
+    };
+    let event = records().decided(&denied, &Sum::once(TEST_NOW));
+    assert_eq!(event.actor.identity(), Some(&ada));
+    assert_eq!(
+        event.detail.get("through"),
+        Some(id("b").to_string().as_str())
+    );
+    assert_eq!(event.detail.get("source"), Some("192.0.2.7"));
+    assert_eq!(event.detail.get("left_out"), None);
+}

@@ -67,9 +67,10 @@ fn certificate(id: &str) -> (String, SpkiHash) {
 
 #[test]
 fn a_question_that_leaves_something_out_is_unclear() {
+    type Spoil = fn(&mut AttributeContext);
     let empty = CheckRequest { attributes: None };
     assert_eq!(Question::read(&empty).unwrap_err(), Unclear::Attributes);
-    let cases: [(fn(&mut AttributeContext), Unclear); 5] = [
+    let cases: [(Spoil, Unclear); 5] = [
         (|a| a.source = None, Unclear::Principal),
         (|a| source(a).principal.clear(), Unclear::Principal),
         (|a| a.context_extensions.clear(), Unclear::Interface),

@@ -214,7 +214,7 @@ async fn what_can_be_read_in_two_ways_is_refused_and_recorded() {
         let denied = rig.journal.of(EventKind::FlowDenied);
         denied
             .iter()
-            .any(|event| event["detail"]["wrong"] == "path-dot-segment")
+            .any(|event| event["detail"]["request"] == "path-dot-segment")
     })
     .await;
 }
@@ -273,7 +273,7 @@ async fn no_framing_of_the_client_makes_the_service_see_another_request() {
         let denied = rig.journal.of(EventKind::FlowDenied);
         denied
             .iter()
-            .any(|event| event["detail"]["wrong"] == "http-syntax")
+            .any(|event| event["detail"]["request"] == "http-syntax")
     })
     .await;
 }
@@ -541,7 +541,7 @@ async fn a_breach_of_http2_ends_the_connection_and_is_recorded() {
         let denied = rig.journal.of(EventKind::FlowDenied);
         denied
             .iter()
-            .any(|event| event["detail"]["wrong"] == "http2")
+            .any(|event| event["detail"]["request"] == "http2")
     })
     .await;
 }
