@@ -142,7 +142,7 @@ mod tests {
         for bad in [
             "",
             "0000",
-            &text[..text.len() - 1],
+            text.get(..text.len() - 1).unwrap(),
             &format!("{text}0"),
             &"0".repeat(500),
             "ü",
