@@ -3,7 +3,7 @@
 //!
 //! [`plan`]: who may come in where and until when, as the picture says; pure. [`table`]: the plan as text for `nft`,
 //! whole or as what changed, always one transaction. [`counts`]: what the kernel counted, attributed to rules and
-//! sources; pure. [`keeper`]: the task that keeps the table as the plan says.
+//! sources; pure. `keeper`: the task that keeps the table as the plan says.
 //!
 //! The table outlives the agent: what it guards stays guarded, and each lease ends by itself in the kernel.
 

@@ -1,7 +1,7 @@
 //! Posture from the edge: what was denied and allowed here, summed up by rule and source for the audit log.
 //!
 //! Every guard adds to one table ([`Posture::add`]): the tunnel's filter, the kernel's LAN sets, the gateway (requests,
-//! handshakes, bytes that are no protocol), `ext_authz`. Once each interval [`Posture::write`] makes events of it, a
+//! handshakes, bytes that are no protocol), `ext_authz`. Once each interval `Posture::write` makes events of it, a
 //! bounded number at a time. Nothing is lost by that: what does not fit into the table is folded into a row of its
 //! own that only counts, what was not written waits, and a sum leaves the table only when the journal has it.
 

@@ -1,7 +1,7 @@
 //! HTTP/1.1 and HTTP/2, gRPC among it: every request is decided by its method and path before the service sees it.
 //!
 //! hyper reads and writes on both sides, so what the service gets is framed anew: nothing of the client's framing
-//! reaches it. The path that goes on is written from the one that was decided upon ([`CanonicalPath`]). Connections
+//! reaches it. The path that goes on is written from the one that was decided upon (`CanonicalPath`). Connections
 //! to the service are never shared between callers.
 
 use std::convert::Infallible;
