@@ -288,6 +288,10 @@ const BEGINNINGS: &[(&str, &str)] = &[
         "Reboot the node; if it happens again, take the node out and look at it: its list is not what its TPM measured.",
     ),
     (
+        "policy_",
+        "Look at `edgeward policy history` and `edgeward policy stage status`, then apply again.",
+    ),
+    (
         "profile_",
         "Update the agent and activate the profile's PCR bank in the TPM.",
     ),

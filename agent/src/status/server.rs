@@ -80,17 +80,19 @@ impl Server {
 
 async fn converse(client: UnixStream, sources: &dyn Sources, privileged: bool) -> io::Result<()> {
     let (read, mut write) = client.into_split();
-    let most = if privileged {
-        MAX_ACT_BYTES
-    } else {
-        MAX_REQUEST_BYTES
-    };
-    let limit = u64::try_from(most).unwrap_or(u64::MAX);
+    let limit = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let mut most = MAX_REQUEST_BYTES;
     let mut line = Zeroizing::new(Vec::new());
-    let length = BufReader::new(read.take(limit + 1))
-        .read_until(b'\n', &mut line)
-        .await?;
-    let answer = if length > most {
+    let mut reader = BufReader::new(read.take(limit(most) + 1));
+    reader.read_until(b'\n', &mut line).await?;
+    // Only a file that is to be opened may be long.
+    if privileged && line.len() > most && line.starts_with(ACT_BEGINS) {
+        most = MAX_ACT_BYTES;
+        let more = limit(most) + 1 - limit(line.len());
+        reader.get_mut().set_limit(more);
+        reader.read_until(b'\n', &mut line).await?;
+    }
+    let answer = if line.len() > most {
         Answer::Refused {
             reason: format!("request is longer than the limit in bytes: {most}"),
         }
