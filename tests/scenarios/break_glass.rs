@@ -162,7 +162,7 @@ fn what_was_sealed_opens_once_for_enough_people_with_the_cloud_gone() -> anyhow:
         .cloud
         .await_event(&["--node", "b", "--type", "break-glass.opened"])?;
     assert_eq!(event["detail"]["by"], "li wu", "{event}");
-    eventually("status is loud", Duration::from_secs(20), || {
+    eventually("status is loud", Duration::from_secs(90), || {
         let status = lab.cloud.edgeward(&["status"])?;
         anyhow::ensure!(status.matches("BREAK-GLASS").count() == 3, "{status}");
         Ok(())
