@@ -41,6 +41,7 @@
 //! Its lease, a cut, a refused result, a peer that says it cuts or stops. Not the loss of the QUIC connection: the
 //! machine then watches the tunnel without one ([`machine::Output::Adrift`]) and the driver dials again.
 
+pub mod blocking;
 pub mod claims;
 pub mod code;
 pub mod codec;

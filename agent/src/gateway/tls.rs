@@ -8,8 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use edgeward_identity::svid::SvidError;
 use edgeward_identity::tls::{Credentials, PeerVerifier};
-use edgeward_identity::{Clock, Kind, PublicKey, SignError, Signer, Svid, TrustView, VerifiedPeer};
+use edgeward_identity::{Clock, Kind, Svid, TrustView, VerifiedPeer};
 use edgeward_policy::L7;
+use edgeward_tunnel::bind::blocking::off_the_workers;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -17,7 +18,6 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -234,31 +234,6 @@ impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Verifier").finish_non_exhaustive()
     }
-}
-
-/// Signs without holding up a worker's other tasks.
-#[derive(Debug)]
-struct BlockingSigner(Arc<dyn Signer>);
-
-impl Signer for BlockingSigner {
-    fn public_key(&self) -> &PublicKey {
-        self.0.public_key()
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let workers = Handle::try_current()
-            .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-        if workers {
-            tokio::task::block_in_place(|| self.0.sign(message))
-        } else {
-            self.0.sign(message)
-        }
-    }
-}
-
-fn off_the_workers(svid: &Svid) -> Result<Svid, SvidError> {
-    let signer = BlockingSigner(Arc::clone(svid.signer()));
-    Svid::new(svid.chain().to_vec(), Arc::new(signer))
 }
 
 fn hash_of(certificate: &CertificateDer<'_>) -> [u8; 32] {

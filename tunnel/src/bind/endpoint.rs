@@ -13,19 +13,16 @@ use arc_swap::ArcSwap;
 use edgeward_identity::svid::SvidError;
 use edgeward_identity::tls::peer::PeerRefused;
 use edgeward_identity::tls::{Credentials, PeerVerifier};
-use edgeward_identity::{
-    Clock, Kind, PublicKey, Secret, SignError, Signer, SpkiHash, Svid, Timestamp, TrustView,
-    VerifiedPeer,
-};
+use edgeward_identity::{Clock, Kind, Secret, SpkiHash, Svid, Timestamp, TrustView, VerifiedPeer};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, ConnectionId, Endpoint, EndpointConfig, IdleTimeout,
     ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use ring::digest;
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::Role;
+use super::blocking::off_the_workers;
 use super::gate::Pass;
 use super::machine::Channel;
 use super::schedule::{ALPN, EXPORTER_BYTES, EXPORTER_LABEL, Party, exporter_context};
@@ -76,10 +73,6 @@ pub enum NoIdentity {
     #[error(transparent)]
     Svid(#[from] SvidError),
 }
-
-/// A signer that tells the runtime that it blocks, so that another thread takes over this worker's tasks.
-#[derive(Debug)]
-struct BlockingSigner(Arc<dyn Signer>);
 
 impl Identity {
     pub fn new(
@@ -184,28 +177,6 @@ pub fn open(socket: Arc<dyn AsyncUdpSocket>, identity: &Identity) -> io::Result<
         socket,
         Arc::new(TokioRuntime),
     )
-}
-
-impl Signer for BlockingSigner {
-    fn public_key(&self) -> &PublicKey {
-        self.0.public_key()
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let workers = Handle::try_current()
-            .is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-        if workers {
-            tokio::task::block_in_place(|| self.0.sign(message))
-        } else {
-            self.0.sign(message)
-        }
-    }
-}
-
-/// The same SVID, with a key that does not hold up a worker's other tasks.
-fn off_the_workers(svid: &Svid) -> Result<Svid, SvidError> {
-    let signer = BlockingSigner(Arc::clone(svid.signer()));
-    Svid::new(svid.chain().to_vec(), Arc::new(signer))
 }
 
 fn server_config(crypto: QuicServerConfig) -> ServerConfig {

@@ -2,12 +2,12 @@
 
 use edgeward_identity::{Kind, Tier, Timestamp};
 
+use super::policy;
 use super::world::id;
 use crate::decision::Verdict;
 use crate::fleet::{Fleet, FleetNode};
 use crate::seconds::Seconds;
 use crate::space::{Ask, Asker, CannotAsk, Flow, ask, closing};
-use crate::{CompiledPolicy, SourceFile};
 
 const POLICY: &str = r#"
 schema = "edgeward-policy/1"
@@ -46,11 +46,6 @@ tier = ["hardware"]
 fresh = "2m"
 when = { window = "night", until = 2027-01-31T00:00:00Z }
 "#;
-
-fn policy(text: &str) -> CompiledPolicy {
-    let files = [SourceFile::new("p.toml", text)];
-    CompiledPolicy::compile(&files, 1).unwrap_or_else(|report| panic!("{report}"))
-}
 
 fn question(from: Asker, action: &str) -> Ask {
     Ask {

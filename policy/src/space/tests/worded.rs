@@ -2,8 +2,8 @@
 
 use edgeward_identity::Timestamp;
 
+use super::policy;
 use crate::space::{Change, Diff, Direction, diff};
-use crate::{CompiledPolicy, SourceFile};
 
 const BASE: &str = r#"
 schema = "edgeward-policy/1"
@@ -62,11 +62,6 @@ from = ["group:scada"]
 to = ["line3/admin"]
 do = ["read"]
 "#;
-
-fn policy(text: &str) -> CompiledPolicy {
-    let files = [SourceFile::new("p.toml", text)];
-    CompiledPolicy::compile(&files, 1).unwrap_or_else(|report| panic!("{report}"))
-}
 
 /// From the base to the base with one text in place of another.
 fn changed(from: &str, to: &str) -> Diff {
