@@ -17,6 +17,7 @@ mod arming;
 mod counters;
 mod handshakes;
 mod inbound;
+mod knock;
 mod load;
 mod outbound;
 mod peer;
@@ -25,7 +26,7 @@ mod timers;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ use parking_lot::{Mutex, RwLock};
 pub use arming::{ArmRefused, NotArmed, PeerConfig, Role, TurnRefused};
 pub use counters::{Refusal, Refusals};
 pub use inbound::{Inbound, InboundRun};
+pub use knock::{
+    HOLD_TIME, KNOCK_AGAIN, Knock, MAX_HELD_BYTES, MAX_HELD_BYTES_IN_ALL, MAX_HELD_PACKETS,
+    MAX_WAITED_FOR,
+};
 pub use outbound::Sealer;
 pub use peer::PeerHandle;
 pub use timers::{
@@ -46,6 +51,7 @@ pub use timers::{
 
 use crate::wireguard::{Psk, SessionIndex, StaticKeys};
 use counters::Counters;
+use knock::Knocks;
 use load::Load;
 use peer::{Peer, PeerState};
 use table::Table;
@@ -112,6 +118,8 @@ pub enum Event {
     Lost { peer: PeerId },
     /// The lease ended, and the peer was taken away.
     LeaseEnded { peer: PeerId },
+    /// A packet waits for a peer that sleeps ([`Node::set_sleepers`]).
+    Knocked { peer: PeerId },
 }
 
 /// What a cut took away.
@@ -158,6 +166,9 @@ pub struct Node {
     load: Mutex<Load>,
     counters: Counters,
     events: Mutex<VecDeque<Event>>,
+    /// Called after each event, by whichever thread made it.
+    waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    knocks: Knocks,
     generation: AtomicU64,
 }
 
@@ -173,6 +184,8 @@ impl Node {
             load: Mutex::default(),
             counters: Counters::default(),
             events: Mutex::default(),
+            waker: OnceLock::new(),
+            knocks: Knocks::default(),
             generation: AtomicU64::new(1),
         }
     }
@@ -263,6 +276,13 @@ impl Node {
         self.events.lock().pop_front()
     }
 
+    /// Calls `wake` after each event, from the thread that made it and with locks held: it must only wake the reader.
+    /// The first caller counts.
+    pub fn on_event(&self, wake: impl Fn() + Send + Sync + 'static) {
+        // A node has one reader.
+        let _first = self.waker.set(Box::new(wake));
+    }
+
     /// Whose prefix holds `destination`, for a packet going out.
     pub fn route(&self, destination: IpAddr) -> Option<PeerHandle> {
         let table = self.table.read();
@@ -282,6 +302,10 @@ impl Node {
             events.push_back(event);
         } else {
             self.counters.count(Refusal::EventQueueFull);
+        }
+        drop(events);
+        if let Some(wake) = self.waker.get() {
+            wake();
         }
     }
 

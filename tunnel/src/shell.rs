@@ -6,6 +6,7 @@
 pub mod demux;
 mod egress;
 mod ingress;
+mod knocking;
 pub mod offload;
 pub mod quic_socket;
 mod random;

@@ -262,6 +262,8 @@ impl Driver {
                 }
                 NodeEvent::Lost { peer } => tracing::info!(peer = peer.0, "peer does not answer"),
                 NodeEvent::LeaseEnded { peer } => tracing::info!(peer = peer.0, "lease ended"),
+                // Nobody sleeps yet.
+                NodeEvent::Knocked { .. } => {}
             }
         }
         Ok(())

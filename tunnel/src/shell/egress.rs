@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Shared;
+use super::knocking;
 use super::offload::split::{Splitter, TAIL_BYTES};
 use super::offload::{HEADER_BYTES, MAX_PACKET_BYTES, VnetHeader};
 use super::sending::{SendBatch, send_all};
@@ -115,7 +116,15 @@ impl Egress {
                 .get(frame.packet.clone())
                 .and_then(destination_address);
             frame.peer = destination.and_then(|destination| shared.node.route(destination));
-            if frame.peer.is_none() {
+            if frame.peer.is_some() {
+                continue;
+            }
+            let range = frame.packet.start..frame.packet.end + TAIL_BYTES;
+            let buffer = self.arena.get_mut(range).unwrap_or_default();
+            let held = destination.is_some_and(|destination| {
+                knocking::hold(&shared.node, destination, frame.header, buffer, now)
+            });
+            if !held {
                 shared.node.count_unroutable();
             }
         }
@@ -216,7 +225,7 @@ fn seal_some(
     true
 }
 
-fn destination_address(packet: &[u8]) -> Option<IpAddr> {
+pub(super) fn destination_address(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 => Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?)),
         6 => Some(IpAddr::from(

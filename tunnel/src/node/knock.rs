@@ -1,0 +1,195 @@
+//! Peers that are not armed and may be: a packet to one of them *knocks*, and waits a little for the tunnel.
+//!
+//! The caller says who sleeps ([`Node::set_sleepers`]) and hears of the first packet to each ([`Event::Knocked`]). It
+//! arms the peer if it wants to, and takes what waited ([`Node::take_held`]) once packets may pass; nothing leaves
+//! the queue by itself. What is not taken within [`HOLD_TIME`] is of no use any more.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use edgeward_identity::BootTime;
+use foldhash::HashMap;
+use ipnet::IpNet;
+use parking_lot::{Mutex, RwLock};
+
+use super::{Event, Node, PeerId, Refusal};
+use crate::routes::Routes;
+
+/// How long a packet waits for its peer.
+pub const HOLD_TIME: Duration = Duration::from_secs(5);
+/// Most packets that wait for one sleeping peer.
+pub const MAX_HELD_PACKETS: usize = 16;
+/// Most bytes that wait for one sleeping peer.
+pub const MAX_HELD_BYTES: usize = 32 << 10;
+/// Most bytes that wait for all sleeping peers together.
+pub const MAX_HELD_BYTES_IN_ALL: usize = 1 << 20;
+/// Most peers that are waited for at once.
+pub const MAX_WAITED_FOR: usize = 1024;
+/// A peer that is still asleep is knocked at again after this time, if there are packets.
+pub const KNOCK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What became of a packet that no armed peer owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// It waits.
+    Held,
+    /// Its peer sleeps, and there is no room to wait.
+    Full,
+    /// Nobody who sleeps owns the destination.
+    Nobody,
+}
+
+/// Who sleeps, and what waits for them.
+#[derive(Default)]
+pub(super) struct Knocks {
+    sleepers: RwLock<Routes<PeerId>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    queues: HashMap<PeerId, Queue>,
+    /// Of all queues.
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    packets: VecDeque<(BootTime, Vec<u8>)>,
+    bytes: usize,
+    knocked: BootTime,
+}
+
+impl Node {
+    /// Who may be woken: replaces what was said before. A prefix that an earlier entry has already is left out, and
+    /// so is what exceeds [`crate::routes::MAX_ROUTES`]; how many those were is returned. What waits for peers that
+    /// no longer sleep is dropped.
+    pub fn set_sleepers(&self, sleepers: impl IntoIterator<Item = (IpNet, PeerId)>) -> usize {
+        let mut routes = Routes::default();
+        let mut present = foldhash::HashSet::default();
+        let mut left_out = 0;
+        for (prefix, peer) in sleepers {
+            match routes.insert(prefix, peer) {
+                Ok(()) => {
+                    present.insert(peer);
+                }
+                Err(_) => left_out += 1,
+            }
+        }
+        *self.knocks.sleepers.write() = routes;
+        let mut waiting = self.knocks.waiting.lock();
+        waiting.retain(|peer, _| present.contains(&peer));
+        left_out
+    }
+
+    /// Whether somebody sleeps who owns this destination.
+    pub fn is_asleep(&self, destination: IpAddr) -> bool {
+        self.knocks.sleepers.read().lookup(destination).is_some()
+    }
+
+    /// Takes a packet for a destination that no armed peer owns.
+    pub fn knock(&self, destination: IpAddr, packet: &[u8], now: BootTime) -> Knock {
+        let Some(peer) = self.knocks.sleepers.read().lookup(destination).copied() else {
+            return Knock::Nobody;
+        };
+        let (held, tell) = self.knocks.waiting.lock().put(peer, packet, now);
+        if tell {
+            self.event(Event::Knocked { peer });
+        }
+        if held {
+            Knock::Held
+        } else {
+            self.counters.count(Refusal::QueueFull);
+            Knock::Full
+        }
+    }
+
+    /// What waited for a peer and is not too old, in order.
+    pub fn take_held(&self, peer: PeerId, now: BootTime) -> Vec<Vec<u8>> {
+        self.knocks.waiting.lock().take(peer, now)
+    }
+
+    /// Forgets what has waited too long. Call about once a second.
+    pub fn expire_held(&self, now: BootTime) {
+        self.knocks.waiting.lock().expire(now);
+    }
+
+    /// Packets and bytes that wait for sleeping peers.
+    pub fn held(&self) -> (usize, usize) {
+        let waiting = self.knocks.waiting.lock();
+        let packets = waiting.queues.values().map(|queue| queue.packets.len());
+        (packets.sum(), waiting.bytes)
+    }
+}
+
+impl Waiting {
+    /// Whether the packet waits, and whether the caller is to be told that somebody knocks.
+    fn put(&mut self, peer: PeerId, packet: &[u8], now: BootTime) -> (bool, bool) {
+        if !self.queues.contains_key(&peer) && self.queues.len() >= MAX_WAITED_FOR {
+            self.expire(now);
+            if self.queues.len() >= MAX_WAITED_FOR {
+                return (false, false);
+            }
+        }
+        let in_all = self.bytes;
+        let queue = self.queues.entry(peer).or_default();
+        let gone = queue.expire(now);
+        let first = queue.packets.is_empty();
+        let tell = first || now.since(queue.knocked) >= KNOCK_AGAIN;
+        if tell {
+            queue.knocked = now;
+        }
+        let in_all = in_all.saturating_sub(gone);
+        let fits = queue.packets.len() < MAX_HELD_PACKETS
+            && queue.bytes.saturating_add(packet.len()) <= MAX_HELD_BYTES
+            && in_all.saturating_add(packet.len()) <= MAX_HELD_BYTES_IN_ALL;
+        if fits {
+            queue.packets.push_back((now, packet.to_vec()));
+            queue.bytes += packet.len();
+        }
+        self.bytes = in_all + if fits { packet.len() } else { 0 };
+        (fits, tell)
+    }
+
+    fn take(&mut self, peer: PeerId, now: BootTime) -> Vec<Vec<u8>> {
+        let Some(queue) = self.queues.remove(&peer) else {
+            return Vec::new();
+        };
+        self.bytes = self.bytes.saturating_sub(queue.bytes);
+        let packets = queue.packets.into_iter();
+        packets
+            .filter(|(since, _)| now.since(*since) <= HOLD_TIME)
+            .map(|(_, packet)| packet)
+            .collect()
+    }
+
+    fn expire(&mut self, now: BootTime) {
+        self.retain(|_, queue| {
+            queue.expire(now);
+            !queue.packets.is_empty()
+        });
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(PeerId, &mut Queue) -> bool) {
+        self.queues.retain(|peer, queue| keep(*peer, queue));
+        self.bytes = self.queues.values().map(|queue| queue.bytes).sum();
+    }
+}
+
+impl Queue {
+    /// Drops what is too old; how many bytes that was.
+    fn expire(&mut self, now: BootTime) -> usize {
+        let before = self.bytes;
+        while let Some((since, _)) = self.packets.front()
+            && now.since(*since) > HOLD_TIME
+            && let Some((_, packet)) = self.packets.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(packet.len());
+        }
+        before - self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Packets for peers that sleep: held in the node on their way out, sent once the peer is there.
+
+use std::net::IpAddr;
+
+use edgeward_identity::BootTime;
+
+use super::offload::VnetHeader;
+use super::offload::split::Splitter;
+use super::{Shared, Tunnel};
+use crate::filter::{Direction, Party};
+use crate::node::{Knock, Node, Outgoing, PeerId};
+use crate::wireguard::{DATA_OVERHEAD_BYTES, MAX_HANDSHAKE_BYTES, padded_length};
+
+/// Takes a frame that no armed peer owns; `buffer` is as [`Splitter::new`] wants it. `false`: nobody sleeps there.
+pub(super) fn hold(
+    node: &Node,
+    destination: IpAddr,
+    header: VnetHeader,
+    buffer: &mut [u8],
+    now: BootTime,
+) -> bool {
+    if !node.is_asleep(destination) {
+        return false;
+    }
+    match Splitter::new(header, buffer) {
+        Ok(mut segments) => {
+            while let Some(packet) = segments.next_segment(|length| length) {
+                if node.knock(destination, packet, now) != Knock::Held {
+                    break;
+                }
+            }
+        }
+        Err(error) => tracing::debug!(%error, "frame of the device dropped"),
+    }
+    true
+}
+
+impl Tunnel {
+    /// Sends what waited for a peer that is armed and open now, through the filter as everything else; how many
+    /// packets that were.
+    pub fn release(&self, peer: PeerId) -> usize {
+        self.with_outgoing(|now, out| self.shared.release(peer, now, out))
+    }
+}
+
+impl Shared {
+    fn release(&self, peer: PeerId, now: BootTime, out: &mut Vec<Outgoing>) -> usize {
+        let mut released = 0;
+        for packet in self.node.take_held(peer, now) {
+            let handle = super::egress::destination_address(&packet)
+                .and_then(|destination| self.node.route(destination))
+                .filter(|handle| handle.id() == peer);
+            let Some(handle) = handle else {
+                self.node.count_unroutable();
+                continue;
+            };
+            let party = Party {
+                peer,
+                generation: handle.generation(),
+            };
+            let passes = self
+                .filter
+                .checker(now)
+                .check(&packet, party, Direction::Out);
+            if passes.is_err() {
+                continue;
+            }
+            let Ok(mut sealer) = handle.sealer(&self.node, now) else {
+                continue;
+            };
+            released += 1;
+            let Some(to) = sealer.endpoint() else {
+                sealer.hold(&packet, out);
+                continue;
+            };
+            let mut plain = packet;
+            plain.resize(padded_length(plain.len(), self.mtu()), 0);
+            let mut bytes = vec![0; (plain.len() + DATA_OVERHEAD_BYTES).max(MAX_HANDSHAKE_BYTES)];
+            // A refusal is counted by the node.
+            if let Ok(length) = sealer.seal(&plain, &mut bytes) {
+                bytes.truncate(length);
+                out.push(Outgoing { to, bytes });
+            }
+        }
+        released
+    }
+}
