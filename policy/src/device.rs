@@ -19,6 +19,8 @@ pub struct SliceDevice {
     /// The network interface on which it hangs; never the tunnel.
     pub net: String,
     pub recognised: Recognition,
+    /// How the overlay knows it, where it has an address inside a route of its node.
+    pub seen_as: Option<IpAddr>,
 }
 
 /// How a device is recognised: everything named must fit, and something is named.

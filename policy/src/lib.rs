@@ -46,8 +46,9 @@ pub use profile::{
 pub use schema::JSON_SCHEMA;
 pub use seconds::Seconds;
 pub use slice::{
-    ActionId, DeviceIndex, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex, Proto,
-    Slice, SliceApproval, SliceBreakGlass, SliceError, SliceInterface, SlicePeer,
+    ActionId, Beyond, DeviceIndex, Effect, Egress, GroupId, InterfaceIndex, Lifetimes, PeerIndex,
+    Proto, Roles, SeenDevice, Slice, SliceApproval, SliceBreakGlass, SliceError, SliceInterface,
+    SlicePeer, SliceRoute,
 };
 pub use source::SourceFile;
 pub use workload::{Pod, Selectors, Workload};

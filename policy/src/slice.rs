@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::device::SliceDevice;
@@ -17,15 +18,17 @@ use crate::seconds::Seconds;
 use crate::window::Window;
 use crate::workload::Workload;
 
+pub mod beyond;
 mod bounds;
 
+pub use beyond::{Beyond, Roles, SeenDevice, SliceRoute};
 pub use bounds::{
-    MAX_SLICE_APPROVALS, MAX_SLICE_BYTES, MAX_SLICE_DEVICES, MAX_SLICE_GROUPS,
-    MAX_SLICE_INTERFACES, MAX_SLICE_PEERS, MAX_SLICE_ROWS, SliceError,
+    MAX_PEER_ROUTES, MAX_SLICE_APPROVALS, MAX_SLICE_BYTES, MAX_SLICE_DEVICES, MAX_SLICE_GROUPS,
+    MAX_SLICE_INTERFACES, MAX_SLICE_PEERS, MAX_SLICE_ROUTES, MAX_SLICE_ROWS, SliceError,
 };
 
 /// The `schema` of a slice.
-pub const SLICE_SCHEMA: &str = "edgeward-slice/2";
+pub const SLICE_SCHEMA: &str = "edgeward-slice/3";
 /// Shortest SVID lifetime, whatever the rules say.
 pub const MIN_SVID_LIFETIME: Seconds = Seconds::from_hours(24);
 
@@ -60,6 +63,10 @@ pub struct Slice {
     /// SHA-256 of the policy's sources, hex.
     pub policy_hash: String,
     pub node: SpiffeId,
+    /// What it does for others.
+    pub roles: Roles,
+    /// Networks behind it, to which it leads.
+    pub routes: Vec<SliceRoute>,
     /// Past this nothing is allowed.
     pub expires: Timestamp,
     /// Names of the groups that rows and peers refer to by index.
@@ -122,9 +129,12 @@ pub struct SliceInterface {
     /// Network interface on the node; [`MESH`] is the tunnel.
     pub net: String,
     pub proto: Proto,
+    /// Zero, which is every port, for [`Beyond::Internet`] and for nothing else.
     pub port: u16,
     /// Where the node forwards it, if not to itself.
     pub to: Option<SocketAddr>,
+    /// What it leads to in place of the node itself. Then `net` is [`MESH`], and neither `to` nor `l7` is there.
+    pub beyond: Option<Beyond>,
     /// What is told apart within it. `None`: one action, `connect`.
     pub l7: Option<L7>,
     pub rows: Vec<Row>,
@@ -237,7 +247,8 @@ pub struct Term {
     pub most: Option<Seconds>,
 }
 
-/// A node this one may meet. Its AllowedIPs are these addresses, never what it says itself.
+/// A node this one may meet. Its AllowedIPs are its addresses and `routes`, and those of the internet where it is this
+/// node's exit; never what it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlicePeer {
@@ -251,6 +262,14 @@ pub struct SlicePeer {
     pub offline: Option<Seconds>,
     /// Whether one of its groups names tier `software`.
     pub software: bool,
+    /// Whether it may carry this node's ciphertext to others.
+    pub relay: bool,
+    /// Whether some rule lets this node to the internet through it.
+    pub exit: bool,
+    /// What of the networks behind it this node may reach, as the overlay knows them; sorted, none inside another.
+    pub routes: Vec<IpNet>,
+    /// The devices behind it that lie in `routes` and whose addresses policy names, by ID.
+    pub devices: Vec<SeenDevice>,
 }
 
 /// An operator that the rows of this slice may name.
@@ -269,7 +288,10 @@ pub struct Egress {
     pub service: String,
     pub interface: String,
     pub proto: Proto,
+    /// Zero, which is every port, for [`Beyond::Internet`] and for nothing else.
     pub port: u16,
+    /// What it leads to in place of the peer itself.
+    pub beyond: Option<Beyond>,
     /// The allows that name this node, never empty.
     pub rows: Vec<EgressRow>,
 }

@@ -8,8 +8,8 @@ use edgeward_identity::overlay::ipv6_of;
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{AttestationState, BootTime, SpiffeId, SpkiHash, Tier, Timestamp};
 use edgeward_policy::slice::{
-    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row, SLICE_SCHEMA,
-    Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
+    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Roles, Row,
+    SLICE_SCHEMA, Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
 };
 use edgeward_policy::{ActionId, Proto, Seconds, Standing as Evidence, StatedProfiles};
 use edgeward_tunnel::filter::FlowKey;
@@ -50,6 +50,8 @@ pub(crate) fn slice() -> Slice {
         schema: SLICE_SCHEMA.to_owned(),
         version: 1,
         policy_hash: "00".repeat(32),
+        roles: Roles::default(),
+        routes: Vec::new(),
         node: id("a"),
         expires: TEST_NOW.plus(MINUTE * 60 * 24),
         groups: vec!["clients".to_owned()],
@@ -61,6 +63,7 @@ pub(crate) fn slice() -> Slice {
             proto: Proto::Tcp,
             port: OPEN_PORT,
             to: None,
+            beyond: None,
             l7: None,
             rows: vec![Row {
                 rule: "b-reads".into(),
@@ -86,6 +89,10 @@ pub(crate) fn slice() -> Slice {
             fresh: None,
             offline: None,
             software: false,
+            relay: false,
+            exit: false,
+            routes: Vec::new(),
+            devices: Vec::new(),
         }],
         operators: Vec::new(),
         egress: vec![Egress {
@@ -94,6 +101,7 @@ pub(crate) fn slice() -> Slice {
             interface: "mqtt".to_owned(),
             proto: Proto::Tcp,
             port: REACHED_PORT,
+            beyond: None,
             rows: vec![EgressRow {
                 rule: "a-publishes".into(),
                 window: None,

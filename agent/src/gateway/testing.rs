@@ -290,6 +290,10 @@ pub(crate) fn slice(interfaces: Vec<SliceInterface>) -> Slice {
         fresh: None,
         offline: None,
         software: false,
+        relay: false,
+        exit: false,
+        routes: Vec::new(),
+        devices: Vec::new(),
     });
     slice.operators.push(SliceOperator {
         id: spiffe("operator/ada"),
@@ -304,6 +308,7 @@ pub(crate) fn slice(interfaces: Vec<SliceInterface>) -> Slice {
             ip: Some(Ipv4Addr::new(127, 0, 0, 4).into()),
             certificate: None,
         },
+        seen_as: None,
     });
     slice
 }

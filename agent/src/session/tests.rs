@@ -259,10 +259,11 @@ fn key_set(authority: &TestAuthority, control: &SoftwareKey, number: u64) -> Vec
 
 fn empty_slice(node: &SpiffeId, version: u64) -> Slice {
     let json = serde_json::json!({
-        "schema": "edgeward-slice/2",
+        "schema": "edgeward-slice/3",
         "version": version,
         "policy_hash": "00",
         "node": node,
+        "roles": { "relay": false, "exit": false }, "routes": [],
         "expires": TEST_NOW.plus(HOUR * 10),
         "groups": [], "windows": [], "interfaces": [], "peers": [], "operators": [], "egress": [], "profiles": [],
         "workloads": [], "devices": [], "approvals": [], "break_glass": [],

@@ -9,7 +9,7 @@ use edgeward_identity::signed::{EVERYBODY, Header, PurposeKey};
 use edgeward_identity::testing::{TEST_NOW, TestAuthority, TurnedClock};
 use edgeward_identity::{KeySet, Purpose, SignedObject, Signer, SoftwareKey, SvidLeaf, Timestamp};
 use edgeward_policy::slice::SLICE_SCHEMA;
-use edgeward_policy::{Lifetimes, Seconds, Selectors, Slice, Workload};
+use edgeward_policy::{Lifetimes, Roles, Seconds, Selectors, Slice, Workload};
 use edgeward_wire::spiffe::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use edgeward_wire::spiffe::*;
 use hyper_util::rt::TokioIo;
@@ -152,6 +152,8 @@ fn slice(number: u64, workloads: &[(&str, Selectors)]) -> Arc<HeldSlice> {
         schema: SLICE_SCHEMA.to_owned(),
         version: number,
         policy_hash: String::new(),
+        roles: Roles::default(),
+        routes: Vec::new(),
         node: "spiffe://plant.example/node/a".parse().unwrap(),
         expires: TEST_NOW.plus(Duration::from_secs(86_400)),
         groups: Vec::new(),

@@ -19,8 +19,8 @@ use edgeward_identity::{
     SystemClock, Tier, Timestamp,
 };
 use edgeward_policy::slice::{
-    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row, SLICE_SCHEMA,
-    Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
+    Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Roles, Row,
+    SLICE_SCHEMA, Slice, SliceInterface, SlicePeer, Sources, States, Term, Tiers,
 };
 use edgeward_policy::{ActionId, Proto, Seconds};
 use edgeward_wire::control::{Cut, CutReason};
@@ -247,6 +247,7 @@ pub(crate) fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
         proto: Proto::Tcp,
         port: OPEN_PORT,
         to: None,
+        beyond: None,
         l7: None,
         rows: vec![Row {
             rule: "a-reads".into(),
@@ -270,6 +271,7 @@ pub(crate) fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
         interface: "modbus".to_owned(),
         proto: Proto::Tcp,
         port: OPEN_PORT,
+        beyond: None,
         rows: vec![EgressRow {
             rule: "a-reads".into(),
             window: None,
@@ -287,6 +289,8 @@ pub(crate) fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
         schema: SLICE_SCHEMA.to_owned(),
         version: 1,
         policy_hash: "00".repeat(32),
+        roles: Roles::default(),
+        routes: Vec::new(),
         node: node.clone(),
         expires: SystemClock.now().plus(HOUR * 24),
         groups: vec!["clients".to_owned()],
@@ -300,6 +304,10 @@ pub(crate) fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
             fresh: None,
             offline: None,
             software: false,
+            relay: false,
+            exit: false,
+            routes: Vec::new(),
+            devices: Vec::new(),
         }],
         operators: Vec::new(),
         egress,

@@ -175,6 +175,7 @@ fn device(name: &str, mac: Option<&str>, address: Option<&str>) -> SliceDevice {
             ip: address.map(|address| address.parse().unwrap()),
             certificate: None,
         },
+        seen_as: None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::fleet::Fleet;
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{
-    ActionId, Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row,
+    ActionId, Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Roles, Row,
     SLICE_SCHEMA, Slice, SliceError, SliceInterface, SliceOperator, SlicePeer, Sources, States,
     Tiers,
 };
@@ -134,6 +134,7 @@ impl<'c> Cut<'c> {
                 proto: interface.proto,
                 port: interface.port,
                 to: interface.to,
+                beyond: None,
                 l7: interface.l7.clone(),
                 rows,
             });
@@ -157,6 +158,8 @@ impl<'c> Cut<'c> {
             version: self.policy.version,
             policy_hash: hex::encode(self.policy.hash),
             node: self.node.id.clone(),
+            roles: Roles::default(),
+            routes: Vec::new(),
             expires,
             groups: self.group_names(),
             windows: self
@@ -338,6 +341,7 @@ impl<'c> Cut<'c> {
                         interface: interface.name.clone(),
                         proto: interface.proto,
                         port: interface.port,
+                        beyond: None,
                         rows: rows.clone(),
                     },
                 ));
@@ -386,6 +390,10 @@ impl<'c> Cut<'c> {
             fresh: node.fresh,
             offline: node.offline,
             software: node.software,
+            relay: false,
+            exit: false,
+            routes: Vec::new(),
+            devices: Vec::new(),
         })
     }
 
@@ -426,6 +434,7 @@ impl<'c> Cut<'c> {
                     groups: groups.collect(),
                     net: device.net.clone(),
                     recognised: device.recognised.clone(),
+                    seen_as: None,
                 })
             })
             .collect();

@@ -132,6 +132,7 @@ fn a_device_is_let_in_where_a_rule_says_so_from_its_own_network_only() {
             ip: Some("192.0.2.7".parse().unwrap()),
             certificate: None,
         },
+        seen_as: None,
     }];
     let engine = Engine::new(Arc::new(slice)).unwrap();
     let device = FilterSubject::Device(DeviceIndex(0));

@@ -2,10 +2,12 @@
 //! checked all the same, since everything after it counts on it.
 
 use edgeward_identity::Kind;
+use ipnet::IpNet;
 
+use super::beyond::is_one_to_one;
 use super::{
-    CONNECT, GroupId, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface, Sources, States,
-    Tiers,
+    Beyond, CONNECT, GroupId, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface, Sources,
+    States, Tiers,
 };
 use crate::l7::{MAX_ACTIONS, MAX_PATTERNS};
 use crate::workload::{MAX_SLICE_WORKLOADS, MAX_WORKLOAD_TTL, MIN_WORKLOAD_TTL};
@@ -22,6 +24,10 @@ pub const MAX_SLICE_ROWS: usize = 1_000;
 pub const MAX_SLICE_DEVICES: usize = 4_096;
 /// Most approvals, and most ways to break the glass, on one node, each.
 pub const MAX_SLICE_APPROVALS: usize = 4_096;
+/// Most networks behind one node.
+pub const MAX_SLICE_ROUTES: usize = 256;
+/// Most networks behind one peer, and most devices whose addresses there are named.
+pub const MAX_PEER_ROUTES: usize = 256;
 /// Most groups that one slice names.
 pub const MAX_SLICE_GROUPS: usize = 16_384;
 
@@ -46,6 +52,8 @@ pub enum SliceError {
     Dangling { what: &'static str },
     #[error("slice holds an empty {what}")]
     Empty { what: &'static str },
+    #[error("slice maps networks to others that do not fit: {0}")]
+    Route(String),
     #[error("slice names twice: {what}")]
     Twice { what: String },
     #[error("node is not in the fleet: {0}")]
@@ -96,10 +104,12 @@ impl Slice {
         self.validate_interfaces()?;
         self.validate_workloads()?;
         self.validate_openings()?;
+        self.validate_beyond()?;
         for egress in &self.egress {
             if egress.peer.0 as usize >= self.peers.len() {
                 return Err(SliceError::Dangling { what: "a peer" });
             }
+            port_fits(egress.port, egress.beyond)?;
             not_empty("egress", egress.rows.is_empty())?;
             for row in &egress.rows {
                 self.validate_window(row.window)?;
@@ -134,6 +144,13 @@ impl Slice {
             let how = &device.recognised;
             let nothing = how.mac.is_none() && how.ip.is_none() && how.certificate.is_none();
             not_empty("recognition of a device", nothing)?;
+            let mut routes = self.routes.iter();
+            let led = device.seen_as.is_none_or(|address| {
+                routes.any(|route| route.net == device.net && route.seen_as.contains(&address))
+            });
+            if !led {
+                return Err(SliceError::Route(device.id.to_string()));
+            }
             not_empty(
                 "network of a device",
                 device.net.is_empty() || device.net == MESH,
@@ -208,7 +225,9 @@ impl Slice {
             .iter()
             .map(|device| (&device.id, &device.groups, Kind::Device));
         let mut seen = std::collections::BTreeSet::new();
-        for (id, groups, kind) in peers.chain(operators).chain(devices) {
+        let beyond = self.peers.iter().flat_map(|peer| &peer.devices);
+        let beyond = beyond.map(|device| (&device.id, &device.groups, Kind::Device));
+        for (id, groups, kind) in peers.chain(operators).chain(devices).chain(beyond) {
             if id.kind() != kind || id.trust_domain() != self.node.trust_domain() {
                 return Err(SliceError::NotANode(id.to_string()));
             }
@@ -222,6 +241,70 @@ impl Slice {
         Ok(())
     }
 
+    fn validate_beyond(&self) -> Result<(), SliceError> {
+        at_most("routes", self.routes.len(), MAX_SLICE_ROUTES)?;
+        let mut names = std::collections::BTreeSet::new();
+        for (index, route) in self.routes.iter().enumerate() {
+            not_empty(
+                "network of a route",
+                route.net.is_empty() || route.net == MESH,
+            )?;
+            if !names.insert(&route.name) {
+                return Err(SliceError::Twice {
+                    what: route.name.clone(),
+                });
+            }
+            let earlier = self.routes.iter().take(index);
+            let mut clash = earlier.filter(|earlier| overlap(earlier.seen_as, route.seen_as));
+            let sound = is_one_to_one(route.prefix, route.seen_as)
+                && is_network(route.prefix)
+                && is_network(route.seen_as);
+            if !sound || clash.next().is_some() {
+                return Err(SliceError::Route(route.name.clone()));
+            }
+        }
+        for interface in &self.interfaces {
+            port_fits(interface.port, interface.beyond)?;
+            let Some(beyond) = interface.beyond else {
+                continue;
+            };
+            let led = match beyond {
+                Beyond::Internet => self.roles.exit,
+                Beyond::Net(net) => {
+                    let mut routes = self.routes.iter();
+                    routes.any(|route| is_network(net) && route.seen_as.contains(&net))
+                }
+            };
+            let plain = interface.net == MESH && !interface.is_forwarded();
+            if !led || !plain {
+                return Err(SliceError::Route(interface.name.clone()));
+            }
+        }
+        self.validate_peers_beyond()
+    }
+
+    fn validate_peers_beyond(&self) -> Result<(), SliceError> {
+        for peer in &self.peers {
+            at_most("routes of a peer", peer.routes.len(), MAX_PEER_ROUTES)?;
+            at_most("devices of a peer", peer.devices.len(), MAX_PEER_ROUTES)?;
+            let next = peer.routes.iter().skip(1);
+            let apart = peer
+                .routes
+                .iter()
+                .zip(next)
+                .all(|(one, other)| one < other && !overlap(*one, *other));
+            let sound = peer.routes.iter().all(|net| is_network(*net));
+            let led = peer.devices.iter().all(|device| {
+                let mut routes = peer.routes.iter();
+                routes.any(|net| net.contains(&device.address))
+            });
+            if !apart || !sound || !led {
+                return Err(SliceError::Route(peer.id.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     fn validate_interfaces(&self) -> Result<(), SliceError> {
         let mut names = std::collections::BTreeSet::new();
         let mut ports = std::collections::BTreeSet::new();
@@ -231,7 +314,13 @@ impl Slice {
                     what: format!("{}/{}", interface.service, interface.name),
                 });
             }
-            if !ports.insert((&interface.net, interface.proto, interface.port)) {
+            let port = (
+                &interface.net,
+                interface.proto,
+                interface.port,
+                interface.beyond,
+            );
+            if !ports.insert(port) {
                 return Err(SliceError::Twice {
                     what: format!(
                         "{} {}/{}",
@@ -259,6 +348,20 @@ fn validate_actions(interface: &SliceInterface) -> Result<(), SliceError> {
         "name of an action",
         distinct.len() < names.len() || names.contains(&"") || names.contains(&CONNECT),
     )
+}
+
+/// Zero means every port, and only of the internet.
+fn port_fits(port: u16, beyond: Option<Beyond>) -> Result<(), SliceError> {
+    not_empty("port", (port == 0) != (beyond == Some(Beyond::Internet)))
+}
+
+/// Whether a network is written by its first address.
+fn is_network(net: IpNet) -> bool {
+    net == net.trunc()
+}
+
+fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
 }
 
 fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), SliceError> {

@@ -400,6 +400,7 @@ impl Who {
                     ip: Some(std::net::Ipv4Addr::new(192, 0, 2, 1).into()),
                     certificate: None,
                 },
+                seen_as: None,
             });
         }
         Some((slice, subject))

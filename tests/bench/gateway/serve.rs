@@ -23,7 +23,7 @@ use edgeward_identity::testing::{TEST_NOW, TestAuthority, TurnedClock};
 use edgeward_identity::{AttestationState, Clock, SpkiHash, Tier};
 use edgeward_policy::l7::Patterns;
 use edgeward_policy::slice::{
-    Effect, GroupId, Lifetimes, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface,
+    Effect, GroupId, Lifetimes, MESH, Profiles, Roles, Row, SLICE_SCHEMA, Slice, SliceInterface,
     SlicePeer, Sources, States, Term, Tiers,
 };
 use edgeward_policy::{ActionId, L7, Proto, Seconds, Standing as Evidence, StatedProfiles};
@@ -187,6 +187,8 @@ fn slice(authority: &TestAuthority, port: u16, to: SocketAddr, l7: L7) -> anyhow
         schema: SLICE_SCHEMA.to_owned(),
         version: 1,
         policy_hash: "00".repeat(32),
+        roles: Roles::default(),
+        routes: Vec::new(),
         node: authority.id("node/a"),
         expires: TEST_NOW.plus(Duration::from_secs(86_400)),
         groups: vec!["clients".to_owned()],
@@ -198,6 +200,7 @@ fn slice(authority: &TestAuthority, port: u16, to: SocketAddr, l7: L7) -> anyhow
             proto: Proto::Tcp,
             port,
             to: Some(to),
+            beyond: None,
             l7: Some(l7),
             rows: vec![row],
         }],
@@ -209,6 +212,10 @@ fn slice(authority: &TestAuthority, port: u16, to: SocketAddr, l7: L7) -> anyhow
             fresh: None,
             offline: None,
             software: false,
+            relay: false,
+            exit: false,
+            routes: Vec::new(),
+            devices: Vec::new(),
         }],
         operators: Vec::new(),
         egress: Vec::new(),

@@ -26,7 +26,7 @@ fn rows(numbers: impl IntoIterator<Item = usize>) -> Vec<u8> {
         })
         .collect();
     format!(
-        "{{\"schema\":\"edgeward-slice/2\",\"rows\":[{}]}}",
+        "{{\"schema\":\"edgeward-slice/3\",\"rows\":[{}]}}",
         rows.join(",")
     )
     .into_bytes()

@@ -31,6 +31,7 @@ pub(super) fn device(name: &str, mac: Option<Mac>, ip: Option<&str>) -> SliceDev
             ip: ip.map(|ip| ip.parse().unwrap()),
             certificate: None,
         },
+        seen_as: None,
     }
 }
 

@@ -137,6 +137,7 @@ pub(super) fn hang(
             ip: Some(std::net::Ipv4Addr::new(192, 0, 2, 1).into()),
             certificate: None,
         },
+        seen_as: None,
     });
 }
 

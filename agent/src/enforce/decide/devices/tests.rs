@@ -35,6 +35,7 @@ fn device(
             ip: ip.map(|ip| ip.parse().unwrap()),
             certificate: certificate.map(hex::encode),
         },
+        seen_as: None,
     }
 }
 
