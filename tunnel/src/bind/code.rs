@@ -40,10 +40,12 @@ pub enum Code {
     Busy = 16,
     /// The connection was lost. Never sent.
     Lost = 17,
+    /// Nothing was sent for a while: the next packet, either way, opens another bind. Nobody's fault, and no cut.
+    Idle = 18,
 }
 
 impl Code {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Unspecified,
         Self::Glare,
         Self::Superseded,
@@ -62,6 +64,7 @@ impl Code {
         Self::Identity,
         Self::Busy,
         Self::Lost,
+        Self::Idle,
     ];
 
     /// Unknown numbers become [`Code::Unspecified`]: a newer peer may know more reasons.
@@ -97,6 +100,7 @@ impl Code {
             Self::Identity => "bind_identity",
             Self::Busy => "bind_busy",
             Self::Lost => "bind_lost",
+            Self::Idle => "bind_idle",
         }
     }
 }
@@ -116,7 +120,7 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(Code::from_wire(code.to_wire()), code);
         }
-        assert_eq!(Code::from_wire(18), Code::Unspecified);
+        assert_eq!(Code::from_wire(19), Code::Unspecified);
         assert_eq!(Code::from_wire(u16::MAX), Code::Unspecified);
     }
 

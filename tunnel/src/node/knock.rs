@@ -2,10 +2,11 @@
 //!
 //! The caller says who sleeps ([`Node::set_sleepers`]) and hears of the first packet to each ([`Event::Knocked`]). It
 //! arms the peer if it wants to, and takes what waited ([`Node::take_held`]) once packets may pass; nothing leaves
-//! the queue by itself. What is not taken within [`HOLD_TIME`] is of no use any more.
+//! the queue by itself, and what follows to the same peer waits behind it. What is not taken within [`HOLD_TIME`] is of no use any more.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use edgeward_identity::BootTime;
@@ -45,6 +46,8 @@ pub enum Knock {
 pub(super) struct Knocks {
     sleepers: RwLock<Routes<PeerId>>,
     waiting: Mutex<Waiting>,
+    /// How many peers are waited for: what the data path looks at.
+    waited_for: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -78,9 +81,15 @@ impl Node {
             }
         }
         *self.knocks.sleepers.write() = routes;
-        let mut waiting = self.knocks.waiting.lock();
-        waiting.retain(|peer, _| present.contains(&peer));
+        self.knocks
+            .with_waiting(|waiting| waiting.retain(|peer, _| present.contains(&peer)));
         left_out
+    }
+
+    /// Whether packets wait for this peer. Cheap while nobody is waited for.
+    pub fn awaits(&self, peer: PeerId) -> bool {
+        self.knocks.waited_for.load(Ordering::Acquire) > 0
+            && self.knocks.waiting.lock().queues.contains_key(&peer)
     }
 
     /// Whether somebody sleeps who owns this destination.
@@ -88,12 +97,14 @@ impl Node {
         self.knocks.sleepers.read().lookup(destination).is_some()
     }
 
-    /// Takes a packet for a destination that no armed peer owns.
+    /// Takes a packet for a destination that no armed peer owns, or whose peer is awaited.
     pub fn knock(&self, destination: IpAddr, packet: &[u8], now: BootTime) -> Knock {
         let Some(peer) = self.knocks.sleepers.read().lookup(destination).copied() else {
             return Knock::Nobody;
         };
-        let (held, tell) = self.knocks.waiting.lock().put(peer, packet, now);
+        let (held, tell) = self
+            .knocks
+            .with_waiting(|waiting| waiting.put(peer, packet, now));
         if tell {
             self.event(Event::Knocked { peer });
         }
@@ -107,12 +118,24 @@ impl Node {
 
     /// What waited for a peer and is not too old, in order.
     pub fn take_held(&self, peer: PeerId, now: BootTime) -> Vec<Vec<u8>> {
-        self.knocks.waiting.lock().take(peer, now)
+        self.knocks.with_waiting(|waiting| waiting.take(peer, now))
     }
 
     /// Forgets what has waited too long. Call about once a second.
     pub fn expire_held(&self, now: BootTime) {
-        self.knocks.waiting.lock().expire(now);
+        if self.knocks.waited_for.load(Ordering::Acquire) > 0 {
+            self.knocks.with_waiting(|waiting| waiting.expire(now));
+        }
+    }
+
+    /// Inner bytes of every armed peer so far, both ways: what has grown was not idle.
+    pub fn inner_bytes(&self) -> Vec<(PeerId, u64)> {
+        let peers: Vec<_> = self.table.read().peers.values().cloned().collect();
+        let bytes = |peer: &super::peer::Peer| {
+            let state = peer.state.lock();
+            state.received_bytes.saturating_add(state.sent_bytes)
+        };
+        peers.iter().map(|peer| (peer.id, bytes(peer))).collect()
     }
 
     /// Packets and bytes that wait for sleeping peers.
@@ -120,6 +143,16 @@ impl Node {
         let waiting = self.knocks.waiting.lock();
         let packets = waiting.queues.values().map(|queue| queue.packets.len());
         (packets.sum(), waiting.bytes)
+    }
+}
+
+impl Knocks {
+    fn with_waiting<T>(&self, act: impl FnOnce(&mut Waiting) -> T) -> T {
+        let mut waiting = self.waiting.lock();
+        let result = act(&mut waiting);
+        self.waited_for
+            .store(waiting.queues.len(), Ordering::Release);
+        result
     }
 }
 

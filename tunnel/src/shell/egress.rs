@@ -115,18 +115,9 @@ impl Egress {
                 .arena
                 .get(frame.packet.clone())
                 .and_then(destination_address);
-            frame.peer = destination.and_then(|destination| shared.node.route(destination));
-            if frame.peer.is_some() {
-                continue;
-            }
             let range = frame.packet.start..frame.packet.end + TAIL_BYTES;
             let buffer = self.arena.get_mut(range).unwrap_or_default();
-            let held = destination.is_some_and(|destination| {
-                knocking::hold(&shared.node, destination, frame.header, buffer, now)
-            });
-            if !held {
-                shared.node.count_unroutable();
-            }
+            frame.peer = knocking::peer_of(&shared.node, destination, frame.header, buffer, now);
         }
         let mut checker = shared.filter.checker(now);
         for frame in &mut self.frames {

@@ -8,20 +8,32 @@ use super::offload::VnetHeader;
 use super::offload::split::Splitter;
 use super::{Shared, Tunnel};
 use crate::filter::{Direction, Party};
-use crate::node::{Knock, Node, Outgoing, PeerId};
+use crate::node::{Knock, Node, Outgoing, PeerHandle, PeerId};
 use crate::wireguard::{DATA_OVERHEAD_BYTES, MAX_HANDSHAKE_BYTES, padded_length};
 
-/// Takes a frame that no armed peer owns; `buffer` is as [`Splitter::new`] wants it. `false`: nobody sleeps there.
-pub(super) fn hold(
+/// Whose a frame on its way out is. `None`: nobody's, or it waits for a peer that sleeps or is just being armed.
+/// `buffer` is as [`Splitter::new`] wants it.
+pub(super) fn peer_of(
     node: &Node,
-    destination: IpAddr,
+    destination: Option<IpAddr>,
     header: VnetHeader,
     buffer: &mut [u8],
     now: BootTime,
-) -> bool {
-    if !node.is_asleep(destination) {
-        return false;
+) -> Option<PeerHandle> {
+    let peer = destination.and_then(|destination| node.route(destination));
+    if let Some(peer) = peer
+        && !node.awaits(peer.id())
+    {
+        return Some(peer);
     }
+    match destination.filter(|destination| node.is_asleep(*destination)) {
+        Some(destination) => hold(node, destination, header, buffer, now),
+        None => node.count_unroutable(),
+    }
+    None
+}
+
+fn hold(node: &Node, destination: IpAddr, header: VnetHeader, buffer: &mut [u8], now: BootTime) {
     match Splitter::new(header, buffer) {
         Ok(mut segments) => {
             while let Some(packet) = segments.next_segment(|length| length) {
@@ -32,7 +44,6 @@ pub(super) fn hold(
         }
         Err(error) => tracing::debug!(%error, "frame of the device dropped"),
     }
-    true
 }
 
 impl Tunnel {

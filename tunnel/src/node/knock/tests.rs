@@ -150,3 +150,19 @@ fn whoever_reads_events_is_woken_by_each() {
     node.knock(ip("fd00::2"), &PACKET, at(0));
     assert_eq!(woken.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
+
+#[test]
+fn a_peer_is_awaited_from_the_first_packet_until_what_waited_is_taken_or_too_old() {
+    let node = node(&[("fd00::2/128", 2), ("fd00::3/128", 3)]);
+    assert!(!node.awaits(PeerId(2)));
+    node.knock(ip("fd00::2"), &PACKET, at(0));
+    assert!(node.awaits(PeerId(2)));
+    assert!(!node.awaits(PeerId(3)));
+    node.take_held(PeerId(2), at(1));
+    assert!(!node.awaits(PeerId(2)));
+    node.knock(ip("fd00::2"), &PACKET, at(2));
+    node.expire_held(at(5002));
+    assert!(node.awaits(PeerId(2)));
+    node.expire_held(at(5003));
+    assert!(!node.awaits(PeerId(2)));
+}
