@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::agent::Node;
 use crate::cloud::{Cloud, CloudOptions};
+use crate::nat::{Nat, Site};
 use crate::netns::{Host, Network};
 use crate::require_root;
 use crate::swtpm::TpmMaker;
@@ -111,8 +112,35 @@ impl Lab {
 
     /// A host that is no node.
     pub fn host(&mut self, name: &str) -> anyhow::Result<Host> {
-        self.hosts = self.hosts.checked_add(1).context("too many hosts")?;
-        self.network.host(name, self.hosts)
+        let number = self.number()?;
+        self.network.host(name, number)
+    }
+
+    /// A site behind a router of its own.
+    pub fn site(&mut self, name: &str, nat: Nat) -> anyhow::Result<Site> {
+        let number = self.number()?;
+        self.network.site(name, number, nat)
+    }
+
+    /// As [`Lab::node`], inside of a site.
+    pub fn node_at(&mut self, site: &mut Site, name: &str) -> anyhow::Result<Node> {
+        let host = self.network.host_at(site, name)?;
+        let mut node = self.node_on(&host, name)?;
+        node.tpm.power_on()?;
+        Ok(node)
+    }
+
+    /// As [`Lab::member`], inside of a site.
+    pub fn member_at(&mut self, site: &mut Site, name: &str, role: &str) -> anyhow::Result<Node> {
+        let node = self.node_at(site, name)?;
+        self.enrolled(node, role)
+    }
+
+    /// A machine on a host that is there, its TPM off.
+    pub fn node_on(&mut self, host: &Host, name: &str) -> anyhow::Result<Node> {
+        let folder = self.folder.path().join(name);
+        let tpm = self.maker.make(host, &folder.join("tpm"))?;
+        Node::new(name, host, &folder, tpm)
     }
 
     /// The folder of the lab: goes with it.
@@ -122,9 +150,13 @@ impl Lab {
 
     fn node_off(&mut self, name: &str) -> anyhow::Result<Node> {
         let host = self.host(name)?;
-        let folder = self.folder.path().join(name);
-        let tpm = self.maker.make(&host, &folder.join("tpm"))?;
-        Node::new(name, &host, &folder, tpm)
+        self.node_on(&host, name)
+    }
+
+    /// The last octet of the next host's address.
+    pub fn number(&mut self) -> anyhow::Result<u8> {
+        self.hosts = self.hosts.checked_add(1).context("too many hosts")?;
+        Ok(self.hosts)
     }
 }
 

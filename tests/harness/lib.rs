@@ -14,6 +14,7 @@ pub mod cloud;
 pub mod eventually;
 pub mod lab;
 pub mod measured;
+pub mod nat;
 pub mod netns;
 pub mod postgres;
 pub mod process;

@@ -24,6 +24,7 @@ mod restart;
 mod results;
 mod story;
 mod strangers;
+mod test_network;
 mod traffic;
 mod turned_clock;
 mod wireguard_interop;
