@@ -4,7 +4,7 @@
 //! the handshake may wait for the TPM: it runs on a thread that may block. A channel made here never reconnects by
 //! itself: another connection is another conversation.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Connected {
     pub exporter: Exporter,
     /// The address of ours that reaches the cloud: the best guess of where peers reach us.
     pub local: IpAddr,
+    /// The cloud's, as this connection has it.
+    pub remote: SocketAddr,
     /// The address that answered.
     pub address: String,
     /// What its TLS says after the handshake.
@@ -115,7 +117,7 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
     let opened = tokio::time::timeout(CONNECT_DEADLINE, open(address, config))
         .await
         .map_err(|_| NotConnected::Timeout { address: named() })??;
-    let (local, stream) = opened;
+    let (local, remote, stream) = opened;
     let (_, tls) = stream.get_ref();
     if tls.alpn_protocol() != Some(edgeward_wire::limits::ALPN_H2) {
         return Err(NotConnected::Protocol { address: named() });
@@ -137,6 +139,7 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
         channel,
         exporter: Exporter::from_bytes(exported),
         local,
+        remote,
         address: named(),
         verdict,
     })
@@ -145,7 +148,7 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
 async fn open(
     address: &str,
     config: Arc<ClientConfig>,
-) -> Result<(IpAddr, TlsStream<TcpStream>), NotConnected> {
+) -> Result<(IpAddr, SocketAddr, TlsStream<TcpStream>), NotConnected> {
     let unreachable = |source| NotConnected::Unreachable {
         address: address.to_owned(),
         source,
@@ -153,6 +156,8 @@ async fn open(
     let tcp = TcpStream::connect(address).await.map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
     let local = tcp.local_addr().map_err(unreachable)?.ip().to_canonical();
+    let remote = tcp.peer_addr().map_err(unreachable)?;
+    let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     // Identity is the SPIFFE ID; the name is not looked at, and not sent either.
     let name = ServerName::from(std::net::Ipv4Addr::LOCALHOST);
     let handshake = TlsConnector::from(config).connect(name, tcp);
@@ -170,7 +175,7 @@ async fn open(
             address: address.to_owned(),
             source,
         })?;
-    Ok((local, stream))
+    Ok((local, remote, stream))
 }
 
 async fn channel_over(

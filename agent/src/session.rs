@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use edgeward_identity::tls::{self, PeerVerifier};
 use edgeward_identity::{Clock, Kind};
-use edgeward_wire::limits::{ALPN_H2, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_MESSAGE_BYTES};
+use edgeward_wire::limits::{
+    ALPN_H2, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_ENDPOINTS, MAX_MESSAGE_BYTES,
+};
 use edgeward_wire::slice_delta::NotApplied;
 use edgeward_wire::v1::session_client::SessionClient;
 use edgeward_wire::v1::{self, cloud_message, node_message};
@@ -86,7 +88,7 @@ pub struct Session {
 /// Where peers reach this node.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
-    /// As configured; if empty, the address that reaches the cloud.
+    /// As configured; if empty, what was found out, or the address that reaches the cloud.
     pub advertised: Vec<String>,
     pub udp_port: u16,
 }
@@ -256,6 +258,8 @@ impl Session {
         match first.and_then(|message| message.body) {
             Some(cloud_message::Body::Welcome(welcome)) => {
                 let offered = welcome.join;
+                let reach = &self.holder.publisher.reach;
+                reach.welcomed(&welcome, connected.local, connected.remote);
                 if let Err(why) = self.holder.welcome(welcome).await {
                     let _ = up.try_send(up_message(whole_wanted(why)));
                 }
@@ -298,6 +302,7 @@ impl Session {
         store.set_missed_tick_behavior(MissedTickBehavior::Delay);
         store.reset();
         let mut progress = self.progress.clone();
+        let mut found = self.holder.publisher.reach.endpoints.clone();
         let opened = self.clock.boottime();
         let mut behind = 0;
         loop {
@@ -339,6 +344,17 @@ impl Session {
                 () = tokio::time::sleep(SETTLE_AFTER), if self.holder.is_unsettled() => self.holder.settle().await,
                 ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
                 _ = store.tick() => self.holder.store().await,
+                Some(call) = self.holder.publisher.reach.calls.recv() => {
+                    if !send(&live, node_message::Body::Call(call)) {
+                        return SessionEnded::Stuck;
+                    }
+                }
+                Ok(()) = found.changed() => {
+                    let status = self.status(&live);
+                    if !send(&live, node_message::Body::Status(status)) {
+                        return SessionEnded::Stuck;
+                    }
+                }
                 Ok(()) = progress.changed() => {
                     let status = self.status(&live);
                     if !send(&live, node_message::Body::Status(status)) {
@@ -381,6 +397,7 @@ impl Session {
                 }
             }
             Body::Peers(update) => self.holder.peers(&update),
+            Body::Called(called) => self.holder.publisher.reach.called(called),
             Body::Outcome(outcome) => {
                 if self.holder.outcome(outcome).await == Applied::Renewed {
                     let stored = v1::SvidStored {
@@ -420,7 +437,7 @@ impl Session {
             slice_number: self.holder.slice_number(),
             deny_number: *self.view.trust_changed.borrow(),
             key_set_number: self.view.keys.borrow().number(),
-            endpoints: self.endpoints.through(local),
+            endpoints: self.endpoints.say(&self.holder.publisher.reach.endpoints.borrow(), local),
             bundle_sequence: self.holder.say_bundle_sequence(),
             join: self.holder.join(),
             slice_deltas: true,
@@ -431,7 +448,7 @@ impl Session {
     fn status(&mut self, live: &Live) -> v1::NodeStatus {
         let progress = *self.progress.borrow();
         v1::NodeStatus {
-            endpoints: self.endpoints.through(live.connected.local),
+            endpoints: self.endpoints.say(&self.holder.publisher.reach.endpoints.borrow(), live.connected.local),
             binds_open: progress.binds_open,
             slice_number: self.holder.slice_number(),
             cut_number: progress.cut_number,
@@ -441,11 +458,14 @@ impl Session {
 }
 
 impl Endpoints {
-    fn through(&self, local: IpAddr) -> Vec<String> {
-        if self.advertised.is_empty() {
-            vec![std::net::SocketAddr::new(local, self.udp_port).to_string()]
-        } else {
+    /// What was configured, or what was found out, or what the session's address suggests.
+    fn say(&self, found: &[String], local: IpAddr) -> Vec<String> {
+        if !self.advertised.is_empty() {
             self.advertised.clone()
+        } else if !found.is_empty() {
+            found.iter().take(MAX_ENDPOINTS).cloned().collect()
+        } else {
+            vec![std::net::SocketAddr::new(local, self.udp_port).to_string()]
         }
     }
 }

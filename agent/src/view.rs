@@ -25,12 +25,14 @@ mod cuts;
 mod directory;
 mod link;
 mod outcome;
+mod reach;
 mod standing;
 
 pub use cuts::{CutFloor, CutFloors, MAX_CUT_FLOORS};
 pub use directory::{BadPeer, Directory, DirectoryPeer, Endpoint, MAX_DIRECTORY_PEERS, StoredPeer};
 pub use link::{CloudLink, Heard};
 pub use outcome::{Finding, Outcome, Refusal};
+pub use reach::{CloudSeen, ReachSide, SessionSide, reach_sides};
 pub use standing::{Held, Standing};
 
 /// The read side. Cheap to clone.
@@ -73,6 +75,8 @@ pub struct NodeView {
     pub recovery: watch::Receiver<Option<Arc<str>>>,
     /// The cloud's last word on this node's evidence, for people.
     pub outcome: watch::Receiver<Arc<Outcome>>,
+    /// For whoever looks for ways to peers.
+    pub reach: ReachSide,
 }
 
 /// The write side of a [`NodeView`].
@@ -98,6 +102,7 @@ pub struct Publisher {
     /// Why this node is still on its way back; none while it is not.
     pub recovery: watch::Sender<Option<Arc<str>>>,
     pub outcome: watch::Sender<Arc<Outcome>>,
+    pub reach: SessionSide,
 }
 
 /// A verified policy slice with the bytes that were signed.
@@ -141,6 +146,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
     let deny_number = initial.trust.deny.number();
     let trust = Arc::new(ArcSwap::from_pointee(initial.trust));
     let (desk, glass) = orders();
+    let (session_side, reach_side) = reach_sides();
     let publisher = Publisher {
         credentials: credentials.clone(),
         session_key: initial.svid.signer().clone(),
@@ -162,6 +168,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         cloud: watch::Sender::new(None),
         recovery: watch::Sender::new(None),
         outcome: watch::Sender::default(),
+        reach: session_side,
     };
     let view = NodeView {
         node,
@@ -186,6 +193,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         workloads: Arc::default(),
         recovery: publisher.recovery.subscribe(),
         outcome: publisher.outcome.subscribe(),
+        reach: reach_side,
     };
     (publisher, view)
 }

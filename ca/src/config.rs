@@ -42,6 +42,11 @@ const MAX_AUTOMATIC: u32 = 1000;
 /// Shortest and longest window in which recoveries are counted.
 const MIN_RECOVER_WINDOW: Duration = Duration::from_secs(3600);
 const MAX_RECOVER_WINDOW: Duration = Duration::from_secs(366 * 86_400);
+/// Least and most that one node may send through the relay, in bytes a second.
+const MIN_RELAYED: u64 = 10_000;
+const MAX_RELAYED: u64 = 1_000_000_000;
+/// The value of `stun_listen` that means: no server.
+const NO_STUN: &str = "off";
 /// Most addresses that a bootstrap token names.
 const MAX_ADVERTISED: usize = 8;
 
@@ -52,6 +57,8 @@ pub struct Config {
     /// `spiffe://<trust domain>/cloud/<name>`.
     pub id: SpiffeId,
     pub listen: SocketAddr,
+    /// UDP address of the STUN server; `None`: there is none, and no agent learns its address from here.
+    pub stun: Option<SocketAddr>,
     /// `host:port` at which nodes and operators reach this cloud; what tokens name. Never empty.
     pub advertise: Vec<String>,
     pub data: PathBuf,
@@ -66,6 +73,7 @@ pub struct Config {
     pub svid_max_lifetime: Duration,
     pub token: TokenDefaults,
     pub recover: Recover,
+    pub relay: Relay,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
     /// How long one attempt to enrol may take: a token's reservation lasts as long.
@@ -85,6 +93,15 @@ pub struct Attest {
     /// How long an answer may take, twice; then the node is stale.
     #[serde(with = "edgeward_runtime::config::duration")]
     pub deadline: Duration,
+}
+
+/// Carrying datagrams of nodes that have no other way to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    pub enabled: bool,
+    /// What one node may send through it, in bytes a second; ten seconds' worth at once.
+    pub bytes_per_second: u64,
 }
 
 /// How often a node may come back by its EK alone, without a token or an operator.
@@ -114,6 +131,7 @@ struct File {
     name: String,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
+    stun_listen: Option<String>,
     #[serde(default)]
     advertise: Vec<String>,
     #[serde(default = "default_data")]
@@ -132,6 +150,8 @@ struct File {
     token: TokenDefaults,
     #[serde(default)]
     recover: Recover,
+    #[serde(default)]
+    relay: Relay,
     #[serde(default)]
     enrol: Enrol,
 }
@@ -199,7 +219,14 @@ impl Config {
                 "not between 1h and 366 days",
             ));
         }
+        if !(MIN_RELAYED..=MAX_RELAYED).contains(&file.relay.bytes_per_second) {
+            return Err(BadConfig::value(
+                "relay.bytes_per_second",
+                "not between 10 kB and 1 GB",
+            ));
+        }
         Ok(Self {
+            stun: stun(file.stun_listen.as_deref(), file.listen)?,
             advertise: advertised(file.advertise, file.listen)?,
             ek_roots: file
                 .ek_roots
@@ -215,6 +242,7 @@ impl Config {
             svid_max_lifetime: file.svid.max_lifetime,
             token: file.token,
             recover: file.recover,
+            relay: file.relay,
             approval: file.enrol.approval,
             enrol_deadline: file.enrol.deadline,
         })
@@ -258,6 +286,15 @@ impl Default for Recover {
     }
 }
 
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            bytes_per_second: 1_000_000,
+        }
+    }
+}
+
 impl Default for SvidBounds {
     fn default() -> Self {
         Self {
@@ -280,6 +317,17 @@ fn check_attest(attest: &Attest) -> Result<(), BadConfig> {
         return Err(BadConfig::value("attest.deadline", "zero or more than 60s"));
     }
     Ok(())
+}
+
+fn stun(named: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, BadConfig> {
+    match named {
+        None => Ok(Some(listen)),
+        Some(NO_STUN) => Ok(None),
+        Some(address) => address
+            .parse()
+            .map(Some)
+            .map_err(|_| BadConfig::value("stun_listen", "neither an ip:port nor \"off\"")),
+    }
 }
 
 fn advertised(mut named: Vec<String>, listen: SocketAddr) -> Result<Vec<String>, BadConfig> {
@@ -356,6 +404,8 @@ mod tests {
             ("[token]\nttl = \"0s\"", "token.ttl"),
             ("[token]\nuses = 0", "token.uses"),
             ("[enrol]\ndeadline = \"3m\"", "enrol.deadline"),
+            ("stun_listen = \"on\"", "stun_listen"),
+            ("[relay]\nbytes_per_second = 9", "relay.bytes_per_second"),
         ] {
             match load(&format!("{LEAST}{extra}\n"), &[]) {
                 Err(BadConfig::Value { key: found, .. }) => assert_eq!(found, key),
@@ -394,6 +444,9 @@ mod tests {
         assert_eq!(config.attest.interval, Duration::from_secs(60));
         assert_eq!(config.metrics, default_metrics());
         assert_eq!(config.advertise, ["127.0.0.1:7443"]);
+        assert_eq!(config.stun, Some(config.listen));
+        let config = load(&format!("{LEAST}stun_listen = \"off\"\n"), &[]).unwrap();
+        assert_eq!(config.stun, None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::serve::Connections;
 use crate::store::results::AttestationRow;
 use crate::store::{Store, StoreError};
 
+mod calls;
 mod deltas;
 mod directory;
 mod fanout;
@@ -86,6 +87,9 @@ pub struct Hub {
     announcing: Mutex<BTreeSet<String>>,
     pub(crate) trusts: Trusts,
     joins: Joins,
+    calls: Mutex<calls::Calls>,
+    /// UDP port of the STUN server; 0: there is none.
+    pub(crate) stun_port: u16,
     openings: ArcSwap<openings::Openings>,
     /// Held while they are read anew: none of two readings overtakes the other.
     openings_turn: tokio::sync::Mutex<()>,
@@ -157,6 +161,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub trust: Arc<ArcSwap<TrustView>>,
     pub connections: Arc<Connections>,
+    /// UDP port of the STUN server; 0: there is none.
+    pub stun_port: u16,
 }
 
 impl Hub {
@@ -196,6 +202,8 @@ impl Hub {
             announcing: Mutex::default(),
             trusts: Trusts::new(parts.store.node_trust().await?),
             joins: Joins::load(&parts.store).await?,
+            calls: Mutex::default(),
+            stun_port: parts.stun_port,
             openings: ArcSwap::default(),
             openings_turn: tokio::sync::Mutex::default(),
             fleeted: tokio::sync::Mutex::default(),

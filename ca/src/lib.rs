@@ -18,11 +18,13 @@ pub mod hub;
 pub mod issue;
 pub mod keys;
 pub mod profiles;
+pub mod relay;
 pub mod rollout;
 pub mod run;
 pub mod serve;
 pub mod session;
 pub mod store;
+pub mod stun;
 #[cfg(test)]
 mod testing;
 pub mod when;

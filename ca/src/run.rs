@@ -12,7 +12,7 @@ use edgeward_identity::{Clock, DenyList, SystemClock, Timestamp, TrustView};
 use edgeward_runtime::readiness::Readiness;
 use edgeward_runtime::shutdown::Tasks;
 use edgeward_runtime::{monitor, shutdown};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Control, Settings};
@@ -22,9 +22,11 @@ use crate::cut::NodeControl;
 use crate::ek::EkTrust;
 use crate::enrol::EnrolService;
 use crate::hub::{Hub, Parts};
+use crate::relay::RelayService;
 use crate::serve::{Connections, OnRefused, Server};
 use crate::session::SessionService;
 use crate::store::Store;
+use crate::stun;
 use crate::workload::WorkloadService;
 
 pub mod first_start;
@@ -80,6 +82,7 @@ pub async fn start(
         deny: DenyList::default(),
     }));
     let connections = Connections::new();
+    let (stun, stun_port) = bind_stun(&config).await?;
     let hub = Hub::load(Parts {
         config: config.clone(),
         keys: keys.clone(),
@@ -88,6 +91,7 @@ pub async fn start(
         clock: clock.clone(),
         trust: trust.clone(),
         connections: connections.clone(),
+        stun_port,
     })
     .await?;
     if let Some(policy) = first_start::policy(&store).await? {
@@ -117,6 +121,7 @@ pub async fn start(
     )
     .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
     .add_service(WorkloadService::new(hub.clone()).into_server())
+    .add_service(RelayService::new(hub.clone(), token.clone()).into_server())
     .into_axum_router();
     let server = Server {
         credentials: credentials.clone(),
@@ -128,6 +133,9 @@ pub async fn start(
         on_refused: record_refused(audit.clone(), clock.clone()),
     };
     tasks.spawn("ek-roots", ek_trust.run(token.clone()));
+    if let Some(socket) = stun {
+        tasks.spawn("stun", stun::run(socket, clock.clone(), token.clone()));
+    }
     tasks.spawn("hub", hub.clone().run(token.clone()));
     tasks.spawn(
         "upkeep",
@@ -154,6 +162,18 @@ pub async fn start(
         result
     });
     Ok(hub)
+}
+
+/// The socket of the STUN server, if there is to be one, and its port.
+async fn bind_stun(config: &Config) -> anyhow::Result<(Option<UdpSocket>, u16)> {
+    let Some(address) = config.stun else {
+        return Ok((None, 0));
+    };
+    let socket = UdpSocket::bind(address)
+        .await
+        .with_context(|| format!("cannot answer stun on {address} (stun_listen)"))?;
+    let port = socket.local_addr()?.port();
+    Ok((Some(socket), port))
 }
 
 /// Opens the log of this process, and enters what the first start made.

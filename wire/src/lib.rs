@@ -67,5 +67,6 @@ pub mod ext_authz {
 pub mod control;
 pub mod limits;
 pub mod slice_delta;
+pub mod stun;
 pub mod token;
 pub mod workload;

@@ -16,6 +16,14 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 pub const HEARTBEAT_LOST_AFTER: Duration = Duration::from_secs(30);
 /// Most endpoint candidates of one node.
 pub const MAX_ENDPOINTS: usize = 16;
+/// Most relays that a call names.
+pub const MAX_CALL_RELAYS: usize = 16;
+/// Largest datagram that the cloud carries, in bytes.
+pub const MAX_CARRIED_BYTES: usize = 2048;
+/// Most datagrams in one frame to or from the cloud's relay.
+pub const MAX_CARRIED_AT_ONCE: usize = 64;
+/// Largest frame of the cloud's relay, in bytes.
+pub const MAX_RELAY_FRAME_BYTES: usize = 256 * 1024;
 /// Largest frame of the bind's stream, in bytes.
 pub const MAX_BIND_FRAME_BYTES: usize = 64 * 1024;
 /// Application protocol of cloud connections that speak HTTP/2 (gRPC, REST).

@@ -528,9 +528,11 @@ fn what_the_operator_advertises_wins_over_what_the_connection_shows() {
         advertised: Vec::new(),
         udp_port: 51820,
     };
-    assert_eq!(endpoints.through(local), ["[2001:db8::7]:51820"]);
+    assert_eq!(endpoints.say(&[], local), ["[2001:db8::7]:51820"]);
+    let found = ["192.0.2.9:4000".to_owned()];
+    assert_eq!(endpoints.say(&found, local), found);
     endpoints.advertised = vec!["edge.example:1".to_owned()];
-    assert_eq!(endpoints.through(local), ["edge.example:1"]);
+    assert_eq!(endpoints.say(&found, local), ["edge.example:1"]);
 }
 
 #[test]

@@ -109,6 +109,7 @@ event_kinds! {
     SessionClosed "session.closed" Should Neutral: "a node's session ended";
     SessionRefused "session.refused" Should Neutral: "a session was refused";
     SessionDisplaced "session.displaced" Must TakesAway: "a session lost to another one of the same node";
+    RelayClosed "relay.closed" Should Neutral: "the cloud carried datagrams of a node, and no longer does";
     AttestationPassed "attestation.passed" Should Grants: "evidence passed and a result was signed";
     AttestationFailed "attestation.failed" Must TakesAway: "evidence failed";
     AttestationStale "attestation.stale" Must TakesAway: "evidence was not given in time";

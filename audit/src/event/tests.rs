@@ -143,7 +143,7 @@ fn every_kind_has_its_stable_name_and_class() {
         node.released must, node.removed must, svid.issued must, svid.renewed must, svid.denied must, \
         authority.prepared must, authority.published must, authority.activated must, authority.tainted must, \
         authority.retired must, roots.changed must, denylist.raised must, session.opened should, \
-        session.closed should, session.refused should, session.displaced must, attestation.passed should, \
+        session.closed should, session.refused should, session.displaced must, relay.closed should, attestation.passed should, \
         attestation.failed must, attestation.stale must, policy.applied must, policy.staged must, \
         policy.paused must, policy.resumed must, policy.returned must, policy.refused should, \
         policy.delivered should, policy.activated must, approval.given must, approval.revoked must, \

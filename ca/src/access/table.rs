@@ -41,6 +41,7 @@ pub const ROUTES: &[Route] = &[
     // A machine that enrols has no identity yet; one that has must not become another.
     row("POST", "/edgeward.v1.Enrolment/Enrol", NOBODY_KNOWN),
     row("POST", "/edgeward.v1.Session/Attach", NODES),
+    row("POST", "/edgeward.v1.Relay/Carry", NODES),
     row("POST", "/edgeward.v1.Workloads/IssueX509", NODES),
     row("POST", "/edgeward.v1.Workloads/IssueJwt", NODES),
     row("GET", "/api/openapi.json", EVERYBODY),

@@ -89,9 +89,12 @@ impl Live {
             }
             _ => None,
         };
+        let remote = live.opened.caller.remote;
         let welcome = || {
             let slice = slice.as_ref();
-            opening::welcome(hub, &member, join, audit_next, heartbeat, slice, delta)
+            opening::welcome(
+                hub, &member, join, audit_next, heartbeat, remote, slice, delta,
+            )
         };
         let contested = hub.is_attached(&live.name);
         match contested {
@@ -249,6 +252,14 @@ impl Live {
                 Ok(())
             }
             Some(node_message::Body::SliceWanted(wanted)) => self.slice_wanted(&wanted).await,
+            Some(node_message::Body::Call(mut call)) => {
+                let endpoints = endpoints_of(std::mem::take(&mut call.endpoints))?;
+                // While another session of the node is in force, nobody is called in its name.
+                if self.number.is_some() {
+                    self.hub.call(&self.name, &call, endpoints);
+                }
+                Ok(())
+            }
             Some(node_message::Body::Hello(_)) | None => {
                 Err(SessionEnded::Hello("message out of order"))
             }

@@ -65,6 +65,7 @@ impl Cloud {
         let path = folder.path().join("edgeward.toml");
         let mut config = Config::load_with(&path, std::iter::empty()).unwrap();
         config.listen = listener.local_addr().unwrap();
+        config.stun = Some("127.0.0.1:0".parse().unwrap());
         let config = Arc::new(config);
         let stop = CancellationToken::new();
         let mut tasks = Tasks::new(stop.clone());
