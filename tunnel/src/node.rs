@@ -39,7 +39,7 @@ pub use arming::{ArmRefused, NotArmed, PeerConfig, Role, TurnRefused};
 pub use counters::{Refusal, Refusals};
 pub use inbound::{Inbound, InboundRun};
 pub use knock::{
-    HOLD_TIME, KNOCK_AGAIN, Knock, MAX_HELD_BYTES, MAX_HELD_BYTES_IN_ALL, MAX_HELD_PACKETS,
+    HOLD_TIME, Held, KNOCK_AGAIN, Knock, MAX_HELD_BYTES, MAX_HELD_BYTES_IN_ALL, MAX_HELD_PACKETS,
     MAX_WAITED_FOR,
 };
 pub use outbound::Sealer;
@@ -225,6 +225,7 @@ impl Node {
         let packets = state.queue.len();
         let sessions = self.wipe(&mut state);
         self.schedule.lock().remove(peer);
+        self.await_no_longer(peer.id);
         Some(CutReport {
             sessions,
             packets,

@@ -3,6 +3,8 @@
 //! The caller says who sleeps ([`Node::set_sleepers`]) and hears of the first packet to each ([`Event::Knocked`]). It
 //! arms the peer if it wants to, and takes what waited ([`Node::take_held`]) once packets may pass; nothing leaves
 //! the queue by itself, and what follows to the same peer waits behind it. What is not taken within [`HOLD_TIME`] is of no use any more.
+//!
+//! The other end may be ready first: what it sends before packets may pass here ([`Node::await_open`]) waits as well.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use edgeward_identity::BootTime;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 
@@ -50,8 +52,25 @@ pub(super) struct Knocks {
     waited_for: AtomicUsize,
 }
 
+/// What waited for one peer, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// To it.
+    pub outward: Vec<Vec<u8>>,
+    /// From it.
+    pub inward: Vec<Vec<u8>>,
+}
+
 #[derive(Default)]
 struct Waiting {
+    outward: Queues,
+    inward: Queues,
+    /// Armed, and no packet may pass yet.
+    unopened: HashSet<PeerId>,
+}
+
+#[derive(Default)]
+struct Queues {
     queues: HashMap<PeerId, Queue>,
     /// Of all queues.
     bytes: usize,
@@ -70,7 +89,7 @@ impl Node {
     /// no longer sleep is dropped.
     pub fn set_sleepers(&self, sleepers: impl IntoIterator<Item = (IpNet, PeerId)>) -> usize {
         let mut routes = Routes::default();
-        let mut present = foldhash::HashSet::default();
+        let mut present = HashSet::default();
         let mut left_out = 0;
         for (prefix, peer) in sleepers {
             match routes.insert(prefix, peer) {
@@ -82,14 +101,41 @@ impl Node {
         }
         *self.knocks.sleepers.write() = routes;
         self.knocks
-            .with_waiting(|waiting| waiting.retain(|peer, _| present.contains(&peer)));
+            .with_waiting(|waiting| waiting.outward.retain(|peer, _| present.contains(&peer)));
         left_out
     }
 
-    /// Whether packets wait for this peer. Cheap while nobody is waited for.
+    /// No packet of this peer may pass before [`Node::take_held`], or before it is cut. To be said before it is armed.
+    pub fn await_open(&self, peer: PeerId) {
+        self.knocks.with_waiting(|waiting| {
+            waiting.unopened.insert(peer);
+        });
+    }
+
+    /// The peer is not armed, or not any more.
+    pub fn await_no_longer(&self, peer: PeerId) {
+        if self.knocks.waited_for.load(Ordering::Acquire) > 0 {
+            self.knocks.with_waiting(|waiting| {
+                waiting.unopened.remove(&peer);
+                waiting.inward.retain(|held, _| held != peer);
+            });
+        }
+    }
+
+    /// Whether packets wait for this peer, or must. Cheap while nobody is waited for.
     pub fn awaits(&self, peer: PeerId) -> bool {
         self.knocks.waited_for.load(Ordering::Acquire) > 0
-            && self.knocks.waiting.lock().queues.contains_key(&peer)
+            && self.knocks.waiting.lock().awaits(peer)
+    }
+
+    /// Keeps a packet that an awaited peer sent. Bounded; the rest is counted.
+    pub fn keep_inward(&self, peer: PeerId, packet: &[u8], now: BootTime) {
+        let (kept, _) = self
+            .knocks
+            .with_waiting(|waiting| waiting.inward.put(peer, packet, now));
+        if !kept {
+            self.counters.count(Refusal::QueueFull);
+        }
     }
 
     /// Whether somebody sleeps who owns this destination.
@@ -104,7 +150,7 @@ impl Node {
         };
         let (held, tell) = self
             .knocks
-            .with_waiting(|waiting| waiting.put(peer, packet, now));
+            .with_waiting(|waiting| waiting.outward.put(peer, packet, now));
         if tell {
             self.event(Event::Knocked { peer });
         }
@@ -116,16 +162,30 @@ impl Node {
         }
     }
 
-    /// What waited for a peer and is not too old, in order.
-    pub fn take_held(&self, peer: PeerId, now: BootTime) -> Vec<Vec<u8>> {
-        self.knocks.with_waiting(|waiting| waiting.take(peer, now))
+    /// Packets of this peer may pass now: what waited and is not too old.
+    pub fn take_held(&self, peer: PeerId, now: BootTime) -> Held {
+        self.knocks.with_waiting(|waiting| {
+            waiting.unopened.remove(&peer);
+            Held {
+                outward: waiting.outward.take(peer, now),
+                inward: waiting.inward.take(peer, now),
+            }
+        })
     }
 
     /// Forgets what has waited too long. Call about once a second.
     pub fn expire_held(&self, now: BootTime) {
         if self.knocks.waited_for.load(Ordering::Acquire) > 0 {
-            self.knocks.with_waiting(|waiting| waiting.expire(now));
+            self.knocks.with_waiting(|waiting| {
+                waiting.outward.expire(now);
+                waiting.inward.expire(now);
+            });
         }
+    }
+
+    /// The present arming of a peer ([`super::PeerHandle::generation`]).
+    pub fn generation_of(&self, peer: PeerId) -> Option<u64> {
+        self.peer(peer).map(|peer| peer.generation)
     }
 
     /// Inner bytes of every armed peer so far, both ways: what has grown was not idle.
@@ -140,9 +200,7 @@ impl Node {
 
     /// Packets and bytes that wait for sleeping peers.
     pub fn held(&self) -> (usize, usize) {
-        let waiting = self.knocks.waiting.lock();
-        let packets = waiting.queues.values().map(|queue| queue.packets.len());
-        (packets.sum(), waiting.bytes)
+        self.knocks.waiting.lock().outward.held()
     }
 }
 
@@ -150,13 +208,27 @@ impl Knocks {
     fn with_waiting<T>(&self, act: impl FnOnce(&mut Waiting) -> T) -> T {
         let mut waiting = self.waiting.lock();
         let result = act(&mut waiting);
-        self.waited_for
-            .store(waiting.queues.len(), Ordering::Release);
+        self.waited_for.store(waiting.awaited(), Ordering::Release);
         result
     }
 }
 
 impl Waiting {
+    fn awaits(&self, peer: PeerId) -> bool {
+        self.unopened.contains(&peer) || self.outward.queues.contains_key(&peer)
+    }
+
+    fn awaited(&self) -> usize {
+        self.unopened.len() + self.outward.queues.len() + self.inward.queues.len()
+    }
+}
+
+impl Queues {
+    fn held(&self) -> (usize, usize) {
+        let packets = self.queues.values().map(|queue| queue.packets.len());
+        (packets.sum(), self.bytes)
+    }
+
     /// Whether the packet waits, and whether the caller is to be told that somebody knocks.
     fn put(&mut self, peer: PeerId, packet: &[u8], now: BootTime) -> (bool, bool) {
         if !self.queues.contains_key(&peer) && self.queues.len() >= MAX_WAITED_FOR {

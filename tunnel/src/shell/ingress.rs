@@ -113,8 +113,13 @@ impl Ingress {
                 peer: run.peer.id(),
                 generation: run.peer.generation(),
             };
+            let awaited = self.shared.node.awaits(run.peer.id());
             for range in self.batch.ranges(run) {
                 let packet = self.batch.bytes().get(range.clone()).unwrap_or_default();
+                if awaited && !packet.is_empty() {
+                    self.shared.node.keep_inward(run.peer.id(), packet, now);
+                    continue;
+                }
                 if packet.is_empty() || checker.check(packet, party, Direction::In).is_err() {
                     continue;
                 }

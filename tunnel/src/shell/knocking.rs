@@ -1,11 +1,13 @@
 //! Packets for peers that sleep: held in the node on their way out, sent once the peer is there.
 
+use std::io::IoSlice;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 use edgeward_identity::BootTime;
 
-use super::offload::VnetHeader;
 use super::offload::split::Splitter;
+use super::offload::{HEADER_BYTES, VnetHeader};
 use super::{Shared, Tunnel};
 use crate::filter::{Direction, Party};
 use crate::node::{Knock, Node, Outgoing, PeerHandle, PeerId};
@@ -47,7 +49,7 @@ fn hold(node: &Node, destination: IpAddr, header: VnetHeader, buffer: &mut [u8],
 }
 
 impl Tunnel {
-    /// Sends what waited for a peer that is armed and open now, through the filter as everything else; how many
+    /// Passes on what waited for a peer that is armed and open now, through the filter as everything else; how many
     /// packets that were.
     pub fn release(&self, peer: PeerId) -> usize {
         self.with_outgoing(|now, out| self.shared.release(peer, now, out))
@@ -56,8 +58,20 @@ impl Tunnel {
 
 impl Shared {
     fn release(&self, peer: PeerId, now: BootTime, out: &mut Vec<Outgoing>) -> usize {
+        let held = self.node.take_held(peer, now);
+        self.release_outward(peer, held.outward, now, out)
+            + self.release_inward(peer, held.inward, now)
+    }
+
+    fn release_outward(
+        &self,
+        peer: PeerId,
+        packets: Vec<Vec<u8>>,
+        now: BootTime,
+        out: &mut Vec<Outgoing>,
+    ) -> usize {
         let mut released = 0;
-        for packet in self.node.take_held(peer, now) {
+        for packet in packets {
             let handle = super::egress::destination_address(&packet)
                 .and_then(|destination| self.node.route(destination))
                 .filter(|handle| handle.id() == peer);
@@ -91,6 +105,39 @@ impl Shared {
             if let Ok(length) = sealer.seal(&plain, &mut bytes) {
                 bytes.truncate(length);
                 out.push(Outgoing { to, bytes });
+            }
+        }
+        released
+    }
+
+    /// Their sources were checked when they came.
+    fn release_inward(&self, peer: PeerId, packets: Vec<Vec<u8>>, now: BootTime) -> usize {
+        let mut released = 0;
+        for packet in packets {
+            let Some(generation) = self.node.generation_of(peer) else {
+                return released;
+            };
+            let party = Party { peer, generation };
+            let passes = self
+                .filter
+                .checker(now)
+                .check(&packet, party, Direction::In);
+            if passes.is_err() {
+                continue;
+            }
+            let header = [0; HEADER_BYTES];
+            let parts = [IoSlice::new(&header), IoSlice::new(&packet)];
+            let parts = if self.device.has_offload() {
+                &parts[..]
+            } else {
+                parts.get(1..).unwrap_or_default()
+            };
+            match self.device.write(parts) {
+                Ok(_) => released += 1,
+                Err(error) => {
+                    self.device_errors.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%error, "packet not written to the device");
+                }
             }
         }
         released

@@ -109,9 +109,12 @@ fn packets_are_handed_back_in_order_and_only_while_they_are_young() {
     node.knock(ip("fd00::2"), &[1], at(0));
     node.knock(ip("fd00::2"), &[2], at(1000));
     node.knock(ip("fd00::2"), &[3], at(2000));
-    assert_eq!(node.take_held(PeerId(3), at(2000)), Vec::<Vec<u8>>::new());
-    assert_eq!(node.take_held(PeerId(2), at(6000)), [vec![2], vec![3]]);
-    assert_eq!(node.take_held(PeerId(2), at(6000)), Vec::<Vec<u8>>::new());
+    assert_eq!(node.take_held(PeerId(3), at(2000)), Held::default());
+    assert_eq!(
+        node.take_held(PeerId(2), at(6000)).outward,
+        [vec![2], vec![3]]
+    );
+    assert_eq!(node.take_held(PeerId(2), at(6000)), Held::default());
     assert_eq!(node.held(), (0, 0));
 }
 
@@ -123,7 +126,7 @@ fn what_waits_for_a_peer_that_may_not_be_woken_any_more_is_dropped() {
     node.set_sleepers([(ip("fd00::3").into(), PeerId(3))]);
     assert_eq!(node.held(), (1, PACKET.len()));
     assert!(!node.is_asleep(ip("fd00::2")));
-    assert!(node.take_held(PeerId(2), at(0)).is_empty());
+    assert_eq!(node.take_held(PeerId(2), at(0)), Held::default());
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn a_prefix_belongs_to_whom_it_was_given_first() {
     );
     node.knock(ip("10.0.0.9"), &PACKET, at(0));
     assert_eq!(knocks(&node), 1);
-    assert_eq!(node.take_held(PeerId(1), at(0)).len(), 1);
+    assert_eq!(node.take_held(PeerId(1), at(0)).outward.len(), 1);
 }
 
 #[test]
@@ -165,4 +168,32 @@ fn a_peer_is_awaited_from_the_first_packet_until_what_waited_is_taken_or_too_old
     assert!(node.awaits(PeerId(2)));
     node.expire_held(at(5003));
     assert!(!node.awaits(PeerId(2)));
+}
+
+#[test]
+fn what_a_peer_sends_before_packets_may_pass_waits_until_they_may() {
+    let node = node(&[]);
+    node.await_open(PeerId(2));
+    assert!(node.awaits(PeerId(2)));
+    for number in 0..=u8::try_from(MAX_HELD_PACKETS).unwrap() {
+        node.keep_inward(PeerId(2), &[number], at(0));
+    }
+    assert_eq!(node.refusals().get(Refusal::QueueFull), 1);
+    let held = node.take_held(PeerId(2), at(10));
+    assert_eq!(held.inward.len(), MAX_HELD_PACKETS);
+    assert_eq!(held.inward[0], [0]);
+    assert!(!node.awaits(PeerId(2)));
+}
+
+#[test]
+fn a_peer_that_never_opens_leaves_nothing_behind() {
+    let node = node(&[]);
+    node.await_open(PeerId(2));
+    node.keep_inward(PeerId(2), &PACKET, at(0));
+    node.expire_held(at(6000));
+    assert!(node.awaits(PeerId(2)), "it is still not open");
+    node.keep_inward(PeerId(2), &PACKET, at(6000));
+    node.await_no_longer(PeerId(2));
+    assert!(!node.awaits(PeerId(2)));
+    assert_eq!(node.take_held(PeerId(2), at(6000)), Held::default());
 }
