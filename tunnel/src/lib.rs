@@ -4,6 +4,7 @@
 //! - [`bind`]: who may be a peer: the exchange from which a tunnel's keys come (its driver does I/O).
 //! - [`wireguard`]: the one file that names boringtun; sessions, handshakes, nothing else.
 //! - [`node`]: peers, PSK epochs, leases, timers, cuts.
+//! - [`reach`]: the ways between two bound nodes: probed, ranked, changed, and relayed for others.
 //! - [`routes`]: longest-prefix tables for both directions.
 //! - [`filter`]: the stateful per-interface filter, default deny both ways.
 //!
@@ -13,6 +14,7 @@
 pub mod bind;
 pub mod filter;
 pub mod node;
+pub mod reach;
 pub mod routes;
 pub mod shell;
 pub mod uapi;

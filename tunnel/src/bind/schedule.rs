@@ -10,6 +10,7 @@
 //!               length u32 offer I  length u32 offer R)
 //! s_0        = HKDF-Extract(salt = T, ikm = root || ML-KEM shared secret)
 //! confirm    = HKDF-Expand(s_0, "edgeward-bind-confirm-v1", 32)
+//! reach      = HKDF-Expand(s_0, "edgeward-bind-reach-v1", 32)
 //! PSK_e      = HKDF-Expand(s_e, "edgeward-bind-psk-v1" || e u64 || lower WireGuard key ||
 //!               higher WireGuard key || SPKI hash I || SPKI hash R, 32)
 //! s_(e+1)    = HKDF-Extract(salt = s_e,
@@ -19,7 +20,8 @@
 //! The context is needed because the TLS exporter alone does not cover the client's certificate (RFC 8446,
 //! section 7.5). Exporting twice would give no forward secrecy, since a TLS key update leaves the exporter
 //! alone: hence the ratchet. `confirm` goes into both proofs, so that a peer that derived anything else (another
-//! connection, an altered offer, a wrong ciphertext) is refused before a key is armed.
+//! connection, an altered offer, a wrong ciphertext) is refused before a key is armed. `reach` seals what the two
+//! tell each other about paths ([`crate::reach`]) and opens no data.
 
 use edgeward_identity::{Secret, SpkiHash, TrustDomain};
 use ring::{digest, hmac};
@@ -36,6 +38,7 @@ pub const FIRST_EPOCH: u64 = 0;
 const VERSION_LABEL: &[u8] = b"edgeward-bind-v1";
 const TRANSCRIPT_LABEL: &[u8] = b"edgeward-bind-transcript-v1";
 const CONFIRM_LABEL: &[u8] = b"edgeward-bind-confirm-v1";
+const REACH_LABEL: &[u8] = b"edgeward-bind-reach-v1";
 const PSK_LABEL: &[u8] = b"edgeward-bind-psk-v1";
 const RATCHET_LABEL: &[u8] = b"edgeward-bind-ratchet-v1";
 
@@ -151,6 +154,11 @@ impl Schedule {
         expand(&self.secret, CONFIRM_LABEL)
     }
 
+    /// What path probes of this bind are sealed under. Only meaningful before the first turn.
+    pub fn reach(&self) -> Secret<[u8; 32]> {
+        expand(&self.secret, REACH_LABEL)
+    }
+
     /// The WireGuard pre-shared key of the present epoch.
     pub fn psk(&self) -> Secret<[u8; 32]> {
         let info = [
@@ -197,7 +205,7 @@ impl std::fmt::Debug for Schedule {
 }
 
 /// HMAC-SHA-256 under a secret key.
-pub(super) fn mac(key: &Secret<[u8; 32]>, parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn mac(key: &Secret<[u8; 32]>, parts: &[&[u8]]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()));
     for part in parts {
         context.update(part);
@@ -212,7 +220,7 @@ pub(super) fn extract(salt: &[u8], material: &[u8]) -> Secret<[u8; 32]> {
 }
 
 /// HKDF-Expand (RFC 5869, section 2.3) to 32 bytes, which is its first block.
-pub(super) fn expand(secret: &Secret<[u8; 32]>, info: &[u8]) -> Secret<[u8; 32]> {
+pub(crate) fn expand(secret: &Secret<[u8; 32]>, info: &[u8]) -> Secret<[u8; 32]> {
     Secret::new(mac(secret, &[info, &[1]]))
 }
 

@@ -108,6 +108,8 @@ pub struct Arm {
     pub own_keys: Arc<StaticKeys>,
     pub epoch: u64,
     pub psk: Secret<[u8; 32]>,
+    /// What path probes between the two are sealed under ([`crate::reach`]); another one for every bind.
+    pub reach_key: Secret<[u8; 32]>,
     pub allowed_ips: Vec<IpNet>,
     pub until: BootTime,
 }

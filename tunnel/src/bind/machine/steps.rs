@@ -256,6 +256,7 @@ impl Machine {
             own_keys,
             epoch: FIRST_EPOCH,
             psk: agreed.schedule.psk(),
+            reach_key: agreed.schedule.reach(),
             allowed_ips: grant.allowed_ips,
             until,
         })

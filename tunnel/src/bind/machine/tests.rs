@@ -282,6 +282,8 @@ fn the_responder_arms_first_and_nothing_opens_before_wireguard_confirms() {
     pair.confirm(0);
     let (i, r) = (&pair.initiator, &pair.responder);
     assert!(i.armed[0].psk.matches(r.armed[0].psk.expose()));
+    assert!(i.armed[0].reach_key.matches(r.armed[0].reach_key.expose()));
+    assert!(!i.armed[0].reach_key.matches(i.armed[0].psk.expose()));
     assert_eq!(i.armed[0].wireguard_key, b.wireguard.public());
     assert_eq!(r.armed[0].wireguard_key, a.wireguard.public());
     assert_eq!(i.opened[0].transcript, r.opened[0].transcript);

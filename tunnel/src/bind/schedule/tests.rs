@@ -52,6 +52,7 @@ mod again {
         pub(super) context: [u8; 32],
         pub(super) transcript: [u8; 32],
         pub(super) confirm: [u8; 32],
+        pub(super) reach: [u8; 32],
         pub(super) psk: [[u8; 32]; 2],
     }
 
@@ -80,6 +81,7 @@ mod again {
         let ikm = [[0x31; 32], [0x32; 32]].concat();
         let s0 = Salt::new(HKDF_SHA256, &transcript).extract(&ikm);
         let confirm = expand(&s0, b"edgeward-bind-confirm-v1");
+        let reach = expand(&s0, b"edgeward-bind-reach-v1");
         let psk0 = expand(
             &s0,
             &[
@@ -123,6 +125,7 @@ mod again {
             context,
             transcript,
             confirm,
+            reach,
             psk: [psk0, psk1],
         }
     }
@@ -141,6 +144,7 @@ fn an_independent_computation_gives_the_same_values() {
         [[0x42; 32], [0x41; 32]],
     );
     assert!(schedule.confirm().matches(&again.confirm));
+    assert!(schedule.reach().matches(&again.reach));
     assert!(schedule.psk().matches(&again.psk[0]));
     schedule.turn(1, &[0x51; 32], &[0x52; 32]).unwrap();
     assert!(schedule.psk().matches(&again.psk[1]));
