@@ -259,7 +259,7 @@ impl Session {
             Some(cloud_message::Body::Welcome(welcome)) => {
                 let offered = welcome.join;
                 let reach = &self.holder.publisher.reach;
-                reach.welcomed(&welcome, connected.local, connected.remote);
+                reach.welcomed(&welcome, &connected.address, connected.remote);
                 if let Err(why) = self.holder.welcome(welcome).await {
                     let _ = up.try_send(up_message(whole_wanted(why)));
                 }
@@ -437,7 +437,9 @@ impl Session {
             slice_number: self.holder.slice_number(),
             deny_number: *self.view.trust_changed.borrow(),
             key_set_number: self.view.keys.borrow().number(),
-            endpoints: self.endpoints.say(&self.holder.publisher.reach.endpoints.borrow(), local),
+            endpoints: self
+                .endpoints
+                .say(&self.holder.publisher.reach.endpoints.borrow(), local),
             bundle_sequence: self.holder.say_bundle_sequence(),
             join: self.holder.join(),
             slice_deltas: true,
@@ -448,7 +450,10 @@ impl Session {
     fn status(&mut self, live: &Live) -> v1::NodeStatus {
         let progress = *self.progress.borrow();
         v1::NodeStatus {
-            endpoints: self.endpoints.say(&self.holder.publisher.reach.endpoints.borrow(), live.connected.local),
+            endpoints: self.endpoints.say(
+                &self.holder.publisher.reach.endpoints.borrow(),
+                live.connected.local,
+            ),
             binds_open: progress.binds_open,
             slice_number: self.holder.slice_number(),
             cut_number: progress.cut_number,

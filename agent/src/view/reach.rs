@@ -13,12 +13,14 @@ const MAX_CALLS: usize = 64;
 const MAX_CALLED: usize = 256;
 
 /// How this node stands towards the cloud's network, as its session found it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloudSeen {
+    /// `host:port` at which the cloud answered.
+    pub address: String,
     /// Where the session comes from as the cloud sees it; its port is TCP's.
     pub seen_from: Option<SocketAddr>,
-    /// The local address of the session.
-    pub local: Option<SocketAddr>,
+    /// The cloud's address as this connection has it.
+    pub cloud: Option<SocketAddr>,
     /// Where the cloud answers STUN.
     pub stun: Option<SocketAddr>,
     /// Whether the cloud carries datagrams.
@@ -80,11 +82,14 @@ impl SessionSide {
     }
 
     /// What a Welcome says, over a connection between these addresses.
-    pub fn welcomed(&self, welcome: &v1::Welcome, local: SocketAddr, cloud: SocketAddr) {
-        let stun = u16::try_from(welcome.stun_port).ok().filter(|port| *port != 0);
+    pub fn welcomed(&self, welcome: &v1::Welcome, address: &str, cloud: SocketAddr) {
+        let stun = u16::try_from(welcome.stun_port)
+            .ok()
+            .filter(|port| *port != 0);
         self.seen.send_replace(CloudSeen {
             seen_from: welcome.seen_from.parse().ok(),
-            local: Some(local),
+            cloud: Some(cloud),
+            address: address.to_owned(),
             stun: stun.map(|port| SocketAddr::new(cloud.ip(), port)),
             relays: welcome.relays,
         });
