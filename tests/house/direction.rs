@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// A part -> the one crate of ours that may name it.
 const KEPT_BY: &[(&str, &str)] = &[
-    ("boringtun", "tunnel"),
+    ("snow", "tunnel"),
     ("casbin", "policy"),
     ("sqlx", "ca"),
     ("tss-esapi", "agent"),

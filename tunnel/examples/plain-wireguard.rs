@@ -84,6 +84,11 @@ async fn main() -> anyhow::Result<()> {
             allow_zero_psk: true,
         },
         Box::new(SystemRandom::default()),
+    )
+    .booted_at(
+        SystemClock
+            .now()
+            .minus(SystemClock.boottime().as_duration()),
     );
     let filter = Filter::new(Arc::new(AllowAll));
     let (quic, _nobody) = quic_inbox();

@@ -2,7 +2,7 @@
 //!
 //! Cores, without I/O and told the time:
 //! - [`bind`]: who may be a peer: the exchange from which a tunnel's keys come (its driver does I/O).
-//! - [`wireguard`]: the one file that names boringtun; sessions, handshakes, nothing else.
+//! - [`wireguard`]: the WireGuard protocol: messages, handshakes, sessions; one file in it names snow.
 //! - [`node`]: peers, PSK epochs, leases, timers, cuts.
 //! - [`reach`]: the ways between two bound nodes: probed, ranked, changed, and relayed for others.
 //! - [`routes`]: longest-prefix tables for both directions.

@@ -26,11 +26,11 @@ mod timers;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use edgeward_identity::BootTime;
+use edgeward_identity::{BootTime, Timestamp};
 use foldhash::HashMap;
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
@@ -49,7 +49,8 @@ pub use timers::{
     REKEY_ATTEMPT_TIME, REKEY_TIMEOUT,
 };
 
-use crate::wireguard::{Psk, SessionIndex, StaticKeys};
+pub use crate::wireguard::{NoRandomness, Random};
+use crate::wireguard::{Psk, ReplayGate, SessionIndex, StaticKeys};
 use counters::Counters;
 use knock::Knocks;
 use load::Load;
@@ -89,16 +90,6 @@ pub struct NodeConfig {
     /// Whether a peer without pre-shared key (all zeros) may be armed: plain WireGuard only.
     pub allow_zero_psk: bool,
 }
-
-/// Randomness, handed in by the shell. An error refuses what needed it.
-pub trait Random: Send + Sync {
-    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomness>;
-}
-
-/// The source of randomness failed. Our fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no randomness")]
-pub struct NoRandomness;
 
 /// A datagram to send that is not part of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +149,8 @@ pub struct PeerStatus {
 pub struct Node {
     config: NodeConfig,
     random: Box<dyn Random>,
+    /// Wall clock when the time since boot was zero, since 1970.
+    booted: Duration,
     table: RwLock<Table>,
     sessions: RwLock<HashMap<SessionIndex, Arc<Peer>>>,
     schedule: Mutex<Schedule>,
@@ -177,6 +170,7 @@ impl Node {
         Self {
             config,
             random,
+            booted: Duration::ZERO,
             table: RwLock::default(),
             sessions: RwLock::default(),
             schedule: Mutex::default(),
@@ -188,6 +182,14 @@ impl Node {
             knocks: Knocks::default(),
             generation: AtomicU64::new(1),
         }
+    }
+
+    /// Says what the wall clock showed when the time since boot was zero: handshakes carry timestamps that have to
+    /// grow for as long as a static key is used. Needed only for keys that outlive a boot.
+    #[must_use]
+    pub fn booted_at(mut self, wall: Timestamp) -> Self {
+        self.booted = Duration::from_millis(wall.millis());
+        self
     }
 
     pub fn config(&self) -> NodeConfig {
@@ -310,6 +312,11 @@ impl Node {
         }
     }
 
+    /// Time since 1970 for timestamps of handshakes: never goes back, whatever is done to the wall clock.
+    fn wall_clock(&self, now: BootTime) -> Duration {
+        self.booted.saturating_add(now.as_duration())
+    }
+
     fn random_u32(&self) -> Result<u32, NoRandomness> {
         let mut bytes = [0; 4];
         self.random.fill(&mut bytes)?;
@@ -346,7 +353,7 @@ impl Node {
         state.queue.clear();
         state.queued_bytes = 0;
         state.psk = Psk::new([0; 32]);
-        state.gate = None;
+        state.gate = ReplayGate::default();
         gone
     }
 }

@@ -101,7 +101,8 @@ impl From<Refused> for Refusal {
         match refused {
             Refused::Malformed => Self::Malformed,
             Refused::WrongMac => Self::WrongMac,
-            Refused::NotAuthentic => Self::NotAuthentic,
+            Refused::NotAuthentic | Refused::WeakKey => Self::NotAuthentic,
+            Refused::Random(_) => Self::NoRandomness,
             Refused::Replayed | Refused::OldTimestamp => Self::Replayed,
             Refused::Unexpected | Refused::Exhausted => Self::NoSession,
             Refused::NotIp => Self::NotIp,

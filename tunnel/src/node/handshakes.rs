@@ -8,16 +8,12 @@ use edgeward_identity::BootTime;
 use super::peer::{Attempt, Keyed, Peer, PeerState};
 use super::timers::{REJECT_AFTER_TIME, REKEY_AFTER_TIME};
 use super::{Endpoint, Event, NoRandomness, Node, OLD_EPOCH_LINGER, Outgoing, Refusal, Role};
-use crate::wireguard::{
-    Admission, Door, Initiator, MAX_HANDSHAKE_BYTES, Message, ReplayGate, Session, SessionIndex,
-};
+use crate::wireguard::{Admission, Door, Initiator, Message, Mood, Refused, Seed, SessionIndex};
 
 /// Shortest time between two initiations of one peer that are answered (the kernel's 50 a second).
 pub(super) const MIN_INITIATION_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a random index may be taken already before we give up.
 const MAX_INDEX_TRIES: usize = 16;
-
-type Scratch = [u8; MAX_HANDSHAKE_BYTES];
 
 impl Node {
     /// Takes an initiation, response or cookie reply.
@@ -38,7 +34,7 @@ impl Node {
                 self.admit(from, datagram, now, out)?;
                 self.handle_response(index, from, datagram, now, out)
             }
-            Message::Cookie(index) => self.handle_cookie(index, datagram),
+            Message::Cookie(index) => self.handle_cookie(index, datagram, now),
             Message::Data(_) => Err(Refusal::Malformed),
         }
     }
@@ -66,18 +62,16 @@ impl Node {
             self.counters.count(Refusal::NoRandomness);
             return;
         };
-        let mut initiator = Initiator::new(&peer.door, &peer.public_key, &state.psk, index);
-        send_initiation(&mut initiator, to, out);
-        state.last_sent = now;
         let first = is_first(peer, state);
         state.attempt = Some(Attempt {
-            initiator,
+            initiator: Initiator::new(&peer.door, &peer.public_key, &state.psk, index),
             epoch: state.epoch,
             started: now,
             retry_at: now.plus(self.retry_interval(1, Duration::ZERO, first)),
             tries: 1,
             lost: false,
         });
+        self.send_initiation(peer, state, to, now, out);
     }
 
     pub(super) fn repeat_handshake(
@@ -96,8 +90,36 @@ impl Node {
         attempt.tries = attempt.tries.saturating_add(1);
         attempt.retry_at = now.plus(self.retry_interval(attempt.tries, elapsed, first));
         match to {
-            Some(to) => send_initiation(&mut attempt.initiator, to, out),
+            Some(to) => self.send_initiation(peer, state, to, now, out),
             None => self.counters.count(Refusal::NoEndpoint),
+        }
+    }
+
+    /// Sends the next initiation of the handshake under way; one that cannot be made is repeated later.
+    fn send_initiation(
+        &self,
+        peer: &Peer,
+        state: &mut PeerState,
+        to: Endpoint,
+        now: BootTime,
+        out: &mut Vec<Outgoing>,
+    ) {
+        let Some(attempt) = &mut state.attempt else {
+            return;
+        };
+        let stamp = state.stamps.next(self.wall_clock(now));
+        let message = Seed::draw(&*self.random)
+            .map_err(Refused::from)
+            .and_then(|seed| attempt.initiator.initiate(seed, stamp));
+        match message {
+            Ok(mut message) => {
+                state.jar.sign(&peer.public_key, &mut message, now);
+                out.push(Outgoing {
+                    to,
+                    bytes: message.to_vec(),
+                });
+            }
+            Err(refused) => self.counters.count(refused.into()),
         }
         state.last_sent = now;
     }
@@ -164,15 +186,22 @@ impl Node {
     ) -> Result<Arc<Door>, Refusal> {
         let source = from.remote.ip();
         let doors = self.table.read().doors.clone();
-        let mut reply: Scratch = [0; MAX_HANDSHAKE_BYTES];
         let busy = self.load.lock().arrive(now);
+        let random = &*self.random;
+        let mood = if busy {
+            Mood::Busy { now, random }
+        } else {
+            Mood::Calm
+        };
         for door in doors.into_iter().rev() {
-            match door.admit(source, datagram, busy, &mut reply) {
-                Admission::Refused(crate::wireguard::Refused::WrongMac) => {}
+            match door.admit(from.remote, datagram, mood) {
+                Admission::Refused(Refused::WrongMac) => {}
                 Admission::Refused(refused) => return Err(refused.into()),
-                Admission::Answer(length) => {
-                    let bytes = reply.get(..length).unwrap_or_default().to_vec();
-                    out.push(Outgoing { to: from, bytes });
+                Admission::Answer(reply) => {
+                    out.push(Outgoing {
+                        to: from,
+                        bytes: reply.to_vec(),
+                    });
                     return Err(Refusal::Busy);
                 }
                 Admission::Admitted if busy && !self.load.lock().spend(source, now) => {
@@ -192,8 +221,9 @@ impl Node {
         now: BootTime,
         out: &mut Vec<Outgoing>,
     ) -> Result<(), Refusal> {
-        let sender = door.sender(datagram)?;
-        let peer = self.table.read().by_key.get(&sender).cloned();
+        let seed = Seed::draw(&*self.random).map_err(Refused::from)?;
+        let received = door.read(datagram, seed)?;
+        let peer = self.table.read().by_key.get(received.sender()).cloned();
         let peer = peer
             .filter(|peer| Arc::ptr_eq(&peer.door, door))
             .ok_or(Refusal::UnknownPeer)?;
@@ -205,30 +235,19 @@ impl Node {
         {
             return Err(Refusal::Busy);
         }
-        let gate = state
-            .gate
-            .get_or_insert_with(|| ReplayGate::new(door, &peer.public_key));
-        gate.pass(datagram)?;
+        state.gate.pass(received.stamp())?;
         state.last_initiation = Some(now);
         let index = self
             .take_index(&peer)
             .map_err(|NoRandomness| Refusal::NoRandomness)?;
-        let mut response: Scratch = [0; MAX_HANDSHAKE_BYTES];
-        let answered = Session::respond(
-            door,
-            &peer.public_key,
-            &state.psk,
-            index,
-            datagram,
-            &mut response,
-        );
-        let (session, length) = match answered {
+        let (session, mut response) = match received.answer(&state.psk, index) {
             Ok(answered) => answered,
             Err(refused) => {
                 self.sessions.write().remove(&index);
                 return Err(refused.into());
             }
         };
+        state.jar.sign(&peer.public_key, &mut response, now);
         self.drop_next(&mut state);
         state.next = Some(Keyed {
             session,
@@ -240,7 +259,7 @@ impl Node {
         // The answer goes to where the question came from; the endpoint moves only once the session is confirmed.
         out.push(Outgoing {
             to: from,
-            bytes: response.get(..length).unwrap_or_default().to_vec(),
+            bytes: response.to_vec(),
         });
         self.reschedule(&peer, &mut state);
         Ok(())
@@ -262,14 +281,12 @@ impl Node {
             .as_mut()
             .filter(|attempt| attempt.initiator.index() == index)
             .ok_or(Refusal::NoSession)?;
-        let mut keepalive: Scratch = [0; MAX_HANDSHAKE_BYTES];
-        let length = attempt.initiator.complete(datagram, &mut keepalive)?;
-        let Some(attempt) = state.attempt.take() else {
-            return Err(Refusal::NoSession);
-        };
+        let session = attempt.initiator.complete(datagram)?;
+        let epoch = attempt.epoch;
+        state.attempt = None;
         let fresh = Keyed {
-            session: attempt.initiator.into_session(),
-            epoch: attempt.epoch,
+            session,
+            epoch,
             expires: now.plus(REJECT_AFTER_TIME),
             ours: true,
             used: false,
@@ -277,25 +294,24 @@ impl Node {
         self.promote(&peer, &mut state, fresh, now);
         self.roam(&peer, &mut state, from);
         state.dead_at = None;
-        state.last_sent = now;
-        out.push(Outgoing {
-            to: from,
-            bytes: keepalive.get(..length).unwrap_or_default().to_vec(),
-        });
+        // Confirms the session to the responder, whether anything waits or not.
+        out.extend(state.seal_single(&[], self.config.mtu, now));
         self.flush_queue(&mut state, now, out);
         self.reschedule(&peer, &mut state);
         Ok(())
     }
 
-    fn handle_cookie(&self, index: SessionIndex, datagram: &[u8]) -> Result<(), Refusal> {
+    /// The index is that of a handshake under way, or of an answer that is not confirmed yet.
+    fn handle_cookie(
+        &self,
+        index: SessionIndex,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Refusal> {
         let peer = self.session_owner(index).ok_or(Refusal::NoSession)?;
         let mut state = peer.state.lock();
-        let attempt = state
-            .attempt
-            .as_mut()
-            .filter(|attempt| attempt.initiator.index() == index)
-            .ok_or(Refusal::NoSession)?;
-        attempt.initiator.take_cookie(datagram)?;
+        peer.check_live(&state, now)?;
+        state.jar.take(&peer.public_key, datagram, now)?;
         Ok(())
     }
 
@@ -337,13 +353,4 @@ impl Node {
 /// Whether the handshake under way is the initiator's first of this epoch: until it completes, nobody can open.
 fn is_first(peer: &Peer, state: &PeerState) -> bool {
     peer.role == Role::Initiator && state.opened != Some(state.epoch)
-}
-
-fn send_initiation(initiator: &mut Initiator, to: Endpoint, out: &mut Vec<Outgoing>) {
-    let mut message: Scratch = [0; MAX_HANDSHAKE_BYTES];
-    // The buffer is as long as the engine asks for, so it cannot refuse.
-    if let Ok(length) = initiator.initiate(&mut message) {
-        let bytes = message.get(..length).unwrap_or_default().to_vec();
-        out.push(Outgoing { to, bytes });
-    }
 }

@@ -56,7 +56,7 @@ impl Sealer<'_> {
     }
 
     /// Seals one packet, already padded ([`crate::wireguard::padded_length`]), into the start of `out`, which
-    /// needs 32 bytes more, and 148 at least. Returns the length of the message.
+    /// needs 32 bytes more. Returns the length of the message.
     pub fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Refusal> {
         let now = self.now;
         let sealed = match self

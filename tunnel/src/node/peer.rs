@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::{Endpoint, MAX_CANDIDATES, Outgoing, PeerConfig, PeerId, PeerStatus, Refusal, Role};
-use crate::wireguard::{self, Door, Initiator, Psk, ReplayGate, Session, SessionIndex};
+use crate::wireguard::{
+    self, CookieJar, Door, Initiator, Psk, ReplayGate, Session, SessionIndex, StampClock,
+};
 
 /// Most packets that wait for a session, per peer.
 pub(super) const MAX_QUEUED_PACKETS: usize = 64;
@@ -41,7 +43,9 @@ pub(super) struct PeerState {
     /// Epoch of the last `Opened` event.
     pub(super) opened: Option<u64>,
     pub(super) valid_until: BootTime,
-    pub(super) gate: Option<ReplayGate>,
+    pub(super) gate: ReplayGate,
+    pub(super) stamps: StampClock,
+    pub(super) jar: CookieJar,
     pub(super) last_initiation: Option<BootTime>,
     pub(super) attempt: Option<Attempt>,
     pub(super) current: Option<Keyed>,
@@ -117,7 +121,9 @@ impl Peer {
             epoch: config.epoch,
             opened: None,
             valid_until: config.valid_until,
-            gate: None,
+            gate: ReplayGate::default(),
+            stamps: StampClock::default(),
+            jar: CookieJar::default(),
             last_initiation: None,
             attempt: None,
             current: None,
@@ -280,11 +286,8 @@ impl PeerState {
         let keyed = self.current.as_mut().filter(|keyed| now < keyed.expires)?;
         let mut plain = packet.to_vec();
         plain.resize(wireguard::padded_length(packet.len(), mtu), 0);
-        let room =
-            (plain.len() + wireguard::DATA_OVERHEAD_BYTES).max(wireguard::MAX_HANDSHAKE_BYTES);
-        let mut bytes = vec![0; room];
-        let length = keyed.session.seal(&plain, &mut bytes).ok()?;
-        bytes.truncate(length);
+        let mut bytes = vec![0; plain.len() + wireguard::DATA_OVERHEAD_BYTES];
+        keyed.session.seal(&plain, &mut bytes).ok()?;
         self.last_sent = now;
         self.keepalive_at = None;
         self.sent_bytes = self.sent_bytes.saturating_add(packet.len() as u64);
