@@ -12,6 +12,7 @@ pub mod agent;
 pub mod clock;
 pub mod cloud;
 pub mod eventually;
+pub mod impair;
 pub mod lab;
 pub mod measured;
 pub mod nat;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use edgeward_tests::impair::Faults;
 use edgeward_tests::nat::{Nat, Site};
 use edgeward_tests::netns::{Host, Network};
 use edgeward_tests::process::run;
@@ -239,5 +240,52 @@ fn a_switch_loses_what_it_is_told_to() -> anyhow::Result<()> {
     assert!((140..=240).contains(&some), "{some} of 300");
     assert_eq!(answered(100)?, 0);
     assert_eq!(answered(0)?, 300);
+    Ok(())
+}
+
+#[test]
+fn a_cable_has_the_faults_that_it_is_told() -> anyhow::Result<()> {
+    let mut outside = outside()?;
+    let (host, mut cable) = outside.network.host_by_cable("far", 5)?;
+    // Replies per request, those that came twice counted, and the shortest round trip in milliseconds.
+    let mut pings = |faults: &Faults, count: u32| -> anyhow::Result<(u32, f64)> {
+        cable.set(faults)?;
+        let mut ping = outside.one.command("ping");
+        ping.args(["-c", &count.to_string(), "-i", "0.01", "-W", "1"]);
+        let output = edgeward_tests::process::output(ping.arg(host.ipv4()))?;
+        let text = String::from_utf8(output.stdout)?;
+        let times: Vec<f64> = text
+            .lines()
+            .filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse().ok())
+            .collect();
+        let shortest = times.iter().copied().fold(f64::INFINITY, f64::min);
+        Ok((times.len() as u32, shortest))
+    };
+    let plain = pings(&Faults::default(), 50)?;
+    assert_eq!(plain.0, 50);
+    let slow = Faults {
+        delay_ms: 30,
+        ..Faults::default()
+    };
+    let (answers, shortest) = pings(&slow, 50)?;
+    assert_eq!(answers, 50);
+    assert!((60.0..200.0).contains(&shortest), "{shortest} ms");
+    let twice = Faults {
+        duplicate: 1_000,
+        ..Faults::default()
+    };
+    assert!(pings(&twice, 20)?.0 > 20);
+    let lossy = Faults {
+        loss: 300,
+        ..Faults::default()
+    };
+    let (some, _) = pings(&lossy, 100)?;
+    assert!((20..80).contains(&some), "{some} of 100");
+    let cut = Faults {
+        cut: true,
+        ..Faults::default()
+    };
+    assert_eq!(pings(&cut, 10)?.0, 0);
+    assert_eq!(pings(&Faults::default(), 20)?.0, 20);
     Ok(())
 }
