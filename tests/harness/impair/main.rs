@@ -3,6 +3,11 @@
 //! `edgeward-impair NEAR FAR` makes both, says `ready`, then reads orders, one a line: `both FAULTS` or
 //! `out FAULTS`, and says `set`. Ends with its input.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a process of the test network: it has no clock to turn and nothing to shut down"
+)]
+
 use std::io::{BufRead as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
