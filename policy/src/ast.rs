@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use edgeward_identity::{AttestationState, Tier, Timestamp};
+use ipnet::IpNet;
 
+use crate::compile::Seen;
 use crate::decision::{Reason, Verdict};
 use crate::device::Recognition;
 use crate::fleet::Labels;
@@ -117,31 +119,33 @@ pub(crate) struct InterfaceDef {
     pub(crate) proto: Proto,
     pub(crate) port: u16,
     pub(crate) to: Option<SocketAddr>,
+    pub(crate) behind: Option<BehindDef>,
     pub(crate) l7: Option<L7>,
     /// Patterns of two actions that some request fits both.
     pub(crate) overlaps: Vec<Overlap>,
 }
 
-/// A network behind nodes. Checked, not enforced: only what is looked up is kept.
+/// What an interface leads to in place of the node.
+pub(crate) enum BehindDef {
+    Route(Placed<String>),
+    Device(Placed<String>),
+}
+
+/// A network behind nodes.
 pub(crate) struct RouteDef {
     pub(crate) name: Placed<String>,
     /// The group of nodes that lead there.
     pub(crate) on: Placed<String>,
+    /// Network interface of those nodes.
+    pub(crate) net: String,
+    pub(crate) prefix: Placed<IpNet>,
+    pub(crate) seen: Placed<Seen>,
 }
 
-/// The size of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix {
-    /// Of an address: 32 or 128.
-    pub(crate) bits: u8,
-    /// Of the prefix.
-    pub(crate) length: u8,
-}
-
-/// What nodes do for others. Checked, not enforced.
+/// What nodes do for others: names of groups.
 pub(crate) struct RoleDef {
-    pub(crate) at: Place,
-    pub(crate) groups: Vec<Placed<String>>,
+    pub(crate) relay: Vec<Placed<String>>,
+    pub(crate) exit: Vec<Placed<String>>,
 }
 
 /// Who may sign what runs. Checked, not enforced.
@@ -227,7 +231,12 @@ pub(crate) enum Source {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TargetName {
     Any,
-    Interface { service: String, interface: String },
+    /// The internet, through any node that leads there.
+    Exit,
+    Interface {
+        service: String,
+        interface: String,
+    },
 }
 
 pub(crate) struct TestDef {
@@ -269,11 +278,4 @@ pub(crate) struct InvariantDef {
     pub(crate) state: Option<Placed<Vec<AttestationState>>>,
     /// Only in these tiers; `None`: in any.
     pub(crate) tier: Option<Placed<Vec<Tier>>>,
-}
-
-impl Prefix {
-    /// Bits of an address that tell hosts apart.
-    pub(crate) fn host_bits(self) -> u8 {
-        self.bits.saturating_sub(self.length)
-    }
 }

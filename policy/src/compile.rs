@@ -23,12 +23,14 @@ mod approvals;
 mod cut;
 mod fleet_index;
 mod fresh;
+mod routes;
 
 pub use approvals::ApprovalTerms;
 pub(crate) use approvals::{Approval, BreakGlass};
-pub use fleet_index::FleetIndex;
 pub(crate) use fleet_index::IndexedNode;
 use fleet_index::SortedInterfaces;
+pub use fleet_index::{FleetIndex, MAX_RELAYS};
+pub(crate) use routes::{Behind, EMBEDDING_BITS, Route, Seen, embedded};
 
 /// A policy that passed every check.
 #[derive(Debug)]
@@ -47,6 +49,11 @@ pub struct CompiledPolicy {
     pub(crate) workloads: Vec<Registration>,
     pub(crate) break_glass: Vec<BreakGlass>,
     pub(crate) devices: Vec<Device>,
+    pub(crate) routes: Vec<Route>,
+    /// Groups of nodes that may carry others' ciphertext.
+    pub(crate) relays: BTreeSet<usize>,
+    /// Groups of nodes that may lead to the internet.
+    pub(crate) exits: BTreeSet<usize>,
     pub(crate) invariants: Vec<Invariant>,
     /// Rules whose target is `any`.
     pub(crate) everywhere: Vec<usize>,
@@ -119,6 +126,8 @@ pub(crate) struct Interface {
     pub(crate) proto: Proto,
     pub(crate) port: u16,
     pub(crate) to: Option<SocketAddr>,
+    /// What it leads to in place of the node; then `net` is the tunnel.
+    pub(crate) behind: Option<Behind>,
     pub(crate) l7: Option<L7>,
     /// Rules that name it, in order.
     pub(crate) rows: Vec<usize>,
@@ -192,6 +201,9 @@ impl CompiledPolicy {
             workloads: Vec::new(),
             break_glass: Vec::new(),
             devices: Vec::new(),
+            routes: Vec::new(),
+            relays: BTreeSet::new(),
+            exits: BTreeSet::new(),
             invariants: Vec::new(),
             everywhere: Vec::new(),
             sorted: OnceLock::new(),

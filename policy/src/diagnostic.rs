@@ -54,6 +54,8 @@ pub enum Code {
     UnknownAction,
     /// Two interfaces of one node at the same network interface and port.
     InterfaceClash,
+    /// Two networks behind nodes that the overlay would know by the same addresses.
+    RouteClash,
     TestInvalid,
     TestFailed,
     /// What must never be allowed is allowed at some point of the decision space.
@@ -90,6 +92,7 @@ impl Code {
             Self::MisplacedCondition => "misplaced-condition",
             Self::UnknownAction => "unknown-action",
             Self::InterfaceClash => "interface-clash",
+            Self::RouteClash => "route-clash",
             Self::TestInvalid => "test-invalid",
             Self::TestFailed => "test-failed",
             Self::InvariantViolated => "invariant-violated",

@@ -19,14 +19,16 @@ pub(crate) mod bucket;
 pub(crate) mod cache;
 pub(crate) mod condition;
 pub(crate) mod explain;
+mod meeting;
 mod openings;
 mod places;
 mod select;
 
+pub use meeting::{CARRIES, Place};
 pub use openings::Opened;
 
 use cache::{Asked, DecisionCache, Key};
-use condition::{Facts, ProfileTerms, judge_towards_peer};
+use condition::{Facts, ProfileTerms};
 use explain::InterfaceRows;
 use openings::Openings;
 use places::Places;
@@ -226,45 +228,6 @@ impl Engine {
         decision
     }
 
-    /// Whether this node may open a flow to an interface of a peer, by the peer's standing. The peer decides for itself.
-    pub fn decide_egress(
-        &self,
-        peer: PeerIndex,
-        (proto, port): (Proto, u16),
-        standing: Standing,
-        link: Link,
-        now: Timestamp,
-    ) -> Decision {
-        let best = self
-            .places
-            .egress(&self.slice, peer)
-            .filter(|egress| egress.proto == proto && egress.port == port)
-            .map(|egress| self.egress_decision(egress, standing, link, now))
-            .reduce(Decision::better);
-        best.unwrap_or_else(|| self.refusal(Reason::NoRule))
-    }
-
-    /// Whether a tunnel to a peer may exist at all: it may reach something here, or this node something there.
-    /// The `valid_until`, `fresh` and `offline` of the answer bound the bind's lease.
-    pub fn meet(
-        &self,
-        peer: PeerIndex,
-        standing: Standing,
-        link: Link,
-        now: Timestamp,
-    ) -> Decision {
-        let inward = (0..self.interfaces.len()).filter_map(|index| {
-            let interface = InterfaceIndex(u32::try_from(index).ok()?);
-            Some(self.admit(Subject::Peer(peer), standing, interface, link, now))
-        });
-        let outward = self
-            .places
-            .egress(&self.slice, peer)
-            .map(|egress| self.egress_decision(egress, standing, link, now));
-        let best = inward.chain(outward).reduce(Decision::better);
-        best.unwrap_or_else(|| self.refusal(Reason::NoRule))
-    }
-
     fn subject(&self, subject: Subject<'_>) -> Option<usize> {
         match subject {
             Subject::Peer(index) => {
@@ -372,32 +335,6 @@ impl Engine {
             .allows(&subject.groups, action, &explained.active)
             .ok()?;
         (allowed == explained.decision.is_allow()).then_some(explained.decision)
-    }
-
-    fn egress_decision(
-        &self,
-        egress: &crate::slice::Egress,
-        standing: Standing,
-        link: Link,
-        now: Timestamp,
-    ) -> Decision {
-        if now >= self.slice.expires {
-            return self.refusal(Reason::PolicyExpired);
-        }
-        let index = egress.peer.0 as usize;
-        let (Some(facts), Some(peer)) = (
-            self.facts(index, standing, link, now),
-            self.slice.peers.get(index),
-        ) else {
-            return self.refusal(Reason::Internal);
-        };
-        let judged = egress.rows.iter().map(|row| {
-            let judged = judge_towards_peer(row, peer.software, &facts, &self.schedules);
-            explain::of_one_allow(&row.rule, &judged, self.slice.expires)
-        });
-        judged
-            .reduce(Decision::better)
-            .unwrap_or_else(|| self.refusal(Reason::NoRule))
     }
 
     pub(crate) fn refusal(&self, reason: Reason) -> Decision {

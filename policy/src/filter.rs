@@ -102,7 +102,8 @@ impl FilterSubject {
         match self {
             Self::Peer(PeerIndex(index)) => {
                 let index = index as usize;
-                (index < slice.peers.len() && interface.net == MESH).then_some(index)
+                let here = interface.net == MESH && interface.beyond.is_none();
+                (index < slice.peers.len() && here).then_some(index)
             }
             Self::Device(DeviceIndex(index)) => {
                 let device = slice.devices.get(index as usize)?;

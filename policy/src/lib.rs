@@ -36,7 +36,7 @@ pub use decision::{Decision, Link, Reason, Request, Standing, Subject, Target, V
 pub use device::{Mac, Recognition, SliceDevice};
 pub use diagnostic::{Code, Diagnostic};
 pub use digests::{DigestList, FileHash, ListedDigest};
-pub use engine::{Engine, EngineError, Opened};
+pub use engine::{Engine, EngineError, Opened, Place};
 pub use fleet::{Fleet, FleetNode, Labels};
 pub use l7::written::WrittenRequest;
 pub use l7::{ActionSet, L7, L7Request};

@@ -28,6 +28,7 @@ mod trials;
 mod workloads;
 
 use fields::{Fields, Keys, Reader};
+pub(crate) use services::EXIT;
 
 /// The one `schema` accepted.
 pub const SCHEMA: &str = "edgeward-policy/1";

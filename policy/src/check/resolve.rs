@@ -20,6 +20,7 @@ mod devices;
 mod invariants;
 mod later;
 mod members;
+mod networks;
 mod rules;
 mod workloads;
 
@@ -38,8 +39,12 @@ struct Resolver<'r, 's> {
     interface_names: Names,
     window_names: Names,
     profile_names: Names,
+    device_names: Names,
+    route_names: Names,
     workload_names: Names,
     rule_names: Names,
+    /// Of each interface.
+    interface_places: Vec<Place>,
     /// `None` for a rule that names something unknown: nothing further is said about it.
     rule_places: Vec<Option<Place>>,
     /// A group could not be read, or names an unknown one: nothing is said of what then lacks a group.
@@ -65,8 +70,11 @@ pub(super) fn resolve(
         interface_names: Names::new("interface", unreadable("interface")),
         window_names: Names::new("window", unreadable("window")),
         profile_names: Names::new("profile", unreadable("profile")),
+        device_names: Names::new("device", unreadable("device")),
+        route_names: Names::new("route", unreadable("route")),
         workload_names: Names::new("workload", unreadable("workload")),
         rule_names: Names::new("rule", BTreeSet::new()),
+        interface_places: Vec::new(),
         rule_places: Vec::new(),
         unsure_of_groups: !unreadable("group").is_empty(),
     };
@@ -74,9 +82,12 @@ pub(super) fn resolve(
     resolver.groups(files);
     resolver.operator_groups(files);
     resolver.windows(files);
-    resolver.services(files);
-    resolver.workloads(files);
     resolver.devices(files);
+    resolver.routes(files);
+    resolver.services(files);
+    resolver.roles(files);
+    resolver.clashes();
+    resolver.workloads(files);
     resolver.later(files);
     resolver.rules(files, &directories);
     resolver.break_glass(files);
@@ -115,7 +126,6 @@ impl Resolver<'_, '_> {
     }
 
     fn services(&mut self, files: &[PolicyFile]) {
-        let mut places = Vec::new();
         for (file, def) in files
             .iter()
             .flat_map(|file| file.services.iter().map(move |def| (file, def)))
@@ -146,13 +156,16 @@ impl Resolver<'_, '_> {
                 self.require_in_scope(file, &matches, def.on.at, &what);
             }
             for interface in &def.interfaces {
+                let Some(behind) = self.behind(interface, on) else {
+                    continue;
+                };
                 let full_name = format!("{name}/{}", interface.name.value);
                 let index = self.policy.interfaces.len();
                 if self
                     .interface_names
                     .define(&full_name, interface.name.at, index, self.found)
                 {
-                    places.push(interface.name.at);
+                    self.interface_places.push(interface.name.at);
                     self.policy.interfaces.push(Interface {
                         service: name.clone(),
                         name: interface.name.value.clone(),
@@ -161,20 +174,23 @@ impl Resolver<'_, '_> {
                         proto: interface.proto,
                         port: interface.port,
                         to: interface.to,
+                        behind,
                         l7: interface.l7.clone(),
                         rows: Vec::new(),
                     });
                 }
             }
         }
-        self.clashes(&places);
     }
 
     /// Two interfaces at one port of one node: packets could not be told apart.
-    fn clashes(&mut self, places: &[Place]) {
+    fn clashes(&mut self) {
+        let places = std::mem::take(&mut self.interface_places);
         let mut by_port: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, interface) in self.policy.interfaces.iter().enumerate() {
-            let port = (&interface.net, interface.proto, interface.port);
+            // What lies behind another thing is another place.
+            let behind = interface.behind.map(|behind| format!("{behind:?}"));
+            let port = (&interface.net, interface.proto, interface.port, behind);
             by_port.entry(port).or_default().push(index);
         }
         let on = |index: usize| {

@@ -10,6 +10,7 @@ mod accepted;
 mod approvals;
 mod devices;
 mod later;
+mod networks;
 mod notes;
 mod refused;
 mod requests;

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_identity::overlay::ipv6_of;
-use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp};
+use edgeward_identity::{SpiffeId, Tier, Timestamp};
 
 use super::fleet_index::{FleetIndex, IndexedNode};
 use super::{CompiledPolicy, Interface, Rule};
 use crate::check::DEFAULT_MAX_OFFLINE;
-use crate::device::SliceDevice;
 use crate::fleet::Fleet;
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{
-    ActionId, Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Roles, Row,
-    SLICE_SCHEMA, Slice, SliceError, SliceInterface, SliceOperator, SlicePeer, Sources, States,
-    Tiers,
+    ActionId, Beyond, Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles,
+    Row, SLICE_SCHEMA, Slice, SliceError, SliceInterface, Sources, States, Tiers,
 };
+
+mod beyond;
+mod subjects;
 
 /// Names of a policy given small numbers in one slice.
 #[derive(Default)]
@@ -41,6 +41,8 @@ struct Cut<'c> {
     windows: Vec<usize>,
     largest_offline: Seconds,
     max_offline: Option<Seconds>,
+    /// For the tests in policy files: what lies behind nodes is somewhere, whatever fleet there is.
+    everybody_asked: bool,
     /// Whether `any` may reach something here: then every node and every operator that the policy names is known.
     everybody: bool,
 }
@@ -101,6 +103,7 @@ impl CompiledPolicy {
             windows: Vec::new(),
             largest_offline: Seconds::default(),
             max_offline: None,
+            everybody_asked: everybody,
             everybody,
         };
         let mut slice = cut.slice(expires);
@@ -117,6 +120,9 @@ impl<'c> Cut<'c> {
         let offered = self.node.groups.iter();
         let offered = offered.filter_map(|group| self.index.interfaces.offered.get(*group));
         for interface in in_order(policy, offered.flatten().copied()) {
+            let Some(beyond) = self.beyond(interface, self.node) else {
+                continue;
+            };
             let rules = self.rules_of(interface);
             for rule in rules.iter().filter(|rule| rule.effect == Effect::Allow) {
                 self.add_sources(rule, &mut peers);
@@ -134,7 +140,7 @@ impl<'c> Cut<'c> {
                 proto: interface.proto,
                 port: interface.port,
                 to: interface.to,
-                beyond: None,
+                beyond,
                 l7: interface.l7.clone(),
                 rows,
             });
@@ -143,7 +149,13 @@ impl<'c> Cut<'c> {
             peers.extend((0..self.index.len()).filter(|node| *node != self.own));
         }
         let egress = self.egress(&mut peers);
+        let roles = self.roles();
+        self.add_relays(roles, &mut peers);
         let order: BTreeMap<usize, u32> = peers.iter().copied().zip(0..).collect();
+        let mut reached: BTreeMap<usize, Vec<Beyond>> = BTreeMap::new();
+        for (peer, egress) in &egress {
+            reached.entry(*peer).or_default().extend(egress.beyond);
+        }
         let egress = egress
             .into_iter()
             .filter_map(|(peer, egress)| {
@@ -158,8 +170,8 @@ impl<'c> Cut<'c> {
             version: self.policy.version,
             policy_hash: hex::encode(self.policy.hash),
             node: self.node.id.clone(),
-            roles: Roles::default(),
-            routes: Vec::new(),
+            roles,
+            routes: self.routes_of(self.node),
             expires,
             groups: self.group_names(),
             windows: self
@@ -168,7 +180,13 @@ impl<'c> Cut<'c> {
                 .filter_map(|window| self.policy.windows.get(*window).cloned())
                 .collect(),
             interfaces,
-            peers: peers.iter().filter_map(|peer| self.peer(*peer)).collect(),
+            peers: peers
+                .iter()
+                .filter_map(|peer| {
+                    let beyond = reached.get(peer).map_or(&[] as &[Beyond], Vec::as_slice);
+                    self.peer(*peer, beyond)
+                })
+                .collect(),
             operators: self.operators(),
             egress,
             profiles: self.profiles(),
@@ -332,6 +350,10 @@ impl<'c> Cut<'c> {
             }
             let rows: Vec<EgressRow> = allows.iter().map(|rule| self.egress_row(rule)).collect();
             for target in targets {
+                let node = self.index.node(target);
+                let Some(beyond) = node.and_then(|node| self.beyond(interface, node)) else {
+                    continue;
+                };
                 peers.insert(target);
                 found.push((
                     target,
@@ -341,7 +363,7 @@ impl<'c> Cut<'c> {
                         interface: interface.name.clone(),
                         proto: interface.proto,
                         port: interface.port,
-                        beyond: None,
+                        beyond,
                         rows: rows.clone(),
                     },
                 ));
@@ -376,70 +398,6 @@ impl<'c> Cut<'c> {
         tier_fits
             && profile_fits
             && (rule.from.any || !rule.from.groups.is_disjoint(&self.node.groups))
-    }
-
-    fn peer(&self, index: usize) -> Option<SlicePeer> {
-        let node = self.index.node(index)?;
-        let groups = node.groups.iter();
-        let groups = groups.filter_map(|group| self.groups.known(Named::Group(*group)));
-        Some(SlicePeer {
-            id: node.id.clone(),
-            groups: groups.collect(),
-            v6: ipv6_of(&node.id),
-            v4: node.v4,
-            fresh: node.fresh,
-            offline: node.offline,
-            software: node.software,
-            relay: false,
-            exit: false,
-            routes: Vec::new(),
-            devices: Vec::new(),
-        })
-    }
-
-    fn operators(&self) -> Vec<SliceOperator> {
-        let mut members: BTreeMap<&str, Vec<GroupId>> = BTreeMap::new();
-        for (index, group) in self.policy.operator_groups.iter().enumerate() {
-            let number = self.groups.known(Named::OperatorGroup(index));
-            if number.is_none() && !self.everybody {
-                continue;
-            }
-            for member in &group.members {
-                members.entry(member).or_default().extend(number);
-            }
-        }
-        let domain = self.node.id.trust_domain();
-        members
-            .into_iter()
-            .filter_map(|(name, groups)| {
-                let id = SpiffeId::new(domain, Kind::Operator, name).ok()?;
-                Some(SliceOperator { id, groups })
-            })
-            .collect()
-    }
-
-    /// What this node vouches for, by name.
-    fn devices(&self) -> Vec<SliceDevice> {
-        let domain = self.node.id.trust_domain();
-        let mut devices: Vec<SliceDevice> = self
-            .node
-            .devices
-            .iter()
-            .filter_map(|(index, groups)| {
-                let device = self.policy.devices.get(*index)?;
-                let groups = groups.iter();
-                let groups = groups.filter_map(|group| self.groups.known(Named::Group(*group)));
-                Some(SliceDevice {
-                    id: SpiffeId::new(domain, Kind::Device, &device.name).ok()?,
-                    groups: groups.collect(),
-                    net: device.net.clone(),
-                    recognised: device.recognised.clone(),
-                    seen_as: None,
-                })
-            })
-            .collect();
-        devices.sort_by(|one, other| one.id.cmp(&other.id));
-        devices
     }
 
     fn group_names(&self) -> Vec<String> {

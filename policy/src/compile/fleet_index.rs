@@ -1,9 +1,10 @@
 //! The fleet sorted by a policy's groups, once for all slices, and kept so as nodes come, change and go.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use edgeward_identity::overlay::ipv6_of;
 use edgeward_identity::{Kind, SpiffeId, Tier};
 
 use super::{CompiledPolicy, accept_software};
@@ -29,7 +30,13 @@ pub struct FleetIndex {
     ranks: Vec<usize>,
     /// Slots of the nodes of each group of the policy, in no order.
     members: Vec<Arc<Vec<usize>>>,
+    /// Slots of the nodes that may carry for others, by addresses that are as good as drawn by lot: the first of them
+    /// do, and stay the same while others come and go.
+    relays: Arc<BTreeSet<(Ipv6Addr, usize)>>,
 }
+
+/// Most nodes that carry for others: each has the whole fleet as peers, and everybody has each of them.
+pub const MAX_RELAYS: usize = 16;
 
 /// What of a policy is looked up for every node: made once for each policy.
 #[derive(Debug)]
@@ -121,8 +128,12 @@ impl FleetIndex {
         nodes.dedup_by(|one, other| one.id == other.id);
         let count = nodes.len();
         let mut members = vec![Vec::new(); policy.groups.len()];
+        let mut relays = BTreeSet::new();
         let slots = nodes.into_iter().enumerate().map(|(slot, mut node)| {
             node.take_terms(policy);
+            if node.may_relay(policy) {
+                relays.insert((ipv6_of(&node.id), slot));
+            }
             for group in &node.groups {
                 if let Some(members) = members.get_mut(*group) {
                     members.push(slot);
@@ -130,14 +141,16 @@ impl FleetIndex {
             }
             Some(Arc::new(node))
         });
+        let slots = slots.collect();
         Self {
             policy: policy.hash(),
             interfaces: policy.sorted(),
-            slots: slots.collect(),
+            slots,
             free: Vec::new(),
             order: (0..count).collect(),
             ranks: (0..count).collect(),
             members: members.into_iter().map(Arc::new).collect(),
+            relays: Arc::new(relays),
         }
     }
 
@@ -162,6 +175,9 @@ impl FleetIndex {
                 Arc::make_mut(members).push(slot);
             }
         }
+        if indexed.may_relay(policy) {
+            Arc::make_mut(&mut self.relays).insert((ipv6_of(&node.id), slot));
+        }
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(Arc::new(indexed));
         }
@@ -181,6 +197,10 @@ impl FleetIndex {
             return;
         };
         self.free.push(slot);
+        let place = (ipv6_of(id), slot);
+        if self.relays.contains(&place) {
+            Arc::make_mut(&mut self.relays).remove(&place);
+        }
         for group in &node.groups {
             if let Some(members) = self.members.get_mut(*group) {
                 Arc::make_mut(members).retain(|member| *member != slot);
@@ -208,6 +228,12 @@ impl FleetIndex {
             .into_iter()
             .flat_map(|slots| slots.iter());
         slots.filter_map(|slot| self.ranks.get(*slot).copied())
+    }
+
+    /// Ranks of the nodes that carry for others.
+    pub(super) fn relays(&self) -> impl Iterator<Item = usize> {
+        let chosen = self.relays.iter().take(MAX_RELAYS);
+        chosen.filter_map(|(_, slot)| self.ranks.get(*slot).copied())
     }
 
     fn place_of(&self, id: &SpiffeId) -> Result<usize, usize> {
@@ -279,6 +305,10 @@ impl IndexedNode {
             offline: None,
             software: false,
         }
+    }
+
+    fn may_relay(&self, policy: &CompiledPolicy) -> bool {
+        !policy.relays.is_disjoint(&self.groups)
     }
 
     /// What its groups' profiles say.

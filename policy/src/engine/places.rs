@@ -16,6 +16,8 @@ impl Places {
         interfaces.sort_by(|(_, one), (_, other)| name(one).cmp(&name(other)));
         let by_name = interfaces.iter().map(|(index, _)| *index).collect();
         interfaces.sort_by(|(_, one), (_, other)| port(one).cmp(&port(other)));
+        // What lies beyond the node is not the node.
+        interfaces.retain(|(_, interface)| interface.beyond.is_none());
         let by_port = interfaces.iter().map(|(index, _)| *index).collect();
         let egress = slice.egress.iter().zip(0..);
         let mut egress: Vec<_> = egress.map(|(egress, index)| (egress.peer, index)).collect();

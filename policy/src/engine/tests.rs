@@ -8,6 +8,7 @@ use crate::fleet::{Fleet, FleetNode};
 use crate::profile::StatedProfiles;
 use crate::source::SourceFile;
 
+mod beyond;
 mod l7;
 mod openings;
 mod oracle;

@@ -2,13 +2,16 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::fields::{Fields, Keys, Reader, Unreadable};
 use super::services::is_net;
-use crate::ast::{Prefix, RoleDef, RouteDef};
+use crate::ast::{RoleDef, RouteDef};
+use crate::compile::{EMBEDDING_BITS, Seen, embedded};
 use crate::slice::MESH;
+use crate::slice::beyond::{host_bits, is_one_to_one};
 use crate::source::Placed;
 
 const ROUTE: Keys = Keys {
@@ -19,6 +22,23 @@ const ROLE: Keys = Keys {
     accepted: &["relay", "exit"],
     not_enforced: &[],
 };
+/// How each node of a group gets a network of its own for what lies behind it.
+const PER_NODE: &str = "per-node";
+/// Shortest prefix of a network behind a node: what is larger is the internet, for which `exit` is there.
+const SHORTEST_V4: u8 = 8;
+const SHORTEST_V6: u8 = 16;
+/// What no network behind a node may touch: loopback, link-local, multicast and reserved ranges, and the overlay's own
+/// IPv4 addresses.
+const NEVER: &[&str] = &[
+    "0.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/3",
+    "::/16",
+    "fe80::/10",
+    "ff00::/8",
+];
 
 pub(super) fn read_route(
     reader: &mut Reader<'_, '_>,
@@ -38,30 +58,76 @@ pub(super) fn read_route(
     });
     fields.required(reader, "prefix");
     let prefix = read_prefix(reader, &fields, "prefix");
-    let seen_as = read_prefix(reader, &fields, "as");
-    let (prefix, seen_as) = (prefix.ok()??, seen_as.ok()?);
-    if let Some(seen_as) = &seen_as
-        && seen_as.value.host_bits() < prefix.value.host_bits()
-    {
-        reader.bad(
-            seen_as.at,
-            format!("{} has less room than `prefix`", fields.what("as")),
-            format!(
-                "every address needs one of its own: {} bits",
-                prefix.value.host_bits()
-            ),
-        );
-        return None;
-    }
-    net?;
-    Some(RouteDef { name, on: on? })
+    let seen = read_seen(reader, &fields, prefix.as_ref().ok()?.as_ref());
+    let (prefix, seen) = (prefix.ok()??, seen?);
+    Some(RouteDef {
+        name,
+        on: on?,
+        net: net?.value,
+        prefix,
+        seen,
+    })
+}
+
+/// `as`: how the overlay knows the network. Without it: as it is.
+fn read_seen(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+    prefix: Option<&Placed<IpNet>>,
+) -> Option<Placed<Seen>> {
+    let text = fields.optional_string(reader, "as").ok()?;
+    let Some(text) = text else {
+        let prefix = prefix?;
+        return Some(Placed {
+            value: Seen::As(prefix.value),
+            at: prefix.at,
+        });
+    };
+    let value = if text.value == PER_NODE {
+        let v4 = matches!(prefix?.value, IpNet::V4(_));
+        if !v4 {
+            reader.bad(
+                text.at,
+                format!(
+                    "{} is `{PER_NODE}` for a network of IPv6",
+                    fields.what("as")
+                ),
+                "name a network of the same size, or leave `as` out",
+            );
+        }
+        v4.then_some(Seen::PerNode)?
+    } else {
+        let net = read_prefix(reader, fields, "as").ok()??.value;
+        let prefix = prefix?.value;
+        let value = match net {
+            IpNet::V6(room)
+                if room.prefix_len() == EMBEDDING_BITS && matches!(prefix, IpNet::V4(_)) =>
+            {
+                embedded(prefix, room)
+            }
+            other => other,
+        };
+        if !is_one_to_one(prefix, value) {
+            reader.bad(
+                text.at,
+                format!("{} is not a network of the same size as `prefix`", fields.what("as")),
+                format!(
+                    "every address needs exactly one of its own: a network with {} host bits, for IPv4 an IPv6 /{EMBEDDING_BITS}, or \"{PER_NODE}\"",
+                    host_bits(prefix)
+                ),
+            );
+            return None;
+        }
+        Seen::As(value)
+    };
+    Some(Placed { value, at: text.at })
 }
 
 fn read_prefix(
     reader: &mut Reader<'_, '_>,
     fields: &Fields<'_>,
     key: &str,
-) -> Result<Option<Placed<Prefix>>, Unreadable> {
+) -> Result<Option<Placed<IpNet>>, Unreadable> {
     let Some(text) = fields.optional_string(reader, key)? else {
         return Ok(None);
     };
@@ -71,7 +137,7 @@ fn read_prefix(
             reader.bad(
                 text.at,
                 format!("{} is not a network: {:?}", fields.what(key), text.value),
-                "write its first address and the length of its prefix: 192.168.1.0/24 or fd7a:1::/96",
+                "write its first address and the length of its prefix: 192.168.1.0/24 or fd7a:1::/96; never loopback, link-local, multicast, the overlay's 100.64.0.0/10, or all there is",
             );
             Err(Unreadable)
         }
@@ -79,27 +145,27 @@ fn read_prefix(
 }
 
 /// The first address of a network, and its length.
-fn parse_prefix(text: &str) -> Option<Prefix> {
+fn parse_prefix(text: &str) -> Option<IpNet> {
     let (address, digits) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
     let length: u8 = digits.parse().ok()?;
     if length.to_string() != digits {
         return None;
     }
-    let prefix = match address {
-        IpAddr::V4(_) if length > 32 => return None,
-        IpAddr::V4(_) => Prefix { bits: 32, length },
-        IpAddr::V6(_) if length > 128 => return None,
-        IpAddr::V6(_) => Prefix { bits: 128, length },
+    let net = IpNet::new(address, length).ok()?;
+    let long_enough = match net {
+        IpNet::V4(_) => length >= SHORTEST_V4,
+        IpNet::V6(_) => length >= SHORTEST_V6,
     };
-    let number = match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
-    };
-    let host = 1_u128
-        .checked_shl(u32::from(prefix.host_bits()))
-        .map_or(u128::MAX, |bit| bit - 1);
-    (number & host == 0 && !address.is_multicast() && !address.is_loopback()).then_some(prefix)
+    (net == net.trunc() && long_enough && !NEVER.iter().any(|never| overlap(never, net)))
+        .then_some(net)
+}
+
+fn overlap(never: &str, net: IpNet) -> bool {
+    // What stands in the list below reads as a network; if not, nothing passes.
+    never
+        .parse::<IpNet>()
+        .map_or(true, |never| never.contains(&net) || net.contains(&never))
 }
 
 pub(super) fn read_role(
@@ -118,9 +184,10 @@ pub(super) fn read_role(
     }
     let relay = read_groups(reader, &fields, "relay");
     let exit = read_groups(reader, &fields, "exit");
-    let (mut groups, exit) = (relay.ok()?, exit.ok()?);
-    groups.extend(exit);
-    Some(RoleDef { at, groups })
+    Some(RoleDef {
+        relay: relay.ok()?,
+        exit: exit.ok()?,
+    })
 }
 
 /// Names of groups; here an empty list says something: nobody.
@@ -148,8 +215,16 @@ mod tests {
             "192.168.1.0/33",
             "192.168.1.0/024",
             "192.168.1.0/+24",
-            "224.0.0.0/4",
+            "224.0.0.0/8",
             "127.0.0.0/8",
+            "0.0.0.0/0",
+            "100.0.0.0/8",
+            "100.64.7.0/24",
+            "169.254.0.0/16",
+            "fe80::/64",
+            "ff00::/16",
+            "::/0",
+            "::/96",
             "fd00::1/96",
             "fd00::/129",
             "",
@@ -157,17 +232,10 @@ mod tests {
         ] {
             assert!(parse_prefix(text).is_none(), "{text}");
         }
-        for (text, host_bits) in [
-            ("192.168.1.0/24", 8),
-            ("10.0.0.1/32", 0),
-            ("0.0.0.0/0", 32),
-            ("fd7a:1::/96", 32),
-            ("::/0", 128),
-        ] {
+        for text in ["192.168.1.0/24", "10.0.0.1/32", "10.0.0.0/8", "fd7a:1::/96"] {
             assert_eq!(
-                parse_prefix(text).map(Prefix::host_bits),
-                Some(host_bits),
-                "{text}"
+                parse_prefix(text).map(|net| net.to_string()).as_deref(),
+                Some(text)
             );
         }
     }

@@ -8,6 +8,7 @@ use super::approvals::read_approval;
 use super::fields::{Fields, Keys, Reader, Unreadable};
 use super::parties::TIERS;
 use super::programs::{is_program, is_version};
+use super::services::EXIT;
 use crate::ast::{Defaults, RuleDef, Source, TargetName};
 use crate::slice::Effect;
 use crate::source::Placed;
@@ -234,6 +235,9 @@ pub(super) fn read_target(
     if text.value == "any" {
         return Some(TargetName::Any);
     }
+    if text.value == EXIT {
+        return Some(TargetName::Exit);
+    }
     match text.value.split_once('/') {
         Some((service, interface)) if !interface.contains('/') => Some(TargetName::Interface {
             service: service.to_owned(),
@@ -243,7 +247,7 @@ pub(super) fn read_target(
             reader.bad(
                 text.at,
                 format!("not a target: {:?}", text.value),
-                "write \"<service>/<interface>\" or \"any\"",
+                "write \"<service>/<interface>\", \"exit\" or \"any\"",
             );
             None
         }

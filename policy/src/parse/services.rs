@@ -8,20 +8,23 @@ use toml::de::DeValue;
 
 use super::fields::{Fields, Keys, Reader};
 use super::l7::read_l7;
-use crate::ast::{InterfaceDef, ServiceDef, WindowDef};
-use crate::slice::Proto;
+use crate::ast::{BehindDef, InterfaceDef, ServiceDef, WindowDef};
+use crate::slice::{MESH, Proto};
 use crate::source::Placed;
 use crate::window::{Day, MINUTES_PER_DAY, Window, zone_exists};
 
 /// Longest name of a network interface, in bytes (Linux IFNAMSIZ less its final zero).
 const MAX_NET_BYTES: usize = 15;
 
+/// The target that is the internet, and the service that its ways in are of.
+pub(crate) const EXIT: &str = "exit";
+
 const SERVICE: Keys = Keys {
     accepted: &["on", "interface"],
     not_enforced: &[],
 };
 const INTERFACE: Keys = Keys {
-    accepted: &["net", "l4", "to", "l7"],
+    accepted: &["net", "l4", "to", "l7", "route", "device"],
     not_enforced: &[],
 };
 const WINDOW: Keys = Keys {
@@ -35,6 +38,14 @@ pub(super) fn read_service(
     value: &Spanned<DeValue<'_>>,
     unreadable: &mut BTreeSet<(&'static str, String)>,
 ) -> Option<ServiceDef> {
+    if name.value == EXIT {
+        reader.bad(
+            name.at,
+            "service `exit` is the internet, which nobody defines",
+            "choose another name; [role] exit says who leads there",
+        );
+        return None;
+    }
     let fields = reader.table(value, &format!("service `{}`", name.value), &SERVICE)?;
     let on = fields.required_string(reader, "on");
     let named = fields
@@ -80,6 +91,7 @@ fn read_interface(
         l4
     });
     let to = read_forward(reader, &fields)?;
+    let behind = read_behind(reader, &fields, full_name, net.as_ref())?;
     let (l7, overlaps) = match fields.get("l7") {
         None => (None, Vec::new()),
         Some(value) => {
@@ -103,9 +115,62 @@ fn read_interface(
         proto,
         port,
         to,
+        behind,
         l7,
         overlaps,
     })
+}
+
+/// `Some(None)`: it is the node itself.
+fn read_behind(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+    full_name: &str,
+    net: Option<&Placed<String>>,
+) -> Option<Option<BehindDef>> {
+    let route = fields.optional_string(reader, "route").ok()?;
+    let device = fields.optional_string(reader, "device").ok()?;
+    let (behind, at) = match (route, device) {
+        (None, None) => return Some(None),
+        (Some(_), Some(device)) => {
+            reader.bad(
+                device.at,
+                format!("interface `{full_name}` has both `route` and `device`"),
+                "name the whole route, or one device in it",
+            );
+            return None;
+        }
+        (Some(route), None) => {
+            let at = route.at;
+            (BehindDef::Route(route), at)
+        }
+        (None, Some(device)) => {
+            let at = device.at;
+            (BehindDef::Device(device), at)
+        }
+    };
+    if net.is_some_and(|net| net.value != MESH) {
+        reader.bad(
+            at,
+            format!(
+                "interface `{full_name}` leads beyond the node from another network than the tunnel"
+            ),
+            "net = \"mesh\": who comes through the tunnel is led on",
+        );
+        return None;
+    }
+    for key in ["to", "l7"] {
+        if let Some(value) = fields.get(key) {
+            let at = reader.place(value.span().start);
+            reader.bad(
+                at,
+                format!("interface `{full_name}` leads beyond the node, and has `{key}`"),
+                "the gateway answers at the node itself: leave out `route` or `device`, and name its address in `to`",
+            );
+            return None;
+        }
+    }
+    Some(Some(behind))
 }
 
 /// A name that Linux gives a network interface.

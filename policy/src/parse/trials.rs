@@ -54,11 +54,11 @@ pub(super) fn read_test(
     let subject = from.and_then(|from| read_subject(reader, &from));
     let to = fields.required_string(reader, "to").and_then(|text| {
         let value = read_target(reader, &text)?;
-        if value == TargetName::Any {
+        if matches!(value, TargetName::Any | TargetName::Exit) {
             reader.bad(
                 text.at,
                 "a test asks about one interface",
-                "write \"service/interface\"",
+                "write \"service/interface\"; of the internet \"exit/<group>.tcp\"",
             );
             return None;
         }

@@ -27,7 +27,7 @@ pub const MAX_SLICE_APPROVALS: usize = 4_096;
 /// Most networks behind one node.
 pub const MAX_SLICE_ROUTES: usize = 256;
 /// Most networks behind one peer, and most devices whose addresses there are named.
-pub const MAX_PEER_ROUTES: usize = 256;
+pub const MAX_PEER_ROUTES: usize = 1_000;
 /// Most groups that one slice names.
 pub const MAX_SLICE_GROUPS: usize = 16_384;
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::diff::Change;
 use super::interface::Pair;
-use crate::compile::{CompiledPolicy, Interface};
+use crate::compile::{Behind, CompiledPolicy, Interface};
 use crate::l7::L7;
 use crate::slice::Effect;
 
@@ -16,7 +16,7 @@ use crate::slice::Effect;
 pub struct Moved {
     /// `service/interface`.
     pub to: String,
-    /// What about it: `net`, `l4`, `to`, or `l7`.
+    /// What about it: `net`, `l4`, `to`, `behind`, or `l7`.
     pub what: &'static str,
     pub before: String,
     pub after: String,
@@ -26,7 +26,7 @@ pub struct Moved {
 /// A change beside verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Beside {
-    /// `profile`, `group`, `device`, `approval`, `break-glass` or `workload`.
+    /// `profile`, `group`, `device`, `route`, `role`, `approval`, `break-glass` or `workload`.
     pub kind: &'static str,
     pub name: String,
     /// `added`, `removed` or `changed`.
@@ -66,6 +66,13 @@ pub(super) fn moved(interfaces: [Option<&Interface>; 2], pair: &Pair<'_>) -> Vec
     note("net", before.net.clone(), after.net.clone(), Change::Mixed);
     note("l4", l4(before), l4(after), Change::Mixed);
     note("to", to(before), to(after), Change::Mixed);
+    let [one, other] = &pair.sides;
+    note(
+        "behind",
+        named_behind(one.policy, before),
+        named_behind(other.policy, after),
+        Change::Mixed,
+    );
     let (first, second) = (patterns(before.l7.as_ref()), patterns(after.l7.as_ref()));
     let denies = pair
         .sides
@@ -130,6 +137,10 @@ pub(super) fn beside(before: &CompiledPolicy, after: &CompiledPolicy) -> Vec<Bes
     note("profile", Change::Mixed, &profiles);
     note("group", Change::Mixed, &groups);
     note("device", Change::Mixed, &devices);
+    // Where an address leads; what may be reached there is in the space.
+    note("route", Change::Mixed, &routes);
+    // Carrying opens nothing, and the internet is a target like others.
+    note("role", Change::Same, &roles);
     note("approval", Change::Mixed, &approvals);
     note("break-glass", Change::Mixed, &glass);
     // Identities of processes open nothing in this space.
@@ -189,6 +200,44 @@ fn devices(policy: &CompiledPolicy) -> BTreeMap<String, String> {
             let how = format!("{} {} {:?}", device.node, device.net, device.recognised);
             (device.name.clone(), how)
         })
+        .collect()
+}
+
+/// What an interface leads to in place of its node, by name.
+fn named_behind(policy: &CompiledPolicy, interface: &Interface) -> String {
+    let name = match interface.behind {
+        None => return "itself".to_owned(),
+        Some(Behind::Internet) => return "the internet".to_owned(),
+        Some(Behind::Route(index)) => policy.routes.get(index).map(|route| &route.name),
+        Some(Behind::Device(index)) => policy.devices.get(index).map(|device| &device.name),
+    };
+    name.cloned().unwrap_or_default()
+}
+
+fn routes(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let routes = policy.routes.iter();
+    routes
+        .map(|route| {
+            let on = policy.groups.get(route.on).map(|group| &group.matches);
+            let how = format!("{on:?} {} {} {:?}", route.net, route.prefix, route.seen);
+            (route.name.clone(), how)
+        })
+        .collect()
+}
+
+fn roles(policy: &CompiledPolicy) -> BTreeMap<String, String> {
+    let named = |groups: &BTreeSet<usize>| {
+        let groups = groups.iter();
+        let groups = groups.filter_map(|index| policy.groups.get(*index));
+        let named: BTreeMap<&str, _> = groups
+            .map(|group| (group.name.as_str(), &group.matches))
+            .collect();
+        (!named.is_empty()).then(|| format!("{named:?}"))
+    };
+    let roles = [("relay", &policy.relays), ("exit", &policy.exits)];
+    let roles = roles.into_iter();
+    roles
+        .filter_map(|(name, groups)| Some((name.to_owned(), named(groups)?)))
         .collect()
 }
 

@@ -9,6 +9,7 @@ use crate::ast::{ApprovalDef, BreakGlassDef, PolicyFile, RuleDef, Scope, Source,
 use crate::check::lookup::Names;
 use crate::compile::{Approval, BreakGlass};
 use crate::diagnostic::Code;
+use crate::parse::EXIT;
 use crate::parse::break_glass::MAX_BREAK_GLASS_NAMES;
 use crate::slice::Effect;
 use crate::source::Placed;
@@ -166,6 +167,7 @@ fn digest_of(def: &RuleDef, asked: &ApprovalDef) -> [u8; 32] {
     });
     let to = def.to.iter().map(|target| match &target.value {
         TargetName::Any => "any".to_owned(),
+        TargetName::Exit => EXIT.to_owned(),
         TargetName::Interface { service, interface } => format!("{service}/{interface}"),
     });
     let tiers = def.tier.iter().flat_map(|tier| &tier.value);

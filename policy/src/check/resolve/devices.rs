@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Resolver;
 use crate::ast::{DeviceDef, LabelSets, PolicyFile, Scope};
-use crate::check::lookup::Names;
 use crate::compile::Device;
 use crate::device::Recognition;
 use crate::diagnostic::Code;
@@ -14,8 +13,6 @@ use crate::source::Place;
 
 impl Resolver<'_, '_> {
     pub(super) fn devices(&mut self, files: &[PolicyFile]) {
-        let unreadable = super::unreadable(files, "device");
-        let mut names = Names::new("device", unreadable);
         let mut places = Vec::new();
         let mut on_node: HashMap<&str, usize> = HashMap::new();
         for (file, def) in files
@@ -23,7 +20,8 @@ impl Resolver<'_, '_> {
             .flat_map(|file| file.devices.iter().map(move |def| (file, def)))
         {
             let (name, at) = (&def.name.value, def.name.at);
-            if !names.define(name, at, self.policy.devices.len(), self.found) {
+            let index = self.policy.devices.len();
+            if !self.device_names.define(name, at, index, self.found) {
                 continue;
             }
             let scope = self.device_scope(file, def);

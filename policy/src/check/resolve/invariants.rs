@@ -33,6 +33,7 @@ impl Resolver<'_, '_> {
                         self.found.error(target.at, Code::BadValue, message);
                     }
                 }
+                TargetName::Exit => targets.extend(self.exit_interfaces(target.at)),
                 TargetName::Interface { service, interface } => {
                     let name = format!("{service}/{interface}");
                     let index = self.interface_names.require(&name, target.at, self.found);

@@ -10,7 +10,6 @@ use crate::source::{Place, Placed};
 impl Resolver<'_, '_> {
     pub(super) fn later(&mut self, files: &[PolicyFile]) {
         let of = |kind| super::unreadable(files, kind);
-        let mut routes = Names::new("route", of("route"));
         let mut publishers = Names::new("publisher", of("publisher"));
         let mut apps = Names::new("apps", of("apps"));
         for (index, def) in files.iter().flat_map(|file| &file.publishers).enumerate() {
@@ -20,19 +19,6 @@ impl Resolver<'_, '_> {
             }
         }
         for file in files {
-            for def in &file.routes {
-                let before = self.found.count();
-                routes.define(&def.name.value, def.name.at, 0, self.found);
-                self.group_in_scope(file, &def.on, "route");
-                self.unless_wrong(before, def.name.at, "route");
-            }
-            if let Some(def) = &file.role {
-                let before = self.found.count();
-                for group in &def.groups {
-                    self.group_in_scope(file, group, "role");
-                }
-                self.unless_wrong(before, def.at, "role");
-            }
             for def in &file.apps {
                 let before = self.found.count();
                 apps.define(&def.name.value, def.name.at, 0, self.found);
@@ -45,15 +31,20 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn group_in_scope(&mut self, file: &PolicyFile, name: &Placed<String>, kind: &str) {
-        let Some(index) = self.require_nodes(name) else {
-            return;
-        };
+    /// The group, if it is one of nodes.
+    pub(super) fn group_in_scope(
+        &mut self,
+        file: &PolicyFile,
+        name: &Placed<String>,
+        kind: &str,
+    ) -> Option<usize> {
+        let index = self.require_nodes(name)?;
         let group = self.policy.groups.get(index);
         if let Some(matches) = group.map(|group| group.matches.clone()) {
             let what = format!("{kind} on group `{}`", name.value);
             self.require_in_scope(file, &matches, name.at, &what);
         }
+        Some(index)
     }
 
     fn unless_wrong(&mut self, before: usize, at: Place, kind: &str) {

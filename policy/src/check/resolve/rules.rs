@@ -236,6 +236,10 @@ impl Resolver<'_, '_> {
         let mut everywhere = false;
         let mut targets = BTreeSet::new();
         for target in &def.to {
+            if target.value == TargetName::Exit {
+                targets.extend(self.exit_targets(file, target.at, &def.id.value));
+                continue;
+            }
             let TargetName::Interface { service, interface } = &target.value else {
                 everywhere = true;
                 if let Scope::Labels(_) = file.scope {
