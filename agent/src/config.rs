@@ -19,6 +19,7 @@ use crate::enforce::{
 };
 use crate::ext_authz::ExtAuthzConfig;
 use crate::logs::{LogPaths, MAX_PATH_BYTES};
+use crate::names::{DEFAULT_LISTEN, Mode, NamesConfig, PORT};
 use crate::session::Endpoints;
 use crate::tpm::device::BadPlace;
 use crate::tpm::{EkChoice, Place};
@@ -68,6 +69,7 @@ pub struct Config {
     pub metrics: SocketAddr,
     pub enforce: EnforceConfig,
     pub workload: WorkloadConfig,
+    pub names: NamesConfig,
     /// Where the machine's measurement logs are read.
     pub logs: LogPaths,
 }
@@ -95,6 +97,8 @@ struct File {
     kernel_leases: bool,
     #[serde(with = "edgeward_runtime::config::duration")]
     report_every: Duration,
+    names: Mode,
+    names_listen: SocketAddr,
     workload_socket: Option<PathBuf>,
     kubernetes: KubernetesTable,
     ext_authz: ExtAuthzTable,
@@ -154,6 +158,7 @@ impl Config {
         if !file.metrics_listen.ip().is_loopback() {
             return Err(BadConfig::value("metrics_listen", "not a loopback address"));
         }
+        check_names(&file)?;
         check_numbers(&file)?;
         check_addresses(&file)?;
         check_logs(&file.logs)?;
@@ -177,6 +182,10 @@ impl Config {
             advertise: file.advertise,
             metrics: file.metrics_listen,
             logs: file.logs,
+            names: NamesConfig {
+                mode: file.names,
+                listen: file.names_listen,
+            },
             workload: WorkloadConfig {
                 socket: match file.workload_socket {
                     Some(path) => path,
@@ -270,6 +279,8 @@ impl Default for File {
             metrics_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464),
             kernel_leases: true,
             report_every: DEFAULT_REPORT_EVERY,
+            names: Mode::default(),
+            names_listen: DEFAULT_LISTEN,
             workload_socket: None,
             kubernetes: KubernetesTable::default(),
             ext_authz: ExtAuthzTable::default(),
@@ -298,6 +309,21 @@ fn check_numbers(file: &File) -> Result<(), BadConfig> {
     let [least, most] = REPORT_EVERY;
     if file.report_every < least || file.report_every > most {
         return Err(BadConfig::value("report_every", "not from 1s to 1h"));
+    }
+    Ok(())
+}
+
+fn check_names(file: &File) -> Result<(), BadConfig> {
+    let key = "names_listen";
+    if !file.names_listen.ip().is_loopback() {
+        return Err(BadConfig::value(key, "not a loopback address"));
+    }
+    if file.names_listen.port() == 0 {
+        return Err(BadConfig::value(key, "no port"));
+    }
+    if file.names == Mode::ResolvConf && file.names_listen.port() != PORT {
+        let why = format!("resolv.conf cannot name another port than {PORT}");
+        return Err(BadConfig::value(key, why));
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod journal;
 pub mod logs;
 pub mod machine;
+pub mod names;
 pub mod reach;
 pub mod recover;
 pub mod resume;

@@ -178,6 +178,14 @@ impl SessionParts {
         }
     }
 
+    /// `host:port` where the cloud is found; `own` replace those of the token where there are any.
+    pub fn addresses(&self, own: &[String]) -> Vec<String> {
+        match own {
+            [] => self.keeper.stored.addresses.clone(),
+            own => own.to_vec(),
+        }
+    }
+
     /// `addresses` replace those of the token where there are any.
     pub fn into_session(
         mut self,

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::enforce::{self, Recorder};
 use crate::logs::LogReader;
 use crate::machine;
+use crate::names::{self, NamesSetup};
 use crate::recover::start::{Parts, look, until_back};
 use crate::resume::{Resumed, Start, resume};
 use crate::view::NodeView;
@@ -72,6 +73,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     )
     .await?;
     let workloads = workload::begin(view.clone(), recorder.clone(), config.workload.clone())?;
+    let names = names::begin(
+        view.clone(),
+        NamesSetup {
+            config: config.names.clone(),
+            device: config.enforce.device.clone(),
+            cloud: session.addresses(&config.cloud),
+        },
+    );
     tunnel_gate.open();
     let listen = enforcement.listen();
     tracing::info!(node = %view.node, %listen, device = %config.enforce.device, "running");
@@ -84,6 +93,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     tasks.spawn("enforcement", enforcement.run());
     tasks.spawn("session", session.run(token.clone()));
+    tasks.spawn("names", names.run(token.clone()));
     tasks.spawn("workloads", workloads.run(token.clone()));
     tasks.spawn("readiness", follow_grants(view.clone(), grant_gate, token));
 

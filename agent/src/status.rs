@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::enforce::lan::LanReport;
 use crate::gateway::GatewayStatus;
+use crate::names::NamesReport;
 use crate::view::{Finding, Refusal};
 
 pub use client::{AskFailed, act, ask, check};
@@ -134,6 +135,9 @@ pub struct Status {
     /// LAN interfaces that the kernel guards, and devices.
     #[serde(default)]
     pub lan: LanReport,
+    /// The name server for programs of this machine.
+    #[serde(default)]
+    pub names: NamesReport,
     pub now: Timestamp,
 }
 

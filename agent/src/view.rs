@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use crate::boot::Boot;
 use crate::break_glass::{Desk, GlassOrders, OpenGlass, orders};
+use crate::names::Shown;
 use crate::workload::svids::Svids;
 
 mod cuts;
@@ -71,6 +72,8 @@ pub struct NodeView {
     pub cloud: watch::Receiver<Option<Channel>>,
     /// SVIDs of processes on this node, once the Workload API is served.
     pub workloads: Arc<OnceLock<Arc<Svids>>>,
+    /// What the name server of this node says of itself.
+    pub names: Arc<Shown>,
     /// Why this node is still on its way back; none while it is not.
     pub recovery: watch::Receiver<Option<Arc<str>>>,
     /// The cloud's last word on this node's evidence, for people.
@@ -191,6 +194,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         glass: desk,
         cloud: publisher.cloud.subscribe(),
         workloads: Arc::default(),
+        names: Arc::default(),
         recovery: publisher.recovery.subscribe(),
         outcome: publisher.outcome.subscribe(),
         reach: reach_side,

@@ -19,7 +19,14 @@ fn a_value_that_makes_no_sense_is_refused_under_its_key() {
         ("mtu = 1279", "mtu"),
         ("mtu = 65001", "mtu"),
         ("metrics_listen = \"0.0.0.0:9464\"", "metrics_listen"),
+        ("names_listen = \"192.0.2.1:53\"", "names_listen"),
+        ("names_listen = \"127.0.0.55:0\"", "names_listen"),
+        (
+            "names = \"resolv.conf\"\nnames_listen = \"127.0.0.55:5353\"",
+            "names_listen",
+        ),
         ("report_every = \"0s\"", "report_every"),
+        ("idle_after = \"1s\"", "idle_after"),
         ("cloud = [\"cloud.example\"]", "cloud"),
         ("advertise = [\"192.0.2.1\"]", "advertise"),
         ("[tpm]\ntcti = \"/dev/tpm0\"", "tpm.tcti"),
@@ -50,6 +57,7 @@ fn what_cannot_be_read_is_refused_with_its_place() {
         ("interfaces = { lan0 = \"eth*\" }", ":1:23"),
         ("[tpm]\nek = \"rsa\"", ":2:6"),
         ("listen = 51820", ":1:10"),
+        ("names = \"dns\"", ":1:9"),
         ("report_every = 10", ":1:16"),
     ] {
         let error = load(text, &[]).unwrap_err().to_string();

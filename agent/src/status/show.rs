@@ -99,6 +99,7 @@ impl Inside {
             glass: glass::shown(view, &view.opened.borrow()),
             gateways: self.gateways(),
             lan: self.lan(),
+            names: view.names.report(),
             now,
         }
     }

@@ -188,6 +188,7 @@ fn status() -> Status {
         glass: Vec::new(),
         gateways: Vec::new(),
         lan: LanReport::default(),
+        names: NamesReport::default(),
         now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
     }
 }

@@ -7,6 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use edgeward_identity::Timestamp;
 
 use super::{BindStatus, Checked, GlassStatus, Status};
+use crate::names::{Mode, NamesReport};
 use crate::view::Finding;
 
 /// Most findings in the text: it must fit a screen.
@@ -59,6 +60,7 @@ impl Display for Status {
         for glass in &self.glass {
             row(f, "BREAK-GLASS", glass)?;
         }
+        row(f, "names", names(&self.names))?;
         row(f, "deny-list", self.deny_list)?;
         row(f, "peers known", self.directory)?;
         writeln!(f)?;
@@ -296,6 +298,28 @@ impl Display for Checked {
 
 fn row(f: &mut Formatter<'_>, name: &str, value: impl Display) -> fmt::Result {
     writeln!(f, "{name:<12} {value}")
+}
+
+fn names(report: &NamesReport) -> String {
+    if report.mode == Mode::Off {
+        return "off".to_owned();
+    }
+    let mut line = format!("{} of {}", report.known, report.zone);
+    if report.ambiguous > 0 {
+        line.push_str(&format!(", {} ambiguous", report.ambiguous));
+    }
+    for (address, failed) in &report.listening {
+        match failed {
+            None => line.push_str(&format!(", at {address}")),
+            Some(reason) => line.push_str(&format!(", not at {address}: {reason}")),
+        }
+    }
+    match &report.asked {
+        None => {}
+        Some(Ok(())) => line.push_str(", asked by this machine"),
+        Some(Err(reason)) => line.push_str(&format!(", not asked by this machine: {reason}")),
+    }
+    line
 }
 
 fn until(now: Timestamp, then: Timestamp) -> String {
