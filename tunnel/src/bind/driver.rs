@@ -21,6 +21,7 @@ mod dial;
 mod door;
 mod hub;
 mod own;
+mod wanted;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -198,6 +199,7 @@ pub struct BindHandle {
 pub(super) enum Command {
     Want(PeerTarget),
     Forget(SpiffeId),
+    Rest(SpiffeId),
     Directory(Vec<SpkiHash>),
     Cut(SpiffeId, Code),
     Turn(SpiffeId),
@@ -276,6 +278,12 @@ impl BindHandle {
     /// Dials this peer no more. Open binds stay.
     pub async fn forget(&self, peer: SpiffeId) -> Result<(), Stopped> {
         self.send(Command::Forget(peer)).await
+    }
+
+    /// Nothing was sent for a while: this peer is dialled no more and its bind ends, on both sides, until one of them
+    /// wants it again.
+    pub async fn rest(&self, peer: SpiffeId) -> Result<(), Stopped> {
+        self.send(Command::Rest(peer)).await
     }
 
     /// Who may dial this node: the keys of all peers that policy lets it meet.

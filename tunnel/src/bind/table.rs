@@ -5,7 +5,7 @@
 //!   anew: the newer bind takes over. So it does if the same side dialled twice.
 //! - Otherwise both dialled at once (glare): the bind whose initiator has the smaller SPKI hash survives.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use edgeward_identity::{SpiffeId, SpkiHash};
 
@@ -46,6 +46,7 @@ pub enum Admission {
 #[derive(Default)]
 pub struct Table {
     binds: BTreeMap<BindId, Entry>,
+    by_peer: HashMap<SpiffeId, BTreeSet<BindId>>,
     holders: HashMap<[u8; 32], SpiffeId>,
     held: HashMap<SpiffeId, [u8; 32]>,
     floors: HashMap<SpkiHash, Floor>,
@@ -93,7 +94,8 @@ impl Table {
             return Admission::Yield(Code::Busy);
         }
         let mut leaving = Vec::new();
-        for (other_id, other) in self.binds.iter().filter(|(_, o)| o.peer == entry.peer) {
+        let of_peer = self.by_peer.get(&entry.peer).into_iter().flatten();
+        for (other_id, other) in of_peer.filter_map(|id| self.binds.get_key_value(id)) {
             let glare = other.role != entry.role && other.credentials == entry.credentials;
             if glare && other.initiator < entry.initiator {
                 return Admission::Yield(Code::Glare);
@@ -101,22 +103,30 @@ impl Table {
             let code = if glare { Code::Glare } else { Code::Superseded };
             leaving.push((*other_id, code));
         }
+        self.by_peer
+            .entry(entry.peer.clone())
+            .or_default()
+            .insert(id);
         self.binds.insert(id, entry);
         Admission::Proceed(leaving)
     }
 
     /// The bind has ended.
     pub fn remove(&mut self, id: BindId) {
-        self.binds.remove(&id);
+        let Some(entry) = self.binds.remove(&id) else {
+            return;
+        };
+        if let Some(of_peer) = self.by_peer.get_mut(&entry.peer) {
+            of_peer.remove(&id);
+            if of_peer.is_empty() {
+                self.by_peer.remove(&entry.peer);
+            }
+        }
     }
 
     /// The bind of this peer that was admitted last.
     pub fn current(&self, peer: &SpiffeId) -> Option<BindId> {
-        self.binds
-            .iter()
-            .rev()
-            .find(|(_, entry)| entry.peer == *peer)
-            .map(|(id, _)| *id)
+        self.by_peer.get(peer)?.last().copied()
     }
 
     /// WireGuard is to be armed with this key: from now on it is the identity's, and its former one is free.

@@ -1,29 +1,17 @@
 //! Dialling a peer, and when to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use quinn::Endpoint;
 
 use super::connection::{FromConnection, Tasks};
 use super::own::random;
-use super::{
-    DIAL_PATIENCE, HANDSHAKE_TIMEOUT, MAX_BACKOFF, MAX_ENDPOINTS, MIN_BACKOFF, PeerTarget,
-};
+use super::{HANDSHAKE_TIMEOUT, MAX_ENDPOINTS, PeerTarget};
 use crate::bind::Role;
 use crate::bind::endpoint::Identity;
 use crate::bind::gate::PassKey;
-use edgeward_identity::{BootTime, Clock, SpkiHash, TrustView};
-
-/// A peer that the agent wants to be bound with.
-pub(super) struct Wanted {
-    pub(super) target: PeerTarget,
-    /// When to dial next, if nothing is bound by then.
-    pub(super) next: BootTime,
-    backoff: Duration,
-    pub(super) dialling: bool,
-}
+use edgeward_identity::{Clock, TrustView};
 
 /// What a dial needs.
 pub(super) struct Dial {
@@ -33,38 +21,6 @@ pub(super) struct Dial {
     pub(super) trust: Arc<ArcSwap<TrustView>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tasks: Tasks,
-}
-
-impl Wanted {
-    /// The side with the smaller key dials at once; the other gives it a moment.
-    pub(super) fn new(target: PeerTarget, own: &SpkiHash, now: BootTime) -> Self {
-        let patience = if *own < target.spki {
-            Duration::ZERO
-        } else {
-            DIAL_PATIENCE
-        };
-        Self {
-            target,
-            next: now.plus(patience),
-            backoff: MIN_BACKOFF,
-            dialling: false,
-        }
-    }
-
-    /// After a failure: later, and twice as late the next time. The jitter keeps a fleet from dialling in step.
-    pub(super) fn put_off(&mut self, now: BootTime) {
-        self.next = now.plus(jittered(self.backoff));
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
-    }
-
-    pub(super) fn succeeded(&mut self) {
-        self.backoff = MIN_BACKOFF;
-    }
-
-    /// Bind anew soon, but not with all peers at once.
-    pub(super) fn renew_within(&mut self, spread: Duration, now: BootTime) {
-        self.next = now.plus(somewhere_in(spread));
-    }
 }
 
 impl Dial {
@@ -114,15 +70,4 @@ impl Dial {
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
-}
-
-/// Between half of `duration` and all of it.
-fn jittered(duration: Duration) -> Duration {
-    duration / 2 + somewhere_in(duration / 2)
-}
-
-/// Between nothing and `duration`; all of it without randomness.
-fn somewhere_in(duration: Duration) -> Duration {
-    let fraction = random::<2>().map_or(u16::MAX, u16::from_ne_bytes);
-    duration.mul_f64(f64::from(fraction) / f64::from(u16::MAX))
 }

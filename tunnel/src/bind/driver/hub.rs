@@ -3,22 +3,23 @@
 mod commands;
 mod perform;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use edgeward_identity::{Clock, KeySet, SpiffeId, SpkiHash, TrustDomain, TrustView};
+use edgeward_identity::{BootTime, Clock, KeySet, SpiffeId, SpkiHash, TrustDomain, TrustView};
 use parking_lot::Mutex;
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::MAX_DIALS;
 use super::connection::{FromConnection, Handshaken, MAX_FRAMES_WAITING, Tasks};
-use super::dial::{Dial, Wanted};
+use super::dial::Dial;
 use super::door::Door;
-use super::own::{Own, random, seeds};
+use super::own::{Own, fraction, random, seeds};
+use super::wanted::WantedPeers;
 use super::{Command, Event, FAREWELL, Remote, Setup, StartFailed, WireGuardControl, bind_epoch};
 use crate::bind::code::Code;
 use crate::bind::ending::Ending;
@@ -53,7 +54,12 @@ pub(super) struct Hub {
     ready: Arc<AtomicBool>,
     table: Table,
     binds: BTreeMap<BindId, Bound>,
-    wanted: HashMap<SpiffeId, Wanted>,
+    /// Which binds there are with each peer, unfinished ones included.
+    by_peer: HashMap<SpiffeId, Vec<BindId>>,
+    /// When each machine wants to be asked.
+    due: BTreeSet<(BootTime, BindId)>,
+    open_count: u32,
+    wanted: WantedPeers,
     tasks: Tasks,
     commands: mpsc::Receiver<Command>,
     connections: mpsc::Receiver<FromConnection>,
@@ -68,6 +74,10 @@ struct Bound {
     frames: Option<mpsc::Sender<Vec<u8>>>,
     admitted: bool,
     was_open: bool,
+    /// Under which time it stands among the due.
+    due: Option<BootTime>,
+    /// Counted among the open ones.
+    counted: bool,
 }
 
 impl Hub {
@@ -108,7 +118,10 @@ impl Hub {
             door_identity: Arc::new(ArcSwap::new(identity)),
             table: Table::default(),
             binds: BTreeMap::new(),
-            wanted: HashMap::new(),
+            by_peer: HashMap::new(),
+            due: BTreeSet::new(),
+            open_count: 0,
+            wanted: WantedPeers::default(),
             tasks: Tasks {
                 to_hub,
                 next_bind: Arc::new(AtomicU64::new(1)),
@@ -166,11 +179,8 @@ impl Hub {
                 }
             }
             FromConnection::DialFailed { peer, reason } => {
-                let now = self.clock.boottime();
-                if let Some(wanted) = self.wanted.get_mut(&peer) {
-                    wanted.dialling = false;
-                    wanted.put_off(now);
-                }
+                self.wanted.dialled(&peer);
+                self.put_off(&peer);
                 self.emit(Event::DialFailed { peer, reason });
             }
             FromConnection::Stranger {
@@ -194,10 +204,10 @@ impl Hub {
             remote,
             frames,
         } = handshaken;
-        if let Some(wanted) = self.wanted.get_mut(channel.peer.id()) {
-            wanted.dialling = false;
-        }
+        let peer = channel.peer.id().clone();
+        self.wanted.dialled(&peer);
         let (Ok(seeds), Ok(nonce)) = (seeds(), random()) else {
+            self.put_off(&peer);
             tracing::error!("no randomness: bind refused");
             return;
         };
@@ -220,7 +230,10 @@ impl Hub {
             frames: Some(frames),
             admitted: false,
             was_open: false,
+            due: None,
+            counted: false,
         };
+        self.by_peer.entry(peer).or_default().push(bind);
         self.binds.insert(bind, bound);
         self.perform(bind, outputs);
     }
@@ -253,9 +266,53 @@ impl Hub {
 
     fn put_off(&mut self, peer: &SpiffeId) {
         let now = self.clock.boottime();
-        if let Some(wanted) = self.wanted.get_mut(peer) {
-            wanted.put_off(now);
+        self.wanted.put_off(peer, now, fraction());
+    }
+
+    /// Forgets a bind that has ended, or has nothing left to watch.
+    fn remove(&mut self, bind: BindId) {
+        let Some(bound) = self.binds.remove(&bind) else {
+            return;
+        };
+        if let Some(due) = bound.due {
+            self.due.remove(&(due, bind));
         }
+        if bound.counted {
+            self.open_count = self.open_count.saturating_sub(1);
+        }
+        let peer = bound.machine.peer().id();
+        if let Some(binds) = self.by_peer.get_mut(peer) {
+            binds.retain(|other| *other != bind);
+            if binds.is_empty() {
+                self.by_peer.remove(peer);
+            }
+        }
+    }
+
+    /// Notes when a machine wants to be asked next, and whether it is open.
+    fn note(&mut self, bind: BindId) {
+        let Some(bound) = self.binds.get_mut(&bind) else {
+            return;
+        };
+        let due = bound.machine.deadline();
+        if bound.due != due {
+            if let Some(former) = std::mem::replace(&mut bound.due, due) {
+                self.due.remove(&(former, bind));
+            }
+            if let Some(due) = due {
+                self.due.insert((due, bind));
+            }
+        }
+        let open = bound.machine.is_open();
+        match (std::mem::replace(&mut bound.counted, open), open) {
+            (false, true) => self.open_count = self.open_count.saturating_add(1),
+            (true, false) => self.open_count = self.open_count.saturating_sub(1),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    fn binds_with(&self, peer: &SpiffeId) -> Vec<BindId> {
+        self.by_peer.get(peer).cloned().unwrap_or_default()
     }
 
     fn count_ending(&self, ending: &Ending) {
@@ -272,17 +329,11 @@ impl Hub {
 
     fn next_wait(&self) -> Duration {
         let now = self.clock.boottime();
-        let machines = self
-            .binds
-            .values()
-            .filter_map(|bound| bound.machine.deadline());
-        let dials = self
-            .wanted
-            .values()
-            .filter(|wanted| !wanted.dialling && wanted.next > now)
-            .map(|wanted| wanted.next);
-        machines
-            .chain(dials)
+        let machine = self.due.first().map(|(due, _)| *due);
+        let dial = self.wanted.next_after(now);
+        [machine, dial]
+            .into_iter()
+            .flatten()
             .min()
             .map_or(LONGEST_WAIT, |due| due.since(now).min(LONGEST_WAIT))
     }
@@ -290,55 +341,33 @@ impl Hub {
     fn do_what_is_due(&mut self) {
         let now = self.clock.boottime();
         let due: Vec<BindId> = self
-            .binds
+            .due
             .iter()
-            .filter(|(_, bound)| bound.machine.deadline().is_some_and(|due| due <= now))
-            .map(|(id, _)| *id)
+            .take_while(|(due, _)| *due <= now)
+            .map(|(_, bind)| *bind)
             .collect();
         for bind in due {
             self.feed(bind, Input::Tick);
         }
         if self.own.is_ready() {
-            self.dial_who_is_due();
+            self.dial_who_is_due(now);
         }
-        let open = self
-            .binds
-            .values()
-            .filter(|bound| bound.machine.is_open())
-            .count();
-        metrics::gauge!("edgeward_binds_open").set(u32::try_from(open).unwrap_or(u32::MAX));
+        metrics::gauge!("edgeward_binds_open").set(self.open_count);
     }
 
-    fn dial_who_is_due(&mut self) {
-        let now = self.clock.boottime();
-        let connected: HashSet<&SpiffeId> = self
-            .binds
-            .values()
-            .filter(|bound| {
-                bound.frames.is_some() && self.own.is_presented_in(bound.machine.local())
-            })
-            .map(|bound| bound.machine.peer().id())
-            .collect();
-        let mut places = MAX_DIALS.saturating_sub(
-            self.wanted
-                .values()
-                .filter(|wanted| wanted.dialling)
-                .count(),
-        );
-        for (id, wanted) in &mut self.wanted {
-            if places == 0 {
-                break;
-            }
-            let due = !wanted.dialling && wanted.next <= now;
-            if !due || wanted.target.endpoints.is_empty() || connected.contains(id) {
-                continue;
-            }
-            wanted.dialling = true;
-            places -= 1;
+    fn dial_who_is_due(&mut self, now: BootTime) {
+        let (binds, by_peer, own) = (&self.binds, &self.by_peer, &self.own);
+        let is_bound = |peer: &SpiffeId| {
+            let of_peer = by_peer.get(peer).into_iter().flatten();
+            of_peer
+                .filter_map(|bind| binds.get(bind))
+                .any(|bound| bound.frames.is_some() && own.is_presented_in(bound.machine.local()))
+        };
+        for target in self.wanted.take_due(now, MAX_DIALS, is_bound) {
             let dial = Dial {
                 endpoint: self.endpoint.clone(),
                 identity: Arc::clone(&self.own.identity),
-                target: wanted.target.clone(),
+                target,
                 trust: Arc::clone(&self.trust),
                 clock: Arc::clone(&self.clock),
                 tasks: self.tasks.clone(),

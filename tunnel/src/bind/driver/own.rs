@@ -60,6 +60,12 @@ pub(super) fn seeds() -> Result<Seeds, NoRandom> {
     })
 }
 
+/// Between 0 and 1; 1 without randomness, which makes things late and nothing else.
+pub(super) fn fraction() -> f64 {
+    let number = random::<2>().map_or(u16::MAX, u16::from_ne_bytes);
+    f64::from(number) / f64::from(u16::MAX)
+}
+
 pub(super) fn random<const N: usize>() -> Result<[u8; N], NoRandom> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandom)?;

@@ -6,18 +6,20 @@ use std::sync::atomic::Ordering;
 
 use edgeward_identity::{SpiffeId, SpkiHash, Svid};
 
-use super::super::MAX_WANTED;
-use super::{Command, Hub, Identity, Input, RENEW_EACH, Wanted, bind_epoch};
+use super::{Command, Hub, Identity, Input, RENEW_EACH, bind_epoch, fraction};
 use crate::bind::code::Code;
 use crate::bind::ending::{By, Ending};
-use crate::bind::table::BindId;
 
 impl Hub {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Want(target) => self.want(target),
             Command::Forget(peer) => {
-                self.wanted.remove(&peer);
+                self.wanted.forget(&peer);
+            }
+            Command::Rest(peer) => {
+                self.wanted.forget(&peer);
+                self.leave(&peer, Code::Idle);
             }
             Command::Directory(peers) => self.set_directory(peers),
             Command::Cut(peer, code) => self.cut(&peer, code),
@@ -67,17 +69,11 @@ impl Hub {
 
     fn want(&mut self, target: super::super::PeerTarget) {
         let now = self.clock.boottime();
-        if let Some(wanted) = self.wanted.get_mut(&target.id) {
-            wanted.target = target;
-            wanted.succeeded();
-            return;
+        let own = self.own.identity.party().spki;
+        let peer = target.id.clone();
+        if self.wanted.want(target, &own, now).is_err() {
+            tracing::warn!(%peer, "too many peers: not dialled");
         }
-        if self.wanted.len() >= MAX_WANTED {
-            tracing::warn!(peer = %target.id, "too many peers: not dialled");
-            return;
-        }
-        let wanted = Wanted::new(target.clone(), &self.own.identity.party().spki, now);
-        self.wanted.insert(target.id, wanted);
     }
 
     fn set_directory(&mut self, peers: Vec<SpkiHash>) {
@@ -97,13 +93,12 @@ impl Hub {
         };
         self.control.cut(peer, &ending);
         self.table.release(peer);
-        let binds: Vec<BindId> = self
-            .binds
-            .iter()
-            .filter(|(_, bound)| bound.machine.peer().id() == peer)
-            .map(|(id, _)| *id)
-            .collect();
-        for bind in binds {
+        self.leave(peer, code);
+    }
+
+    /// Ends every bind with this peer, and what it opened.
+    fn leave(&mut self, peer: &SpiffeId, code: Code) {
+        for bind in self.binds_with(peer) {
             self.feed(bind, Input::Leave { code, cut: true });
         }
     }
@@ -136,9 +131,7 @@ impl Hub {
     /// Binds that are open go on until the new ones have armed WireGuard.
     fn renew_all(&mut self) {
         let now = self.clock.boottime();
-        for wanted in self.wanted.values_mut() {
-            wanted.renew_within(RENEW_EACH, now);
-        }
+        self.wanted.renew_all(RENEW_EACH, now, fraction);
     }
 
     fn feed_all<'a>(&mut self, input: impl Fn() -> Input<'a>) {

@@ -4,6 +4,7 @@ use edgeward_identity::SpiffeId;
 
 use super::super::{ControlFailed, Event, node_epoch};
 use super::Hub;
+use crate::bind::code::Code;
 use crate::bind::ending::Ending;
 use crate::bind::machine::{Input, Output};
 use crate::bind::table::{Admission, BindId};
@@ -40,7 +41,9 @@ impl Hub {
             .get(&bind)
             .is_some_and(|bound| bound.machine.has_ended())
         {
-            self.binds.remove(&bind);
+            self.remove(bind);
+        } else {
+            self.note(bind);
         }
     }
 
@@ -78,9 +81,7 @@ impl Hub {
                 opened.epoch = node_epoch(bind, opened.epoch);
                 bound.was_open = true;
                 self.control.open(&opened)?;
-                if let Some(wanted) = self.wanted.get_mut(&peer) {
-                    wanted.succeeded();
-                }
+                self.wanted.succeeded(&peer);
                 self.emit(Event::Opened(opened));
                 Ok(())
             }
@@ -109,7 +110,12 @@ impl Hub {
             self.table.release(&peer);
         }
         self.table.remove(bind);
-        self.put_off(&peer);
+        if ending.code == Code::Idle {
+            // Whoever wants it again says so.
+            self.wanted.forget(&peer);
+        } else {
+            self.put_off(&peer);
+        }
         self.count_ending(&ending);
         let was_open = self.binds.get(&bind).is_some_and(|bound| bound.was_open);
         self.emit(Event::Ended {
@@ -145,9 +151,12 @@ impl Hub {
 
     /// Another bind has armed this peer: machines that watched its older tunnel have nothing left to watch.
     fn drop_adrift(&mut self, peer: &SpiffeId, except: BindId) {
-        self.binds.retain(|id, bound| {
-            *id == except || bound.machine.peer().id() != peer || !bound.machine.is_adrift()
-        });
+        for bind in self.binds_with(peer) {
+            let adrift = |bound: &super::Bound| bound.machine.is_adrift();
+            if bind != except && self.binds.get(&bind).is_some_and(adrift) {
+                self.remove(bind);
+            }
+        }
     }
 }
 
