@@ -9,4 +9,5 @@ pub mod candidates;
 pub mod carry;
 pub mod knocks;
 pub mod local;
+pub mod seeker;
 pub mod ways;

@@ -437,9 +437,7 @@ impl Session {
             slice_number: self.holder.slice_number(),
             deny_number: *self.view.trust_changed.borrow(),
             key_set_number: self.view.keys.borrow().number(),
-            endpoints: self
-                .endpoints
-                .say(&self.holder.publisher.reach.endpoints.borrow(), local),
+            endpoints: self.own_endpoints(local),
             bundle_sequence: self.holder.say_bundle_sequence(),
             join: self.holder.join(),
             slice_deltas: true,
@@ -447,13 +445,15 @@ impl Session {
         }
     }
 
+    fn own_endpoints(&self, local: IpAddr) -> Vec<String> {
+        let found = self.holder.publisher.reach.endpoints.borrow();
+        self.endpoints.say(&found, local)
+    }
+
     fn status(&mut self, live: &Live) -> v1::NodeStatus {
         let progress = *self.progress.borrow();
         v1::NodeStatus {
-            endpoints: self.endpoints.say(
-                &self.holder.publisher.reach.endpoints.borrow(),
-                live.connected.local,
-            ),
+            endpoints: self.own_endpoints(live.connected.local),
             binds_open: progress.binds_open,
             slice_number: self.holder.slice_number(),
             cut_number: progress.cut_number,

@@ -2,15 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 
 /// Most addresses that are looked at.
 const MAX_ADDRESSES: usize = 64;
@@ -19,6 +20,8 @@ const MAX_ADDRESSES: usize = 64;
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// Changes come in bursts: the last of one counts.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How often the thread looks whether anybody still listens, in milliseconds.
+const LOOK_EVERY_MILLIS: u16 = 2000;
 /// What is read and thrown away at once, in bytes, and how often in a row.
 const CHUNK_BYTES: usize = 16 * 1024;
 const MAX_CHUNKS: usize = 64;
@@ -58,11 +61,11 @@ impl Local {
 
 /// Hears of changes. Dropping it stops that.
 pub struct Watch {
-    netlink: AsyncFd<OwnedFd>,
+    changes: mpsc::Receiver<()>,
 }
 
 impl Watch {
-    /// Needs no rights.
+    /// Needs no rights. A thread of its own waits for the kernel.
     pub fn open() -> io::Result<Self> {
         let netlink = socket(
             AddressFamily::Netlink,
@@ -71,32 +74,48 @@ impl Watch {
             SockProtocol::NetlinkRoute,
         )?;
         bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-        Ok(Self {
-            netlink: AsyncFd::register(netlink)?,
-        })
+        let (tell, changes) = mpsc::channel(1);
+        std::thread::Builder::new()
+            .name("edgeward-netlink".to_owned())
+            .spawn(move || listen(&netlink, &tell))?;
+        Ok(Self { changes })
     }
 
-    /// Returns once something may have changed, and has settled. Safe to drop and call again.
-    pub async fn changed(&self) -> io::Result<()> {
-        let mut ready = self.netlink.readable().await?;
-        ready.clear_ready();
-        tokio::time::sleep(SETTLE).await;
-        self.drain();
-        Ok(())
+    /// Returns once something may have changed, and has settled. Safe to drop and call again. Never returns where the
+    /// kernel tells nothing any more.
+    pub async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
     }
+}
 
-    /// What changed is looked up anew; what the kernel could not queue tells nothing less.
-    fn drain(&self) {
-        let mut chunk = [0; CHUNK_BYTES];
-        for _ in 0..MAX_CHUNKS {
-            match recv(
-                self.netlink.get_ref().as_raw_fd(),
-                &mut chunk,
-                MsgFlags::empty(),
-            ) {
-                Ok(0) | Err(nix::Error::EAGAIN) => return,
-                Ok(_) | Err(_) => {}
+fn listen(netlink: &OwnedFd, tell: &mpsc::Sender<()>) {
+    while !tell.is_closed() {
+        let mut waiting = [PollFd::new(netlink.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, LOOK_EVERY_MILLIS) {
+            Ok(0) | Err(nix::Error::EINTR) => {}
+            Ok(_) => {
+                std::thread::sleep(SETTLE);
+                drain(netlink);
+                // One that waits to be looked at says the same.
+                let _waits = tell.try_send(());
             }
+            Err(error) => {
+                tracing::error!(%error, "changes of the network are not heard of any more");
+                return;
+            }
+        }
+    }
+}
+
+/// What changed is looked up anew; what the kernel could not queue tells nothing less.
+fn drain(netlink: &OwnedFd) {
+    let mut chunk = [0; CHUNK_BYTES];
+    for _ in 0..MAX_CHUNKS {
+        match recv(netlink.as_raw_fd(), &mut chunk, MsgFlags::empty()) {
+            Ok(0) | Err(nix::Error::EAGAIN) => return,
+            Ok(_) | Err(_) => {}
         }
     }
 }
@@ -131,11 +150,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_quiet_machine_tells_of_no_change() {
-        let watch = Watch::open().unwrap();
+    async fn silence_is_no_change() {
+        let mut watch = Watch::open().unwrap();
         let quiet = tokio::time::timeout(Duration::from_millis(1), watch.changed()).await;
-        // Other tests may change something; what counts is that it returns and can be asked again.
-        drop(quiet);
-        watch.drain();
+        assert!(quiet.is_err());
     }
 }
