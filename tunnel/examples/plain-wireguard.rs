@@ -23,7 +23,7 @@ use edgeward_tunnel::node::{ArmRefused, Node, NodeConfig, PeerConfig, PeerId, Ro
 use edgeward_tunnel::shell::demux::quic_inbox;
 use edgeward_tunnel::shell::tun::TunConfig;
 use edgeward_tunnel::shell::udp::{UdpOffload, any_address};
-use edgeward_tunnel::shell::{ShellConfig, SystemRandom, Tunnel};
+use edgeward_tunnel::shell::{Profile, ShellConfig, SystemRandom, Threads, Tunnel};
 use edgeward_tunnel::uapi::request::{PeerChange, SetRequest};
 use edgeward_tunnel::uapi::{Backend, Interface, UapiServer, show};
 use edgeward_tunnel::wireguard::StaticKeys;
@@ -33,7 +33,8 @@ use parking_lot::Mutex;
 
 const USAGE: &str =
     "usage: plain-wireguard NAME [--address CIDR]... [--listen-port N] [--config FILE] [--mtu N]
-    [--uapi PATH] [--no-tun-offload] [--no-udp-gso] [--no-udp-gro]";
+    [--uapi PATH] [--no-tun-offload] [--no-udp-gso] [--no-udp-gro]
+    [--profile throughput|balanced|small] [--threads auto|0|1|2]";
 /// The longest file of the `wg setconf` format that is read, in bytes.
 const MAX_CONFIG_BYTES: usize = 1 << 20;
 /// Nothing ends here by itself.
@@ -140,6 +141,8 @@ impl Arguments {
                 },
                 listen: any_address(0),
                 udp: UdpOffload::default(),
+                profile: Profile::default(),
+                threads: Threads::default(),
             },
             config: None,
         };
@@ -162,6 +165,23 @@ impl Arguments {
                 "--no-tun-offload" => shell.tun.offload = false,
                 "--no-udp-gso" => shell.udp.gso = false,
                 "--no-udp-gro" => shell.udp.gro = false,
+                "--profile" => {
+                    shell.profile = match value()?.as_str() {
+                        "throughput" => Profile::Throughput,
+                        "balanced" => Profile::Balanced,
+                        "small" => Profile::Small,
+                        unknown => bail!("unknown profile {unknown}"),
+                    }
+                }
+                "--threads" => {
+                    shell.threads = match value()?.as_str() {
+                        "auto" => Threads::Auto,
+                        "0" => Threads::Shared,
+                        "1" => Threads::One,
+                        "2" => Threads::Two,
+                        unknown => bail!("unknown number of threads: {unknown}"),
+                    }
+                }
                 unknown => bail!("unknown option {unknown}"),
             }
         }

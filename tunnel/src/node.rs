@@ -20,6 +20,7 @@ mod inbound;
 mod knock;
 mod load;
 mod outbound;
+mod path_mtu;
 mod peer;
 mod table;
 mod timers;
@@ -43,6 +44,7 @@ pub use knock::{
     MAX_WAITED_FOR,
 };
 pub use outbound::Sealer;
+pub use path_mtu::{MIN_DATAGRAM_BYTES, PATH_MTU_AGE, outer_headers};
 pub use peer::PeerHandle;
 pub use timers::{
     FIRST_RETRY, KEEPALIVE_TIMEOUT, MAX_BACKOFF, REJECT_AFTER_TIME, REKEY_AFTER_TIME,

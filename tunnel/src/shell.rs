@@ -5,14 +5,19 @@
 
 pub mod demux;
 mod egress;
+mod gso;
 mod ingress;
 mod knocking;
 pub mod offload;
+mod pipe;
+mod profile;
 pub mod quic_socket;
 mod random;
 mod sending;
 pub(crate) mod stop;
+mod threads;
 mod timer;
+pub mod too_big;
 pub mod tun;
 pub mod udp;
 
@@ -25,12 +30,17 @@ use std::thread::JoinHandle;
 use edgeward_identity::Clock;
 use parking_lot::Mutex;
 
+pub use profile::{Profile, SMALL_BYTES, Threads};
 pub use random::SystemRandom;
 
 use crate::filter::Filter;
 use crate::node::{ArmRefused, CutReport, Node, Outgoing, PeerConfig, PeerId, TurnRefused};
 use crate::wireguard::Psk;
 use demux::{DatagramSink, UdpSender};
+use egress::{Departures, Reader, Sender};
+use ingress::{Arrivals, Receiver, Writer};
+use pipe::Pipe;
+use profile::Sizes;
 use stop::{Stop, Watch};
 use timer::Alarm;
 use tun::{TunConfig, TunDevice};
@@ -43,6 +53,8 @@ pub struct ShellConfig {
     /// Where to listen; the unspecified IPv6 address serves both families.
     pub listen: SocketAddr,
     pub udp: UdpOffload,
+    pub profile: Profile,
+    pub threads: Threads,
 }
 
 /// Why the shell did not start. The operator's fault, or the system's.
@@ -86,6 +98,7 @@ pub struct ShellCounters {
 }
 
 struct Shared {
+    sizes: Sizes,
     node: Arc<Node>,
     filter: Arc<Filter>,
     device: TunDevice,
@@ -111,15 +124,20 @@ impl Tunnel {
                 node: node.config().mtu,
             });
         }
-        let port = UdpPort::bind(config.listen, config.udp).map_err(|source| StartError::Udp {
-            address: config.listen,
-            source,
-        })?;
-        let device = TunDevice::create(&config.tun).map_err(|source| StartError::Tun {
-            name: config.tun.name.clone(),
-            source,
-        })?;
+        let port =
+            UdpPort::bind_sized(config.listen, config.udp, config.profile).map_err(|source| {
+                StartError::Udp {
+                    address: config.listen,
+                    source,
+                }
+            })?;
+        let device =
+            TunDevice::create(&config.tun, config.profile).map_err(|source| StartError::Tun {
+                name: config.tun.name.clone(),
+                source,
+            })?;
         let shared = Arc::new(Shared {
+            sizes: config.profile.sizes(),
             node,
             filter,
             device,
@@ -136,7 +154,9 @@ impl Tunnel {
             stop: Mutex::new(Some(stop)),
             threads: Mutex::default(),
         };
-        tunnel.spawn(quic).map_err(StartError::Thread)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = config.threads.resolve(cores, config.profile);
+        tunnel.spawn(quic, threads).map_err(StartError::Thread)?;
         Ok(tunnel)
     }
 
@@ -221,18 +241,65 @@ impl Tunnel {
         result
     }
 
-    fn spawn(&self, quic: DatagramSink) -> io::Result<()> {
-        let mut threads = self.threads.lock();
-        let (shared, watch) = (Arc::clone(&self.shared), self.watch.try_clone()?);
-        threads.push(named("tunnel-egress", move || {
-            report(egress::run(shared, watch), "from the device")
-        })?);
-        let (shared, watch) = (Arc::clone(&self.shared), self.watch.try_clone()?);
-        threads.push(named("tunnel-ingress", move || {
-            report(ingress::run(shared, watch, quic), "from the network")
-        })?);
-        let (shared, watch) = (Arc::clone(&self.shared), self.watch.try_clone()?);
-        threads.push(named("tunnel-timer", move || timer::run(&shared, &watch))?);
+    fn spawn(&self, quic: DatagramSink, division: Threads) -> io::Result<()> {
+        let shared = || Arc::clone(&self.shared);
+        let watch = || self.watch.try_clone();
+        let (mut reader, mut sender) = (Reader::new(shared()), Sender::new(shared(), watch()?));
+        let (mut receiver, mut writer) = (
+            Receiver::new(shared(), quic),
+            Writer::new(shared(), watch()?),
+        );
+        let (here, stop) = (shared(), watch()?);
+        match division {
+            Threads::Shared => self.start_thread("tunnel", move || {
+                let (out, into) = ((&mut reader, &mut sender), (&mut receiver, &mut writer));
+                report(threads::both(&here, &stop, out, into), "both ways")
+            })?,
+            Threads::Auto | Threads::One => {
+                self.start_thread("tunnel-egress", move || {
+                    let done = threads::out(&here, &stop, &mut reader, &mut sender);
+                    report(done, "from the device")
+                })?;
+                let (here, stop) = (shared(), watch()?);
+                self.start_thread("tunnel-ingress", move || {
+                    let done = threads::into(&here, &stop, &mut receiver, &mut writer);
+                    report(done, "from the network")
+                })?;
+            }
+            Threads::Two => {
+                let sizes = &self.shared.sizes;
+                let batches = (0..sizes.batches).map(|_| Departures::new(sizes));
+                let pipe = Arc::new(Pipe::new(batches.collect()));
+                let (filled, mut last) = (Arc::clone(&pipe), Sender::new(shared(), watch()?));
+                self.start_thread("tunnel-seal", move || {
+                    threads::out_second(&filled, &mut last)
+                })?;
+                self.start_thread("tunnel-egress", move || {
+                    let done = threads::out_first(&here, &stop, &pipe, &mut reader, &mut sender);
+                    report(done, "from the device")
+                })?;
+                let (here, stop) = (shared(), watch()?);
+                let batches = (0..sizes.batches).map(|_| Arrivals::new(sizes));
+                let pipe = Arc::new(Pipe::new(batches.collect()));
+                let (filled, mut last) = (Arc::clone(&pipe), Writer::new(shared(), watch()?));
+                self.start_thread("tunnel-write", move || {
+                    threads::into_second(&filled, &mut last)
+                })?;
+                self.start_thread("tunnel-ingress", move || {
+                    let done = threads::into_first(&here, &stop, &pipe, &mut receiver, &mut writer);
+                    report(done, "from the network")
+                })?;
+            }
+        }
+        let (here, stop) = (shared(), watch()?);
+        self.start_thread("tunnel-timer", move || timer::run(&here, &stop))
+    }
+
+    fn start_thread(&self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(run)?;
+        self.threads.lock().push(thread);
         Ok(())
     }
 }
@@ -251,10 +318,6 @@ impl Shared {
     fn wake_timer(&self) {
         self.alarm.ring_for(self.node.poll_timeout());
     }
-}
-
-fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 fn report(result: io::Result<()>, direction: &str) {

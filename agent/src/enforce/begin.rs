@@ -10,7 +10,7 @@ use edgeward_tunnel::shell::demux::quic_inbox;
 use edgeward_tunnel::shell::quic_socket::QuicSocket;
 use edgeward_tunnel::shell::tun::TunConfig;
 use edgeward_tunnel::shell::udp::UdpOffload;
-use edgeward_tunnel::shell::{ShellConfig, SystemRandom, Tunnel};
+use edgeward_tunnel::shell::{Profile, ShellConfig, SystemRandom, Threads, Tunnel};
 use edgeward_tunnel::uapi::{ReadOnly, UapiServer};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -200,6 +200,8 @@ fn open_tunnel(
         },
         listen: config.listen,
         udp: UdpOffload::default(),
+        profile: Profile::default(),
+        threads: Threads::default(),
     };
     let node = Arc::new(Node::new(
         NodeConfig {

@@ -325,6 +325,7 @@ impl Node {
             .is_none_or(|endpoint| endpoint.remote != to.remote);
         state.endpoint = Some(to);
         if moved {
+            peer.path_mtu.forget();
             self.event(Event::Roamed {
                 peer: peer.id,
                 to: to.remote,

@@ -10,6 +10,7 @@ use edgeward_identity::BootTime;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use super::path_mtu::PathMtu;
 use super::{Endpoint, MAX_CANDIDATES, Outgoing, PeerConfig, PeerId, PeerStatus, Refusal, Role};
 use crate::wireguard::{
     self, CookieJar, Door, Initiator, Psk, ReplayGate, Session, SessionIndex, StampClock,
@@ -33,6 +34,7 @@ pub(super) struct Peer {
     /// Unique for every arming: what a cached verdict is tied to.
     pub(super) generation: u64,
     pub(super) allowed_ips: Mutex<Vec<IpNet>>,
+    pub(super) path_mtu: PathMtu,
     cut: AtomicBool,
     pub(super) state: Mutex<PeerState>,
 }
@@ -153,6 +155,7 @@ impl Peer {
             door,
             generation,
             allowed_ips: Mutex::new(config.allowed_ips),
+            path_mtu: PathMtu::default(),
             cut: AtomicBool::new(false),
             state: Mutex::new(state),
         }

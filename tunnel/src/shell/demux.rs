@@ -70,7 +70,12 @@ pub struct UdpSender {
 
 /// A bounded queue of at most [`QUIC_INBOX_DATAGRAMS`] datagrams.
 pub fn quic_inbox() -> (DatagramSink, DatagramSource) {
-    let (sender, receiver) = mpsc::channel(QUIC_INBOX_DATAGRAMS);
+    quic_inbox_of(QUIC_INBOX_DATAGRAMS)
+}
+
+/// A bounded queue of at most `datagrams`, for [`super::Profile::quic_datagrams`].
+pub fn quic_inbox_of(datagrams: usize) -> (DatagramSink, DatagramSource) {
+    let (sender, receiver) = mpsc::channel(datagrams.max(1));
     (
         DatagramSink { inbox: sender },
         DatagramSource {

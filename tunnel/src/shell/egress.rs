@@ -1,39 +1,30 @@
-//! From the TUN device to the UDP port: read a batch of frames, filter, cut, seal, send.
+//! From the TUN device to the UDP port: read a batch of frames, filter; then cut, seal, send.
 
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
+
+use edgeward_identity::BootTime;
 
 use super::Shared;
 use super::knocking;
 use super::offload::split::{Splitter, TAIL_BYTES};
-use super::offload::{HEADER_BYTES, MAX_PACKET_BYTES, VnetHeader};
+use super::offload::{HEADER_BYTES, VnetHeader};
+use super::profile::{FRAME_BYTES, Sizes};
 use super::sending::{SendBatch, send_all};
-use super::stop::{Wake, Watch};
+use super::stop::Watch;
+use super::too_big::Answers;
 use crate::filter::{Direction, Party};
 use crate::node::{Outgoing, PeerHandle, Sealer};
 use crate::wireguard::{DATA_OVERHEAD_BYTES, MAX_HANDSHAKE_BYTES, padded_length};
-use edgeward_identity::BootTime;
 
-/// Room for one frame, in bytes.
-const FRAME_BYTES: usize = HEADER_BYTES + MAX_PACKET_BYTES + TAIL_BYTES;
-/// Frames are read until less than this is left for one more, in bytes: two large ones, or many small ones.
-const ARENA_BYTES: usize = 2 * FRAME_BYTES;
-/// Most frames in one batch.
-const MAX_FRAMES: usize = 128;
-/// Sealed bytes collected before they are sent: the largest super-packets with their overhead.
-const OUT_BYTES: usize = 256 << 10;
-
-/// The thread's buffers, kept between batches.
-struct Egress {
-    shared: Arc<Shared>,
-    watch: Watch,
+/// Frames on their way out, with the peers they go to. Kept between batches.
+pub(super) struct Departures {
     arena: Vec<u8>,
+    used: usize,
     frames: Vec<Frame>,
-    out: SendBatch,
-    outgoing: Vec<Outgoing>,
+    now: BootTime,
 }
 
 struct Frame {
@@ -43,44 +34,72 @@ struct Frame {
     peer: Option<PeerHandle>,
 }
 
-/// Runs until the shell stops.
-pub(super) fn run(shared: Arc<Shared>, watch: Watch) -> io::Result<()> {
-    let mut egress = Egress {
-        shared,
-        watch,
-        arena: vec![0; ARENA_BYTES],
-        frames: Vec::with_capacity(MAX_FRAMES),
-        out: SendBatch::with_capacity(OUT_BYTES),
-        outgoing: Vec::new(),
-    };
-    loop {
-        if !egress.read()? {
-            match egress.watch.wait_readable(egress.shared.device.as_fd())? {
-                Wake::Ready | Wake::TimedOut => continue,
-                Wake::Stopped => return Ok(()),
-            }
+/// The first half: from the device to a decision.
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    most_frames: usize,
+}
+
+/// The second half: from the decision to the port.
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    watch: Watch,
+    out: SendBatch,
+    outgoing: Vec<Outgoing>,
+    answers: Answers,
+}
+
+impl Departures {
+    pub(super) fn new(sizes: &Sizes) -> Self {
+        Self {
+            arena: vec![0; sizes.arena_bytes],
+            used: 0,
+            frames: Vec::with_capacity(sizes.frames),
+            now: BootTime::default(),
         }
-        let now = egress.shared.clock.boottime();
-        egress.decide(now);
-        egress.seal(now);
-        egress.out.flush(&egress.shared.port, &egress.watch);
-        send_all(&egress.shared.port, &egress.watch, &mut egress.outgoing);
-        egress.shared.wake_timer();
+    }
+
+    /// Bytes read, headers included.
+    pub(super) fn bytes(&self) -> usize {
+        self.used
+    }
+
+    #[cfg(test)]
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.arena.capacity() + self.frames.capacity() * size_of::<Frame>()
     }
 }
 
-impl Egress {
-    /// Reads what is there, up to a batch; `false` if there is nothing.
-    fn read(&mut self) -> io::Result<bool> {
-        self.frames.clear();
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            most_frames: shared.sizes.frames,
+            shared,
+        }
+    }
+
+    /// Takes what is there, up to a batch, and decides about it; `false` if there is nothing.
+    pub(super) fn read(&mut self, batch: &mut Departures) -> io::Result<bool> {
+        self.take(batch)?;
+        if batch.frames.is_empty() {
+            return Ok(false);
+        }
+        batch.now = self.shared.clock.boottime();
+        self.decide(batch);
+        Ok(true)
+    }
+
+    fn take(&self, batch: &mut Departures) -> io::Result<()> {
+        batch.frames.clear();
         let header = if self.shared.device.has_offload() {
             HEADER_BYTES
         } else {
             0
         };
-        let mut used = 0;
-        while self.frames.len() < MAX_FRAMES {
-            let Some(room) = self.arena.get_mut(used..used + FRAME_BYTES - TAIL_BYTES) else {
+        batch.used = 0;
+        while batch.frames.len() < self.most_frames {
+            let used = batch.used;
+            let Some(room) = batch.arena.get_mut(used..used + FRAME_BYTES - TAIL_BYTES) else {
                 break;
             };
             let length = match self.shared.device.read(room) {
@@ -95,49 +114,72 @@ impl Egress {
                 VnetHeader::parse(room.get(..length).unwrap_or_default())
             };
             match parsed {
-                Ok(parsed) => self.frames.push(Frame {
+                Ok(parsed) => batch.frames.push(Frame {
                     header: parsed,
                     packet: used + header..used + length,
                     peer: None,
                 }),
                 Err(error) => tracing::debug!(%error, "frame of the device dropped"),
             }
-            used += length + TAIL_BYTES;
+            batch.used += length + TAIL_BYTES;
         }
-        Ok(!self.frames.is_empty())
+        Ok(())
     }
 
     /// Finds each frame's peer and asks the filter, once per frame.
-    fn decide(&mut self, now: BootTime) {
+    fn decide(&self, batch: &mut Departures) {
         let shared = &*self.shared;
-        for frame in &mut self.frames {
-            let destination = self
+        let now = batch.now;
+        for frame in &mut batch.frames {
+            let destination = batch
                 .arena
                 .get(frame.packet.clone())
                 .and_then(destination_address);
             let range = frame.packet.start..frame.packet.end + TAIL_BYTES;
-            let buffer = self.arena.get_mut(range).unwrap_or_default();
+            let buffer = batch.arena.get_mut(range).unwrap_or_default();
             frame.peer = knocking::peer_of(&shared.node, destination, frame.header, buffer, now);
         }
         let mut checker = shared.filter.checker(now);
-        for frame in &mut self.frames {
+        for frame in &mut batch.frames {
             let Some(peer) = &frame.peer else { continue };
             let party = Party {
                 peer: peer.id(),
                 generation: peer.generation(),
             };
-            let packet = self.arena.get(frame.packet.clone()).unwrap_or_default();
+            let packet = batch.arena.get(frame.packet.clone()).unwrap_or_default();
             if checker.check(packet, party, Direction::Out).is_err() {
                 frame.peer = None;
             }
         }
     }
+}
+
+impl Sender {
+    pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Self {
+        Self {
+            out: SendBatch::with_capacity(shared.sizes.out_bytes),
+            shared,
+            watch,
+            outgoing: Vec::new(),
+            answers: Answers::default(),
+        }
+    }
+
+    /// Seals and sends what was decided.
+    pub(super) fn send(&mut self, batch: &mut Departures) {
+        self.seal(batch);
+        self.out.flush(&self.shared, &self.watch, batch.now);
+        send_all(&self.shared.port, &self.watch, &mut self.outgoing);
+        self.answers.write(&self.shared);
+        self.shared.wake_timer();
+    }
 
     /// Seals the batch; one lock per peer and run of frames, given back before anything is sent.
-    fn seal(&mut self, now: BootTime) {
+    fn seal(&mut self, batch: &mut Departures) {
         let shared = &*self.shared;
+        let now = batch.now;
         let mut held: Option<(&PeerHandle, Sealer<'_>)> = None;
-        for frame in &self.frames {
+        for frame in &batch.frames {
             let Some(peer) = &frame.peer else { continue };
             if held
                 .as_ref()
@@ -151,7 +193,7 @@ impl Egress {
                     .map(|sealer| (peer, sealer));
             }
             let range = frame.packet.start..frame.packet.end + TAIL_BYTES;
-            let buffer = self.arena.get_mut(range).unwrap_or_default();
+            let buffer = batch.arena.get_mut(range).unwrap_or_default();
             let mut segments = match Splitter::new(frame.header, buffer) {
                 Ok(segments) => segments,
                 Err(error) => {
@@ -159,6 +201,11 @@ impl Egress {
                     continue;
                 }
             };
+            if segments.longest() > peer.largest_packet(now)
+                && self.answers.too_big(&mut segments, peer, now)
+            {
+                continue;
+            }
             while let Some((_, sealer)) = &mut held {
                 if seal_some(
                     sealer,
@@ -166,19 +213,24 @@ impl Egress {
                     &mut segments,
                     &mut self.out,
                     &mut self.outgoing,
-                    shared.mtu(),
+                    shared.mtu().min(peer.largest_packet(now)),
                 ) {
                     break;
                 }
                 // No room for a further message.
                 drop(held.take());
-                self.out.flush(&shared.port, &self.watch);
+                self.out.flush(shared, &self.watch, now);
                 held = peer
                     .sealer(&shared.node, now)
                     .ok()
                     .map(|sealer| (peer, sealer));
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn allocated_bytes(sizes: &Sizes) -> usize {
+        SendBatch::with_capacity(sizes.out_bytes).allocated_bytes()
     }
 }
 

@@ -1,7 +1,6 @@
-//! From the UDP port to the TUN device: receive batches, tell QUIC apart, open, check, filter, join, write.
+//! From the UDP port to the TUN device: receive batches, tell QUIC apart, open, check; then filter, join, write.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,77 +11,100 @@ use super::Shared;
 use super::demux::{DatagramSink, Ecn, is_wireguard};
 use super::offload::HEADER_BYTES;
 use super::offload::coalesce::{Coalescer, Group, MAX_GROUP_PACKETS, MAX_HEADERS_BYTES};
+use super::profile::{MAX_RECV_BUFFERS, Sizes};
 use super::sending::send_all;
-use super::stop::{Wake, Watch};
+use super::stop::Watch;
 use super::udp::RECV_BUFFER_BYTES;
 use crate::filter::{Direction, Party};
 use crate::node::{Endpoint, Inbound};
 
-/// Coalesced batches taken in one call.
-const RECV_BUFFERS: usize = 4;
 /// Receive errors in a row after which the port counts as gone.
 const MAX_FAILURES: u32 = 1000;
 /// Parts of one write: the headers, and each packet's payload.
 const MAX_PARTS: usize = MAX_GROUP_PACKETS + 1;
 
-/// The thread's buffers, kept between batches.
-struct Ingress {
+/// Packets that arrived together, opened. Kept between batches.
+pub(super) struct Arrivals {
+    batch: Inbound,
+    now: BootTime,
+}
+
+/// The first half: from the port to opened packets of peers that may send from their inner source.
+pub(super) struct Receiver {
     shared: Arc<Shared>,
-    watch: Watch,
     quic: DatagramSink,
     buffers: Vec<u8>,
-    batch: Inbound,
+    failures: u32,
+}
+
+/// The second half: from opened packets to the device.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    watch: Watch,
     coalescer: Coalescer,
 }
 
-/// Runs until the shell stops.
-pub(super) fn run(shared: Arc<Shared>, watch: Watch, quic: DatagramSink) -> io::Result<()> {
-    let coalescer = Coalescer::new(shared.device.has_offload(), shared.device.has_udp_offload());
-    let mut ingress = Ingress {
-        shared,
-        watch,
-        quic,
-        buffers: vec![0; RECV_BUFFERS * RECV_BUFFER_BYTES],
-        // Each datagram is opened into the room after the packets before it, which are shorter than theirs.
-        batch: Inbound::with_capacity(RECV_BUFFERS * RECV_BUFFER_BYTES + RECV_BUFFER_BYTES),
-        coalescer,
-    };
-    let mut failures = 0;
-    loop {
-        match ingress.receive() {
-            Ok(()) => failures = 0,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match ingress.watch.wait_readable(ingress.shared.port.as_fd())? {
-                    Wake::Ready | Wake::TimedOut => {}
-                    Wake::Stopped => return Ok(()),
-                }
-            }
-            // Usually an ICMP error about an earlier datagram: nothing to do with the next one.
-            Err(error) if failures < MAX_FAILURES => {
-                failures += 1;
-                tracing::debug!(%error, "receive");
-            }
-            Err(error) => return Err(error),
+impl Arrivals {
+    pub(super) fn new(sizes: &Sizes) -> Self {
+        Self {
+            batch: Inbound::with_capacity(sizes.opened_bytes()),
+            now: BootTime::default(),
         }
+    }
+
+    /// Bytes of packets opened.
+    pub(super) fn bytes(&self) -> usize {
+        self.batch.bytes().len()
     }
 }
 
-impl Ingress {
-    fn receive(&mut self) -> io::Result<()> {
-        let mut meta = [RecvMeta::default(); RECV_BUFFERS];
+impl Receiver {
+    pub(super) fn new(shared: Arc<Shared>, quic: DatagramSink) -> Self {
+        Self {
+            buffers: vec![0; shared.sizes.recv_bytes()],
+            shared,
+            quic,
+            failures: 0,
+        }
+    }
+
+    /// Takes what is there, up to a batch, and opens it; `false` if there is nothing.
+    pub(super) fn receive(&mut self, batch: &mut Arrivals) -> io::Result<bool> {
+        match self.take(batch) {
+            Ok(()) => {
+                self.failures = 0;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            // Usually an ICMP error about an earlier datagram: nothing to do with the next one.
+            Err(error) if self.failures < MAX_FAILURES => {
+                self.failures += 1;
+                tracing::debug!(%error, "receive");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take(&mut self, arrivals: &mut Arrivals) -> io::Result<()> {
+        let mut meta = [RecvMeta::default(); MAX_RECV_BUFFERS];
+        let count = self.shared.sizes.recv_buffers;
         let received = {
             let mut rest: &mut [u8] = &mut self.buffers;
-            let mut slices: [IoSliceMut<'_>; RECV_BUFFERS] = std::array::from_fn(|_| {
+            let mut slices: [IoSliceMut<'_>; MAX_RECV_BUFFERS] = std::array::from_fn(|_| {
                 let (buffer, after) = std::mem::take(&mut rest)
                     .split_at_mut_checked(RECV_BUFFER_BYTES)
                     .unwrap_or_default();
                 rest = after;
                 IoSliceMut::new(buffer)
             });
-            self.shared.port.recv(&mut slices, &mut meta)?
+            let slices = slices.get_mut(..count).unwrap_or_default();
+            self.shared.port.recv(slices, &mut meta)?
         };
         let now = self.shared.clock.boottime();
-        self.batch.clear();
+        arrivals.now = now;
+        let batch = &mut arrivals.batch;
+        batch.clear();
         for (buffer, meta) in self
             .buffers
             .chunks(RECV_BUFFER_BYTES)
@@ -90,34 +112,52 @@ impl Ingress {
             .take(received)
         {
             let bytes = buffer.get(..meta.len).unwrap_or_default();
-            demultiplex(&self.shared, &self.quic, meta, bytes, now, &mut self.batch);
+            demultiplex(&self.shared, &self.quic, meta, bytes, now, batch);
         }
-        if !self.batch.is_empty() {
-            self.shared.node.check_sources(&mut self.batch);
-            self.filter(now);
-            self.write();
+        if !batch.is_empty() {
+            self.shared.node.check_sources(batch);
         }
-        let mut outgoing = std::mem::take(&mut self.batch.outgoing);
-        send_all(&self.shared.port, &self.watch, &mut outgoing);
-        self.batch.outgoing = outgoing;
-        self.shared.wake_timer();
         Ok(())
+    }
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Self {
+        Self {
+            coalescer: Coalescer::new(shared.device.joins()),
+            shared,
+            watch,
+        }
+    }
+
+    /// Filters and writes packets, and sends what the node answers.
+    pub(super) fn write(&mut self, arrivals: &mut Arrivals) {
+        if !arrivals.batch.is_empty() {
+            self.filter(arrivals);
+            self.write_groups(&arrivals.batch);
+        }
+        send_all(&self.shared.port, &self.watch, &mut arrivals.batch.outgoing);
+        self.shared.wake_timer();
     }
 
     /// Asks the filter about every packet, and groups what may pass.
-    fn filter(&mut self, now: BootTime) {
+    fn filter(&mut self, arrivals: &Arrivals) {
+        let batch = &arrivals.batch;
         self.coalescer.clear();
-        let mut checker = self.shared.filter.checker(now);
-        for run in self.batch.runs() {
+        // What either thread of this direction found out.
+        self.coalescer.allow(self.shared.device.joins());
+        let mut checker = self.shared.filter.checker(arrivals.now);
+        for run in batch.runs() {
             let party = Party {
                 peer: run.peer.id(),
                 generation: run.peer.generation(),
             };
             let awaited = self.shared.node.awaits(run.peer.id());
-            for range in self.batch.ranges(run) {
-                let packet = self.batch.bytes().get(range.clone()).unwrap_or_default();
+            for range in batch.ranges(run) {
+                let packet = batch.bytes().get(range.clone()).unwrap_or_default();
                 if awaited && !packet.is_empty() {
-                    self.shared.node.keep_inward(run.peer.id(), packet, now);
+                    let node = &self.shared.node;
+                    node.keep_inward(run.peer.id(), packet, arrivals.now);
                     continue;
                 }
                 if packet.is_empty() || checker.check(packet, party, Direction::In).is_err() {
@@ -126,42 +166,44 @@ impl Ingress {
                 if run.peer.is_cut() {
                     continue;
                 }
-                self.coalescer.push(self.batch.bytes(), range);
+                self.coalescer.push(batch.bytes(), range);
             }
         }
     }
 
-    fn write(&mut self) {
-        let mut refused = false;
-        for group in self.coalescer.groups() {
-            if let Err(error) = self.write_group(group) {
-                if group.packets() > 1
-                    && matches!(error.raw_os_error(), Some(code) if refuses_joined(code))
-                {
-                    refused = true;
-                }
-                self.shared.device_errors.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%error, "packet not written to the device");
-            }
-        }
-        if refused {
-            tracing::warn!("tun device refused a joined packet: single packets from now on");
-            self.coalescer.disable();
-        }
-    }
-
-    fn write_group(&self, group: &Group) -> io::Result<()> {
-        let arena = self.batch.bytes();
+    fn write_groups(&mut self, batch: &Inbound) {
         let device = &self.shared.device;
+        for group in self.coalescer.groups() {
+            let Err(error) = self.write_group(batch.bytes(), group) else {
+                continue;
+            };
+            let refused = group.packets() > 1
+                && matches!(error.raw_os_error(), Some(code) if refuses_joined(code));
+            if refused {
+                tracing::warn!(%error, kind = ?group.kind(), "tun device refuses joined packets: single ones from now on");
+                device.refuse_joined(group.kind());
+                // None of them is lost for it.
+                for packet in self.coalescer.packets(batch.bytes(), group) {
+                    self.count(device.write_packet(packet));
+                }
+            } else {
+                self.count(Err(error));
+            }
+        }
+    }
+
+    fn count(&self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.shared.device_errors.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%error, "packet not written to the device");
+        }
+    }
+
+    fn write_group(&self, arena: &[u8], group: &Group) -> io::Result<()> {
         let mut headers = [0; HEADER_BYTES + MAX_HEADERS_BYTES];
         let Some(length) = self.coalescer.headers(arena, group, &mut headers) else {
-            let packet = IoSlice::new(arena.get(group.first()).unwrap_or_default());
-            if device.has_offload() {
-                device.write(&[IoSlice::new(&[0; HEADER_BYTES]), packet])?;
-            } else {
-                device.write(&[packet])?;
-            }
-            return Ok(());
+            let packet = arena.get(group.first()).unwrap_or_default();
+            return self.shared.device.write_packet(packet);
         };
         let mut parts = [IoSlice::new(&[]); MAX_PARTS];
         let mut count = 1;
@@ -176,7 +218,9 @@ impl Ingress {
         if let Some(first) = parts.first_mut() {
             *first = IoSlice::new(headers.get(..length).unwrap_or_default());
         }
-        device.write(parts.get(..count).unwrap_or_default())?;
+        self.shared
+            .device
+            .write(parts.get(..count).unwrap_or_default())?;
         Ok(())
     }
 }

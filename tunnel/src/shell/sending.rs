@@ -4,9 +4,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use edgeward_identity::BootTime;
+
+use super::Shared;
 use super::demux::Transmit;
 use super::stop::Watch;
-use super::udp::{MAX_SEGMENTS, MAX_SEND_BYTES, UdpPort};
+use super::udp::{MAX_SEGMENTS, MAX_SEND_BYTES, Sent, UdpPort};
 use crate::node::{Endpoint, Outgoing, PeerHandle};
 
 /// How long a full socket buffer is waited for before a run is dropped.
@@ -73,7 +76,7 @@ impl SendBatch {
     }
 
     /// Sends everything, except what belongs to a peer that was cut meanwhile. No lock may be held.
-    pub(super) fn flush(&mut self, port: &UdpPort, watch: &Watch) {
+    pub(super) fn flush(&mut self, shared: &Shared, watch: &Watch, now: BootTime) {
         for run in self.runs.drain(..) {
             if run.peer.is_cut() {
                 continue;
@@ -81,44 +84,66 @@ impl SendBatch {
             let Some(bytes) = self.bytes.get(run.start..run.end) else {
                 continue;
             };
-            send(port, watch, run.to, bytes, Some(run.segment));
+            let transmit = Transmit {
+                to: run.to.remote,
+                local_ip: run.to.local_ip,
+                ecn: None,
+                segment_size: Some(run.segment),
+                bytes,
+            };
+            // Known to be refused as a whole: the system fragments what is too long.
+            let narrow = run.segment > run.peer.largest_datagram(now);
+            if let Some(mtu) = send(&shared.port, watch, &transmit, !narrow) {
+                run.peer.learn_path_mtu(mtu, run.to.remote, now);
+            }
         }
         self.used = 0;
+    }
+
+    #[cfg(test)]
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.bytes.capacity() + self.runs.capacity() * size_of::<Run>()
     }
 }
 
 /// Sends answers, handshakes and keepalives.
 pub(super) fn send_all(port: &UdpPort, watch: &Watch, outgoing: &mut Vec<Outgoing>) {
     for datagram in outgoing.drain(..) {
-        send(port, watch, datagram.to, &datagram.bytes, None);
+        let transmit = Transmit {
+            to: datagram.to.remote,
+            local_ip: datagram.to.local_ip,
+            ecn: None,
+            segment_size: None,
+            bytes: &datagram.bytes,
+        };
+        send(port, watch, &transmit, false);
     }
 }
 
-fn send(port: &UdpPort, watch: &Watch, to: Endpoint, bytes: &[u8], segment_size: Option<usize>) {
-    let transmit = Transmit {
-        to: to.remote,
-        local_ip: to.local_ip,
-        ecn: None,
-        segment_size,
-        bytes,
-    };
-    let mut result = port.try_send(&transmit);
+/// The path's MTU, if the datagrams were too long for it.
+fn send(port: &UdpPort, watch: &Watch, transmit: &Transmit<'_>, together: bool) -> Option<u16> {
+    let mut result = port.send(transmit, together);
     if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
         && watch.wait_writable(port.as_fd(), FULL_BUFFER_WAIT).is_ok()
     {
-        result = port.try_send(&transmit);
+        result = port.send(transmit, together);
     }
-    if let Err(error) = result {
-        // The address we were spoken to at may be gone: let the kernel choose one.
-        let again = to.local_ip.is_some()
-            && port
-                .try_send(&Transmit {
-                    local_ip: None,
-                    ..transmit
-                })
-                .is_ok();
-        if !again {
-            tracing::debug!(%error, to = %to.remote, "datagram not sent");
+    match result {
+        Ok(Sent::Whole) => None,
+        Ok(Sent::TooLong { mtu }) => Some(mtu),
+        Err(error) => {
+            // The address we were spoken to at may be gone: let the kernel choose one.
+            let again = transmit.local_ip.is_some()
+                && port
+                    .try_send(&Transmit {
+                        local_ip: None,
+                        ..*transmit
+                    })
+                    .is_ok();
+            if !again {
+                tracing::debug!(%error, to = %transmit.to, "datagram not sent");
+            }
+            None
         }
     }
 }

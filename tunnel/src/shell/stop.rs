@@ -24,6 +24,13 @@ pub(crate) enum Wake {
     Stopped,
 }
 
+/// What there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Which { first: bool, second: bool },
+    Stopped,
+}
+
 pub(crate) fn pair() -> io::Result<(Stop, Watch)> {
     let (stop, watch) = UnixStream::pair()?;
     Ok((Stop(stop), Watch(watch)))
@@ -36,6 +43,38 @@ impl Watch {
 
     pub(crate) fn wait_readable(&self, fd: BorrowedFd<'_>) -> io::Result<Wake> {
         self.wait(fd, PollFlags::POLLIN, PollTimeout::NONE)
+    }
+
+    /// Waits until one of two is readable.
+    pub(crate) fn wait_either(
+        &self,
+        first: BorrowedFd<'_>,
+        second: BorrowedFd<'_>,
+    ) -> io::Result<Ready> {
+        let mut fds = [
+            PollFd::new(first, PollFlags::POLLIN),
+            PollFd::new(second, PollFlags::POLLIN),
+            PollFd::new(self.0.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => {
+                let [first, second, stop] = &fds;
+                let any = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+                if any(stop) {
+                    Ok(Ready::Stopped)
+                } else {
+                    Ok(Ready::Which {
+                        first: any(first),
+                        second: any(second),
+                    })
+                }
+            }
+            Err(Errno::EINTR) => Ok(Ready::Which {
+                first: false,
+                second: false,
+            }),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     pub(crate) fn wait_writable(&self, fd: BorrowedFd<'_>, at_most: Duration) -> io::Result<Wake> {

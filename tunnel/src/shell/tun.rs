@@ -4,11 +4,14 @@
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// Packets that the device keeps while we are busy; the kernel's default of 500 drops bursts.
-pub const TX_QUEUE_PACKETS: u32 = 1000;
+use super::offload::coalesce::Joins;
+use super::offload::{Gso, HEADER_BYTES};
+use super::profile::Profile;
+
 /// Largest MTU, in bytes, whose packets fit into one frame with their headers.
 pub const MAX_MTU: u16 = 65_000;
 
@@ -32,20 +35,24 @@ pub struct TunDevice {
     mtu: u16,
     offload: bool,
     udp_offload: bool,
+    /// Kinds of joined packets that it refused, once for each.
+    refused: [AtomicBool; 3],
 }
 
 impl TunDevice {
-    pub fn create(config: &TunConfig) -> io::Result<Self> {
+    /// Makes the device; `profile` says how many packets it keeps while we are busy (the kernel's default of 500 drops
+    /// bursts).
+    pub fn create(config: &TunConfig, profile: Profile) -> io::Result<Self> {
         if config.mtu > MAX_MTU {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "mtu is too large",
             ));
         }
-        let device = match build(config, config.offload) {
+        let device = match build(config, config.offload, profile) {
             Err(error) if config.offload => {
                 tracing::warn!(%error, "tun device without offload");
-                build(config, false)?
+                build(config, false, profile)?
             }
             result => result?,
         };
@@ -56,6 +63,7 @@ impl TunDevice {
             mtu: config.mtu,
             offload,
             udp_offload: offload && device.udp_gso(),
+            refused: Default::default(),
             device,
         })
     }
@@ -78,9 +86,43 @@ impl TunDevice {
         self.udp_offload
     }
 
+    /// What it takes joined, as far as it has shown.
+    pub fn joins(&self) -> Joins {
+        let [tcp4, tcp6, udp] = &self.refused;
+        let takes = |refused: &AtomicBool| self.offload && !refused.load(Ordering::Relaxed);
+        Joins {
+            tcp4: takes(tcp4),
+            tcp6: takes(tcp6),
+            udp: self.udp_offload && takes(udp),
+        }
+    }
+
+    /// It refused a joined packet: none of that kind any more.
+    pub(super) fn refuse_joined(&self, kind: Gso) {
+        let [tcp4, tcp6, udp] = &self.refused;
+        let refused = match kind {
+            Gso::Tcp4 => tcp4,
+            Gso::Tcp6 => tcp6,
+            Gso::Udp => udp,
+            Gso::None => return,
+        };
+        refused.store(true, Ordering::Relaxed);
+    }
+
     /// Reads one frame.
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.device.recv(buffer)
+    }
+
+    /// Writes one packet that is not joined.
+    pub(super) fn write_packet(&self, packet: &[u8]) -> io::Result<()> {
+        let packet = IoSlice::new(packet);
+        if self.offload {
+            self.write(&[IoSlice::new(&[0; HEADER_BYTES]), packet])?;
+        } else {
+            self.write(&[packet])?;
+        }
+        Ok(())
     }
 
     /// Writes one frame, given in parts.
@@ -95,12 +137,14 @@ impl AsFd for TunDevice {
     }
 }
 
-fn build(config: &TunConfig, offload: bool) -> io::Result<SyncDevice> {
+fn build(config: &TunConfig, offload: bool, profile: Profile) -> io::Result<SyncDevice> {
     let mut builder = DeviceBuilder::new()
         .name(config.name.as_str())
         .mtu(config.mtu)
         .with(|options| {
-            options.offload(offload).tx_queue_len(TX_QUEUE_PACKETS);
+            options
+                .offload(offload)
+                .tx_queue_len(profile.sizes().device_queue);
         });
     if let Some((address, length)) = config.ipv4 {
         builder = builder.ipv4(address, length, None);

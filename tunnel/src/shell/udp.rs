@@ -1,22 +1,25 @@
 //! The UDP port: segmentation offload out (`UDP_SEGMENT`), coalescing in (`UDP_GRO`), large buffers.
 //!
-//! Each offload has a switch and a fallback: where the kernel or the device refuses segmentation (`EIO`,
-//! `EINVAL`), batches go out datagram by datagram from then on.
+//! Each offload has a switch and a fallback. A segmented send is refused for two reasons: the kernel or the device cannot
+//! (`EIO`, `EINVAL`): batches go out datagram by datagram from then on, to everybody; or the datagrams are too long for
+//! the path to this one peer: only this batch does, and the caller is told the path's MTU. The kernel fragments a single
+//! datagram that is too long, and otherwise forbids routers to.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::demux::{Ecn, Transmit};
+use super::gso;
+use super::profile::Profile;
+use crate::node::outer_headers;
 
-/// Wanted size of each socket buffer, in bytes (7 MiB): what one batch of wake-ups can fill.
-pub const SOCKET_BUFFER_BYTES: usize = 7 << 20;
 /// Most datagrams in one segmented send (`UDP_MAX_SEGMENTS` of the kernel before 6.9 is 64).
 pub const MAX_SEGMENTS: usize = 64;
 /// Longest segmented send, in bytes: 65,535 less the IPv4 and UDP headers.
@@ -31,6 +34,15 @@ pub struct UdpOffload {
     pub gso: bool,
     /// `UDP_GRO` on receive.
     pub gro: bool,
+}
+
+/// How a batch left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// As far as we know, every datagram in one piece.
+    Whole,
+    /// Fragmented by the kernel: the path to this destination takes IP packets of `mtu` bytes.
+    TooLong { mtu: u16 },
 }
 
 /// A bound, non-blocking UDP socket.
@@ -54,26 +66,37 @@ impl Default for UdpOffload {
 }
 
 impl UdpPort {
-    /// Binds `local`. The unspecified IPv6 address also serves IPv4.
+    /// Binds `local`, with the buffers of [`Profile::Balanced`]. The unspecified IPv6 address also serves IPv4.
     pub fn bind(local: SocketAddr, offload: UdpOffload) -> io::Result<Self> {
+        Self::bind_sized(local, offload, Profile::default())
+    }
+
+    /// Binds `local`.
+    pub fn bind_sized(
+        local: SocketAddr,
+        offload: UdpOffload,
+        profile: Profile,
+    ) -> io::Result<Self> {
         let domain = Domain::for_address(local);
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if let SocketAddr::V6(v6) = local {
             socket.set_only_v6(!v6.ip().is_unspecified())?;
         }
-        grow_buffers(&socket);
+        size_buffers(&socket, profile.sizes().socket_bytes);
         socket.bind(&local.into())?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
+        adjust(&socket, local.is_ipv6());
         if !offload.gro {
             // The only coalescing switch of a socket; refusing it means that there is none to switch off.
             let _unsupported = setsockopt(&socket, sockopt::UdpGroSegment, &false);
         }
+        let gso = offload.gso && state.max_gso_segments() > 1 && gso::kernel_is_sound();
         Ok(Self {
             socket,
             state,
             ipv6: local.is_ipv6(),
-            gso: AtomicBool::new(offload.gso),
+            gso: AtomicBool::new(gso),
             send_failures: AtomicU64::new(0),
         })
     }
@@ -85,7 +108,7 @@ impl UdpPort {
     /// How many segments one send may hold now.
     pub fn max_segments(&self) -> usize {
         if self.gso.load(Ordering::Relaxed) {
-            self.state.max_gso_segments().clamp(1, MAX_SEGMENTS)
+            MAX_SEGMENTS
         } else {
             1
         }
@@ -96,26 +119,39 @@ impl UdpPort {
         self.send_failures.load(Ordering::Relaxed)
     }
 
+    /// What the kernel gave, in bytes: to receive, and to send. It counts its own overhead in, and says twice what was asked.
+    pub fn buffer_bytes(&self) -> io::Result<(usize, usize)> {
+        let socket = SockRef::from(&self.socket);
+        Ok((socket.recv_buffer_size()?, socket.send_buffer_size()?))
+    }
+
     /// Sends without blocking; falls back to single datagrams when segmentation is refused.
     pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.send(transmit, true).map(|_| ())
+    }
+
+    /// As [`Self::try_send`]; `together` is whether segmentation is worth trying.
+    pub fn send(&self, transmit: &Transmit<'_>, together: bool) -> io::Result<Sent> {
         let segment = transmit.segment_size.unwrap_or(transmit.bytes.len()).max(1);
-        let segments = transmit.bytes.len().div_ceil(segment);
-        if segments <= 1 {
-            return self.send_one(transmit, transmit.bytes, None);
-        }
-        if self.max_segments() > 1 {
-            match self.send_one(transmit, transmit.bytes, Some(segment)) {
-                Err(error) if refuses_segmentation(&error) => {
-                    tracing::warn!(%error, "udp segmentation offload refused: sending single datagrams from now on");
-                    self.gso.store(false, Ordering::Relaxed);
-                }
-                result => return result,
+        let mut sent = Sent::Whole;
+        if transmit.bytes.len() > segment && together && self.max_segments() > 1 {
+            match self.send_segmented(transmit, segment) {
+                Ok(()) => return Ok(Sent::Whole),
+                Err(error) if !gso::is_refusal(&error) => return Err(self.counted(error)),
+                Err(error) => match too_long(transmit.to, segment) {
+                    Some(mtu) => sent = Sent::TooLong { mtu },
+                    None if gso::is_for_good(&error) => {
+                        tracing::warn!(%error, "udp segmentation offload refused: sending single datagrams from now on");
+                        self.gso.store(false, Ordering::Relaxed);
+                    }
+                    None => {}
+                },
             }
         }
         for datagram in transmit.bytes.chunks(segment) {
-            self.send_one(transmit, datagram, None)?;
+            self.send_one(transmit, datagram)?;
         }
-        Ok(())
+        Ok(sent)
     }
 
     /// Receives up to `buffers.len()` batches; each `meta` tells sender, length and datagram size.
@@ -128,26 +164,36 @@ impl UdpPort {
         Ok(received)
     }
 
-    fn send_one(
-        &self,
-        transmit: &Transmit<'_>,
-        bytes: &[u8],
-        segment_size: Option<usize>,
-    ) -> io::Result<()> {
+    fn send_segmented(&self, transmit: &Transmit<'_>, segment: usize) -> io::Result<()> {
+        let segment = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let send = gso::Segmented {
+            to: self.mapped(transmit.to),
+            source: transmit.local_ip.map(|ip| self.mapped_ip(ip)),
+            ecn: transmit.ecn,
+            segment,
+            bytes: transmit.bytes,
+        };
+        gso::send(&self.socket, &send)
+    }
+
+    fn send_one(&self, transmit: &Transmit<'_>, bytes: &[u8]) -> io::Result<()> {
         let out = quinn_udp::Transmit {
             destination: self.mapped(transmit.to),
             ecn: transmit.ecn.map(EcnCodepoint::from),
             contents: bytes,
-            segment_size,
+            segment_size: None,
             src_ip: transmit.local_ip.map(|ip| self.mapped_ip(ip)),
         };
-        let result = self.state.try_send((&self.socket).into(), &out);
-        if let Err(error) = &result
-            && error.kind() != io::ErrorKind::WouldBlock
-        {
+        self.state
+            .try_send((&self.socket).into(), &out)
+            .map_err(|error| self.counted(error))
+    }
+
+    fn counted(&self, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::WouldBlock {
             self.send_failures.fetch_add(1, Ordering::Relaxed);
         }
-        result
+        error
     }
 
     fn mapped(&self, to: SocketAddr) -> SocketAddr {
@@ -203,25 +249,53 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Asks for more than the system's limit first, which CAP_NET_ADMIN allows, then for what anybody may have.
-fn grow_buffers(socket: &Socket) {
-    let forced = setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES)
-        .and_then(|()| setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER_BYTES));
+fn size_buffers(socket: &Socket, bytes: usize) {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &bytes)
+        .and_then(|()| setsockopt(socket, sockopt::SndBufForce, &bytes));
     if forced.is_err() {
         let socket = SockRef::from(socket);
         let plain = socket
-            .set_recv_buffer_size(SOCKET_BUFFER_BYTES)
-            .and_then(|()| socket.set_send_buffer_size(SOCKET_BUFFER_BYTES));
+            .set_recv_buffer_size(bytes)
+            .and_then(|()| socket.set_send_buffer_size(bytes));
         if let Err(error) = plain {
             tracing::warn!(%error, "udp socket keeps its default buffers");
         }
     }
 }
 
-fn refuses_segmentation(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EIO | Errno::EINVAL | Errno::EOPNOTSUPP)
-    )
+/// What QUIC's view of a socket gets wrong for us: a datagram that is too long must leave in pieces rather than not at
+/// all, and nobody reads the time at which one came. A kernel that knows none of this does as we want already.
+fn adjust(socket: &UdpSocket, ipv6: bool) {
+    let _unknown = rustix::net::sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT);
+    if ipv6 {
+        let _unknown =
+            rustix::net::sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT);
+        let _unknown = setsockopt(socket, sockopt::Ipv6DontFrag, &false);
+    }
+    let _unknown = setsockopt(socket, sockopt::ReceiveTimestampns, &false);
+}
+
+/// The path's MTU towards `to` as the kernel knows it, if datagrams of `bytes` do not fit.
+fn too_long(to: SocketAddr, bytes: usize) -> Option<u16> {
+    let mtu = route_mtu(to)?;
+    let headers = usize::from(outer_headers(to));
+    (bytes + headers > mtu).then(|| u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+/// Asked on a socket of its own: only a connected one is told.
+fn route_mtu(to: SocketAddr) -> Option<usize> {
+    let to = canonical(to);
+    let any = match to {
+        SocketAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        SocketAddr::V6(_) => any_address(0),
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(to).ok()?;
+    let mtu = match to {
+        SocketAddr::V4(_) => rustix::net::sockopt::ip_mtu(&socket),
+        SocketAddr::V6(_) => rustix::net::sockopt::ipv6_mtu(&socket),
+    };
+    usize::try_from(mtu.ok()?).ok()
 }
 
 #[cfg(test)]
@@ -315,5 +389,82 @@ mod tests {
         })
         .unwrap();
         assert_eq!(receive_all(&four, 1), [b"back".to_vec()]);
+    }
+
+    #[test]
+    fn the_loopback_route_takes_what_it_says() {
+        for to in ["127.0.0.1:9", "[::ffff:127.0.0.1]:9", "[::1]:9"] {
+            let to = to.parse().unwrap();
+            let mtu = route_mtu(to).unwrap();
+            let room = mtu - usize::from(outer_headers(to));
+            assert_eq!(too_long(to, room), None, "{to}");
+            assert_eq!(
+                too_long(to, room + 1),
+                Some(u16::try_from(mtu).unwrap_or(u16::MAX))
+            );
+        }
+    }
+
+    #[test]
+    fn segments_that_no_path_takes_are_refused_for_this_batch_only() {
+        let a = UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap();
+        let b = UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap();
+        let segments = a.max_segments();
+        assert!(segments > 1, "this kernel segments");
+        // Port 0 is never a destination: EINVAL, as a driver without the offload answers, but not for this reason.
+        let refused = a.try_send(&Transmit {
+            to: "127.0.0.1:0".parse().unwrap(),
+            local_ip: None,
+            ecn: None,
+            segment_size: None,
+            bytes: b"x",
+        });
+        assert!(refused.is_err());
+        assert_eq!(a.send_failures(), 1);
+        assert_eq!(a.max_segments(), segments);
+        let bytes = [7; 3000];
+        let sent = a.send(
+            &Transmit {
+                to: b.local_addr().unwrap(),
+                local_ip: None,
+                ecn: Some(Ecn::Ect0),
+                segment_size: Some(1000),
+                bytes: &bytes,
+            },
+            true,
+        );
+        assert_eq!(sent.unwrap(), Sent::Whole);
+        assert_eq!(receive_all(&b, 3).concat(), bytes);
+    }
+
+    #[test]
+    fn a_datagram_leaves_from_the_address_it_came_to() {
+        let a = UdpPort::bind(any_address(0), UdpOffload::default()).unwrap();
+        let b = UdpPort::bind(any_address(0), UdpOffload::default()).unwrap();
+        for (own, to) in [("127.0.0.7", "127.0.0.1"), ("::1", "::1")] {
+            let bytes = [9; 2500];
+            a.try_send(&Transmit {
+                to: SocketAddr::new(to.parse().unwrap(), b.local_addr().unwrap().port()),
+                local_ip: Some(own.parse().unwrap()),
+                ecn: None,
+                segment_size: Some(1000),
+                bytes: &bytes,
+            })
+            .unwrap();
+            let mut buffer = vec![0; RECV_BUFFER_BYTES];
+            let mut meta = [RecvMeta::default()];
+            let mut length = 0;
+            for _ in 0..10_000 {
+                match b.recv(&mut [IoSliceMut::new(&mut buffer)], &mut meta) {
+                    Ok(_) => length += meta[0].len,
+                    Err(_) => std::thread::yield_now(),
+                }
+                if length == bytes.len() {
+                    break;
+                }
+            }
+            assert_eq!(length, bytes.len());
+            assert_eq!(meta[0].addr.ip(), own.parse::<IpAddr>().unwrap());
+        }
     }
 }

@@ -27,8 +27,16 @@ const OPEN_GROUPS: usize = 8;
 pub struct Coalescer {
     groups: Vec<Group>,
     payloads: Vec<Payload>,
-    tcp: bool,
-    udp: bool,
+    joins: Joins,
+}
+
+/// What the device takes joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Joins {
+    pub tcp4: bool,
+    pub tcp6: bool,
+    /// Over either family.
+    pub udp: bool,
 }
 
 /// What goes to the device in one write.
@@ -76,24 +84,16 @@ struct Shape {
 const END: usize = usize::MAX;
 
 impl Coalescer {
-    /// Which transports the device takes joined.
-    pub fn new(tcp: bool, udp: bool) -> Self {
+    pub fn new(joins: Joins) -> Self {
         Self {
-            tcp,
-            udp,
+            joins,
             ..Self::default()
         }
     }
 
-    /// Stops joining: the device refused it.
-    pub fn disable(&mut self) {
-        self.tcp = false;
-        self.udp = false;
-    }
-
-    /// Whether anything is joined at all.
-    pub fn is_enabled(&self) -> bool {
-        self.tcp || self.udp
+    /// What is joined from now on.
+    pub fn allow(&mut self, joins: Joins) {
+        self.joins = joins;
     }
 
     pub fn clear(&mut self) {
@@ -106,13 +106,7 @@ impl Coalescer {
         let Some(packet) = arena.get(range.clone()) else {
             return;
         };
-        let shape = Shape::of(packet).filter(|shape| {
-            if shape.protocol == TCP {
-                self.tcp
-            } else {
-                self.udp
-            }
-        });
+        let shape = Shape::of(packet).filter(|shape| self.joins.allows(shape.kind()));
         let Some(shape) = shape else {
             // It may belong to any open flow: a FIN, say. Nothing may overtake it.
             self.close_flow(arena, packet);
@@ -176,10 +170,10 @@ impl Coalescer {
         let addresses = if shape.ipv4 { 12..20 } else { 8..40 };
         let (head, transport) = headers.split_at_mut_checked(shape.transport)?;
         let transport_length = length - shape.transport;
-        let (gso, csum_offset) = match (shape.protocol, shape.ipv4) {
-            (TCP, true) => (Gso::Tcp4, TCP_CSUM_OFFSET),
-            (TCP, false) => (Gso::Tcp6, TCP_CSUM_OFFSET),
-            _ => (Gso::Udp, UDP_CSUM_OFFSET),
+        let gso = shape.kind();
+        let csum_offset = match gso {
+            Gso::Udp => UDP_CSUM_OFFSET,
+            Gso::Tcp4 | Gso::Tcp6 | Gso::None => TCP_CSUM_OFFSET,
         };
         if shape.protocol == TCP {
             if group.push {
@@ -215,6 +209,17 @@ impl Coalescer {
             let payload = self.payloads.get(at)?;
             at = payload.next;
             arena.get(payload.start..payload.end)
+        })
+    }
+
+    /// The packets of a group as they came, in order.
+    pub fn packets<'a>(&'a self, arena: &'a [u8], group: &Group) -> impl Iterator<Item = &'a [u8]> {
+        let mut at = group.head;
+        let headers = group.shape.headers;
+        std::iter::from_fn(move || {
+            let payload = self.payloads.get(at)?;
+            at = payload.next;
+            arena.get(payload.start.checked_sub(headers)?..payload.end)
         })
     }
 
@@ -274,7 +279,30 @@ impl Coalescer {
     }
 }
 
+impl Joins {
+    /// Everything.
+    pub const ALL: Self = Self {
+        tcp4: true,
+        tcp6: true,
+        udp: true,
+    };
+
+    fn allows(self, kind: Gso) -> bool {
+        match kind {
+            Gso::Tcp4 => self.tcp4,
+            Gso::Tcp6 => self.tcp6,
+            Gso::Udp => self.udp,
+            Gso::None => false,
+        }
+    }
+}
+
 impl Group {
+    /// What the device is told it is; of no meaning for a single packet.
+    pub fn kind(&self) -> Gso {
+        self.shape.kind()
+    }
+
     /// How many packets it stands for.
     pub fn packets(&self) -> usize {
         self.packets
@@ -312,6 +340,15 @@ impl Shape {
         push: false,
         dont_fragment: false,
     };
+
+    fn kind(&self) -> Gso {
+        match (self.protocol, self.ipv4) {
+            (TCP, true) => Gso::Tcp4,
+            (TCP, false) => Gso::Tcp6,
+            (UDP, _) => Gso::Udp,
+            _ => Gso::None,
+        }
+    }
 
     /// The packet's shape, if segmentation could have made it.
     fn of(packet: &[u8]) -> Option<Self> {

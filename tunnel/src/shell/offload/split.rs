@@ -86,6 +86,23 @@ impl<'a> Splitter<'a> {
         self.plan.headers + self.plan.size
     }
 
+    /// The first segment without padding, before any was taken.
+    pub fn peek(&mut self) -> Option<&[u8]> {
+        let plan = self.plan;
+        if self.number != 0 {
+            return None;
+        }
+        let end = match plan.protocol {
+            None => plan.end,
+            Some(_) => {
+                let end = (plan.headers + plan.size).min(plan.end);
+                self.write_headers(0, end)?;
+                end
+            }
+        };
+        self.buffer.get(..end)
+    }
+
     /// The next segment, followed by zeros up to `padded(length)`; `padded` adds at most 15 bytes.
     pub fn next_segment(&mut self, padded: impl Fn(usize) -> usize) -> Option<&[u8]> {
         let plan = self.plan;

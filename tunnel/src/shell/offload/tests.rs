@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::checksum::{Sum, pseudo_header};
-use super::coalesce::{Coalescer, MAX_HEADERS_BYTES};
+use super::coalesce::{Coalescer, Joins, MAX_HEADERS_BYTES};
 use super::split::{Splitter, TAIL_BYTES};
 use super::*;
 
@@ -234,7 +234,7 @@ fn what_segmentation_could_not_have_made_is_not_joined() {
         packets[1][10..12].copy_from_slice(&sum);
         assert_eq!(valid, packets[1].len());
         finish(&mut packets[1], 20, TCP);
-        let frames = coalesce(&mut Coalescer::new(true, true), &packets);
+        let frames = coalesce(&mut Coalescer::new(Joins::ALL), &packets);
         let untouched: Vec<&[u8]> = frames.iter().map(|frame| &frame[HEADER_BYTES..]).collect();
         assert_eq!(
             untouched,
@@ -242,7 +242,7 @@ fn what_segmentation_could_not_have_made_is_not_joined() {
         );
     };
     assert_eq!(
-        coalesce(&mut Coalescer::new(true, true), &base).len(),
+        coalesce(&mut Coalescer::new(Joins::ALL), &base).len(),
         1,
         "the base is joined"
     );
@@ -272,7 +272,7 @@ fn a_wrong_checksum_is_not_hidden_by_joining() {
     for position in [11, 20 + 16, 600] {
         let mut packets = train(TCP4, 3, 600, 600);
         packets[1][position] ^= 0x01;
-        let frames = coalesce(&mut Coalescer::new(true, true), &packets);
+        let frames = coalesce(&mut Coalescer::new(Joins::ALL), &packets);
         assert!(
             frames
                 .iter()
@@ -293,7 +293,7 @@ fn other_flows_in_between_do_not_hinder_and_are_not_mixed() {
         .zip(&b)
         .flat_map(|(a, b)| [a.clone(), b.clone()])
         .collect();
-    let frames = coalesce(&mut Coalescer::new(true, true), &mixed);
+    let frames = coalesce(&mut Coalescer::new(Joins::ALL), &mixed);
     assert_eq!(frames.len(), 2);
     assert_eq!(split(&frames[0], 1).unwrap().len(), 4);
     assert_eq!(split(&frames[1], 1).unwrap().len(), 4);
@@ -308,7 +308,7 @@ fn nothing_overtakes_a_packet_that_cannot_be_joined() {
         ACK | 0x20,
         &payload(500, 1),
     );
-    let frames = coalesce(&mut Coalescer::new(true, true), &packets);
+    let frames = coalesce(&mut Coalescer::new(Joins::ALL), &packets);
     assert_eq!(frames.len(), 3);
     assert_eq!(frames[1][HEADER_BYTES..], packets[1]);
 }
@@ -316,8 +316,8 @@ fn nothing_overtakes_a_packet_that_cannot_be_joined() {
 #[test]
 fn switched_off_means_untouched() {
     let packets = train(TCP4, 5, 500, 500);
-    let mut coalescer = Coalescer::new(true, true);
-    coalescer.disable();
+    let mut coalescer = Coalescer::new(Joins::ALL);
+    coalescer.allow(Joins::default());
     assert_eq!(coalesce(&mut coalescer, &packets).len(), 5);
     let udp = train(
         Flow {
@@ -329,8 +329,18 @@ fn switched_off_means_untouched() {
         500,
         500,
     );
-    assert_eq!(coalesce(&mut Coalescer::new(true, false), &udp).len(), 5);
-    assert_eq!(coalesce(&mut Coalescer::new(true, true), &udp).len(), 1);
+    assert_eq!(
+        coalesce(
+            &mut Coalescer::new(Joins {
+                udp: false,
+                ..Joins::ALL
+            }),
+            &udp
+        )
+        .len(),
+        5
+    );
+    assert_eq!(coalesce(&mut Coalescer::new(Joins::ALL), &udp).len(), 1);
 }
 
 #[test]
@@ -429,7 +439,7 @@ proptest! {
         pad in prop_oneof![Just(1usize), Just(16)],
     ) {
         let packets = train(flow, count, size, tail.min(size));
-        let frames = coalesce(&mut Coalescer::new(true, true), &packets);
+        let frames = coalesce(&mut Coalescer::new(Joins::ALL), &packets);
         let mut back = Vec::new();
         for frame in &frames {
             back.extend(split(frame, pad).unwrap());
@@ -458,7 +468,7 @@ proptest! {
             packets.push(flow.packet(*sequence, number as u16, flags, &payload(length, number as u8)));
             *sequence = sequence.wrapping_add(length as u32);
         }
-        let frames = coalesce(&mut Coalescer::new(true, true), &packets);
+        let frames = coalesce(&mut Coalescer::new(Joins::ALL), &packets);
         let mut back = Vec::new();
         for frame in &frames {
             back.extend(split(frame, 1).unwrap());
@@ -504,7 +514,7 @@ proptest! {
                 }
             }
         }
-        let mut coalescer = Coalescer::new(true, true);
+        let mut coalescer = Coalescer::new(Joins::ALL);
         let at = bytes.len() / 2;
         coalescer.push(&bytes, 0..at);
         coalescer.push(&bytes, at..bytes.len());
