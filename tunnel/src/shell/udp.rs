@@ -467,4 +467,26 @@ mod tests {
             assert_eq!(meta[0].addr.ip(), own.parse::<IpAddr>().unwrap());
         }
     }
+
+    #[test]
+    fn what_the_kernel_does_not_segment_leaves_one_by_one_from_then_on() {
+        let a = UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap();
+        let b = UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap();
+        assert!(a.max_segments() > 1);
+        // More segments than any kernel takes: EINVAL, as where a device cannot segment at all.
+        let bytes: Vec<u8> = (0..255).collect();
+        let sent = a.send(
+            &Transmit {
+                to: b.local_addr().unwrap(),
+                local_ip: None,
+                ecn: None,
+                segment_size: Some(1),
+                bytes: &bytes,
+            },
+            true,
+        );
+        assert_eq!(sent.unwrap(), Sent::Whole);
+        assert_eq!(a.max_segments(), 1);
+        assert_eq!(receive_all(&b, bytes.len()).concat(), bytes);
+    }
 }

@@ -344,6 +344,54 @@ fn switched_off_means_untouched() {
 }
 
 #[test]
+fn what_was_joined_can_still_be_written_one_by_one() {
+    let packets = train(TCP4, 5, 500, 300);
+    let arena = packets.concat();
+    let mut coalescer = Coalescer::new(Joins::ALL);
+    let mut at = 0;
+    for packet in &packets {
+        coalescer.push(&arena, at..at + packet.len());
+        at += packet.len();
+    }
+    let [group] = coalescer.groups() else {
+        panic!("one group");
+    };
+    assert_eq!(group.kind(), Gso::Tcp4);
+    let single: Vec<&[u8]> = coalescer.packets(&arena, group).collect();
+    assert_eq!(single, packets);
+}
+
+#[test]
+fn only_the_kind_that_was_refused_is_not_joined() {
+    let six = Flow {
+        ipv4: false,
+        ..TCP4
+    };
+    let joins = Joins {
+        tcp4: false,
+        ..Joins::ALL
+    };
+    let mut coalescer = Coalescer::new(joins);
+    assert_eq!(coalesce(&mut coalescer, &train(TCP4, 5, 500, 500)).len(), 5);
+    assert_eq!(coalesce(&mut coalescer, &train(six, 5, 500, 500)).len(), 1);
+}
+
+#[test]
+fn a_look_at_the_first_segment_changes_nothing() {
+    let packets = train(TCP4, 3, 500, 500);
+    let frames = coalesce(&mut Coalescer::new(Joins::ALL), &packets);
+    let frame = &frames[0];
+    let mut buffer = frame[HEADER_BYTES..].to_vec();
+    buffer.extend_from_slice(&[0; TAIL_BYTES]);
+    let mut splitter = Splitter::new(VnetHeader::parse(frame).unwrap(), &mut buffer).unwrap();
+    assert_eq!(splitter.peek().unwrap(), packets[0]);
+    for packet in &packets {
+        assert_eq!(splitter.next_segment(|length| length).unwrap(), packet);
+        assert!(splitter.peek().is_none());
+    }
+}
+
+#[test]
 fn a_checksum_left_to_the_device_is_completed() {
     for ipv4 in [true, false] {
         for protocol in [TCP, UDP] {

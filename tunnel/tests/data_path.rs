@@ -1,0 +1,124 @@
+//! The data path on real devices: two tunnels in network namespaces of their own, whole streams through both.
+//!
+//! Needs root and `iproute2`.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the kernel tells nobody when a path has been learned: looked at in bounded loops"
+)]
+
+mod sides;
+
+use std::time::Duration;
+
+use edgeward_tunnel::shell::udp::UdpOffload;
+use edgeward_tunnel::shell::{Profile, Threads};
+use sides::{Choice, Outside, Sides};
+
+/// Bytes of each stream: some dozens of super-packets, through sequence wrap of no one.
+const STREAM_BYTES: usize = 8 << 20;
+/// Datagrams of the ordered run.
+const DATAGRAMS: u32 = 4000;
+
+const ALL: Choice = Choice {
+    threads: Threads::One,
+    profile: Profile::Balanced,
+    tun_offload: true,
+    udp: UdpOffload {
+        gso: true,
+        gro: true,
+    },
+};
+
+fn carries_everything(choice: Choice) {
+    let sides = Sides::joined(choice, Outside::V4);
+    sides.stream(false, STREAM_BYTES);
+    sides.stream(true, STREAM_BYTES);
+    let arrived = sides.ordered_datagrams(DATAGRAMS);
+    assert!(
+        arrived >= DATAGRAMS / 2,
+        "{choice:?}: {arrived} of {DATAGRAMS} datagrams"
+    );
+    let counters = sides.counters();
+    assert_eq!(counters.send_failures, 0, "{choice:?}");
+    assert_eq!(counters.device_errors, 0, "{choice:?}");
+}
+
+#[test]
+fn one_thread_for_both_directions_carries_everything_in_order() {
+    carries_everything(Choice {
+        threads: Threads::Shared,
+        ..ALL
+    });
+}
+
+#[test]
+fn one_thread_per_direction_carries_everything_in_order() {
+    carries_everything(ALL);
+}
+
+#[test]
+fn two_threads_per_direction_carry_everything_in_order() {
+    carries_everything(Choice {
+        threads: Threads::Two,
+        ..ALL
+    });
+}
+
+#[test]
+fn small_buffers_carry_everything_in_order() {
+    for threads in [Threads::Shared, Threads::Two] {
+        carries_everything(Choice {
+            threads,
+            profile: Profile::Small,
+            ..ALL
+        });
+    }
+}
+
+#[test]
+fn no_offload_is_needed() {
+    let off = UdpOffload {
+        gso: false,
+        gro: false,
+    };
+    carries_everything(Choice {
+        tun_offload: false,
+        udp: off,
+        ..ALL
+    });
+    carries_everything(Choice {
+        threads: Threads::Two,
+        udp: off,
+        ..ALL
+    });
+    carries_everything(Choice {
+        tun_offload: false,
+        profile: Profile::Throughput,
+        ..ALL
+    });
+}
+
+#[test]
+fn ipv6_outside_carries_everything() {
+    let sides = Sides::joined(ALL, Outside::V6);
+    sides.stream(false, STREAM_BYTES);
+    sides.stream(true, STREAM_BYTES);
+}
+
+/// A router in between takes 1300 bytes and says so to whoever sends more.
+#[test]
+fn a_narrow_path_is_learned_and_told_to_those_inside() {
+    const NARROW: u16 = 1300;
+    for (outside, headers) in [(Outside::V4, 28), (Outside::V6, 48)] {
+        let sides = Sides::with_router(ALL, outside, NARROW);
+        // The first stream finds the path narrow and goes on all the same.
+        sides.stream(false, STREAM_BYTES);
+        let expected = usize::from(NARROW) - headers - 32;
+        let told = sides.inner_mtu(Duration::from_secs(10));
+        assert_eq!(told, Some(expected), "{outside:?}");
+        // IPv6 inside needs 1280: what does not fit leaves in fragments.
+        sides.stream(true, STREAM_BYTES);
+        assert_eq!(sides.counters().send_failures, 0, "{outside:?}");
+    }
+}
