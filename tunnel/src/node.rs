@@ -18,10 +18,13 @@ mod counters;
 mod handshakes;
 mod inbound;
 mod knock;
+mod link;
 mod load;
 mod outbound;
+mod path;
 mod path_mtu;
 mod peer;
+mod pulse;
 mod table;
 mod timers;
 
@@ -227,7 +230,7 @@ impl Node {
         };
         let mut state = peer.state.lock();
         let packets = state.queue.len();
-        let sessions = self.wipe(&mut state);
+        let sessions = self.wipe(peer, &mut state);
         self.schedule.lock().remove(peer);
         self.await_no_longer(peer.id);
         Some(CutReport {
@@ -333,30 +336,24 @@ impl Node {
         )
     }
 
-    /// Removes every session and queued packet of a peer; returns how many sessions had keys.
-    fn wipe(&self, state: &mut PeerState) -> usize {
-        let attempt = state
-            .attempt
-            .take()
-            .map(|attempt| attempt.initiator.index());
-        let keyed = [
-            state.current.take(),
-            state.previous.take(),
-            state.next.take(),
-        ];
-        let gone = keyed.iter().flatten().count();
+    /// Removes every session and queued packet of a peer; returns how many sessions had keys. Waits for the batches
+    /// that are being sealed or opened.
+    fn wipe(&self, peer: &Peer, state: &mut PeerState) -> usize {
+        let attempt = state.attempt.take();
+        let keyed = peer.link.write().wipe();
         let mut sessions = self.sessions.write();
         for index in attempt
-            .into_iter()
-            .chain(keyed.iter().flatten().map(|keyed| keyed.session.index()))
+            .iter()
+            .map(|attempt| attempt.initiator.index())
+            .chain(keyed.iter().copied())
         {
             sessions.remove(&index);
         }
-        state.queue.clear();
+        state.queue = VecDeque::new();
         state.queued_bytes = 0;
         state.psk = Psk::new([0; 32]);
         state.gate = ReplayGate::default();
-        gone
+        keyed.len()
     }
 }
 

@@ -119,7 +119,7 @@ impl Node {
         if role == Role::Initiator {
             self.start_handshake(&peer, &mut state, now, out);
         }
-        self.reschedule(&peer, &mut state);
+        self.reschedule(&peer, &state);
         Ok(())
     }
 
@@ -148,23 +148,23 @@ impl Node {
         state.epoch = epoch;
         // Neither a handshake under way nor an unconfirmed answer under the old key may complete any more.
         self.drop_attempt(&mut state);
-        self.drop_next(&mut state);
+        self.drop_next(&mut peer.link.write());
         if peer.role == Role::Initiator {
             self.start_handshake(&peer, &mut state, now, out);
         }
-        self.reschedule(&peer, &mut state);
+        self.reschedule(&peer, &state);
         Ok(())
     }
 
     /// Sets the end of the lease, later or earlier.
     pub fn extend_lease(&self, id: PeerId, valid_until: BootTime) -> Result<(), NotArmed> {
         let peer = self.peer(id).ok_or(NotArmed)?;
-        let mut state = peer.state.lock();
+        let state = peer.state.lock();
         if peer.is_cut() {
             return Err(NotArmed);
         }
-        state.valid_until = valid_until;
-        self.reschedule(&peer, &mut state);
+        peer.valid_until.set(Some(valid_until));
+        self.reschedule(&peer, &state);
         Ok(())
     }
 
@@ -194,8 +194,8 @@ impl Node {
         if peer.is_cut() {
             return Err(NotArmed);
         }
-        state.set_candidates(endpoints);
-        self.reschedule(&peer, &mut state);
+        peer.set_candidates(&mut state, endpoints);
+        self.reschedule(&peer, &state);
         Ok(())
     }
 

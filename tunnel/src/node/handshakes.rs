@@ -1,11 +1,13 @@
 //! Handshake messages, both ways.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edgeward_identity::BootTime;
 
-use super::peer::{Attempt, Keyed, Peer, PeerState};
+use super::link::{Keyed, Link};
+use super::peer::{Attempt, Peer, PeerState};
 use super::timers::{REJECT_AFTER_TIME, REKEY_AFTER_TIME};
 use super::{Endpoint, Event, NoRandomness, Node, OLD_EPOCH_LINGER, Outgoing, Refusal, Role};
 use crate::wireguard::{Admission, Door, Initiator, Message, Mood, Refused, Seed, SessionIndex};
@@ -47,14 +49,10 @@ impl Node {
         now: BootTime,
         out: &mut Vec<Outgoing>,
     ) {
-        if peer.role == Role::Responder
-            || state.attempt.is_some()
-            || peer.is_cut()
-            || now >= state.valid_until
-        {
+        if !state.may_start(peer.role) || state.attempt.is_some() || peer.check_live(now).is_err() {
             return;
         }
-        let Some(to) = state.target() else {
+        let Some(to) = peer.target(state) else {
             self.counters.count(Refusal::NoEndpoint);
             return;
         };
@@ -63,14 +61,14 @@ impl Node {
             return;
         };
         let first = is_first(peer, state);
-        state.attempt = Some(Attempt {
+        state.attempt = Some(Box::new(Attempt {
             initiator: Initiator::new(&peer.door, &peer.public_key, &state.psk, index),
             epoch: state.epoch,
             started: now,
             retry_at: now.plus(self.retry_interval(1, Duration::ZERO, first)),
             tries: 1,
             lost: false,
-        });
+        }));
         self.send_initiation(peer, state, to, now, out);
     }
 
@@ -83,7 +81,7 @@ impl Node {
         out: &mut Vec<Outgoing>,
     ) {
         let first = is_first(peer, state);
-        let to = state.next_target();
+        let to = peer.next_target(state);
         let Some(attempt) = &mut state.attempt else {
             return;
         };
@@ -121,7 +119,7 @@ impl Node {
             }
             Err(refused) => self.counters.count(refused.into()),
         }
-        state.last_sent = now;
+        peer.pulse.last_sent.set(Some(now));
     }
 
     pub(super) fn drop_attempt(&self, state: &mut PeerState) {
@@ -130,24 +128,32 @@ impl Node {
         }
     }
 
-    pub(super) fn drop_next(&self, state: &mut PeerState) {
-        if let Some(next) = state.next.take() {
+    /// Forgets an answer that was not confirmed.
+    pub(super) fn drop_next(&self, link: &mut Link) {
+        if let Some(next) = link.next.take() {
             self.sessions.write().remove(&next.session.index());
         }
     }
 
     /// Makes `fresh` the session that sends; the one it replaces still receives for a while.
-    pub(super) fn promote(&self, peer: &Peer, state: &mut PeerState, fresh: Keyed, now: BootTime) {
+    pub(super) fn promote(
+        &self,
+        peer: &Peer,
+        state: &mut PeerState,
+        link: &mut Link,
+        fresh: Keyed,
+        now: BootTime,
+    ) {
         let epoch = fresh.epoch;
         state.rekey_at = fresh.ours.then(|| now.plus(REKEY_AFTER_TIME));
-        state.rekey_on_use = false;
-        let mut replaced = state.current.replace(fresh);
+        peer.pulse.rekey_on_use.store(false, Ordering::Release);
+        let mut replaced = link.current.replace(fresh);
         if let Some(old) = &mut replaced
             && old.epoch != epoch
         {
             old.expires = old.expires.min(now.plus(OLD_EPOCH_LINGER));
         }
-        if let Some(older) = std::mem::replace(&mut state.previous, replaced) {
+        if let Some(older) = std::mem::replace(&mut link.previous, replaced) {
             self.sessions.write().remove(&older.session.index());
         }
         state.last_handshake = Some(now);
@@ -163,13 +169,15 @@ impl Node {
     /// Sends what waited for a session.
     pub(super) fn flush_queue(
         &self,
+        peer: &Peer,
         state: &mut PeerState,
         now: BootTime,
         out: &mut Vec<Outgoing>,
     ) {
         state.queued_bytes = 0;
-        while let Some(packet) = state.queue.pop_front() {
-            match state.seal_single(&packet, self.config.mtu, now) {
+        // Given back, not only emptied: a peer that idles keeps no room for what may wait some day.
+        for packet in std::mem::take(&mut state.queue) {
+            match peer.seal_single(&packet, self.config.mtu, now) {
                 Some(message) => out.push(message),
                 None => self.counters.count(Refusal::NoSession),
             }
@@ -228,7 +236,7 @@ impl Node {
             .filter(|peer| Arc::ptr_eq(&peer.door, door))
             .ok_or(Refusal::UnknownPeer)?;
         let mut state = peer.state.lock();
-        peer.check_live(&state, now)?;
+        peer.check_live(now)?;
         if state
             .last_initiation
             .is_some_and(|last| now.since(last) < MIN_INITIATION_INTERVAL)
@@ -248,20 +256,22 @@ impl Node {
             }
         };
         state.jar.sign(&peer.public_key, &mut response, now);
-        self.drop_next(&mut state);
-        state.next = Some(Keyed {
-            session,
-            epoch: state.epoch,
-            expires: now.plus(REJECT_AFTER_TIME),
-            ours: false,
-            used: false,
-        });
+        {
+            let mut link = peer.link.write();
+            self.drop_next(&mut link);
+            link.next = Some(Keyed {
+                session: Arc::new(session),
+                epoch: state.epoch,
+                expires: now.plus(REJECT_AFTER_TIME),
+                ours: false,
+            });
+        }
         // The answer goes to where the question came from; the endpoint moves only once the session is confirmed.
         out.push(Outgoing {
             to: from,
             bytes: response.to_vec(),
         });
-        self.reschedule(&peer, &mut state);
+        self.reschedule(&peer, &state);
         Ok(())
     }
 
@@ -275,7 +285,7 @@ impl Node {
     ) -> Result<(), Refusal> {
         let peer = self.session_owner(index).ok_or(Refusal::NoSession)?;
         let mut state = peer.state.lock();
-        peer.check_live(&state, now)?;
+        peer.check_live(now)?;
         let attempt = state
             .attempt
             .as_mut()
@@ -285,19 +295,21 @@ impl Node {
         let epoch = attempt.epoch;
         state.attempt = None;
         let fresh = Keyed {
-            session,
+            session: Arc::new(session),
             epoch,
             expires: now.plus(REJECT_AFTER_TIME),
             ours: true,
-            used: false,
         };
-        self.promote(&peer, &mut state, fresh, now);
-        self.roam(&peer, &mut state, from);
-        state.dead_at = None;
+        {
+            let mut link = peer.link.write();
+            self.promote(&peer, &mut state, &mut link, fresh, now);
+            self.roam(&peer, &mut link, from, now);
+        }
+        peer.pulse.dead_at.set(None);
         // Confirms the session to the responder, whether anything waits or not.
-        out.extend(state.seal_single(&[], self.config.mtu, now));
-        self.flush_queue(&mut state, now, out);
-        self.reschedule(&peer, &mut state);
+        out.extend(peer.seal_single(&[], self.config.mtu, now));
+        self.flush_queue(&peer, &mut state, now, out);
+        self.reschedule(&peer, &state);
         Ok(())
     }
 
@@ -310,20 +322,20 @@ impl Node {
     ) -> Result<(), Refusal> {
         let peer = self.session_owner(index).ok_or(Refusal::NoSession)?;
         let mut state = peer.state.lock();
-        peer.check_live(&state, now)?;
+        peer.check_live(now)?;
         state.jar.take(&peer.public_key, datagram, now)?;
         Ok(())
     }
 
     /// Only after an authenticated message.
-    pub(super) fn roam(&self, peer: &Peer, state: &mut PeerState, to: Endpoint) {
-        if state.endpoint == Some(to) {
+    pub(super) fn roam(&self, peer: &Peer, link: &mut Link, to: Endpoint, now: BootTime) {
+        if !link.moves_to(to, now) {
             return;
         }
-        let moved = state
+        let moved = link
             .endpoint
             .is_none_or(|endpoint| endpoint.remote != to.remote);
-        state.endpoint = Some(to);
+        link.endpoint = Some(to);
         if moved {
             peer.path_mtu.forget();
             self.event(Event::Roamed {

@@ -3,12 +3,11 @@
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use edgeward_identity::BootTime;
-use parking_lot::MutexGuard;
 
-use super::peer::{Peer, PeerHandle, PeerState};
-use super::timers::KEEPALIVE_TIMEOUT;
+use super::peer::{Peer, PeerHandle};
 use super::{Endpoint, Node, Outgoing, Refusal};
 use crate::wireguard::{Message, Opened, SessionIndex};
 
@@ -90,14 +89,23 @@ impl Inbound {
     }
 }
 
-/// The lock of the peer whose datagrams are being opened.
-struct Opener<'a> {
-    node: &'a Node,
+/// Where a run of datagrams came from, and what was found in it.
+struct Run<'a> {
     peer: &'a Arc<Peer>,
     index: SessionIndex,
-    state: MutexGuard<'a, PeerState>,
+    from: Endpoint,
+    now: BootTime,
     received: bool,
-    data: bool,
+    data: u64,
+    refused: usize,
+}
+
+/// Why a run was left off in its middle.
+#[derive(PartialEq, Eq)]
+enum Left {
+    AtTheEnd,
+    /// A message was opened that changes what is read under the lock.
+    ToWrite,
 }
 
 impl Node {
@@ -170,7 +178,7 @@ impl Node {
         }
     }
 
-    /// Opens `first` and every datagram after it that belongs to the same session, under one lock.
+    /// Opens `first` and every datagram after it that belongs to the same session.
     fn receive_data<'d>(
         &self,
         index: SessionIndex,
@@ -180,86 +188,120 @@ impl Node {
         now: BootTime,
         batch: &mut Inbound,
     ) -> usize {
-        let owner = self.session_owner(index);
-        let mut opener = owner.as_ref().map(|peer| Opener {
-            node: self,
-            peer,
+        let more = |next: &&[u8]| Message::parse(next) == Ok(Message::Data(index));
+        let mut datagrams = std::iter::once(first)
+            .chain(std::iter::from_fn(|| rest.next_if(more)))
+            .peekable();
+        let Some(peer) = self.session_owner(index) else {
+            let refused = datagrams.count();
+            for _ in 0..refused {
+                self.counters.count(Refusal::NoSession);
+            }
+            return refused;
+        };
+        let mut run = Run {
+            peer: &peer,
             index,
-            state: peer.state.lock(),
+            from,
+            now,
             received: false,
-            data: false,
-        });
-        let mut refused = 0;
-        let mut datagram = first;
-        loop {
-            let opened = match &mut opener {
-                Some(opener) => opener.open(from, datagram, now, batch),
-                None => Err(Refusal::NoSession),
-            };
-            if let Err(refusal) = opened {
-                self.counters.count(refusal);
-                refused += 1;
-            }
-            match rest.next_if(|next| Message::parse(next) == Ok(Message::Data(index))) {
-                Some(next) => datagram = next,
-                None => break,
-            }
+            data: 0,
+            refused: 0,
+        };
+        while self.open_some(&mut run, &mut datagrams, batch) == Left::ToWrite {
+            self.follow(&run, &mut batch.outgoing);
         }
-        if let Some(opener) = opener {
-            opener.finish(now);
-        }
-        refused
+        self.finish(&run);
+        run.refused
     }
-}
 
-impl Opener<'_> {
-    fn open(
-        &mut self,
-        from: Endpoint,
-        datagram: &[u8],
-        now: BootTime,
+    /// Opens datagrams until there are none left, or one confirms the session or moves the peer.
+    fn open_some<'d>(
+        &self,
+        run: &mut Run<'_>,
+        datagrams: &mut std::iter::Peekable<impl Iterator<Item = &'d [u8]>>,
         batch: &mut Inbound,
-    ) -> Result<(), Refusal> {
-        self.peer.check_live(&self.state, now)?;
-        let (keyed, is_next) = self
-            .state
-            .receiving(self.index, now)
-            .ok_or(Refusal::NoSession)?;
-        let room = batch.arena.get_mut(batch.used..).unwrap_or_default();
-        let opened = keyed.session.open(datagram, room)?;
-        keyed.used |= matches!(opened, Opened::Packet(_));
-        self.received = true;
-        if is_next && let Some(confirmed) = self.state.next.take() {
-            self.node
-                .promote(self.peer, &mut self.state, confirmed, now);
-            self.node.roam(self.peer, &mut self.state, from);
-            self.node
-                .flush_queue(&mut self.state, now, &mut batch.outgoing);
+    ) -> Left {
+        if datagrams.peek().is_none() {
+            return Left::AtTheEnd;
         }
-        self.node.roam(self.peer, &mut self.state, from);
-        if let Opened::Packet(length) = opened {
-            self.data = true;
-            self.state.received_bytes = self.state.received_bytes.saturating_add(length as u64);
-            batch.push(self.peer, length);
+        let link = run.peer.link.read();
+        let live = run.peer.check_live(run.now);
+        let found = live.and_then(|()| {
+            let (keyed, is_next) = link
+                .receiving(run.index, run.now)
+                .ok_or(Refusal::NoSession)?;
+            Ok((keyed.session.opening()?, is_next))
+        });
+        let (mut opening, is_next) = match found {
+            Ok(found) => found,
+            Err(refusal) => {
+                for _ in datagrams {
+                    self.counters.count(refusal);
+                    run.refused += 1;
+                }
+                return Left::AtTheEnd;
+            }
+        };
+        let to_write = is_next || link.moves_to(run.from, run.now);
+        for datagram in datagrams {
+            let room = batch.arena.get_mut(batch.used..).unwrap_or_default();
+            match opening.open(datagram, room) {
+                Ok(opened) => {
+                    run.received = true;
+                    if let Opened::Packet(length) = opened {
+                        run.data = run.data.saturating_add(length as u64);
+                        batch.push(run.peer, length);
+                    }
+                    if to_write {
+                        return Left::ToWrite;
+                    }
+                }
+                Err(refused) => {
+                    self.counters.count(refused.into());
+                    run.refused += 1;
+                }
+            }
         }
-        Ok(())
+        Left::AtTheEnd
     }
 
-    /// Once per batch: what it means for the timers.
-    fn finish(mut self, now: BootTime) {
-        if !self.received {
+    /// After an authentic message that confirms a session, or comes from elsewhere.
+    fn follow(&self, run: &Run<'_>, out: &mut Vec<Outgoing>) {
+        let peer = run.peer;
+        let mut state = peer.state.lock();
+        if peer.check_live(run.now).is_err() {
             return;
         }
-        let state = &mut *self.state;
-        state.dead_at = None;
-        if state.rekey_on_use && self.data {
-            state.rekey_on_use = false;
-            state.rekey_at = Some(now);
+        let confirmed = {
+            let mut link = peer.link.write();
+            let confirmed = link
+                .next
+                .take_if(|next| next.session.index() == run.index)
+                .map(|next| self.promote(peer, &mut state, &mut link, next, run.now))
+                .is_some();
+            self.roam(peer, &mut link, run.from, run.now);
+            confirmed
+        };
+        if confirmed {
+            self.flush_queue(peer, &mut state, run.now, out);
+            self.reschedule(peer, &state);
         }
-        if self.data && state.keepalive_at.is_none() {
-            state.keepalive_at = Some(now.plus(KEEPALIVE_TIMEOUT));
+    }
+
+    /// Once per run: what it means for the timers.
+    fn finish(&self, run: &Run<'_>) {
+        if !run.received {
+            return;
         }
-        self.node.reschedule(self.peer, state);
+        let pulse = &run.peer.pulse;
+        let due = pulse.received(run.data, run.now);
+        if run.data > 0 && pulse.rekey_on_use.swap(false, Ordering::AcqRel) {
+            self.rekey_now(run.peer, run.now);
+        }
+        if let Some(due) = due {
+            self.due_by(run.peer, due);
+        }
     }
 }
 

@@ -192,8 +192,8 @@ impl Node {
     pub fn inner_bytes(&self) -> Vec<(PeerId, u64)> {
         let peers: Vec<_> = self.table.read().peers.values().cloned().collect();
         let bytes = |peer: &super::peer::Peer| {
-            let state = peer.state.lock();
-            state.received_bytes.saturating_add(state.sent_bytes)
+            let (received, sent) = peer.pulse.bytes();
+            received.saturating_add(sent)
         };
         peers.iter().map(|peer| (peer.id, bytes(peer))).collect()
     }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use edgeward_identity::BootTime;
 use ipnet::IpNet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+use super::link::Link;
 use super::path_mtu::PathMtu;
+use super::pulse::{Moment, Pulse};
 use super::{Endpoint, MAX_CANDIDATES, Outgoing, PeerConfig, PeerId, PeerStatus, Refusal, Role};
-use crate::wireguard::{
-    self, CookieJar, Door, Initiator, Psk, ReplayGate, Session, SessionIndex, StampClock,
-};
+use crate::wireguard::{self, CookieJar, Door, Initiator, Psk, ReplayGate, StampClock};
 
 /// Most packets that wait for a session, per peer.
 pub(super) const MAX_QUEUED_PACKETS: usize = 64;
@@ -36,6 +36,12 @@ pub(super) struct Peer {
     pub(super) allowed_ips: Mutex<Vec<IpNet>>,
     pub(super) path_mtu: PathMtu,
     cut: AtomicBool,
+    /// No packet passes at or after this time.
+    pub(super) valid_until: Moment,
+    pub(super) pulse: Pulse,
+    /// Locked after `state`, where both are.
+    pub(super) link: RwLock<Link>,
+    /// Handshakes and timers; the data path locks it only to change something.
     pub(super) state: Mutex<PeerState>,
 }
 
@@ -44,35 +50,19 @@ pub(super) struct PeerState {
     pub(super) epoch: u64,
     /// Epoch of the last `Opened` event.
     pub(super) opened: Option<u64>,
-    pub(super) valid_until: BootTime,
     pub(super) gate: ReplayGate,
     pub(super) stamps: StampClock,
     pub(super) jar: CookieJar,
     pub(super) last_initiation: Option<BootTime>,
-    pub(super) attempt: Option<Attempt>,
-    pub(super) current: Option<Keyed>,
-    pub(super) previous: Option<Keyed>,
-    pub(super) next: Option<Keyed>,
-    pub(super) endpoint: Option<Endpoint>,
+    pub(super) attempt: Option<Box<Attempt>>,
     pub(super) candidates: Vec<SocketAddr>,
     pub(super) next_candidate: usize,
     pub(super) persistent_keepalive: Option<Duration>,
     pub(super) last_handshake: Option<BootTime>,
-    pub(super) last_sent: BootTime,
-    /// When to replace the current session, if we started it.
+    /// When to replace the current session.
     pub(super) rekey_at: Option<BootTime>,
-    /// The current session is old: replace it at its next use.
-    pub(super) rekey_on_use: bool,
-    /// When an unanswered packet becomes a dead link.
-    pub(super) dead_at: Option<BootTime>,
-    /// When received data must have been answered by something.
-    pub(super) keepalive_at: Option<BootTime>,
     pub(super) queue: VecDeque<Vec<u8>>,
     pub(super) queued_bytes: usize,
-    pub(super) received_bytes: u64,
-    pub(super) sent_bytes: u64,
-    /// Time under which the peer stands in the schedule.
-    pub(super) registered: Option<BootTime>,
 }
 
 /// A handshake that waits for its answer.
@@ -83,16 +73,6 @@ pub(super) struct Attempt {
     pub(super) retry_at: BootTime,
     pub(super) tries: u32,
     pub(super) lost: bool,
-}
-
-/// A session with its dates.
-pub(super) struct Keyed {
-    pub(super) session: Session,
-    pub(super) epoch: u64,
-    pub(super) expires: BootTime,
-    /// We started its handshake.
-    pub(super) ours: bool,
-    pub(super) used: bool,
 }
 
 impl PeerHandle {
@@ -122,31 +102,21 @@ impl Peer {
             psk: config.psk,
             epoch: config.epoch,
             opened: None,
-            valid_until: config.valid_until,
             gate: ReplayGate::default(),
             stamps: StampClock::default(),
             jar: CookieJar::default(),
             last_initiation: None,
             attempt: None,
-            current: None,
-            previous: None,
-            next: None,
-            endpoint: None,
             candidates: config.endpoints,
             next_candidate: 0,
             persistent_keepalive: config.persistent_keepalive,
             last_handshake: None,
-            last_sent: now,
             rekey_at: None,
-            rekey_on_use: false,
-            dead_at: None,
-            keepalive_at: None,
             queue: VecDeque::new(),
             queued_bytes: 0,
-            received_bytes: 0,
-            sent_bytes: 0,
-            registered: None,
         };
+        let pulse = Pulse::default();
+        pulse.last_sent.set(Some(now));
         Self {
             id: config.id,
             name: config.name,
@@ -157,6 +127,9 @@ impl Peer {
             allowed_ips: Mutex::new(config.allowed_ips),
             path_mtu: PathMtu::default(),
             cut: AtomicBool::new(false),
+            valid_until: Moment::at(config.valid_until),
+            pulse,
+            link: RwLock::default(),
             state: Mutex::new(state),
         }
     }
@@ -170,10 +143,10 @@ impl Peer {
     }
 
     /// Whether data may pass now, either way.
-    pub(super) fn check_live(&self, state: &PeerState, now: BootTime) -> Result<(), Refusal> {
+    pub(super) fn check_live(&self, now: BootTime) -> Result<(), Refusal> {
         if self.is_cut() {
             Err(Refusal::Cut)
-        } else if now >= state.valid_until {
+        } else if self.valid_until.is_due(now) {
             Err(Refusal::LeaseEnded)
         } else {
             Ok(())
@@ -183,52 +156,85 @@ impl Peer {
     pub(super) fn status(&self) -> PeerStatus {
         let allowed_ips = self.allowed_ips.lock().clone();
         let state = self.state.lock();
+        let endpoint = self.target(&state).map(|endpoint| endpoint.remote);
+        let (received_bytes, sent_bytes) = self.pulse.bytes();
         PeerStatus {
             id: self.id,
             name: self.name.clone(),
             role: self.role,
             public_key: self.public_key,
-            endpoint: state.target().map(|endpoint| endpoint.remote),
+            endpoint,
             allowed_ips,
             epoch: state.epoch,
-            open: state.current.as_ref().map(|keyed| keyed.epoch),
+            open: self.link.read().current.as_ref().map(|keyed| keyed.epoch),
             last_handshake: state.last_handshake,
-            valid_until: state.valid_until,
-            received_bytes: state.received_bytes,
-            sent_bytes: state.sent_bytes,
+            valid_until: self.valid_until.get().unwrap_or_default(),
+            received_bytes,
+            sent_bytes,
             persistent_keepalive: state.persistent_keepalive,
         }
     }
-}
 
-impl PeerState {
     /// Where to send: the last authenticated endpoint, or a candidate.
-    pub(super) fn target(&self) -> Option<Endpoint> {
-        self.endpoint
-            .or_else(|| self.candidate(self.next_candidate))
+    pub(super) fn target(&self, state: &PeerState) -> Option<Endpoint> {
+        let known = self.link.read().endpoint;
+        known.or_else(|| state.candidate(state.next_candidate))
     }
 
     /// Where to send a repeated initiation: every place known, in turn.
-    pub(super) fn next_target(&mut self) -> Option<Endpoint> {
-        let places = self.candidates.len() + usize::from(self.endpoint.is_some());
-        self.next_candidate = self.next_candidate.checked_add(1)?.checked_rem(places)?;
-        match self.endpoint {
-            Some(endpoint) if self.next_candidate == 0 => Some(endpoint),
-            Some(_) => self.candidate(self.next_candidate - 1),
-            None => self.candidate(self.next_candidate),
+    pub(super) fn next_target(&self, state: &mut PeerState) -> Option<Endpoint> {
+        let known = self.link.read().endpoint;
+        let places = state.candidates.len() + usize::from(known.is_some());
+        state.next_candidate = state.next_candidate.checked_add(1)?.checked_rem(places)?;
+        match known {
+            Some(endpoint) if state.next_candidate == 0 => Some(endpoint),
+            Some(_) => state.candidate(state.next_candidate - 1),
+            None => state.candidate(state.next_candidate),
         }
     }
 
     /// The next try goes to the first of them, at once if something waits for an answer.
-    pub(super) fn set_candidates(&mut self, endpoints: &[SocketAddr]) {
-        self.candidates = endpoints.iter().copied().take(MAX_CANDIDATES).collect();
-        let places = self.candidates.len() + usize::from(self.endpoint.is_some());
-        self.next_candidate = places.saturating_sub(1);
-        match &mut self.attempt {
+    pub(super) fn set_candidates(&self, state: &mut PeerState, endpoints: &[SocketAddr]) {
+        let (known, open) = {
+            let link = self.link.read();
+            (link.endpoint.is_some(), link.current.is_some())
+        };
+        state.candidates = endpoints.iter().copied().take(MAX_CANDIDATES).collect();
+        let places = state.candidates.len() + usize::from(known);
+        state.next_candidate = places.saturating_sub(1);
+        match &mut state.attempt {
             Some(attempt) => attempt.retry_at = BootTime::default(),
-            None if self.current.is_none() => self.rekey_at = Some(BootTime::default()),
+            None if !open && state.opened != Some(state.epoch) => {
+                state.rekey_at = Some(BootTime::default());
+            }
             None => {}
         }
+    }
+
+    /// Seals one packet that is not part of a batch, or a keepalive (empty).
+    pub(super) fn seal_single(&self, packet: &[u8], mtu: usize, now: BootTime) -> Option<Outgoing> {
+        let link = self.link.read();
+        let to = link.endpoint?;
+        let keyed = link.sending(now)?;
+        let mut plain = packet.to_vec();
+        plain.resize(wireguard::padded_length(packet.len(), mtu), 0);
+        let mut bytes = vec![0; plain.len() + wireguard::DATA_OVERHEAD_BYTES];
+        keyed.session.seal(&plain, &mut bytes).ok()?;
+        if packet.is_empty() {
+            self.pulse.last_sent.set(Some(now));
+            self.pulse.keepalive_at.set(None);
+        } else {
+            self.pulse.sent(packet.len() as u64, now);
+        }
+        Some(Outgoing { to, bytes })
+    }
+}
+
+impl PeerState {
+    /// Whether we may start a handshake under the present key: the responder of a bind only once the initiator has
+    /// shown that it has the key too.
+    pub(super) fn may_start(&self, role: Role) -> bool {
+        role != Role::Responder || self.opened == Some(self.epoch)
     }
 
     fn candidate(&self, number: usize) -> Option<Endpoint> {
@@ -242,31 +248,6 @@ impl PeerState {
         })
     }
 
-    /// The session with this index, if it may still receive.
-    pub(super) fn receiving(
-        &mut self,
-        index: SessionIndex,
-        now: BootTime,
-    ) -> Option<(&mut Keyed, bool)> {
-        let has = |keyed: &Option<Keyed>| {
-            keyed
-                .as_ref()
-                .is_some_and(|keyed| keyed.session.index() == index)
-        };
-        let (slot, is_next) = if has(&self.current) {
-            (&mut self.current, false)
-        } else if has(&self.next) {
-            (&mut self.next, true)
-        } else if has(&self.previous) {
-            (&mut self.previous, false)
-        } else {
-            return None;
-        };
-        slot.as_mut()
-            .filter(|keyed| now < keyed.expires)
-            .map(|keyed| (keyed, is_next))
-    }
-
     /// Puts a packet into the waiting queue; `false` if it is full.
     pub(super) fn enqueue(&mut self, packet: &[u8]) -> bool {
         let bytes = self.queued_bytes.saturating_add(packet.len());
@@ -276,24 +257,5 @@ impl PeerState {
         self.queue.push_back(packet.to_vec());
         self.queued_bytes = bytes;
         true
-    }
-
-    /// Seals one packet that is not part of a batch, or a keepalive (empty).
-    pub(super) fn seal_single(
-        &mut self,
-        packet: &[u8],
-        mtu: usize,
-        now: BootTime,
-    ) -> Option<Outgoing> {
-        let to = self.target()?;
-        let keyed = self.current.as_mut().filter(|keyed| now < keyed.expires)?;
-        let mut plain = packet.to_vec();
-        plain.resize(wireguard::padded_length(packet.len(), mtu), 0);
-        let mut bytes = vec![0; plain.len() + wireguard::DATA_OVERHEAD_BYTES];
-        keyed.session.seal(&plain, &mut bytes).ok()?;
-        self.last_sent = now;
-        self.keepalive_at = None;
-        self.sent_bytes = self.sent_bytes.saturating_add(packet.len() as u64);
-        Some(Outgoing { to, bytes })
     }
 }

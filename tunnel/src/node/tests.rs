@@ -4,7 +4,12 @@ use edgeward_identity::Secret;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wireguard::{DATA_OVERHEAD_BYTES, MAX_HANDSHAKE_BYTES, padded_length};
+use crate::wireguard::{
+    DATA_OVERHEAD_BYTES, MAX_HANDSHAKE_BYTES, REKEY_AFTER_MESSAGES, Session, SessionState,
+    padded_length,
+};
+
+mod path;
 
 const MTU: usize = 1420;
 const B: PeerId = PeerId(2);
@@ -645,6 +650,7 @@ fn prefixes_are_replaced_all_or_none() {
 #[test]
 fn a_dead_link_is_retried_for_ever_with_growing_pauses() {
     let mut pair = Pair::open();
+    pair.send_both(1);
     pair.run(Duration::from_secs(200), false);
     let mut pauses = Vec::new();
     let mut last = pair.now;
@@ -670,15 +676,174 @@ fn a_dead_link_is_retried_for_ever_with_growing_pauses() {
     assert_eq!(pair.passes(), (true, true), "the link is back");
 }
 
-#[test]
-fn an_idle_pair_stays_open_so_that_the_responder_can_speak_first() {
+/// A pair that was open and has idled for long.
+fn idle() -> Pair {
     let mut pair = Pair::open();
-    pair.run(Duration::from_secs(3600), true);
-    let mut out = Vec::new();
-    send(&pair.b, &b_to_a(3), pair.now, &mut out);
-    pair.put_b(out);
+    assert_eq!(pair.passes(), (true, true));
+    pair.run(REKEY_AFTER_TIME + REJECT_AFTER_TIME, true);
+    pair
+}
+
+#[test]
+fn an_idle_pair_holds_no_keys_and_no_timer_but_its_lease() {
+    let pair = idle();
+    for node in [&pair.a, &pair.b] {
+        assert!(node.sessions.read().is_empty());
+        assert_eq!(node.poll_timeout(), Some(at(1_000_000)));
+        assert!(node.status()[0].open.is_none());
+    }
+}
+
+#[test]
+fn after_idling_either_side_may_speak_first() {
+    for (speaks, spoken) in [(b_to_a(3), [0, 1]), (a_to_b(3), [1, 0])] {
+        let mut pair = idle();
+        pair.forget_arrived();
+        let mut out = Vec::new();
+        if spoken == [0, 1] {
+            send(&pair.b, &speaks, pair.now, &mut out);
+            pair.put_b(out);
+        } else {
+            send(&pair.a, &speaks, pair.now, &mut out);
+            pair.put_a(out);
+        }
+        pair.deliver_all();
+        assert_eq!([pair.to_b.len(), pair.to_a.len()], spoken);
+        assert_eq!(pair.passes(), (true, true));
+    }
+}
+
+#[test]
+fn both_may_speak_first_at_once() {
+    let mut pair = idle();
+    pair.forget_arrived();
+    pair.send_both(4);
     pair.deliver_all();
-    assert_eq!(pair.to_a, [b_to_a(3)]);
+    assert_eq!((pair.to_a.len(), pair.to_b.len()), (1, 1));
+    assert_eq!(pair.passes(), (true, true));
+    pair.run(Duration::from_secs(600), true);
+    assert!(pair.a.sessions.read().is_empty() && pair.b.sessions.read().is_empty());
+}
+
+#[test]
+fn a_responder_starts_nothing_under_a_key_that_only_it_has() {
+    let mut pair = Pair::open();
+    let mut out = Vec::new();
+    pair.b
+        .turn_epoch(A, Secret::new([99; 32]), 2, pair.now, &mut out)
+        .unwrap();
+    pair.run(REKEY_AFTER_TIME + REJECT_AFTER_TIME, true);
+    send(&pair.b, &b_to_a(1), pair.now, &mut out);
+    pair.b.handle_timeout(pair.now, &mut out);
+    assert!(out.is_empty(), "{out:?}");
+}
+
+#[test]
+fn an_idle_session_is_replaced_at_its_next_use() {
+    let mut pair = Pair::open();
+    pair.run(REKEY_AFTER_TIME + Duration::from_secs(20), true);
+    let first = pair.a.status()[0].last_handshake.unwrap();
+    assert_eq!(pair.passes(), (true, true), "the old session still carries");
+    pair.run(Duration::from_secs(1), true);
+    let last = pair.a.status()[0].last_handshake.unwrap();
+    assert!(last.since(first) > REKEY_AFTER_TIME);
+}
+
+#[test]
+fn a_session_is_replaced_before_its_counter_ends() {
+    let mut pair = Pair::open();
+    let peer = pair.a.peer(B).unwrap();
+    let mut state = {
+        let link = peer.link.read();
+        link.current.as_ref().unwrap().session.export().encode()
+    };
+    state[8..16].copy_from_slice(&(REKEY_AFTER_MESSAGES - 1).to_le_bytes());
+    let session = Session::import(SessionState::decode(&state).unwrap());
+    peer.link.write().current.as_mut().unwrap().session = Arc::new(session);
+    let before = pair.a.status()[0].last_handshake.unwrap();
+    pair.run(Duration::from_secs(1), true);
+    pair.send_both(1);
+    pair.run(Duration::from_secs(1), true);
+    assert!(pair.a.status()[0].last_handshake.unwrap() > before);
+    assert_eq!(pair.passes(), (true, true));
+}
+
+#[test]
+fn sealing_does_not_wait_for_opening_nor_the_other_way_round() {
+    let pair = Pair::open();
+    let mut sent = Vec::new();
+    send(&pair.b, &b_to_a(1), pair.now, &mut sent);
+    let handle = pair.a.route("10.0.0.2".parse().unwrap()).unwrap();
+    let mut first = handle.sealer(&pair.a, pair.now).unwrap();
+    let mut second = handle.sealer(&pair.a, pair.now).unwrap();
+    let (packets, _) = receive(&pair.a, addr_b(), &sent[0].bytes, pair.now);
+    assert_eq!(packets, [b_to_a(1)]);
+    let mut wire = [[0; 64 + DATA_OVERHEAD_BYTES]; 2];
+    let mut plain = a_to_b(1);
+    plain.resize(64, 0);
+    first.seal(&plain, &mut wire[0]).unwrap();
+    second.seal(&plain, &mut wire[1]).unwrap();
+    drop((first, second));
+    for message in wire {
+        let (packets, _) = receive(&pair.b, addr_a(), &message, pair.now);
+        assert_eq!(packets, [a_to_b(1)]);
+    }
+}
+
+#[test]
+fn a_cut_waits_for_the_batch_under_way_and_lets_no_other_begin() {
+    let pair = Pair::open();
+    let handle = pair.a.route("10.0.0.2".parse().unwrap()).unwrap();
+    let sealer = handle.sealer(&pair.a, pair.now).unwrap();
+    std::thread::scope(|scope| {
+        let cut = scope.spawn(|| pair.a.cut(B));
+        while !handle.is_cut() {
+            std::thread::yield_now();
+        }
+        assert!(!cut.is_finished());
+        drop(sealer);
+        assert_eq!(cut.join().unwrap().unwrap().sessions, 1);
+    });
+    assert_eq!(handle.sealer(&pair.a, pair.now).err(), Some(Refusal::Cut));
+}
+
+#[test]
+fn a_packet_is_not_left_waiting_when_its_session_came_up_meanwhile() {
+    let pair = Pair::armed();
+    let handle = pair.a.route("10.0.0.2".parse().unwrap()).unwrap();
+    let mut out = Vec::new();
+    let mut sealer = handle.sealer(&pair.a, pair.now).unwrap();
+    assert_eq!(sealer.endpoint(), None);
+    // Gives its lock back, so that the handshake can end before the next packet.
+    sealer.hold(&a_to_b(1), &mut out);
+    assert!(out.is_empty(), "a handshake is under way already");
+    let (_, answer) = receive(&pair.b, addr_a(), &pair.wire[0].1.bytes, pair.now);
+    let (_, queued) = receive(&pair.a, addr_b(), &answer[0].bytes, pair.now);
+    sealer.hold(&a_to_b(2), &mut out);
+    let arrived: Vec<Vec<u8>> = queued
+        .iter()
+        .chain(&out)
+        .flat_map(|message| receive(&pair.b, addr_a(), &message.bytes, pair.now).0)
+        .collect();
+    assert_eq!(arrived, [a_to_b(1), a_to_b(2)]);
+}
+
+#[test]
+fn eight_thousand_datagrams_out_of_order_arrive_once_each() {
+    let pair = Pair::open();
+    let mut out = Vec::new();
+    for _ in 0..8000 {
+        send(&pair.a, &a_to_b(1), pair.now, &mut out);
+    }
+    out.reverse();
+    let mut arrived = 0;
+    for outgoing in out.iter().chain(&out) {
+        arrived += receive(&pair.b, addr_a(), &outgoing.bytes, pair.now)
+            .0
+            .len();
+    }
+    assert_eq!(arrived, 8000);
+    assert_eq!(pair.b.refusals().get(Refusal::Replayed), 8000);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Exact timers (WireGuard protocol, section 6, with jitter and backoff): a peer is looked at when it is due, and
 //! never otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -60,15 +60,32 @@ impl Node {
     }
 
     /// Makes sure that the peer is looked at no later than it needs.
-    pub(super) fn reschedule(&self, peer: &Arc<Peer>, state: &mut PeerState) {
-        let due = state.due();
-        if peer.is_cut() || state.registered.is_some_and(|registered| registered <= due) {
+    pub(super) fn reschedule(&self, peer: &Arc<Peer>, state: &PeerState) {
+        let due = due(peer, state);
+        let registered = peer.pulse.registered.get();
+        if peer.is_cut() || registered.is_some_and(|registered| registered <= due) {
             return;
         }
         let mut schedule = self.schedule.lock();
         schedule.set(peer, due);
-        state.registered = Some(due);
+        peer.pulse.registered.set(Some(due));
         self.publish(&schedule);
+    }
+
+    /// The same after a batch, which holds no lock: nothing to do in the usual case.
+    pub(super) fn due_by(&self, peer: &Arc<Peer>, at: BootTime) {
+        let registered = peer.pulse.registered.get();
+        if registered.is_none_or(|registered| registered > at) {
+            let state = peer.state.lock();
+            self.reschedule(peer, &state);
+        }
+    }
+
+    /// Has the session replaced by the timer thread.
+    pub(super) fn rekey_now(&self, peer: &Arc<Peer>, now: BootTime) {
+        let mut state = peer.state.lock();
+        state.rekey_at = Some(now);
+        self.reschedule(peer, &state);
     }
 
     /// `first` says whether it is an initiator's first handshake of an epoch.
@@ -90,43 +107,44 @@ impl Node {
 
     fn tick(&self, peer: &Arc<Peer>, now: BootTime, out: &mut Vec<Outgoing>) {
         let mut state = peer.state.lock();
-        state.registered = None;
+        let pulse = &peer.pulse;
+        pulse.registered.set(None);
         if peer.is_cut() {
             return;
         }
-        if now >= state.valid_until {
+        if peer.valid_until.is_due(now) {
             drop(state);
             if self.cut_peer(peer).is_some() {
                 self.event(Event::LeaseEnded { peer: peer.id });
             }
             return;
         }
-        self.expire(&mut state, now);
+        self.expire(peer, now);
         self.retry(peer, &mut state, now, out);
         if state.rekey_at.is_some_and(|at| at <= now) {
             state.rekey_at = None;
-            let used = state.current.as_ref().is_some_and(|keyed| keyed.used);
-            if peer.role == Role::Initiator || used {
+            if is_lively(peer, &state, now) {
                 self.start_handshake(peer, &mut state, now, out);
             } else {
-                state.rekey_on_use = true;
+                pulse.rekey_on_use.store(true, Ordering::Release);
             }
         }
-        if state.dead_at.is_some_and(|at| at <= now) {
-            state.dead_at = None;
+        if pulse.dead_at.is_due(now) {
+            pulse.dead_at.set(None);
             self.start_handshake(peer, &mut state, now, out);
         }
         self.keep_alive(peer, &mut state, now, out);
-        self.reschedule(peer, &mut state);
+        self.reschedule(peer, &state);
     }
 
-    fn expire(&self, state: &mut PeerState, now: BootTime) {
-        for slot in [&mut state.current, &mut state.previous, &mut state.next] {
-            if slot.as_ref().is_some_and(|keyed| keyed.expires <= now)
-                && let Some(keyed) = slot.take()
-            {
-                self.sessions.write().remove(&keyed.session.index());
-            }
+    fn expire(&self, peer: &Peer, now: BootTime) {
+        if !peer.link.read().has_expired(now) {
+            return;
+        }
+        let expired = peer.link.write().expire(now);
+        let mut sessions = self.sessions.write();
+        for index in expired {
+            sessions.remove(&index);
         }
     }
 
@@ -138,8 +156,8 @@ impl Node {
         out: &mut Vec<Outgoing>,
     ) {
         let Some(attempt) = &mut state.attempt else {
-            // An initiator without session tries again for as long as the peer is armed.
-            if peer.role == Role::Initiator && state.current.is_none() {
+            // An initiator opens every epoch itself, and tries for as long as the peer is armed.
+            if peer.role == Role::Initiator && state.opened != Some(state.epoch) {
                 self.start_handshake(peer, state, now, out);
             }
             return;
@@ -150,10 +168,10 @@ impl Node {
         let elapsed = now.since(attempt.started);
         if elapsed >= REKEY_ATTEMPT_TIME && !attempt.lost {
             attempt.lost = true;
-            state.queue.clear();
+            state.queue = VecDeque::new();
             state.queued_bytes = 0;
             self.event(Event::Lost { peer: peer.id });
-            if peer.role == Role::Either {
+            if peer.role != Role::Initiator {
                 self.drop_attempt(state);
                 return;
             }
@@ -168,17 +186,19 @@ impl Node {
         now: BootTime,
         out: &mut Vec<Outgoing>,
     ) {
-        let persistent = state
-            .persistent_keepalive
-            .is_some_and(|interval| state.last_sent.plus(interval) <= now);
-        if !persistent && state.keepalive_at.is_none_or(|at| at > now) {
+        let pulse = &peer.pulse;
+        let persistent = state.persistent_keepalive.is_some_and(|interval| {
+            let last = pulse.last_sent.get();
+            last.is_none_or(|last| last.plus(interval) <= now)
+        });
+        if !persistent && !pulse.keepalive_at.is_due(now) {
             return;
         }
-        state.keepalive_at = None;
-        match state.seal_single(&[], self.config.mtu, now) {
+        pulse.keepalive_at.set(None);
+        match peer.seal_single(&[], self.config.mtu, now) {
             Some(keepalive) => out.push(keepalive),
             None => {
-                state.last_sent = now;
+                pulse.last_sent.set(Some(now));
                 self.start_handshake(peer, state, now, out);
             }
         }
@@ -192,24 +212,35 @@ impl Node {
     }
 }
 
-impl PeerState {
-    /// When something may have to be done next; the end of the lease at the latest.
-    fn due(&self) -> BootTime {
-        [
-            self.attempt.as_ref().map(|attempt| attempt.retry_at),
-            self.current.as_ref().map(|keyed| keyed.expires),
-            self.previous.as_ref().map(|keyed| keyed.expires),
-            self.next.as_ref().map(|keyed| keyed.expires),
-            self.rekey_at,
-            self.dead_at,
-            self.keepalive_at,
-            self.persistent_keepalive
-                .map(|interval| self.last_sent.plus(interval)),
-        ]
-        .into_iter()
-        .flatten()
-        .fold(self.valid_until, BootTime::min)
-    }
+/// Whether a session is worth replacing before anything asks for it: it carried data lately, or it is the first of
+/// its epoch, or a mapping is to be kept open. An idle one is let go; the next packet, from either side, makes another.
+fn is_lively(peer: &Peer, state: &PeerState, now: BootTime) -> bool {
+    let recently = |last: BootTime| now.since(last) < REJECT_AFTER_TIME - REKEY_AFTER_TIME;
+    state.opened != Some(state.epoch)
+        || state.persistent_keepalive.is_some()
+        || peer.pulse.last_data.get().is_some_and(recently)
+}
+
+/// When something may have to be done next; the end of the lease at the latest.
+fn due(peer: &Peer, state: &PeerState) -> BootTime {
+    let pulse = &peer.pulse;
+    let keepalive = state.persistent_keepalive.and_then(|interval| {
+        let last = pulse.last_sent.get()?;
+        Some(last.plus(interval))
+    });
+    let sessions = peer.link.read().sessions().map(|keyed| keyed.expires).min();
+    let lease = peer.valid_until.get().unwrap_or_default();
+    [
+        state.attempt.as_ref().map(|attempt| attempt.retry_at),
+        sessions,
+        state.rekey_at,
+        pulse.dead_at.get(),
+        pulse.keepalive_at.get(),
+        keepalive,
+    ]
+    .into_iter()
+    .flatten()
+    .fold(lease, BootTime::min)
 }
 
 impl Schedule {

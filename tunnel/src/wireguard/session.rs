@@ -1,6 +1,7 @@
 //! Transport data: one session, a key for each direction, and nothing that both directions lock.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use edgeward_identity::Secret;
@@ -34,8 +35,8 @@ pub struct Session {
 }
 
 /// Seals messages of one batch. Several may work at once: each message has its own counter.
-pub struct Sealing<'a> {
-    session: &'a Session,
+pub struct Sealing {
+    session: Arc<Session>,
     key: Key,
 }
 
@@ -83,12 +84,12 @@ impl Session {
     }
 
     /// For a batch of messages to send; refused before the peer has confirmed the session.
-    pub fn sealing(&self) -> Result<Sealing<'_>, Refused> {
+    pub fn sealing(self: &Arc<Self>) -> Result<Sealing, Refused> {
         if !self.confirmed.load(Ordering::Acquire) {
             return Err(Refused::Unexpected);
         }
         Ok(Sealing {
-            session: self,
+            session: Arc::clone(self),
             key: Key::new(&self.send)?,
         })
     }
@@ -103,7 +104,7 @@ impl Session {
     }
 
     /// Seals one message; see [`Sealing::seal`].
-    pub fn seal(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Refused> {
+    pub fn seal(self: &Arc<Self>, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Refused> {
         self.sealing()?.seal(plaintext, out)
     }
 
@@ -157,7 +158,12 @@ impl Session {
     }
 }
 
-impl Sealing<'_> {
+impl Sealing {
+    /// Messages sent in the session so far.
+    pub fn sealed(&self) -> u64 {
+        self.session.sealed()
+    }
+
     /// Seals one packet, already padded, or a keepalive (empty) into the start of `out`, which needs
     /// [`DATA_OVERHEAD_BYTES`] more. Returns the message's length.
     pub fn seal(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Refused> {

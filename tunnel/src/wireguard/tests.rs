@@ -67,13 +67,13 @@ impl Side {
         initiation: &[u8],
         under: u8,
         index: u32,
-    ) -> Result<(Session, Vec<u8>), Refused> {
+    ) -> Result<(Arc<Session>, Vec<u8>), Refused> {
         let received = self.door.read(initiation, self.seed())?;
         self.gate.pass(received.stamp())?;
         let to = *received.sender();
         let (session, mut message) = received.answer(&psk(under), SessionIndex(index))?;
         self.jar.sign(&to, &mut message, at(0));
-        Ok((session, message.to_vec()))
+        Ok((Arc::new(session), message.to_vec()))
     }
 
     fn busy(&self, now: BootTime) -> Mood<'_> {
@@ -109,15 +109,15 @@ fn initiator(from: &Side, to: &Side, under: u8) -> Initiator {
 }
 
 /// The initiator's and the responder's session, the latter not confirmed yet.
-fn unconfirmed() -> (Session, Session) {
+fn unconfirmed() -> (Arc<Session>, Arc<Session>) {
     let (mut a, mut b) = (side(1), side(2));
     let mut handshake = initiator(&a, &b, 7);
     let initiation = a.initiate(&mut handshake, &b.public, at(0));
     let (responder, response) = b.answer(&initiation, 7, 22).unwrap();
-    (handshake.complete(&response).unwrap(), responder)
+    (Arc::new(handshake.complete(&response).unwrap()), responder)
 }
 
-fn sessions() -> (Session, Session) {
+fn sessions() -> (Arc<Session>, Arc<Session>) {
     let (a, b) = unconfirmed();
     let (mut wire, mut out) = ([0; 64], [0; 64]);
     let length = a.seal(&[], &mut wire).unwrap();
@@ -125,7 +125,7 @@ fn sessions() -> (Session, Session) {
     (a, b)
 }
 
-fn seal(session: &Session, plain: &[u8]) -> Vec<u8> {
+fn seal(session: &Arc<Session>, plain: &[u8]) -> Vec<u8> {
     let mut wire = vec![0; plain.len() + DATA_OVERHEAD_BYTES];
     assert_eq!(session.seal(plain, &mut wire), Ok(wire.len()));
     wire
@@ -449,11 +449,11 @@ fn a_counter_at_its_end_is_refused() {
 }
 
 /// Both sessions with the sender's counter set.
-fn counted_from(sealed: u64) -> (Session, Session) {
+fn counted_from(sealed: u64) -> (Arc<Session>, Arc<Session>) {
     let (a, b) = sessions();
     let mut state = a.export();
     state.sealed = sealed;
-    (Session::import(state), b)
+    (Arc::new(Session::import(state)), b)
 }
 
 #[test]
@@ -478,7 +478,7 @@ fn an_exported_session_goes_on_elsewhere_and_nowhere_else() {
     // The old holder neither seals nor opens.
     assert_eq!(b.seal(&packet(40), &mut [0; 128]), Err(Refused::Exhausted));
     assert!(open(&b, &late).is_err());
-    let moved = Session::import(SessionState::decode(&bytes).unwrap());
+    let moved = Arc::new(Session::import(SessionState::decode(&bytes).unwrap()));
     assert_eq!(
         open(&moved, &early),
         Err(Refused::Replayed),
@@ -486,8 +486,8 @@ fn an_exported_session_goes_on_elsewhere_and_nowhere_else() {
     );
     assert_eq!(open(&moved, &late), Ok(Opened::Packet(41)));
     assert_eq!(open(&a, &seal(&moved, &packet(42))), Ok(Opened::Packet(42)));
-    let unconfirmed =
-        Session::import(SessionState::decode(&unconfirmed().1.export().encode()).unwrap());
+    let state = unconfirmed().1.export().encode();
+    let unconfirmed = Arc::new(Session::import(SessionState::decode(&state).unwrap()));
     assert_eq!(
         unconfirmed.seal(&[], &mut [0; 64]),
         Err(Refused::Unexpected)
