@@ -47,6 +47,8 @@ mod policy_texts;
 mod processes;
 #[path = "protocols.rs"]
 mod protocols;
+#[path = "reach.rs"]
+mod reach;
 #[path = "seeds.rs"]
 mod seeds;
 
@@ -376,6 +378,16 @@ pub const TARGETS: &[Target] = &[
         name: "policy_slice",
         run: policy_texts::slice,
         seeds: policy_texts::slices,
+    },
+    Target {
+        name: "reach_datagram",
+        run: reach::datagram,
+        seeds: reach::datagrams,
+    },
+    Target {
+        name: "reach_message",
+        run: reach::body,
+        seeds: reach::bodies,
     },
     Target {
         name: "signed_object",

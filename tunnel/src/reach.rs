@@ -153,7 +153,10 @@ impl Reach {
                 at,
             } => self.bound(peer, id, key, role, at, now, &mut out),
             Input::Unbound(id) => self.unbound(id, now, &mut out),
-            Input::Candidates { peer, mut addresses } => {
+            Input::Candidates {
+                peer,
+                mut addresses,
+            } => {
                 addresses.retain(|address| is_plausible(address));
                 addresses.truncate(MAX_CANDIDATES);
                 if let Some(known) = self.peers.get_mut(&peer) {
@@ -208,7 +211,11 @@ impl Reach {
 
     /// All paths of all bound peers.
     pub fn qualities(&self) -> Vec<Quality> {
-        let mut all: Vec<Quality> = self.peers.values().flat_map(|peer| self.quality(peer)).collect();
+        let mut all: Vec<Quality> = self
+            .peers
+            .values()
+            .flat_map(|peer| self.quality(peer))
+            .collect();
         all.sort_by(|a, b| (&a.peer, !a.chosen, a.address).cmp(&(&b.peer, !b.chosen, b.address)));
         all
     }

@@ -4,16 +4,20 @@
 //! namespace they were started in.
 
 pub mod demux;
+pub mod detour;
 mod egress;
 mod gso;
 mod ingress;
+mod inject;
 mod knocking;
 pub mod offload;
 mod pipe;
 mod profile;
 pub mod quic_socket;
 mod random;
+pub mod reach_port;
 mod sending;
+mod sorting;
 pub(crate) mod stop;
 mod threads;
 mod timer;
@@ -39,8 +43,10 @@ use crate::wireguard::Psk;
 use demux::{DatagramSink, UdpSender};
 use egress::{Departures, Reader, Sender};
 use ingress::{Arrivals, Receiver, Writer};
+use inject::Injector;
 use pipe::Pipe;
 use profile::Sizes;
+use reach_port::{ReachDoor, ReachPort};
 use stop::{Stop, Watch};
 use timer::Alarm;
 use tun::{TunConfig, TunDevice};
@@ -84,6 +90,7 @@ pub struct Tunnel {
     watch: Watch,
     stop: Mutex<Option<Stop>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    inject: Injector,
 }
 
 /// Counters of the shell itself.
@@ -95,6 +102,8 @@ pub struct ShellCounters {
     pub device_errors: u64,
     /// Datagrams that the kernel did not take.
     pub send_failures: u64,
+    /// Datagrams of channels that were not taken.
+    pub inject_dropped: u64,
 }
 
 struct Shared {
@@ -105,6 +114,7 @@ struct Shared {
     port: Arc<UdpPort>,
     clock: Arc<dyn Clock>,
     alarm: Alarm,
+    reach: ReachDoor,
     quic_dropped: AtomicU64,
     device_errors: AtomicU64,
 }
@@ -144,6 +154,7 @@ impl Tunnel {
             port: Arc::new(port),
             clock,
             alarm: Alarm::default(),
+            reach: ReachDoor::new(),
             quic_dropped: AtomicU64::new(0),
             device_errors: AtomicU64::new(0),
         });
@@ -153,6 +164,7 @@ impl Tunnel {
             watch,
             stop: Mutex::new(Some(stop)),
             threads: Mutex::default(),
+            inject: Injector::new(quic.clone()),
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config.threads.resolve(cores, config.profile);
@@ -179,6 +191,11 @@ impl Tunnel {
     /// Sends on the port that WireGuard uses.
     pub fn udp_sender(&self) -> UdpSender {
         UdpSender::new(Arc::clone(&self.shared.port))
+    }
+
+    /// What drives [`Reach`](crate::reach::Reach) works through this.
+    pub fn reach(&self) -> ReachPort {
+        ReachPort::new(Arc::clone(&self.shared))
     }
 
     /// [`Node::arm`], with its first message sent.
@@ -208,6 +225,7 @@ impl Tunnel {
             quic_dropped: self.shared.quic_dropped.load(Ordering::Relaxed),
             device_errors: self.shared.device_errors.load(Ordering::Relaxed),
             send_failures: self.shared.port.send_failures(),
+            inject_dropped: self.inject.dropped(),
         }
     }
 
@@ -223,6 +241,7 @@ impl Tunnel {
     pub fn stop(&self) {
         drop(self.stop.lock().take());
         self.shared.alarm.stop();
+        self.inject.stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the tunnel panicked");

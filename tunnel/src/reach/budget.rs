@@ -27,9 +27,7 @@ impl Budget {
     /// How many of `count` datagrams of `each` bytes may pass.
     pub(super) fn would_pass(&mut self, count: u64, each: u64, now: BootTime) -> u64 {
         self.fill(now);
-        let by_bytes = (self.bytes / 1000)
-            .checked_div(each)
-            .unwrap_or(u64::MAX);
+        let by_bytes = (self.bytes / 1000).checked_div(each).unwrap_or(u64::MAX);
         count.min(self.datagrams / 1000).min(by_bytes)
     }
 

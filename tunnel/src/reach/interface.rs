@@ -98,8 +98,8 @@ pub enum Output {
         endpoint: Endpoint,
         /// Until then another address may not take its place by itself.
         proven_until: BootTime,
-        /// Longest UDP payload that gets through, in bytes.
-        largest_datagram: u16,
+        /// Longest UDP payload that gets through, in bytes, once that is known.
+        largest_datagram: Option<u16>,
     },
     /// Datagrams to `address` go through a relay from now on, and those of the route come from it.
     Detour {

@@ -55,10 +55,7 @@ impl Keepalive {
         }
         let dies = self.dies_at.map_or(gap, |known| known.min(gap));
         self.dies_at = Some(dies);
-        self.interval = self
-            .interval
-            .min(dies.mul_f64(0.66))
-            .max(SHORTEST_INTERVAL);
+        self.interval = self.interval.min(dies.mul_f64(0.66)).max(SHORTEST_INTERVAL);
     }
 }
 
@@ -95,7 +92,10 @@ mod tests {
         for lifetime in [15, 20, 30, 60, 120, 180, 300] {
             let settled = settle(secs(lifetime)).interval();
             assert!(settled < secs(lifetime), "{lifetime}: {settled:?}");
-            assert!(settled >= secs(lifetime / 2).min(secs(85)), "{lifetime}: {settled:?}");
+            assert!(
+                settled >= secs(lifetime / 2).min(secs(85)),
+                "{lifetime}: {settled:?}"
+            );
         }
         assert_eq!(settle(secs(100_000)).interval(), LONGEST_INTERVAL);
         assert_eq!(settle(secs(1)).interval(), SHORTEST_INTERVAL);

@@ -11,6 +11,7 @@
 //! refused   = 5 | ask u32 | code u8
 //! offer     = 6 | route u64 | length u8 | name of the node that asked
 //! end       = 7 | route u64
+//! moved     = 8 | as a ping, from where the sender is now: send there from now on
 //! ```
 //!
 //! Names are those of nodes of the one trust domain that the keys stand for. No answer is longer than its question:
@@ -48,6 +49,8 @@ pub enum Message {
         id: u64,
         /// Bytes of the whole body.
         body: usize,
+        /// The sender's network is another one: it is here now, and nowhere else.
+        moved: bool,
     },
     Pong {
         id: u64,
@@ -130,8 +133,8 @@ impl Message {
     pub fn body(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(80);
         match self {
-            Self::Ping { id, body } => {
-                out.push(1);
+            Self::Ping { id, body, moved } => {
+                out.push(if *moved { 8 } else { 1 });
                 out.extend_from_slice(&id.to_be_bytes());
                 out.resize((*body).clamp(MIN_PING_BYTES, MAX_BODY_BYTES), 0);
             }
@@ -178,7 +181,7 @@ impl Message {
         let mut rest = body;
         let [kind] = take(&mut rest)?;
         let message = match kind {
-            1 => {
+            1 | 8 => {
                 let id = u64::from_be_bytes(take(&mut rest)?);
                 if body.len() < MIN_PING_BYTES {
                     return Err(Malformed::Shape);
@@ -187,6 +190,7 @@ impl Message {
                 Self::Ping {
                     id,
                     body: body.len(),
+                    moved: kind == 8,
                 }
             }
             2 => Self::Pong {

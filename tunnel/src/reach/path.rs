@@ -257,14 +257,13 @@ impl Path {
             .collect()
     }
 
-    /// Longest UDP payload that gets through.
-    pub(super) fn largest_datagram(&self) -> u16 {
-        let [largest, ..] = PACKET_SIZES;
-        self.payload_of(self.size.found.unwrap_or(largest))
-    }
-
+    /// Longest UDP payload that gets through, once that is known.
     pub(super) fn largest_datagram_found(&self) -> Option<u16> {
         self.size.found.map(|size| self.payload_of(size))
+    }
+
+    pub(super) fn size_searched(&self) -> Option<BootTime> {
+        self.size.searched
     }
 
     /// Bytes of a datagram that makes a packet of this size, headers of a relay included.
@@ -394,7 +393,6 @@ mod tests {
         path.expire(time(1010));
         assert!(path.sizes_to_try(time(1010)).is_empty());
         assert_eq!(path.largest_datagram_found(), None);
-        assert_eq!(path.largest_datagram(), 1472, "until something is known");
     }
 
     #[test]

@@ -31,6 +31,8 @@ const LONGEST_PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_se
 const WINS: u8 = 3;
 /// By how much it must be better: a fifth, and this much.
 const BETTER_BY: Duration = Duration::from_millis(5);
+/// How often an address is probed that only a datagram's source named.
+const STRAY_TRIES: u32 = 5;
 /// Pings answered: two for each of its paths in a second.
 const PONGS: Rate = Rate {
     datagrams: 2 * MAX_PATHS as u64,
@@ -61,6 +63,10 @@ pub(super) struct Peer {
     pub(super) relays_at: BootTime,
     pub(super) scheduled: Option<BootTime>,
     pub(super) next_probe_id: u64,
+    /// Until then the peer is told that this node is elsewhere now.
+    pub(super) moved_until: BootTime,
+    /// Of which search of which path the data path was told.
+    pub(super) told_size: Option<(SocketAddr, Option<BootTime>)>,
     challenger: Option<(SocketAddr, u8)>,
     active_until: BootTime,
     traffic: (u64, u64),
@@ -90,6 +96,8 @@ impl Peer {
             relays_at: now,
             scheduled: None,
             next_probe_id: 1,
+            moved_until: BootTime::default(),
+            told_size: None,
             challenger: None,
             active_until: now.plus(ACTIVE_FOR),
             traffic: (0, 0),
@@ -236,10 +244,8 @@ impl Peer {
         if active {
             return Some(if chosen { PROBE_CHOSEN } else { PROBE_OTHERS });
         }
-        let keep = chosen
-            && path.is_direct()
-            && !metered
-            && keepalive::is_needed(path.observed, local);
+        let keep =
+            chosen && path.is_direct() && !metered && keepalive::is_needed(path.observed, local);
         keep.then(|| self.keepalive.interval())
     }
 
@@ -285,14 +291,22 @@ impl Peer {
         self.keepalive = Keepalive::default();
     }
 
+    /// Forgets addresses that nobody told and where nobody answers: a spoofed source is probed a few times, not for ever.
+    pub(super) fn forget_strays(&mut self) {
+        let chosen = self.chosen;
+        self.paths.retain(|path| {
+            path.told
+                || Some(path.at.remote) == chosen
+                || path.last_answer().is_some()
+                || path.tries < STRAY_TRIES
+        });
+    }
+
     /// When something is to be done.
     pub(super) fn due(&self) -> Option<BootTime> {
         let probes = self.paths.iter().map(|path| path.next_probe);
         let expiries = self.paths.iter().filter_map(Path::expires);
-        probes
-            .chain(expiries)
-            .filter(|due| *due < NEVER)
-            .min()
+        probes.chain(expiries).filter(|due| *due < NEVER).min()
     }
 }
 

@@ -11,6 +11,9 @@ use super::seal::{NotOpened, tag_of};
 use super::{PROVEN_FOR, Reach, SPREAD, SWEEP, is_detour, keepalive};
 use crate::node::{Endpoint, PeerId};
 
+/// How long peers are told that this node is elsewhere now.
+const MOVED_FOR: std::time::Duration = std::time::Duration::from_secs(3);
+
 impl Reach {
     /// A reach message, maybe: opened, or counted and dropped.
     pub(super) fn datagram(
@@ -69,8 +72,14 @@ impl Reach {
             }
         }
         match message {
-            Message::Ping { id: ping, body } => self.pinged(id, from, ping, body, now, out),
-            Message::Pong { id: ping, observed, .. } => self.ponged(id, ping, observed, now, out),
+            Message::Ping { moved: true, .. } if !is_detour(&from.remote) => {
+                self.moved(id, from, now, out);
+                self.pinged(id, from, &message, now, out);
+            }
+            Message::Ping { .. } => self.pinged(id, from, &message, now, out),
+            Message::Pong {
+                id: ping, observed, ..
+            } => self.ponged(id, ping, observed, now, out),
             Message::Ask { ask, to } => self.asked(id, from, ask, &to, now, out),
             Message::Granted { ask, route } => self.granted(id, ask, route, now, out),
             Message::Refused { ask, code } => self.refused_by(id, ask, code, out),
@@ -83,11 +92,13 @@ impl Reach {
         &mut self,
         id: PeerId,
         from: Endpoint,
-        ping: u64,
-        body: usize,
+        ping: &Message,
         now: BootTime,
         out: &mut Vec<Output>,
     ) {
+        let Message::Ping { id: ping, body, .. } = *ping else {
+            return;
+        };
         let Some(kind) = self.kind_of(from.remote) else {
             return;
         };
@@ -131,6 +142,25 @@ impl Reach {
             path.next_probe = now;
         }
         self.step(id, now, out);
+    }
+
+    /// The peer says that it is here now: the former way leads nowhere, so nothing is gained by waiting for that.
+    fn moved(&mut self, id: PeerId, to: Endpoint, now: BootTime, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.chosen == Some(to.remote) || !peer.learn(to, Kind::Direct, false, now) {
+            return;
+        }
+        peer.take(to.remote, now);
+        out.push(Output::UsePath {
+            peer: id,
+            endpoint: to,
+            // Not proven: whoever carried this message here may not carry what follows.
+            proven_until: now,
+            largest_datagram: None,
+        });
+        self.placed(id, now, out);
     }
 
     fn ponged(
@@ -183,6 +213,7 @@ impl Reach {
         for path in &mut peer.paths {
             lost |= path.expire(now);
         }
+        peer.forget_strays();
         if lost {
             peer.pace(self.mapping.local(), metered, now, |path| path.is_failing());
         }
@@ -215,7 +246,11 @@ impl Reach {
         let Some(path) = peer.chosen_path() else {
             return;
         };
+        let mut used = false;
         let (at, kind) = (path.at, path.kind.clone());
+        let size = path.largest_datagram_found();
+        // Once after every search: the data path may learn better meanwhile.
+        let told = Some((at.remote, path.size_searched()));
         if path.is_alive()
             && let Some(last) = path.last_answer()
             && (switched.is_some() || answered == Some(at.remote))
@@ -224,10 +259,14 @@ impl Reach {
                 peer: id,
                 endpoint: at,
                 proven_until: last.plus(PROVEN_FOR),
-                largest_datagram: path.largest_datagram(),
+                largest_datagram: size.filter(|_| peer.told_size != told),
             });
+            used = true;
         }
         let dead = path.is_silent() && !peer.has_live(|_| true);
+        if used {
+            peer.told_size = told;
+        }
         let (name, was_lost) = (peer.name.clone(), peer.lost);
         peer.lost = dead;
         if dead && !was_lost {
@@ -324,6 +363,7 @@ impl Reach {
             };
             let at = if peer.is_active(now) { now } else { later };
             peer.keepalive = keepalive::Keepalive::default();
+            peer.moved_until = at.plus(MOVED_FOR);
             for path in &mut peer.paths {
                 path.forget(at);
             }
@@ -372,13 +412,7 @@ impl Peer {
     }
 
     /// Sends the probes that are due, and those that measure sizes.
-    fn probe_due(
-        &mut self,
-        local: &[IpAddr],
-        metered: bool,
-        now: BootTime,
-        out: &mut Vec<Output>,
-    ) {
+    fn probe_due(&mut self, local: &[IpAddr], metered: bool, now: BootTime, out: &mut Vec<Output>) {
         let active = self.is_active(now);
         let chosen = self.chosen;
         let mut paths = std::mem::take(&mut self.paths);
@@ -410,7 +444,10 @@ impl Peer {
     ) -> Option<Output> {
         let id = self.next_probe_id;
         self.next_probe_id = id.wrapping_add(1);
-        let bytes = self.channel.seal(&Message::Ping { id, body }.body()).ok()?;
+        // On the way in use only: of several addresses it is the one that data will come from.
+        let moved = now < self.moved_until && self.chosen == Some(path.at.remote);
+        let ping = Message::Ping { id, body, moved };
+        let bytes = self.channel.seal(&ping.body()).ok()?;
         path.asked(id, size, now);
         Some(Output::Send { to: path.at, bytes })
     }
@@ -420,4 +457,3 @@ impl Peer {
 fn is_cloud(kind: &Kind) -> bool {
     *kind == Kind::Cloud
 }
-

@@ -188,7 +188,12 @@ impl Reach {
         now: BootTime,
         out: &mut Vec<Output>,
     ) {
-        let Some(ask) = self.asks.get(&number).filter(|ask| ask.relay == id).cloned() else {
+        let Some(ask) = self
+            .asks
+            .get(&number)
+            .filter(|ask| ask.relay == id)
+            .cloned()
+        else {
             self.refused.out_of_turn = self.refused.out_of_turn.saturating_add(1);
             return;
         };

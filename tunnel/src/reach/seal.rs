@@ -162,7 +162,11 @@ fn nonce(counter: u64) -> Nonce {
 
 impl Window {
     fn may_be_new(&self, counter: u64) -> bool {
-        match self.end.checked_sub(1).map(|newest| newest.checked_sub(counter)) {
+        match self
+            .end
+            .checked_sub(1)
+            .map(|newest| newest.checked_sub(counter))
+        {
             // None yet, or newer than the newest.
             None | Some(None) => counter < u64::MAX,
             Some(Some(behind)) => behind < REPLAY_WINDOW && self.seen & (1 << behind) == 0,

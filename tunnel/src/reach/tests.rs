@@ -1,5 +1,9 @@
 use super::*;
 
+mod abuse;
+mod net;
+mod ways;
+
 #[test]
 fn addresses_that_nobody_can_be_at_are_not_tried() {
     for address in [

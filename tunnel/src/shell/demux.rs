@@ -1,9 +1,15 @@
-//! One UDP port, two protocols: WireGuard goes to the node, everything else to QUIC.
+//! One UDP port, several protocols, told apart by the first bytes.
 //!
-//! A WireGuard message starts with its type, 1 to 4, and three zero bytes (WireGuard protocol,
-//! section 5.4). A QUIC v1 packet has bit 0x40 of its first byte set (RFC 9000, section 17), as long as
-//! the bit is not greased (RFC 9287), so the two never collide. The decision is made for every datagram
-//! of a GRO batch, since one source address may send both.
+//! | first bytes | |
+//! |---|---|
+//! | 1 to 4, three zeros | WireGuard (WireGuard protocol, section 5.4) |
+//! | 5, three zeros | a reach message ([`crate::reach::message`]) |
+//! | 6, three zeros | a relayed datagram |
+//! | the top two bits 0, and 0x2112A442 at byte 4 | STUN (RFC 8489, section 5) |
+//! | anything else | QUIC: v1 has bit 0x40 set (RFC 9000, section 17), as long as it is not greased (RFC 9287) |
+//!
+//! STUN's first two bytes are its type, which is never 0x0100 to 0x0600 for anything sent here, so nothing collides.
+//! The decision is made for every datagram of a GRO batch, since one source address may send all of them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -75,6 +81,11 @@ pub fn quic_inbox() -> (DatagramSink, DatagramSource) {
 
 /// A bounded queue of at most `datagrams`, for [`super::Profile::quic_datagrams`].
 pub fn quic_inbox_of(datagrams: usize) -> (DatagramSink, DatagramSource) {
+    inbox(datagrams)
+}
+
+/// A bounded queue of at most `datagrams`.
+pub(super) fn inbox(datagrams: usize) -> (DatagramSink, DatagramSource) {
     let (sender, receiver) = mpsc::channel(datagrams.max(1));
     (
         DatagramSink { inbox: sender },
@@ -84,9 +95,38 @@ pub fn quic_inbox_of(datagrams: usize) -> (DatagramSink, DatagramSource) {
     )
 }
 
+/// What a datagram is, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    WireGuard,
+    Reach,
+    Relayed,
+    Stun,
+    Quic,
+}
+
+/// Shortest STUN message, in bytes: its header.
+const STUN_HEADER_BYTES: usize = 20;
+
+impl Class {
+    pub fn of(datagram: &[u8]) -> Self {
+        match datagram {
+            [1..=4, 0, 0, 0, ..] => Self::WireGuard,
+            [5, 0, 0, 0, ..] => Self::Reach,
+            [6, 0, 0, 0, ..] => Self::Relayed,
+            [0..=0x3f, _, _, _, 0x21, 0x12, 0xa4, 0x42, ..]
+                if datagram.len() >= STUN_HEADER_BYTES =>
+            {
+                Self::Stun
+            }
+            _ => Self::Quic,
+        }
+    }
+}
+
 /// Whether a datagram belongs to WireGuard.
 pub fn is_wireguard(datagram: &[u8]) -> bool {
-    matches!(datagram, [1..=4, 0, 0, 0, ..])
+    Class::of(datagram) == Class::WireGuard
 }
 
 impl DatagramSink {
@@ -122,6 +162,11 @@ impl DatagramSource {
     /// The next datagram; `None` once every sink is gone.
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Option<Datagram>> {
         self.inbox.lock().poll_recv(cx)
+    }
+
+    /// The next datagram; `None` once every sink is gone.
+    pub async fn recv(&self) -> Option<Datagram> {
+        std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }
 }
 
@@ -166,6 +211,32 @@ mod tests {
         assert!(!is_wireguard(&[]));
         assert!(!is_wireguard(&[0xc3, 0, 0, 0, 1]), "a QUIC initial");
         assert!(!is_wireguard(&[0x40, 0, 0, 0]), "a QUIC short header");
+    }
+
+    #[test]
+    fn classes_never_overlap() {
+        let mut stun = [0u8; 20];
+        stun[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+        for (kind, class) in [
+            ([0x00, 0x01, 0, 0], Class::Stun),
+            ([0x01, 0x01, 0, 0x0c], Class::Stun),
+            ([0x01, 0x11, 0, 0x0c], Class::Stun),
+            ([0x01, 0x00, 0, 0], Class::WireGuard),
+            ([0x04, 0x00, 0, 0], Class::WireGuard),
+            ([0x05, 0x00, 0, 0], Class::Reach),
+            ([0x06, 0x00, 0, 0], Class::Relayed),
+            ([0x40, 0x01, 0, 0], Class::Quic),
+            ([0xc0, 0x00, 0, 0], Class::Quic),
+        ] {
+            stun[..4].copy_from_slice(&kind);
+            assert_eq!(Class::of(&stun), class, "{kind:?}");
+        }
+        stun[..4].copy_from_slice(&[0, 1, 0, 0]);
+        assert_eq!(Class::of(&stun[..19]), Class::Quic, "cut off");
+        stun[7] = 0;
+        assert_eq!(Class::of(&stun), Class::Quic, "without the cookie");
+        assert_eq!(Class::of(&[5, 0, 0]), Class::Quic);
+        assert_eq!(Class::of(&[7, 0, 0, 0]), Class::Quic);
     }
 
     #[test]

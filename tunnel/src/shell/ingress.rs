@@ -8,15 +8,16 @@ use edgeward_identity::BootTime;
 use quinn_udp::RecvMeta;
 
 use super::Shared;
-use super::demux::{DatagramSink, Ecn, is_wireguard};
+use super::demux::DatagramSink;
 use super::offload::HEADER_BYTES;
 use super::offload::coalesce::{Coalescer, Group, MAX_GROUP_PACKETS, MAX_HEADERS_BYTES};
 use super::profile::{MAX_RECV_BUFFERS, Sizes};
 use super::sending::send_all;
+use super::sorting;
 use super::stop::Watch;
 use super::udp::RECV_BUFFER_BYTES;
 use crate::filter::{Direction, Party};
-use crate::node::{Endpoint, Inbound};
+use crate::node::Inbound;
 
 /// Receive errors in a row after which the port counts as gone.
 const MAX_FAILURES: u32 = 1000;
@@ -50,6 +51,21 @@ impl Arrivals {
             batch: Inbound::with_capacity(sizes.opened_bytes()),
             now: BootTime::default(),
         }
+    }
+
+    /// For datagrams of so many bytes together, and one more.
+    pub(super) fn with_room(bytes: usize) -> Self {
+        Self {
+            batch: Inbound::with_capacity(bytes),
+            now: BootTime::default(),
+        }
+    }
+
+    /// Empty, for what arrives now.
+    pub(super) fn begin(&mut self, now: BootTime) -> &mut Inbound {
+        self.now = now;
+        self.batch.clear();
+        &mut self.batch
     }
 
     /// Bytes of packets opened.
@@ -102,17 +118,15 @@ impl Receiver {
             self.shared.port.recv(slices, &mut meta)?
         };
         let now = self.shared.clock.boottime();
-        arrivals.now = now;
-        let batch = &mut arrivals.batch;
-        batch.clear();
+        let batch = arrivals.begin(now);
         for (buffer, meta) in self
             .buffers
-            .chunks(RECV_BUFFER_BYTES)
+            .chunks_mut(RECV_BUFFER_BYTES)
             .zip(&meta)
             .take(received)
         {
-            let bytes = buffer.get(..meta.len).unwrap_or_default();
-            demultiplex(&self.shared, &self.quic, meta, bytes, now, batch);
+            let bytes = buffer.get_mut(..meta.len).unwrap_or_default();
+            sorting::sort(&self.shared, &self.quic, meta, bytes, now, batch);
         }
         if !batch.is_empty() {
             self.shared.node.check_sources(batch);
@@ -222,39 +236,6 @@ impl Writer {
             .device
             .write(parts.get(..count).unwrap_or_default())?;
         Ok(())
-    }
-}
-
-/// Hands runs of WireGuard datagrams to the node and everything else to QUIC, in order.
-fn demultiplex(
-    shared: &Shared,
-    quic: &DatagramSink,
-    meta: &RecvMeta,
-    bytes: &[u8],
-    now: BootTime,
-    batch: &mut Inbound,
-) {
-    let stride = meta.stride.max(1);
-    let from = Endpoint {
-        remote: meta.addr,
-        local_ip: meta.dst_ip,
-    };
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let ours = rest
-            .chunks(stride)
-            .take_while(|datagram| is_wireguard(datagram))
-            .count();
-        let (run, after) = rest.split_at(ours.saturating_mul(stride).min(rest.len()));
-        if !run.is_empty() {
-            shared.node.receive(from, run, stride, now, batch);
-        }
-        let (other, after) = after.split_at(stride.min(after.len()));
-        if !other.is_empty() && !quic.offer(meta.addr, meta.dst_ip, meta.ecn.map(Ecn::from), other)
-        {
-            shared.quic_dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        rest = after;
     }
 }
 

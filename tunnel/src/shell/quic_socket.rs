@@ -28,7 +28,8 @@ pub struct QuicSocket {
 
 impl QuicSocket {
     pub fn new(source: DatagramSource, sender: UdpSender) -> io::Result<Arc<Self>> {
-        let local = sender.local_addr()?;
+        // quinn dials IPv6 from IPv6 sockets only, and detours are IPv6 whatever the port is.
+        let local = mapped(sender.local_addr()?);
         Ok(Arc::new(Self {
             source,
             sender,
@@ -36,22 +37,12 @@ impl QuicSocket {
         }))
     }
 
-    /// quinn keeps every address of an IPv6 socket as IPv6 and would take the plain form for another peer.
-    fn as_quinn_knows(&self, address: SocketAddr) -> SocketAddr {
-        match address.ip() {
-            IpAddr::V4(v4) if self.local.is_ipv6() => {
-                SocketAddr::new(v4.to_ipv6_mapped().into(), address.port())
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => address,
-        }
-    }
-
     /// Copies a datagram into quinn's buffer. One that does not fit is dropped, as a network would.
-    fn fill(&self, datagram: &Datagram, buffer: &mut [u8]) -> Option<RecvMeta> {
+    fn fill(datagram: &Datagram, buffer: &mut [u8]) -> Option<RecvMeta> {
         let length = datagram.bytes.len();
         buffer.get_mut(..length)?.copy_from_slice(&datagram.bytes);
         Some(RecvMeta {
-            addr: self.as_quinn_knows(datagram.from),
+            addr: mapped(datagram.from),
             len: length,
             stride: length,
             ecn: datagram.ecn.map(to_quinn),
@@ -67,8 +58,8 @@ impl AsyncUdpSocket for QuicSocket {
 
     fn try_send(&self, transmit: &quinn::udp::Transmit<'_>) -> io::Result<()> {
         self.sender.try_send(&Transmit {
-            to: transmit.destination,
-            local_ip: transmit.src_ip,
+            to: plain(transmit.destination),
+            local_ip: transmit.src_ip.map(|ip| ip.to_canonical()),
             ecn: transmit.ecn.map(from_quinn),
             segment_size: transmit.segment_size,
             bytes: transmit.contents,
@@ -86,7 +77,7 @@ impl AsyncUdpSocket for QuicSocket {
             loop {
                 match self.source.poll_recv(cx) {
                     Poll::Ready(Some(datagram)) => {
-                        if let Some(filled) = self.fill(&datagram, buffer) {
+                        if let Some(filled) = Self::fill(&datagram, buffer) {
                             *meta = filled;
                             received += 1;
                             break;
@@ -136,6 +127,18 @@ impl UdpPoller for Writable {
             }
         }
     }
+}
+
+/// quinn keeps every address of an IPv6 socket as IPv6 and would take the plain form for another peer.
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn to_quinn(ecn: Ecn) -> EcnCodepoint {
@@ -192,19 +195,22 @@ mod tests {
         };
         let lengths: Vec<usize> = meta.iter().map(|meta| meta.len).collect();
         assert_eq!(lengths, [40, 100]);
-        assert_eq!(meta[0].addr, from);
+        assert_eq!(meta[0].addr, mapped(from));
         assert_eq!(meta[0].ecn, Some(EcnCodepoint::Ce));
         drop(sink);
         assert!(matches!(receive(&socket, &[100]), Poll::Ready(Err(_))));
     }
 
     #[test]
-    fn an_ipv6_socket_shows_ipv4_peers_in_one_form() {
-        let (sink, socket) = socket(any_address(0));
-        assert!(sink.offer("192.0.2.1:7".parse().unwrap(), None, None, &[0x40]));
-        let Poll::Ready(Ok(meta)) = receive(&socket, &[100]) else {
-            panic!("a datagram is waiting");
-        };
-        assert_eq!(meta[0].addr, "[::ffff:192.0.2.1]:7".parse().unwrap());
+    fn ipv4_peers_have_one_form_and_detours_are_dialled_from_any_port() {
+        for local in [any_address(0), "127.0.0.1:0".parse().unwrap()] {
+            let (sink, socket) = socket(local);
+            assert!(sink.offer("192.0.2.1:7".parse().unwrap(), None, None, &[0x40]));
+            let Poll::Ready(Ok(meta)) = receive(&socket, &[100]) else {
+                panic!("a datagram is waiting");
+            };
+            assert_eq!(meta[0].addr, "[::ffff:192.0.2.1]:7".parse().unwrap());
+            assert!(socket.local_addr().unwrap().is_ipv6());
+        }
     }
 }

@@ -16,9 +16,12 @@ use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::demux::{Ecn, Transmit};
+use super::detour::Detours;
 use super::gso;
 use super::profile::Profile;
 use crate::node::outer_headers;
+use crate::reach::is_detour;
+use crate::reach::message::RELAYED_HEADER_BYTES;
 
 /// Most datagrams in one segmented send (`UDP_MAX_SEGMENTS` of the kernel before 6.9 is 64).
 pub const MAX_SEGMENTS: usize = 64;
@@ -54,6 +57,7 @@ pub struct UdpPort {
     ipv6: bool,
     gso: AtomicBool,
     send_failures: AtomicU64,
+    detours: Detours,
 }
 
 impl Default for UdpOffload {
@@ -98,11 +102,26 @@ impl UdpPort {
             ipv6: local.is_ipv6(),
             gso: AtomicBool::new(gso),
             send_failures: AtomicU64::new(0),
+            detours: Detours::default(),
         })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// What lies behind addresses that no network has.
+    pub fn detours(&self) -> &Detours {
+        &self.detours
+    }
+
+    /// Whether a datagram of `bytes` leaves in pieces, as far as the kernel knows the path.
+    pub fn is_too_long(&self, to: SocketAddr, bytes: usize) -> bool {
+        let (to, more) = match self.detours.relay_of(to) {
+            Some(relay) => (relay, RELAYED_HEADER_BYTES),
+            None => (to, 0),
+        };
+        !is_detour(&to) && too_long(to, bytes + more).is_some()
     }
 
     /// How many segments one send may hold now.
@@ -132,6 +151,9 @@ impl UdpPort {
 
     /// As [`Self::try_send`]; `together` is whether segmentation is worth trying.
     pub fn send(&self, transmit: &Transmit<'_>, together: bool) -> io::Result<Sent> {
+        if is_detour(&transmit.to) {
+            return self.detours.send(self, transmit).map(|()| Sent::Whole);
+        }
         let segment = transmit.segment_size.unwrap_or(transmit.bytes.len()).max(1);
         let mut sent = Sent::Whole;
         if transmit.bytes.len() > segment && together && self.max_segments() > 1 {
@@ -298,30 +320,32 @@ fn route_mtu(to: SocketAddr) -> Option<usize> {
     usize::try_from(mtu.ok()?).ok()
 }
 
+/// Waits for so many datagrams, in order.
+#[cfg(test)]
+pub(super) fn receive_all(port: &UdpPort, wanted: usize) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    for _ in 0..10_000 {
+        let mut buffer = vec![0; RECV_BUFFER_BYTES];
+        let mut meta = [RecvMeta::default()];
+        match port.recv(&mut [IoSliceMut::new(&mut buffer)], &mut meta) {
+            Ok(_) => out.extend(
+                buffer[..meta[0].len]
+                    .chunks(meta[0].stride.max(1))
+                    .map(<[u8]>::to_vec),
+            ),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+        if out.len() >= wanted {
+            break;
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn receive_all(port: &UdpPort, wanted: usize) -> Vec<Vec<u8>> {
-        let mut out = Vec::new();
-        for _ in 0..10_000 {
-            let mut buffer = vec![0; RECV_BUFFER_BYTES];
-            let mut meta = [RecvMeta::default()];
-            match port.recv(&mut [IoSliceMut::new(&mut buffer)], &mut meta) {
-                Ok(_) => out.extend(
-                    buffer[..meta[0].len]
-                        .chunks(meta[0].stride.max(1))
-                        .map(<[u8]>::to_vec),
-                ),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-            if out.len() >= wanted {
-                break;
-            }
-        }
-        out
-    }
 
     #[test]
     fn a_batch_arrives_whole_with_and_without_offload() {

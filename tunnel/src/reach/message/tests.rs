@@ -1,8 +1,13 @@
 use super::*;
-use crate::reach::message::Message as M;
+use Message as M;
 
 fn observed(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+fn ping(body: usize) -> Vec<u8> {
+    let moved = false;
+    M::Ping { id: 1, body, moved }.body()
 }
 
 fn all() -> Vec<M> {
@@ -10,10 +15,12 @@ fn all() -> Vec<M> {
         M::Ping {
             id: 7,
             body: MIN_PING_BYTES,
+            moved: true,
         },
         M::Ping {
             id: u64::MAX,
             body: MAX_BODY_BYTES,
+            moved: false,
         },
         M::Pong {
             id: 1,
@@ -77,13 +84,20 @@ fn bodies_that_nobody_makes_are_refused() {
         Err(Malformed::Length(MAX_BODY_BYTES + 1))
     );
     assert_eq!(M::parse(&[0; 30]), Err(Malformed::Kind(0)));
-    assert_eq!(M::parse(&[8; 30]), Err(Malformed::Kind(8)));
-    let mut ping = M::Ping { id: 1, body: 40 }.body();
-    assert_eq!(M::parse(&ping[..29]), Err(Malformed::Shape), "too short to be answered");
+    assert_eq!(M::parse(&[9; 30]), Err(Malformed::Kind(9)));
+    let mut ping = ping(40);
+    assert_eq!(
+        M::parse(&ping[..29]),
+        Err(Malformed::Shape),
+        "too short to be answered"
+    );
     ping[39] = 1;
     assert_eq!(M::parse(&ping), Err(Malformed::Padding));
     assert_eq!(M::parse(&[5, 0, 0, 0, 1, 9]), Err(Malformed::Code(9)));
-    assert_eq!(M::parse(&[6, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Malformed::Name));
+    assert_eq!(
+        M::parse(&[6, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        Err(Malformed::Name)
+    );
     assert_eq!(
         M::parse(&[6, 0, 0, 0, 0, 0, 0, 0, 0, 64, 65]),
         Err(Malformed::Name)
@@ -124,8 +138,7 @@ fn no_answer_is_longer_than_its_question() {
         observed: observed("[2001:db8::7]:1"),
     };
     assert_eq!(pong.body().len(), MIN_PING_BYTES);
-    let ping = M::Ping { id: 1, body: 0 };
-    assert!(ping.body().len() >= pong.body().len());
+    assert!(ping(0).len() >= pong.body().len());
     let ask = M::Ask {
         ask: 1,
         to: "a".into(),

@@ -42,7 +42,10 @@ fn nobody_but_an_end_sends_over_a_route() {
     let mut port = at(1).remote;
     port.set_port(1);
     assert_eq!(relays.carry(ROUTE, port, 1, 100, time(1)), None);
-    assert_eq!(relays.carry(RouteId(78), at(1).remote, 5, 500, time(1)), None);
+    assert_eq!(
+        relays.carry(RouteId(78), at(1).remote, 5, 500, time(1)),
+        None
+    );
     assert_eq!(relays.refused().wrong_source, 4);
     assert_eq!(relays.refused().unknown_route, 5);
     assert_eq!(relays.accounts()[0].datagrams, 0);
@@ -80,7 +83,11 @@ fn an_address_left_behind_is_forgotten() {
         relays.heard(PeerId(1), at(last).remote);
     }
     assert_eq!(relays.carry(ROUTE, at(1).remote, 1, 100, time(1)), None);
-    assert!(relays.carry(ROUTE, at(10).remote, 1, 100, time(1)).is_some());
+    assert!(
+        relays
+            .carry(ROUTE, at(10).remote, 1, 100, time(1))
+            .is_some()
+    );
 }
 
 #[test]
@@ -95,12 +102,24 @@ fn a_flood_spends_its_own_budget_and_no_others() {
         all: rate(1000),
         ..Limits::default()
     });
-    relays.open(PeerId(1), PeerId(2), RouteId(1), time(0)).unwrap();
-    relays.open(PeerId(1), PeerId(3), RouteId(2), time(0)).unwrap();
-    relays.open(PeerId(3), PeerId(4), RouteId(3), time(0)).unwrap();
+    relays
+        .open(PeerId(1), PeerId(2), RouteId(1), time(0))
+        .unwrap();
+    relays
+        .open(PeerId(1), PeerId(3), RouteId(2), time(0))
+        .unwrap();
+    relays
+        .open(PeerId(3), PeerId(4), RouteId(3), time(0))
+        .unwrap();
     let mut carry = |route, from: u8, count, now| {
         relays
-            .carry(RouteId(route), at(from).remote, count, count * 100, time(now))
+            .carry(
+                RouteId(route),
+                at(from).remote,
+                count,
+                count * 100,
+                time(now),
+            )
             .map_or(0, |carry| carry.datagrams)
     };
     assert_eq!(carry(1, 1, 1000, 0), 100, "the route's budget");
@@ -121,7 +140,9 @@ fn bytes_are_bounded_like_datagrams() {
         ..Limits::default()
     });
     relays.open(PeerId(1), PeerId(2), ROUTE, time(0)).unwrap();
-    let carry = relays.carry(ROUTE, at(1).remote, 40, 40_000, time(0)).unwrap();
+    let carry = relays
+        .carry(ROUTE, at(1).remote, 40, 40_000, time(0))
+        .unwrap();
     assert_eq!(carry.datagrams, 10);
     assert_eq!(relays.carry(ROUTE, at(2).remote, 1, 1000, time(0)), None);
 }
@@ -151,7 +172,11 @@ fn routes_have_limits_and_pairs_have_one_route() {
 fn routes_end_when_idle_cut_or_forbidden() {
     let mut relays = opened();
     let idle = Limits::default().idle;
-    assert!(relays.expire(time(0).plus(idle - Duration::from_millis(1))).is_empty());
+    assert!(
+        relays
+            .expire(time(0).plus(idle - Duration::from_millis(1)))
+            .is_empty()
+    );
     assert_eq!(
         relays.expire(time(0).plus(idle)),
         [(ROUTE, [PeerId(1), PeerId(2)])]
