@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::MAX_DIALS;
 use super::connection::{FromConnection, Handshaken, MAX_FRAMES_WAITING, Tasks};
-use super::dial::Dial;
+use super::dial::{Dial, Heard};
 use super::door::Door;
 use super::own::{Own, fraction, random, seeds};
 use super::wanted::WantedPeers;
@@ -49,6 +49,7 @@ pub(super) struct Hub {
     /// Of the SVID before the present one.
     former_spki: Option<SpkiHash>,
     endpoint: Endpoint,
+    heard: Arc<Heard>,
     gate: Arc<Mutex<Gate>>,
     door_identity: Arc<ArcSwap<Identity>>,
     ready: Arc<AtomicBool>,
@@ -88,7 +89,8 @@ impl Hub {
         events: mpsc::Sender<Event>,
     ) -> Result<Self, StartFailed> {
         let identity = Arc::new(Identity::new(&setup.svid, &setup.trust, &setup.clock)?);
-        let endpoint = endpoint::open(setup.socket, &identity)?;
+        let heard = Arc::<Heard>::default();
+        let endpoint = endpoint::open(heard.on(setup.socket), &identity)?;
         let trust_domain = setup.svid.id().trust_domain().clone();
         let gate = Gate::new(
             &trust_domain,
@@ -114,6 +116,7 @@ impl Hub {
             trust_domain,
             former_spki: None,
             endpoint,
+            heard,
             gate: Arc::new(Mutex::new(gate)),
             door_identity: Arc::new(ArcSwap::new(identity)),
             table: Table::default(),
@@ -366,6 +369,7 @@ impl Hub {
         for target in self.wanted.take_due(now, MAX_DIALS, is_bound) {
             let dial = Dial {
                 endpoint: self.endpoint.clone(),
+                heard: Arc::clone(&self.heard),
                 identity: Arc::clone(&self.own.identity),
                 target,
                 trust: Arc::clone(&self.trust),

@@ -15,6 +15,8 @@ use crate::shell::demux::{DatagramSink, UdpSender, is_wireguard, quic_inbox};
 use crate::shell::quic_socket::QuicSocket;
 use crate::shell::udp::{RECV_BUFFER_BYTES, UdpOffload, UdpPort, any_address};
 
+mod dial;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// [`TEST_NOW`], running on.
