@@ -347,4 +347,6 @@ impl BindHandle {
 }
 
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;

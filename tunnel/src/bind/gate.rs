@@ -18,7 +18,13 @@
 //! 2. Source not in the directory: ignored.
 //! 3. Address not validated: a stateless Retry; nothing is remembered.
 //! 4. Pass used before (an eavesdropper's replay): ignored.
-//! 5. Budgets of signatures, per source and in all: ignored, and counted.
+//! 5. Budget of signatures of the source: ignored, and counted.
+//! 6. Budget of the node: told to come back (no signature), and given a *turn*. Turns come in the order in which they
+//!    were given, as fast as the node signs: after a restart thousands come at once, every one of them gets in at its
+//!    first knock after its turn has come, and nobody who comes later is before it.
+//!
+//! How fast the node signs is measured ([`Gate::signed`]): binds may take half of the signer's time, and no more than
+//! [`MOST_PER_MINUTE`], which keeps the WireGuard handshakes that follow below the load at which cookies are asked for.
 //!
 //! The memory of the gate is bounded by [`MAX_SOURCES`] and [`MAX_PASSES`]. No I/O; told the time.
 
@@ -33,8 +39,14 @@ use subtle::ConstantTimeEq;
 pub const PASS_BYTES: usize = 20;
 /// Signatures that all sources together may cause at once.
 pub const GLOBAL_BURST: u32 = 16;
-/// Signatures that all sources together may cause in the long run, per minute.
+/// Signatures that all sources together may cause in the long run, per minute, before a signature was measured.
 pub const GLOBAL_PER_MINUTE: u32 = 120;
+/// The least of them, however slowly the node signs.
+pub const LEAST_PER_MINUTE: u32 = 30;
+/// The most of them, however fast.
+pub const MOST_PER_MINUTE: u32 = 3000;
+/// A turn that nobody took lasts until this many minutes of further turns have come.
+pub const TURN_LASTS_MINUTES: u64 = 3;
 /// Signatures that one source may cause at once.
 pub const SOURCE_BURST: u32 = 4;
 /// Signatures that one source may cause in the long run, per minute.
@@ -44,7 +56,8 @@ pub const MAX_SOURCES: usize = 16_384;
 /// How long a used pass is remembered at least.
 pub const PASS_MEMORY: Duration = Duration::from_secs(600);
 /// Most passes remembered: more cannot be used within [`PASS_MEMORY`] under the global budget.
-pub const MAX_PASSES: usize = 2 * (GLOBAL_BURST as usize + 10 * GLOBAL_PER_MINUTE as usize);
+pub const MAX_PASSES: usize = 2 * (GLOBAL_BURST as usize + 10 * MOST_PER_MINUTE as usize)
+    + 2 * TURN_LASTS_MINUTES as usize * MOST_PER_MINUTE as usize;
 
 const KEY_LABEL: &[u8] = b"edgeward-bind-gate-v1";
 
@@ -58,6 +71,8 @@ pub enum Verdict {
     Accept(SpkiHash),
     /// Answer with a stateless Retry.
     Retry,
+    /// Too many at once: say so. It has a turn, and gets in when it comes again after that.
+    Later,
     /// Answer nothing.
     Ignore(Turned),
 }
@@ -75,8 +90,6 @@ pub enum Turned {
     Replayed,
     #[error("signature budget of the source is spent")]
     SourceBudget,
-    #[error("signature budget of the node is spent")]
-    GlobalBudget,
 }
 
 impl Turned {
@@ -88,7 +101,6 @@ impl Turned {
             Self::Unknown => "gate_unknown_source",
             Self::Replayed => "gate_replayed",
             Self::SourceBudget => "gate_source_budget",
-            Self::GlobalBudget => "gate_global_budget",
         }
     }
 }
@@ -101,13 +113,27 @@ pub struct PassKey(hmac::Key);
 pub struct Gate {
     keys: Vec<PassKey>,
     directory: HashMap<[u8; 8], Source>,
-    global: Bucket,
+    turns: Turns,
     passes: PassLog,
 }
 
 struct Source {
     spki: SpkiHash,
     budget: Bucket,
+    turn: Option<u64>,
+}
+
+/// Who may cause a signature when: numbers are given to those who must wait, and called as time passes. All in
+/// thousandths.
+struct Turns {
+    per_minute: u32,
+    /// The last number given away.
+    given: u64,
+    /// Up to here numbers are called.
+    called: u64,
+    filled: BootTime,
+    /// Time of one signature, averaged.
+    signing: Option<Duration>,
 }
 
 /// A token bucket in thousandths of a token.
@@ -176,7 +202,7 @@ impl Gate {
         Self {
             keys: pass_keys(trust_domain, own),
             directory: HashMap::new(),
-            global: Bucket::full(GLOBAL_BURST, GLOBAL_PER_MINUTE, now),
+            turns: Turns::new(now),
             passes: PassLog {
                 since: now,
                 ..PassLog::default()
@@ -193,11 +219,15 @@ impl Gate {
         let mut old = std::mem::take(&mut self.directory);
         for spki in peers.into_iter().take(MAX_SOURCES) {
             let short = short(&spki);
-            let budget = match old.remove(&short) {
-                Some(source) if source.spki == spki => source.budget,
-                _ => Bucket::full(SOURCE_BURST, SOURCE_PER_MINUTE, now),
+            let source = match old.remove(&short) {
+                Some(source) if source.spki == spki => source,
+                _ => Source {
+                    spki,
+                    budget: Bucket::full(SOURCE_BURST, SOURCE_PER_MINUTE, now),
+                    turn: None,
+                },
             };
-            self.directory.insert(short, Source { spki, budget });
+            self.directory.insert(short, source);
         }
     }
 
@@ -221,19 +251,86 @@ impl Gate {
         if !source.budget.has_one(now) {
             return Verdict::Ignore(Turned::SourceBudget);
         }
-        if !self.global.has_one(now) {
-            return Verdict::Ignore(Turned::GlobalBudget);
+        if !self.turns.take(&mut source.turn, now) {
+            return Verdict::Later;
         }
         source.budget.take_one();
-        self.global.take_one();
         self.passes.insert(pass);
         Verdict::Accept(source.spki)
+    }
+
+    /// A signature took this long: how many of them there may be follows from it.
+    pub fn signed(&mut self, took: Duration, now: BootTime) {
+        self.turns.signed(took, now);
+    }
+
+    /// Signatures per minute that all sources together may cause now.
+    pub fn per_minute(&self) -> u32 {
+        self.turns.per_minute
     }
 
     /// How many things the gate remembers: sources and passes.
     pub fn remembered(&self) -> (usize, usize) {
         let passes = self.passes.present.len() + self.passes.last.len();
         (self.directory.len(), passes)
+    }
+}
+
+impl Turns {
+    const ONE: u64 = 1000;
+
+    fn new(now: BootTime) -> Self {
+        Self {
+            per_minute: GLOBAL_PER_MINUTE,
+            given: 0,
+            called: u64::from(GLOBAL_BURST) * Self::ONE,
+            filled: now,
+            signing: None,
+        }
+    }
+
+    /// Whether whoever holds this number, or none yet, may go on now; else it holds a number afterwards.
+    fn take(&mut self, held: &mut Option<u64>, now: BootTime) -> bool {
+        self.call(now);
+        let lasts = TURN_LASTS_MINUTES * u64::from(self.per_minute) * Self::ONE;
+        let number = match held.filter(|number| self.called.saturating_sub(*number) <= lasts) {
+            Some(number) => number,
+            None => {
+                self.given = self.given.saturating_add(Self::ONE);
+                self.given
+            }
+        };
+        let come = number <= self.called;
+        *held = (!come).then_some(number);
+        come
+    }
+
+    /// Calls further numbers for the time that passed, and at most [`GLOBAL_BURST`] that nobody has yet.
+    fn call(&mut self, now: BootTime) {
+        let passed = u64::try_from(now.since(self.filled).as_millis()).unwrap_or(u64::MAX);
+        let gained = passed.saturating_mul(u64::from(self.per_minute)) / 60;
+        if gained > 0 {
+            let most = self
+                .given
+                .saturating_add(u64::from(GLOBAL_BURST) * Self::ONE);
+            self.called = self.called.saturating_add(gained).min(most);
+            self.filled = now;
+        }
+    }
+
+    fn signed(&mut self, took: Duration, now: BootTime) {
+        self.call(now);
+        let average = self
+            .signing
+            .map_or(took, |average| average - average / 8 + took / 8);
+        self.signing = Some(average);
+        // Half of the time.
+        let possible = 30_000_000_u128
+            .checked_div(average.as_micros())
+            .unwrap_or(u128::MAX);
+        self.per_minute = u32::try_from(possible)
+            .unwrap_or(u32::MAX)
+            .clamp(LEAST_PER_MINUTE, MOST_PER_MINUTE);
     }
 }
 

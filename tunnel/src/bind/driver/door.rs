@@ -64,6 +64,11 @@ impl Door {
                         refused.into_incoming().ignore();
                     }
                 }
+                Verdict::Later => {
+                    count("gate_later");
+                    // Costs no signature, and saves the peer a wait for an answer.
+                    incoming.refuse();
+                }
                 Verdict::Accept(claimed) => {
                     count("gate_accepted");
                     let door = Arc::clone(&door);
@@ -108,9 +113,16 @@ impl Door {
             .acquire()
             .await
             .map_err(|error| error.to_string())?;
+        let begun = self.clock.boottime();
         let connecting = incoming
             .accept_with(Arc::clone(identity.server_config()))
             .map_err(|error| error.to_string())?;
+        let now = self.clock.boottime();
+        {
+            let mut gate = self.gate.lock();
+            gate.signed(now.since(begun), now);
+            metrics::gauge!("edgeward_bind_gate_per_minute").set(gate.per_minute());
+        }
         drop(pen);
         let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| error.to_string())?,

@@ -194,3 +194,146 @@ fn passes_of_one_source_look_unrelated() {
     assert_ne!(a[4..12], b[4..12]);
     assert_ne!(a[12..], b[12..]);
 }
+
+fn fleet(size: u32) -> (Gate, Vec<SpkiHash>) {
+    let peers: Vec<SpkiHash> = (0..size)
+        .map(|number| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            SpkiHash::from_bytes(bytes)
+        })
+        .collect();
+    let mut gate = Gate::new(&domain(), &[spki(1)], at(0));
+    gate.set_directory(peers.iter().copied(), at(0));
+    (gate, peers)
+}
+
+/// How many seconds it takes until all of them have got in, if each comes again after `pause` seconds, and how many
+/// got in within the busiest minute.
+fn storm(gate: &mut Gate, peers: &[SpkiHash], pause: impl Fn(u32, u32) -> u64) -> (u64, u32) {
+    let key = PassKey::new(&domain(), &spki(1));
+    let mut waiting: Vec<(u64, u32, &SpkiHash)> = peers
+        .iter()
+        .enumerate()
+        .map(|(n, peer)| (0, u32::try_from(n).unwrap(), peer))
+        .collect();
+    let (mut nonce, mut second) = (0_u32, 0_u64);
+    let mut minutes: std::collections::BTreeMap<u64, u32> = std::collections::BTreeMap::new();
+    while !waiting.is_empty() {
+        assert!(second < 48 * 3600, "{} starve", waiting.len());
+        waiting.retain_mut(|(due, number, peer)| {
+            if *due > second {
+                return true;
+            }
+            nonce += 1;
+            match gate.judge(&key.issue(peer, nonce.to_be_bytes()), true, at(second)) {
+                Verdict::Accept(_) => {
+                    *minutes.entry(second / 60).or_default() += 1;
+                    false
+                }
+                Verdict::Later => {
+                    *due = second + pause(*number, nonce);
+                    true
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+        second += 1;
+    }
+    (second, minutes.into_values().max().unwrap_or(0))
+}
+
+#[test]
+fn after_a_restart_everybody_gets_in_at_the_first_knock_after_its_turn() {
+    let (mut gate, peers) = fleet(5000);
+    let (seconds, busiest) = storm(&mut gate, &peers, |number, nonce| {
+        30 + u64::from((number ^ nonce) % 31)
+    });
+    let span = u64::from(5000 * 60 / GLOBAL_PER_MINUTE);
+    assert!(seconds <= span + 60, "{seconds} s");
+    assert!(seconds >= span - 60, "{seconds} s");
+    assert!(busiest <= 2 * GLOBAL_PER_MINUTE + GLOBAL_BURST, "{busiest}");
+}
+
+#[test]
+fn whoever_comes_rarely_is_not_overtaken_by_those_who_come_often() {
+    let (mut gate, peers) = fleet(600);
+    let key = PassKey::new(&domain(), &spki(1));
+    let mut nonce = 0_u32;
+    let mut knock = |gate: &mut Gate, who: usize, second: u64| {
+        nonce += 1;
+        gate.judge(
+            &key.issue(&peers[who], nonce.to_be_bytes()),
+            true,
+            at(second),
+        )
+    };
+    // All but the last spend the burst and queue up; the last comes in the middle, and again only after its turn.
+    for who in 0..300 {
+        knock(&mut gate, who, 0);
+    }
+    assert_eq!(knock(&mut gate, 599, 0), Verdict::Later);
+    for second in 1..143 {
+        for who in 300..599 {
+            knock(&mut gate, who, second);
+        }
+    }
+    assert_eq!(knock(&mut gate, 599, 143), Verdict::Accept(peers[599]));
+}
+
+#[test]
+fn the_pace_follows_how_fast_the_node_signs_within_bounds() {
+    let (mut gate, _) = fleet(1);
+    gate.signed(Duration::from_millis(100), at(0));
+    assert_eq!(gate.per_minute(), 300);
+    gate.signed(Duration::from_millis(900), at(0));
+    assert_eq!(gate.per_minute(), 150, "an average of 200 ms");
+    let (mut slow, _) = fleet(1);
+    slow.signed(Duration::from_secs(5), at(0));
+    assert_eq!(slow.per_minute(), LEAST_PER_MINUTE);
+    let (mut fast, _) = fleet(1);
+    for took in [Duration::ZERO, Duration::from_micros(1)] {
+        fast.signed(took, at(0));
+        assert_eq!(fast.per_minute(), MOST_PER_MINUTE);
+    }
+}
+
+#[test]
+fn a_faster_signer_calls_those_who_wait_sooner() {
+    let (mut gate, peers) = fleet(1000);
+    let key = PassKey::new(&domain(), &spki(1));
+    for (n, peer) in peers.iter().enumerate() {
+        let nonce = u32::try_from(n).unwrap();
+        gate.judge(&key.issue(peer, nonce.to_be_bytes()), true, at(0));
+    }
+    let last = &peers[999];
+    assert_eq!(
+        gate.judge(&key.issue(last, [9; 4]), true, at(30)),
+        Verdict::Later
+    );
+    gate.signed(Duration::from_millis(10), at(30));
+    assert_eq!(
+        gate.judge(&key.issue(last, [8; 4]), true, at(50)),
+        Verdict::Accept(*last)
+    );
+}
+
+#[test]
+fn a_turn_that_nobody_takes_is_given_up_while_others_wait() {
+    let (mut gate, peers) = fleet(3000);
+    let key = PassKey::new(&domain(), &spki(1));
+    for (n, peer) in peers.iter().enumerate() {
+        let nonce = u32::try_from(n).unwrap();
+        gate.judge(&key.issue(peer, nonce.to_be_bytes()), true, at(0));
+    }
+    // Its turn came after half a second, and four minutes of turns ago.
+    let early = &peers[GLOBAL_BURST as usize];
+    assert_eq!(
+        gate.judge(&key.issue(early, [9; 4]), true, at(241)),
+        Verdict::Later
+    );
+    assert_eq!(
+        gate.judge(&key.issue(early, [8; 4]), true, at(300)),
+        Verdict::Later
+    );
+}
