@@ -122,3 +122,36 @@ fn a_narrow_path_is_learned_and_told_to_those_inside() {
         assert_eq!(sides.counters().send_failures, 0, "{outside:?}");
     }
 }
+
+/// No wire joins the two: everything runs through a third, which knows none of their keys.
+#[test]
+fn a_relay_carries_everything_and_keeps_account_of_it() {
+    for choice in [
+        ALL,
+        Choice {
+            udp: UdpOffload {
+                gso: false,
+                gro: false,
+            },
+            ..ALL
+        },
+    ] {
+        let sides = Sides::through_relay(choice);
+        sides.stream(false, STREAM_BYTES);
+        sides.stream(true, STREAM_BYTES);
+        let arrived = sides.ordered_datagrams(DATAGRAMS);
+        assert!(arrived >= DATAGRAMS / 2, "{arrived} of {DATAGRAMS}");
+        let (account, refused) = sides.carried();
+        assert!(account.bytes > 2 * STREAM_BYTES as u64, "{account:?}");
+        assert_eq!((refused.unknown_route, refused.wrong_source), (0, 0));
+        sides.strangers_get_nothing_through();
+    }
+}
+
+/// No wire at all: whoever holds the channels passes on what comes out of them.
+#[test]
+fn a_channel_carries_a_stream() {
+    let sides = Sides::through_channels(ALL);
+    sides.stream(false, STREAM_BYTES / 8);
+    sides.stream(true, STREAM_BYTES / 8);
+}

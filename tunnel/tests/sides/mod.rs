@@ -1,5 +1,7 @@
 //! Two tunnels with a wire or a router between them.
 
+mod detours;
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -51,8 +53,10 @@ pub(crate) enum Outside {
 pub(crate) struct Sides {
     a: Namespace,
     b: Namespace,
-    tunnels: [Tunnel; 2],
+    tunnels: [Arc<Tunnel>; 2],
     _router: Option<Namespace>,
+    /// Carries for the two.
+    relay: Option<Tunnel>,
 }
 
 struct Namespace(String);
@@ -136,7 +140,8 @@ impl Sides {
             Outside::V4 => "192.0.2.2",
             Outside::V6 => "2001:db8::2",
         };
-        Self::start(a, b, None, choice, to.parse().unwrap())
+        let to = SocketAddr::new(to.parse().unwrap(), PORT);
+        Self::start(a, b, None, choice, to, |_| {})
     }
 
     /// A router between both, whose way to the second takes `mtu` bytes.
@@ -172,7 +177,8 @@ impl Sides {
             Outside::V4 => "198.51.100.2",
             Outside::V6 => "2001:db8:2::2",
         };
-        Self::start(a, b, Some(router), choice, to.parse().unwrap())
+        let to = SocketAddr::new(to.parse().unwrap(), PORT);
+        Self::start(a, b, Some(router), choice, to, |_| {})
     }
 
     fn start(
@@ -180,18 +186,21 @@ impl Sides {
         b: Namespace,
         router: Option<Namespace>,
         choice: Choice,
-        to: IpAddr,
+        to: SocketAddr,
+        prepare: impl FnOnce(&[Arc<Tunnel>; 2]),
     ) -> Self {
         let keys = [1u8, 2].map(|seed| Arc::new(StaticKeys::new(Secret::new([seed; 32]))));
         let own = [[A4, A6], [B4, B6]];
-        let [mine, theirs] = [&a, &b].map(|space| {
+        let tunnels = [&a, &b].map(|space| {
             let [v4, v6] = if std::ptr::eq(space, &a) {
                 own[0]
             } else {
                 own[1]
             };
-            space.inside(|| open(choice, v4, v6))
+            Arc::new(space.inside(|| open(choice, v4, v6)))
         });
+        prepare(&tunnels);
+        let [mine, theirs] = tunnels;
         let peer = |number: usize, role, endpoints: Vec<SocketAddr>| PeerConfig {
             id: PeerId(1),
             name: "other".to_owned(),
@@ -208,8 +217,7 @@ impl Sides {
             persistent_keepalive: None,
         };
         theirs.arm(peer(1, Role::Responder, Vec::new())).unwrap();
-        mine.arm(peer(0, Role::Initiator, vec![SocketAddr::new(to, PORT)]))
-            .unwrap();
+        mine.arm(peer(0, Role::Initiator, vec![to])).unwrap();
         let deadline = Instant::now() + PATIENCE;
         while mine.node().status()[0].open.is_none() {
             assert!(Instant::now() < deadline, "no handshake to {to}");
@@ -220,6 +228,7 @@ impl Sides {
             b,
             tunnels: [mine, theirs],
             _router: router,
+            relay: None,
         }
     }
 

@@ -1,0 +1,140 @@
+//! Two tunnels without a wire between them: a relay carries for them, or channels do.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use edgeward_identity::SpiffeId;
+use edgeward_tunnel::node::{Endpoint, PeerId};
+use edgeward_tunnel::reach::message::relayed_header;
+use edgeward_tunnel::reach::relay::{Account, Refused};
+use edgeward_tunnel::reach::{Output, RouteId};
+use edgeward_tunnel::shell::udp::any_address;
+
+use super::{Choice, Namespace, PORT, Sides, SystemClock, open};
+use edgeward_identity::Clock as _;
+
+const ROUTE: RouteId = RouteId(0x7777_0001_0002_0003);
+const RELAY: [&str; 2] = ["192.0.2.254", "198.51.100.254"];
+const ENDS: [&str; 2] = ["192.0.2.1", "198.51.100.2"];
+
+fn far(number: usize) -> SocketAddr {
+    ["[100::1]:6", "[100::2]:6"][number].parse().unwrap()
+}
+
+fn at(ip: &str) -> Endpoint {
+    Endpoint {
+        remote: SocketAddr::new(ip.parse().unwrap(), PORT),
+        local_ip: None,
+    }
+}
+
+fn name(number: usize) -> SpiffeId {
+    [
+        "spiffe://plant.example/node/a",
+        "spiffe://plant.example/node/b",
+    ][number]
+        .parse()
+        .unwrap()
+}
+
+impl Sides {
+    /// A third node between both, which forwards nothing but what its routes say.
+    pub(crate) fn through_relay(choice: Choice) -> Self {
+        let (a, b, middle) = (
+            Namespace::new('a'),
+            Namespace::new('b'),
+            Namespace::new('r'),
+        );
+        let near = [
+            ["192.0.2.1/24", "2001:db8:1::1/64"],
+            ["192.0.2.254/24", "2001:db8:1::fe/64"],
+        ];
+        let farther = [
+            ["198.51.100.254/24", "2001:db8:2::fe/64"],
+            ["198.51.100.2/24", "2001:db8:2::2/64"],
+        ];
+        // Room for the relay's header: how a path of 1,500 bytes is told is tried elsewhere.
+        a.join("near", &middle, near, 1600);
+        middle.join("far", &b, farther, 1600);
+        let relay = middle.inside(|| open(choice, "10.97.0.9", "fd97::9"));
+        {
+            let routes = relay.reach().relays();
+            let mut routes = routes.lock();
+            for number in [0, 1] {
+                let peer = PeerId(number as u64 + 1);
+                routes.place(peer, &name(number), at(ENDS[number]));
+            }
+            routes
+                .open(PeerId(1), PeerId(2), ROUTE, SystemClock.boottime())
+                .unwrap();
+        }
+        let mut sides = Self::start(a, b, Some(middle), choice, far(0), |tunnels| {
+            for number in [0, 1] {
+                let relay = at(RELAY[number]);
+                let nothing_left = tunnels[number].reach().perform(Output::Detour {
+                    address: far(number),
+                    relay,
+                    sources: vec![relay.remote],
+                    route: ROUTE,
+                });
+                assert_eq!(nothing_left, None);
+            }
+        });
+        sides.relay = Some(relay);
+        sides
+    }
+
+    /// What leaves one tunnel by its channel enters the other, by hand.
+    pub(crate) fn through_channels(choice: Choice) -> Self {
+        let (a, b) = (Namespace::new('a'), Namespace::new('b'));
+        Self::start(a, b, None, choice, far(0), |tunnels| {
+            for number in [0, 1] {
+                let (own, other) = (&tunnels[number], Arc::downgrade(&tunnels[1 - number]));
+                // Before there is a channel nothing gets in by its name.
+                assert!(!own.inject(far(number), &[4, 0, 0, 0]));
+                let mut channel = own.reach().open_channel(far(number)).unwrap();
+                thread::spawn(move || {
+                    while let Some(datagram) = channel.blocking_recv() {
+                        let Some(other) = other.upgrade() else {
+                            return;
+                        };
+                        other.inject(far(1 - number), &datagram);
+                    }
+                });
+            }
+        })
+    }
+
+    /// What the relay carried.
+    pub(crate) fn carried(&self) -> (Account, Refused) {
+        let routes = self.relay.as_ref().unwrap().reach().relays();
+        let routes = routes.lock();
+        (routes.accounts()[0].clone(), routes.refused())
+    }
+
+    /// From the same machine as an end, but not from its port: who knows the number of a route knows nothing.
+    pub(crate) fn strangers_get_nothing_through(&self) {
+        let before = self.carried();
+        self.a.inside(|| {
+            let stranger = UdpSocket::bind(any_address(0)).unwrap();
+            let relay = format!("::ffff:{}", RELAY[0]);
+            let relay = SocketAddr::new(relay.parse().unwrap(), PORT);
+            for route in [ROUTE, RouteId(1)] {
+                let datagram = [&relayed_header(route)[..], &[4, 0, 0, 0, 1]].concat();
+                stranger.send_to(&datagram, relay).unwrap();
+            }
+        });
+        for _ in 0..200 {
+            let refused = self.carried().1;
+            if refused.wrong_source > before.1.wrong_source
+                && refused.unknown_route > before.1.unknown_route
+            {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("not refused: {:?}", self.carried());
+    }
+}
