@@ -6,6 +6,7 @@
 //! - [`node`]: peers, PSK epochs, leases, timers, cuts.
 //! - [`reach`]: the ways between two bound nodes: probed, ranked, changed, and relayed for others.
 //! - [`routes`]: longest-prefix tables for both directions.
+//! - [`translate`]: networks behind this node under other addresses, one to one.
 //! - [`filter`]: the stateful per-interface filter, default deny both ways.
 //!
 //! The shell, which does the I/O: [`shell`] (TUN device, one UDP port shared with QUIC) and [`uapi`]
@@ -17,5 +18,6 @@ pub mod node;
 pub mod reach;
 pub mod routes;
 pub mod shell;
+pub mod translate;
 pub mod uapi;
 pub mod wireguard;

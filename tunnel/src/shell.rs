@@ -22,6 +22,7 @@ pub(crate) mod stop;
 mod threads;
 mod timer;
 pub mod too_big;
+mod translating;
 pub mod tun;
 pub mod udp;
 
@@ -49,6 +50,7 @@ use profile::Sizes;
 use reach_port::{ReachDoor, ReachPort};
 use stop::{Stop, Watch};
 use timer::Alarm;
+use translating::Translating;
 use tun::{TunConfig, TunDevice};
 use udp::{UdpOffload, UdpPort};
 
@@ -115,6 +117,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     alarm: Alarm,
     reach: ReachDoor,
+    translating: Translating,
     quic_dropped: AtomicU64,
     device_errors: AtomicU64,
 }
@@ -155,6 +158,7 @@ impl Tunnel {
             clock,
             alarm: Alarm::default(),
             reach: ReachDoor::new(),
+            translating: Translating::default(),
             quic_dropped: AtomicU64::new(0),
             device_errors: AtomicU64::new(0),
         });

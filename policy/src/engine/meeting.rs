@@ -68,6 +68,17 @@ impl Engine {
         best.unwrap_or_else(|| self.refusal(Reason::NoRule))
     }
 
+    /// Whether this node may go one of the ways out that its slice has. The peer decides for itself.
+    pub fn decide_way(
+        &self,
+        way: &Egress,
+        standing: Standing,
+        link: Link,
+        now: Timestamp,
+    ) -> Decision {
+        self.egress_decision(way, standing, link, now)
+    }
+
     /// Whether this node may open a flow to something behind a peer. The peer decides for itself.
     pub fn decide_egress_beyond(
         &self,

@@ -74,6 +74,11 @@ impl Inbound {
         self.arena.get(..self.used).unwrap_or_default()
     }
 
+    /// The same, to be rewritten in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.arena.get_mut(..self.used).unwrap_or_default()
+    }
+
     fn push(&mut self, peer: &Arc<Peer>, length: usize) {
         let start = self.used;
         self.used = start.saturating_add(length);

@@ -97,8 +97,9 @@ impl Reader {
             0
         };
         batch.used = 0;
+        let headroom = self.shared.translating.headroom();
         while batch.frames.len() < self.most_frames {
-            let used = batch.used;
+            let used = batch.used + headroom;
             let Some(room) = batch.arena.get_mut(used..used + FRAME_BYTES - TAIL_BYTES) else {
                 break;
             };
@@ -121,7 +122,7 @@ impl Reader {
                 }),
                 Err(error) => tracing::debug!(%error, "frame of the device dropped"),
             }
-            batch.used += length + TAIL_BYTES;
+            batch.used = used + length + TAIL_BYTES;
         }
         Ok(())
     }
@@ -130,6 +131,13 @@ impl Reader {
     fn decide(&self, batch: &mut Departures) {
         let shared = &*self.shared;
         let now = batch.now;
+        if let Some(all) = shared.translating.load() {
+            let translating = &shared.translating;
+            let arena = &mut batch.arena;
+            batch.frames.retain_mut(|frame| {
+                translating.outward(&all, arena, &mut frame.packet, &mut frame.header)
+            });
+        }
         for frame in &mut batch.frames {
             let destination = batch
                 .arena

@@ -1,6 +1,7 @@
 //! From the UDP port to the TUN device: receive batches, tell QUIC apart, open, check; then filter, join, write.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     watch: Watch,
     coalescer: Coalescer,
+    /// What the filter let in and is still to be rewritten; used only where there is something to rewrite.
+    passed: Vec<Range<usize>>,
 }
 
 impl Arrivals {
@@ -139,6 +142,7 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Self {
         Self {
             coalescer: Coalescer::new(shared.device.joins()),
+            passed: Vec::new(),
             shared,
             watch,
         }
@@ -148,6 +152,7 @@ impl Writer {
     pub(super) fn write(&mut self, arrivals: &mut Arrivals) {
         if !arrivals.batch.is_empty() {
             self.filter(arrivals);
+            self.translate(&mut arrivals.batch);
             self.write_groups(&arrivals.batch);
         }
         send_all(&self.shared.port, &self.watch, &mut arrivals.batch.outgoing);
@@ -158,6 +163,7 @@ impl Writer {
     fn filter(&mut self, arrivals: &Arrivals) {
         let batch = &arrivals.batch;
         self.coalescer.clear();
+        let translated = self.shared.translating.load().is_some();
         // What either thread of this direction found out.
         self.coalescer.allow(self.shared.device.joins());
         let mut checker = self.shared.filter.checker(arrivals.now);
@@ -180,6 +186,28 @@ impl Writer {
                 if run.peer.is_cut() {
                     continue;
                 }
+                match translated {
+                    true => self.passed.push(range),
+                    false => self.coalescer.push(batch.bytes(), range),
+                }
+            }
+        }
+    }
+
+    /// What passed, with the addresses that the networks behind this node know.
+    fn translate(&mut self, batch: &mut Inbound) {
+        if self.passed.is_empty() {
+            return;
+        }
+        let translating = &self.shared.translating;
+        let all = translating.load();
+        for range in self.passed.drain(..) {
+            let range = match &all {
+                Some(all) => translating.inward(all, batch.bytes_mut(), range),
+                // What was in force a moment ago is no more: nobody leads there.
+                None => None,
+            };
+            if let Some(range) = range {
                 self.coalescer.push(batch.bytes(), range);
             }
         }

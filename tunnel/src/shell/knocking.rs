@@ -113,7 +113,7 @@ impl Shared {
     /// Their sources were checked when they came.
     fn release_inward(&self, peer: PeerId, packets: Vec<Vec<u8>>, now: BootTime) -> usize {
         let mut released = 0;
-        for packet in packets {
+        for mut packet in packets {
             let Some(generation) = self.node.generation_of(peer) else {
                 return released;
             };
@@ -125,8 +125,16 @@ impl Shared {
             if passes.is_err() {
                 continue;
             }
+            let whole = 0..packet.len();
+            let at = match self.translating.load() {
+                Some(all) => self.translating.inward(&all, &mut packet, whole),
+                None => Some(whole),
+            };
+            let Some(packet) = at.and_then(|at| packet.get(at)) else {
+                continue;
+            };
             let header = [0; HEADER_BYTES];
-            let parts = [IoSlice::new(&header), IoSlice::new(&packet)];
+            let parts = [IoSlice::new(&header), IoSlice::new(packet)];
             let parts = if self.device.has_offload() {
                 &parts[..]
             } else {

@@ -74,8 +74,17 @@ impl Answers {
 
     /// Writes the answers. No lock may be held.
     pub(super) fn write(&mut self, shared: &Shared) {
-        for answer in self.waiting.drain(..) {
-            let written = shared.device.write_packet(&answer);
+        for mut answer in self.waiting.drain(..) {
+            let whole = 0..answer.len();
+            let at = match shared.translating.load() {
+                // A host behind this node must see its own packet quoted.
+                Some(all) => shared.translating.inward(&all, &mut answer, whole),
+                None => Some(whole),
+            };
+            let Some(answer) = at.and_then(|at| answer.get(at)) else {
+                continue;
+            };
+            let written = shared.device.write_packet(answer);
             if let Err(error) = written {
                 tracing::debug!(%error, "answer to a packet that is too big not written");
             }
