@@ -15,6 +15,7 @@
 
 mod arming;
 mod counters;
+mod handover;
 mod handshakes;
 mod inbound;
 mod knock;
@@ -41,6 +42,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use arming::{ArmRefused, NotArmed, PeerConfig, Role, TurnRefused};
 pub use counters::{Refusal, Refusals};
+pub use handover::{MAX_MOVED_BYTES, MovedPeer, NotAPeer};
 pub use inbound::{Inbound, InboundRun};
 pub use knock::{
     HOLD_TIME, Held, KNOCK_AGAIN, Knock, MAX_HELD_BYTES, MAX_HELD_BYTES_IN_ALL, MAX_HELD_PACKETS,

@@ -34,7 +34,7 @@ pub use noise::Seed;
 pub use random::{NoRandomness, Random};
 pub use session::{Opened, Opening, REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, Sealing, Session};
 pub use state::{NotASession, SESSION_STATE_BYTES, SessionState};
-pub use timestamp::{ReplayGate, Stamp, StampClock};
+pub use timestamp::{ReplayGate, STAMP_BYTES, Stamp, StampClock};
 pub use window::WINDOW_MESSAGES;
 
 /// A pre-shared key; all zeros means "none" in the WireGuard protocol.
@@ -86,6 +86,11 @@ impl StaticKeys {
 
     pub fn public(&self) -> [u8; 32] {
         self.public
+    }
+
+    /// For the process that takes our place.
+    pub(crate) fn private(&self) -> Secret<[u8; 32]> {
+        Secret::new(self.private.to_bytes())
     }
 
     /// X25519 with a peer's key; `None` if the result is all zeros (a non-contributory key, RFC 7748 section 6).

@@ -96,31 +96,38 @@ impl Node {
         out: &mut Vec<Outgoing>,
     ) -> Result<(), ArmRefused> {
         self.check_config(&config, now)?;
-        let id = config.id;
-        let (key, prefixes, role) = (config.public_key, config.allowed_ips.clone(), config.role);
-        let peer = {
-            let mut table = self.table.write();
-            table.check_free(id, &key, &prefixes)?;
-            let door = table.door(&config.keys)?;
-            let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-            let peer = Arc::new(Peer::new(config, door, generation, now));
-            for prefix in prefixes {
-                // Cannot fail: the table was checked under the same lock. Refusing half-way would leave routes.
-                if let Err(refused) = table.routes.insert(prefix, Arc::clone(&peer)) {
-                    table.routes.retain(|owner| owner.id != id);
-                    return Err(refused.into());
-                }
-            }
-            table.peers.insert(id, Arc::clone(&peer));
-            table.by_key.insert(key, Arc::clone(&peer));
-            peer
-        };
+        let peer = self.insert(config, now)?;
         let mut state = peer.state.lock();
-        if role == Role::Initiator {
+        if peer.role == Role::Initiator {
             self.start_handshake(&peer, &mut state, now, out);
         }
         self.reschedule(&peer, &state);
         Ok(())
+    }
+
+    /// Puts a checked peer into the table.
+    pub(super) fn insert(
+        &self,
+        config: PeerConfig,
+        now: BootTime,
+    ) -> Result<Arc<Peer>, ArmRefused> {
+        let id = config.id;
+        let (key, prefixes) = (config.public_key, config.allowed_ips.clone());
+        let mut table = self.table.write();
+        table.check_free(id, &key, &prefixes)?;
+        let door = table.door(&config.keys)?;
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed);
+        let peer = Arc::new(Peer::new(config, door, generation, now));
+        for prefix in prefixes {
+            // Cannot fail: the table was checked under the same lock. Refusing half-way would leave routes.
+            if let Err(refused) = table.routes.insert(prefix, Arc::clone(&peer)) {
+                table.routes.retain(|owner| owner.id != id);
+                return Err(refused.into());
+            }
+        }
+        table.peers.insert(id, Arc::clone(&peer));
+        table.by_key.insert(key, Arc::clone(&peer));
+        Ok(peer)
     }
 
     /// Arms the next pre-shared key beside the present session. An initiator starts the handshake under it at
@@ -199,7 +206,11 @@ impl Node {
         Ok(())
     }
 
-    fn check_config(&self, config: &PeerConfig, now: BootTime) -> Result<(), ArmRefused> {
+    pub(super) fn check_config(
+        &self,
+        config: &PeerConfig,
+        now: BootTime,
+    ) -> Result<(), ArmRefused> {
         if config.allowed_ips.len() > MAX_PREFIXES_PER_PEER
             || config.endpoints.len() > MAX_CANDIDATES
         {

@@ -9,6 +9,7 @@ use crate::wireguard::{
     padded_length,
 };
 
+mod handover;
 mod path;
 
 const MTU: usize = 1420;

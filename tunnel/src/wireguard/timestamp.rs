@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Refused;
 
-pub(super) const STAMP_BYTES: usize = 12;
+/// Length of a timestamp, in bytes.
+pub const STAMP_BYTES: usize = 12;
 /// 1970-01-01 in TAI64, with the ten leap seconds of that day.
 const EPOCH: u64 = (1 << 62) + 10;
 /// Nanoseconds are cut to multiples of this, about 17 ms: a timestamp shall not tell how busy we are.
@@ -36,7 +37,7 @@ impl Stamp {
         )
     }
 
-    pub(super) fn from_bytes(bytes: [u8; STAMP_BYTES]) -> Self {
+    pub fn from_bytes(bytes: [u8; STAMP_BYTES]) -> Self {
         Self(bytes)
     }
 
@@ -67,6 +68,15 @@ impl Stamp {
 }
 
 impl StampClock {
+    /// Goes on after what another process gave last.
+    pub fn after(last: Option<Stamp>) -> Self {
+        Self { last }
+    }
+
+    pub fn last(&self) -> Option<Stamp> {
+        self.last
+    }
+
     pub fn next(&mut self, since_1970: Duration) -> Stamp {
         let now = Stamp::new(since_1970);
         let stamp = match self.last {
@@ -79,6 +89,15 @@ impl StampClock {
 }
 
 impl ReplayGate {
+    /// Goes on after what another process took last.
+    pub fn after(newest: Option<Stamp>) -> Self {
+        Self { newest }
+    }
+
+    pub fn newest(&self) -> Option<Stamp> {
+        self.newest
+    }
+
     /// Passes a timestamp that is newer than all before it. Only authentic ones may be shown to it.
     pub fn pass(&mut self, stamp: Stamp) -> Result<(), Refused> {
         if self.newest.is_some_and(|newest| stamp <= newest) {
