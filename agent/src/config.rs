@@ -14,6 +14,7 @@ use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::token::{MAX_ADDRESSES, check_address};
 use serde::Deserialize;
 
+use crate::enforce::demand::{Binds, DEFAULT_IDLE_AFTER, DemandConfig};
 use crate::enforce::{
     DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig, NetDevice, Nets,
 };
@@ -51,6 +52,8 @@ const MIN_MTU: u16 = 1280;
 const MAX_MTU: u16 = 65_000;
 /// Bounds of `report_every`.
 const REPORT_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
+/// Bounds of `idle_after`.
+const IDLE_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(86_400)];
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -72,6 +75,8 @@ pub struct Config {
     pub names: NamesConfig,
     /// Where the machine's measurement logs are read.
     pub logs: LogPaths,
+    /// The link is paid by the byte.
+    pub metered: bool,
 }
 
 /// Which TPM, and what in it is ours.
@@ -97,6 +102,10 @@ struct File {
     kernel_leases: bool,
     #[serde(with = "edgeward_runtime::config::duration")]
     report_every: Duration,
+    binds: Binds,
+    metered: bool,
+    #[serde(with = "edgeward_runtime::config::duration")]
+    idle_after: Duration,
     names: Mode,
     names_listen: SocketAddr,
     workload_socket: Option<PathBuf>,
@@ -174,6 +183,13 @@ impl Config {
                 wireguard_folder: file.wireguard_dir,
                 kernel_leases: file.kernel_leases,
                 report_every: file.report_every,
+                demand: DemandConfig {
+                    binds: match (file.metered, file.binds) {
+                        (true, Binds::Auto) => Binds::OnDemand,
+                        (_, binds) => binds,
+                    },
+                    idle_after: file.idle_after,
+                },
                 ext_authz: file.ext_authz.check(&file.run_dir)?,
             },
             state_dir: file.state_dir,
@@ -182,6 +198,7 @@ impl Config {
             advertise: file.advertise,
             metrics: file.metrics_listen,
             logs: file.logs,
+            metered: file.metered,
             names: NamesConfig {
                 mode: file.names,
                 listen: file.names_listen,
@@ -279,6 +296,9 @@ impl Default for File {
             metrics_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464),
             kernel_leases: true,
             report_every: DEFAULT_REPORT_EVERY,
+            binds: Binds::default(),
+            metered: false,
+            idle_after: DEFAULT_IDLE_AFTER,
             names: Mode::default(),
             names_listen: DEFAULT_LISTEN,
             workload_socket: None,
@@ -309,6 +329,14 @@ fn check_numbers(file: &File) -> Result<(), BadConfig> {
     let [least, most] = REPORT_EVERY;
     if file.report_every < least || file.report_every > most {
         return Err(BadConfig::value("report_every", "not from 1s to 1h"));
+    }
+    if file.metered && file.binds == Binds::Always {
+        let reason = "not with metered = true: every bind has a price by the minute";
+        return Err(BadConfig::value("binds", reason));
+    }
+    let [least, most] = IDLE_AFTER;
+    if file.idle_after < least || file.idle_after > most {
+        return Err(BadConfig::value("idle_after", "not from 2s to 24h"));
     }
     Ok(())
 }

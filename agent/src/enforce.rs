@@ -22,8 +22,10 @@ use crate::ext_authz::{self, ExtAuthzConfig};
 use crate::view::NodeView;
 
 mod begin;
+mod books;
 mod control;
 pub mod decide;
+pub mod demand;
 mod device_name;
 mod driver;
 pub mod hearing;
@@ -91,6 +93,8 @@ pub struct EnforceConfig {
     pub nets: Nets,
     /// How often flows are reported to the journal.
     pub report_every: Duration,
+    /// When peers are bound.
+    pub demand: demand::DemandConfig,
     /// Which proxies of this machine may ask what the gateway asks.
     pub ext_authz: Option<ExtAuthzConfig>,
 }

@@ -27,6 +27,7 @@ fn a_value_that_makes_no_sense_is_refused_under_its_key() {
         ),
         ("report_every = \"0s\"", "report_every"),
         ("idle_after = \"1s\"", "idle_after"),
+        ("metered = true\nbinds = \"always\"", "binds"),
         ("cloud = [\"cloud.example\"]", "cloud"),
         ("advertise = [\"192.0.2.1\"]", "advertise"),
         ("[tpm]\ntcti = \"/dev/tpm0\"", "tpm.tcti"),

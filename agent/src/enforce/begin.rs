@@ -16,8 +16,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::control::{Books, Control, Kernel};
+use super::books::Books;
+use super::control::{Control, Kernel};
 use super::decide::{Anchor, Decider, Picture, PictureParts};
+use super::demand::Demand;
 use super::driver::{self, Begin};
 use super::hearing::Hearing;
 use super::lan;
@@ -29,6 +31,7 @@ use super::{EnforceConfig, Enforcement, Inside, Progress, Recorder, StartError};
 use crate::ext_authz;
 use crate::gateway::party::Counter;
 use crate::gateway::{self, Gateway};
+use crate::reach;
 use crate::status;
 use crate::view::NodeView;
 
@@ -63,6 +66,9 @@ pub(super) async fn begin(
         })?;
     let queue = LeaseQueue::default();
     let scene = Scene::new(parts, decider, filter, Arc::clone(&view.clock));
+    let node_spoke = Arc::new(Notify::new());
+    let speaks = Arc::clone(&node_spoke);
+    tunnel.node().on_event(move || speaks.notify_one());
     let control = Arc::new(Control {
         tunnel: Arc::clone(&tunnel),
         scene: Arc::new(scene),
@@ -79,7 +85,8 @@ pub(super) async fn begin(
         clock: Arc::clone(&view.clock),
         runtime: tokio::runtime::Handle::current(),
         books: Mutex::new(Books::default()),
-        armed_some: Notify::new(),
+        node_spoke,
+        desk: Arc::default(),
     });
     let (progress, follow) = watch::channel(Progress::default());
     let serving = token.child_token();
@@ -100,6 +107,13 @@ pub(super) async fn begin(
         report_every: config.report_every,
     });
     let last_words = Arc::clone(&control);
+    let ways = reach::driver::Setup {
+        view: view.clone(),
+        tunnel: Arc::clone(&tunnel),
+        desk: Arc::clone(&control.desk),
+        device: config.device.to_string(),
+        metered: false,
+    };
     let begin = Begin {
         view,
         recorder,
@@ -107,6 +121,7 @@ pub(super) async fn begin(
         socket,
         progress,
         report_every: config.report_every,
+        demand: Demand::new(config.demand),
     };
     let work = async move {
         // What serves the loop ends after it.
@@ -116,7 +131,11 @@ pub(super) async fn begin(
         let gateway = tokio::spawn(gateway.run());
         let proxies = proxies.map(|proxies| tokio::spawn(proxies.run(token.child_token())));
         let lan = tokio::spawn(lan.run(token.child_token()));
+        let ways = tokio::spawn(reach::driver::run(ways, token.child_token()));
         let result = driver::run(begin, token).await;
+        if ways.await.is_err() {
+            tracing::error!("the task that seeks ways to peers panicked");
+        }
         if lan.await.is_err() {
             tracing::error!("the task of lan interfaces panicked");
         }

@@ -3,7 +3,7 @@
 //! A grant goes record -> kernel lease -> picture, and forwarding opens with the last. A cut goes the other way: the
 //! picture and the data path refuse first, then flows, then the kernel's elements; the record comes after.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -12,28 +12,29 @@ use std::time::{Duration, Instant};
 use edgeward_audit::Event;
 use edgeward_identity::{BootTime, Clock, Secret, SpiffeId};
 use edgeward_tunnel::bind::Role;
+use edgeward_tunnel::bind::code::Code;
 use edgeward_tunnel::bind::driver::{ControlFailed, Remote, WireGuardControl};
 use edgeward_tunnel::bind::ending::Ending;
 use edgeward_tunnel::bind::machine::{Arm, Opened};
-use edgeward_tunnel::node::{self, PeerConfig, PeerId};
+use edgeward_tunnel::node::{self, Endpoint, PeerConfig, PeerId};
 use edgeward_tunnel::shell::Tunnel;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Recorder;
+use super::books::{Armed, Books};
 use super::decide::BoundPeer;
 use super::lan;
 use super::leases::{Change, LeaseQueue};
 use super::posture::Posture;
 use super::records::Records;
 use super::scene::{Kept, Scene};
+use crate::reach::desk::Desk;
+use crate::reach::seeker::BoundPeer;
 
 /// Longest wait for the record and the kernel before a bind is given up.
 const GRANT_DEADLINE: Duration = Duration::from_secs(8);
-
-/// Most peers that were cut and are still known by number.
-const MAX_FORMER: usize = 1024;
 
 /// Arms and cuts peers.
 pub(super) struct Control {
@@ -49,8 +50,10 @@ pub(super) struct Control {
     /// Where records and kernel changes are awaited: the bind's own threads must not run them.
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) books: Mutex<Books>,
-    /// Something was armed: WireGuard will soon complete a handshake.
-    pub(super) armed_some: Notify,
+    /// The node has something to tell.
+    pub(super) node_spoke: Arc<Notify>,
+    /// Whoever seeks ways to peers hears of them here.
+    pub(super) desk: Arc<Desk>,
 }
 
 /// Whether the kernel repeats the leases.
@@ -59,27 +62,6 @@ pub(super) enum Kernel {
     Leases(LeaseQueue),
     /// The operator's choice.
     Off,
-}
-
-/// Who is armed.
-#[derive(Debug)]
-pub(super) struct Books {
-    armed: HashMap<SpiffeId, Armed>,
-    /// Numbers of peers that were cut lately: reports of their last flows still name them.
-    former: VecDeque<(PeerId, SpiffeId)>,
-    next: u64,
-}
-
-/// A peer that WireGuard holds keys of.
-#[derive(Clone, Debug)]
-pub(super) struct Armed {
-    pub(super) number: PeerId,
-    pub(super) role: Role,
-    keys: [[u8; 32]; 2],
-    pub(super) until: BootTime,
-    pub(super) allowed_ips: Vec<IpNet>,
-    /// Since when forwarding is open.
-    pub(super) open_since: Option<BootTime>,
 }
 
 /// What a cut took away.
@@ -92,56 +74,11 @@ pub(super) struct Cut {
     pub(super) took: Duration,
 }
 
-impl Default for Books {
-    fn default() -> Self {
-        Self {
-            armed: HashMap::new(),
-            former: VecDeque::new(),
-            next: 1,
-        }
-    }
-}
-
-impl Books {
-    /// The peer behind a number.
-    pub(super) fn peer(&self, number: PeerId) -> Option<&SpiffeId> {
-        self.armed
-            .iter()
-            .find(|(_, armed)| armed.number == number)
-            .map(|(id, _)| id)
-    }
-
-    /// The peer behind a number, even if it was cut lately.
-    pub(super) fn former_or_present(&self, number: PeerId) -> Option<SpiffeId> {
-        let former = || {
-            let mut former = self.former.iter().rev();
-            former.find(|(cut, _)| *cut == number).map(|(_, id)| id)
-        };
-        self.peer(number).or_else(former).cloned()
-    }
-
-    fn remove(&mut self, peer: &SpiffeId) -> Option<Armed> {
-        let armed = self.armed.remove(peer)?;
-        if self.former.len() >= MAX_FORMER {
-            self.former.pop_front();
-        }
-        self.former.push_back((armed.number, peer.clone()));
-        Some(armed)
-    }
-
-    pub(super) fn open_count(&self) -> usize {
-        self.armed
-            .values()
-            .filter(|armed| armed.open_since.is_some())
-            .count()
-    }
-}
-
 impl Control {
     /// Takes a peer away at once. `None` if it was not armed.
     pub(super) fn cut_now(&self, peer: &SpiffeId) -> Option<Cut> {
         let begun = Instant::now();
-        let armed = self.books.lock().remove(peer)?;
+        let armed = self.books.lock().armed.remove(peer)?;
         Some(self.take_away(&armed, begun))
     }
 
@@ -154,6 +91,7 @@ impl Control {
         let number = armed.number;
         // The node's own flag is what each batch compares; the picture keeps new flows out whatever comes.
         let report = self.tunnel.cut(number);
+        self.desk.unbound(number);
         self.scene.change(Kept::Hold, |parts| {
             parts.bound.remove(&number);
         });
@@ -168,6 +106,73 @@ impl Control {
             flows,
             took,
         }
+    }
+
+    /// A bind that was idle is over: the tunnel goes, and nothing else. Flows wait for the next bind, which asks about
+    /// each of them anew, and packets to the peer reach the agent, which wakes it.
+    fn rest(&self, peer: &SpiffeId) -> bool {
+        let Some(armed) = self.books.lock().armed.remove(peer) else {
+            return false;
+        };
+        self.tunnel.node().cut(armed.number);
+        self.desk.unbound(armed.number);
+        self.scene.change(Kept::Hold, |parts| {
+            parts.bound.remove(&armed.number);
+        });
+        self.kernel
+            .leave(hosts(&armed.allowed_ips).map(|address| Change::Asleep { address }));
+        true
+    }
+
+    /// Whom packets may wake, and by which prefixes. Whoever is armed is left as it is in the kernel.
+    pub(super) fn let_sleep(&self, sleepers: &[(SpiffeId, Vec<IpNet>)], no_longer: &[IpNet]) {
+        let mut books = self.books.lock();
+        let mut prefixes = Vec::with_capacity(sleepers.len() * 2);
+        let mut changes: Vec<Change> = hosts(no_longer)
+            .map(|address| Change::Cut { address })
+            .collect();
+        for (peer, owned) in sleepers {
+            let number = books.number(peer);
+            prefixes.extend(owned.iter().map(|prefix| (*prefix, number)));
+            if !books.armed.contains_key(peer) {
+                changes.extend(hosts(owned).map(|address| Change::Asleep { address }));
+            }
+        }
+        let left_out = self.tunnel.node().set_sleepers(prefixes);
+        if left_out > 0 {
+            tracing::warn!(
+                left_out,
+                "too many prefixes, or doubled ones: no packet wakes their peers"
+            );
+        }
+        self.kernel.leave(changes);
+    }
+
+    /// A tunnel is gone and its peer still permitted: packets to it may wake it.
+    pub(super) fn asleep_in_kernel(&self, peer: &SpiffeId, prefixes: &[IpNet]) {
+        let books = self.books.lock();
+        if !books.armed.contains_key(peer) {
+            self.kernel
+                .leave(hosts(prefixes).map(|address| Change::Asleep { address }));
+        }
+    }
+
+    /// What each armed peer has carried so far, in bytes.
+    pub(super) fn carried(&self) -> HashMap<SpiffeId, u64> {
+        let carried = self.tunnel.node().inner_bytes();
+        let books = self.books.lock();
+        carried
+            .into_iter()
+            .filter_map(|(number, bytes)| Some((books.armed_by(number)?.clone(), bytes)))
+            .collect()
+    }
+
+    /// Arms a peer; what it sends and what is for it waits until its bind is open.
+    fn arm_closed(&self, arm: Arm, at: Remote, number: PeerId) -> Result<(), ControlFailed> {
+        let node = self.tunnel.node();
+        node.await_open(number);
+        self.arm_node(arm, at, number)
+            .inspect_err(|_| node.await_no_longer(number))
     }
 
     fn arm_node(&self, arm: Arm, at: Remote, number: PeerId) -> Result<(), ControlFailed> {
@@ -227,6 +232,15 @@ impl WireGuardControl for Control {
         let peer = arm.peer.clone();
         let (role, until) = (arm.role, arm.until);
         let allowed_ips = arm.allowed_ips.clone();
+        let found = BoundPeer {
+            peer: peer.clone(),
+            key: Secret::new(*arm.reach_key.expose()),
+            role,
+            at: Endpoint {
+                remote: at.address,
+                local_ip: at.local_ip,
+            },
+        };
         let known = books.armed.get(&peer).cloned();
         tracing::debug!(%peer, ?role, epoch = arm.epoch, known = known.is_some(), "arming");
         let (number, open_since) = match known {
@@ -249,15 +263,14 @@ impl WireGuardControl for Control {
                 (known.number, known.open_since)
             }
             Some(known) => {
-                books.remove(&peer);
+                books.armed.remove(&peer);
                 self.take_away(&known, Instant::now());
-                self.arm_node(arm, at, known.number)?;
+                self.arm_closed(arm, at, known.number)?;
                 (known.number, None)
             }
             None => {
-                let number = PeerId(books.next);
-                books.next += 1;
-                self.arm_node(arm, at, number)?;
+                let number = books.number(&peer);
+                self.arm_closed(arm, at, number)?;
                 (number, None)
             }
         };
@@ -272,7 +285,7 @@ impl WireGuardControl for Control {
                 open_since,
             },
         );
-        self.armed_some.notify_one();
+        self.desk.bound(number, found);
         Ok(())
     }
 
@@ -284,7 +297,6 @@ impl WireGuardControl for Control {
     ) -> Result<(), ControlFailed> {
         let number = self.number(peer)?;
         self.tunnel.turn_epoch(number, psk, epoch).map_err(failed)?;
-        self.armed_some.notify_one();
         Ok(())
     }
 
@@ -306,13 +318,10 @@ impl WireGuardControl for Control {
         };
         armed.open_since.get_or_insert(self.clock.boottime());
         let bound = BoundPeer::new(opened.peer.clone(), opened.peer_spki, &opened.claims);
-        let known = self
-            .scene
+        self.scene
             .change(Kept::Hold, |parts| parts.bound.insert(number, bound));
-        if known.is_none() {
-            // Denials from before the bind was open would be remembered for a while.
-            self.tunnel.filter().cut(number);
-        }
+        drop(books);
+        self.tunnel.release(number);
         Ok(())
     }
 
@@ -345,7 +354,11 @@ impl WireGuardControl for Control {
     }
 
     fn cut(&self, peer: &SpiffeId, ending: &Ending) {
-        if let Some(cut) = self.cut_now(peer) {
+        if ending.code == Code::Idle {
+            if self.rest(peer) {
+                tracing::debug!(%peer, "peer rests");
+            }
+        } else if let Some(cut) = self.cut_now(peer) {
             tracing::info!(%peer, code = %ending.code, sessions = cut.sessions, flows = cut.flows, "peer cut");
         }
     }

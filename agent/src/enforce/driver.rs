@@ -4,6 +4,7 @@
 //! close connections. Whatever grants goes through the bind driver's machines and [`super::control`].
 
 mod changes;
+mod demand;
 mod reports;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,14 @@ use edgeward_tunnel::bind::lease::CloudLink as BindLink;
 use edgeward_tunnel::node::Event as NodeEvent;
 use edgeward_tunnel::shell::quic_socket::QuicSocket;
 use edgeward_tunnel::wireguard::StaticKeys;
+use ipnet::IpNet;
 use ring::rand::SecureRandom;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
+use super::demand::Demand;
 use super::hearing::Hearing;
 use super::peers::Wanted;
 use super::records::Records;
@@ -36,12 +39,6 @@ use crate::view::NodeView;
 const TICK: Duration = Duration::from_secs(1);
 /// How often it is looked whom policy lets this node meet, without any news: windows open and close.
 const WISH_EVERY: Duration = Duration::from_secs(30);
-/// How often WireGuard is asked for news while a handshake is expected.
-const BUSY_POLL: Duration = Duration::from_millis(5);
-/// How often otherwise.
-const IDLE_POLL: Duration = Duration::from_millis(200);
-/// How long after arming a handshake is expected.
-const BUSY_FOR: Duration = Duration::from_secs(20);
 /// How long a WireGuard key of ours is used: less than the 24 hours that are allowed.
 const WIREGUARD_KEY_LIFE: Duration = Duration::from_secs(23 * 3600);
 
@@ -53,6 +50,7 @@ pub(super) struct Begin {
     pub(super) socket: Arc<QuicSocket>,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) report_every: Duration,
+    pub(super) demand: Demand,
 }
 
 /// Why enforcement ended by itself. Our fault, or the system's.
@@ -79,7 +77,13 @@ struct Driver {
     bind: BindHandle,
     keys: Arc<ArcSwap<KeySet>>,
     hearing: Hearing,
-    wishes: BTreeMap<SpiffeId, Wanted>,
+    /// Whom policy permits now.
+    permitted: BTreeMap<SpiffeId, Wanted>,
+    /// Who of them is to be bound.
+    demand: Demand,
+    /// Whose packets may wake them, by which prefixes.
+    sleepers: BTreeMap<SpiffeId, Vec<IpNet>>,
+    looked_at: BootTime,
     wished_at: BootTime,
     /// Number of the newest cut that took effect.
     cut_number: u64,
@@ -111,6 +115,7 @@ impl Driver {
             control,
             socket,
             progress,
+            demand,
             ..
         } = begin;
         let now = view.clock.boottime();
@@ -148,7 +153,10 @@ impl Driver {
             control,
             keys,
             hearing,
-            wishes: BTreeMap::new(),
+            permitted: BTreeMap::new(),
+            demand,
+            sleepers: BTreeMap::new(),
+            looked_at: now,
             wished_at: now,
             cut_number,
             wireguard_since: now,
@@ -170,14 +178,9 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut report = tokio::time::interval(report_every);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut busy_until = BootTime::default();
-        let control = Arc::clone(&self.control);
+        let node_spoke = Arc::clone(&self.control.node_spoke);
+        let desk = Arc::clone(&self.control.desk);
         loop {
-            let poll = if self.view.clock.boottime() < busy_until {
-                BUSY_POLL
-            } else {
-                IDLE_POLL
-            };
             // In this order: what takes away comes first.
             tokio::select! {
                 biased;
@@ -231,16 +234,14 @@ impl Driver {
                     changed.map_err(|_| Broken::View)?;
                     self.link_changed().await?;
                 }
-                () = control.armed_some.notified() => {
-                    busy_until = self.view.clock.boottime().plus(BUSY_FOR);
-                }
-                event = events.recv() => self.record_bind(event.ok_or(Broken::Stopped(Stopped))?),
+                () = node_spoke.notified() => {}
+                () = desk.asked() => self.ways_found().await?,
+                event = events.recv() => self.hear_bind(event.ok_or(Broken::Stopped(Stopped))?).await?,
                 _ = tick.tick() => self.tick().await?,
                 _ = report.tick() => {
                     self.report().await;
                     self.count();
                 }
-                () = tokio::time::sleep(poll) => {}
             }
             self.hear_wireguard().await?;
             self.tell_progress();
@@ -252,18 +253,18 @@ impl Driver {
         while let Some(event) = self.control.tunnel.node().poll_event() {
             match event {
                 NodeEvent::Opened { peer, epoch } => {
-                    let id = self.control.books.lock().peer(peer).cloned();
+                    let id = self.control.books.lock().armed_by(peer).cloned();
                     if let Some(id) = id {
                         self.bind.wireguard_confirmed(id, epoch).await?;
                     }
                 }
                 NodeEvent::Roamed { peer, to } => {
                     tracing::debug!(peer = peer.0, %to, "peer roamed");
+                    self.control.desk.roamed(peer, to);
                 }
                 NodeEvent::Lost { peer } => tracing::info!(peer = peer.0, "peer does not answer"),
                 NodeEvent::LeaseEnded { peer } => tracing::info!(peer = peer.0, "lease ended"),
-                // Nobody sleeps yet.
-                NodeEvent::Knocked { .. } => {}
+                NodeEvent::Knocked { peer } => self.knocked(peer).await?,
             }
         }
         Ok(())
@@ -284,6 +285,11 @@ impl Driver {
         if changes_at.is_some_and(|at| at <= wall) {
             self.take_view_into_picture();
             self.bind.recheck().await?;
+        }
+        self.control.tunnel.node().expire_held(now);
+        if now.since(self.looked_at) >= self.demand.look_every() {
+            self.looked_at = now;
+            self.put_to_sleep().await?;
         }
         if now.since(self.wished_at) >= WISH_EVERY {
             self.wish().await?;

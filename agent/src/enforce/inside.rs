@@ -10,6 +10,7 @@ use super::control::Control;
 use super::decide::Picture;
 use super::lan::LanReport;
 use crate::gateway::{GatewayStatus, Shown};
+use crate::reach::shown::{self, ReachStatus};
 use crate::view::NodeView;
 
 /// Reads what enforcement does; changes nothing.
@@ -36,6 +37,10 @@ impl Inside {
         self.control.lan.get(self.view.clock.boottime())
     }
 
+    pub(crate) fn reach(&self) -> ReachStatus {
+        shown::status(&self.control.desk.shown(), self.view.clock.boottime())
+    }
+
     pub(crate) fn picture(&self) -> Arc<Picture> {
         self.control.scene.picture()
     }
@@ -45,6 +50,6 @@ impl Inside {
     }
 
     pub(crate) fn name_of(&self, number: PeerId) -> Option<SpiffeId> {
-        self.control.books.lock().former_or_present(number)
+        self.control.books.lock().name(number).cloned()
     }
 }

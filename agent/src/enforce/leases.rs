@@ -1,6 +1,7 @@
 //! Leases once more, in the kernel: one nftables table for the tunnel device, as text for `nft -f -`.
 //!
-//! Every packet from or to the device must match an element of the lease sets, whose timeout is the lease. The chains
+//! Every packet from or to the device must match an element of the lease sets, whose timeout is the lease; only on the
+//! way out may it also be for a peer that sleeps, whose packets the agent holds. The chains
 //! only drop, so no accept of anybody's rules (on connection state or otherwise) outlives a lease; and they come
 //! before connection tracking (priority `raw`). The table belongs to this device alone. It stays when the agent dies
 //! and is replaced as a whole at the next start; the kernel counts timeouts without time in suspend, the tunnel with.
@@ -30,12 +31,16 @@ pub enum Change {
     Lease { address: IpAddr, left: Duration },
     /// The address may no longer be used.
     Cut { address: IpAddr },
+    /// The same, but packets to it may wake its peer: they reach the agent, which holds them.
+    Asleep { address: IpAddr },
 }
 
 impl Change {
     pub fn address(&self) -> IpAddr {
         match self {
-            Self::Lease { address, .. } | Self::Cut { address } => *address,
+            Self::Lease { address, .. } | Self::Cut { address } | Self::Asleep { address } => {
+                *address
+            }
         }
     }
 }
@@ -49,6 +54,8 @@ pub fn make_table(device: &DeviceName) -> String {
          table inet {table} {{\n\
          \tset lease4 {{ type ipv4_addr; flags timeout; }}\n\
          \tset lease6 {{ type ipv6_addr; flags timeout; }}\n\
+         \tset asleep4 {{ type ipv4_addr; }}\n\
+         \tset asleep6 {{ type ipv6_addr; }}\n\
          \tchain from_peers {{\n\
          \t\ttype filter hook prerouting priority raw; policy accept;\n\
          \t\tiifname \"{device}\" ip saddr != @lease4 counter drop\n\
@@ -56,13 +63,13 @@ pub fn make_table(device: &DeviceName) -> String {
          \t}}\n\
          \tchain to_peers {{\n\
          \t\ttype filter hook output priority raw; policy accept;\n\
-         \t\toifname \"{device}\" ip daddr != @lease4 counter drop\n\
-         \t\toifname \"{device}\" ip6 daddr != @lease6 counter drop\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @asleep4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @asleep6 counter drop\n\
          \t}}\n\
          \tchain through {{\n\
          \t\ttype filter hook forward priority -300; policy accept;\n\
-         \t\toifname \"{device}\" ip daddr != @lease4 counter drop\n\
-         \t\toifname \"{device}\" ip6 daddr != @lease6 counter drop\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @asleep4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @asleep6 counter drop\n\
          \t}}\n\
          }}\n"
     )
@@ -80,12 +87,20 @@ pub fn apply(device: &DeviceName, changes: &[Change]) -> String {
     let mut text = String::new();
     for change in changes.iter().take(MAX_CHANGES) {
         let address = change.address();
-        let set = match address {
-            IpAddr::V4(_) => "lease4",
-            IpAddr::V6(_) => "lease6",
+        let family = match address {
+            IpAddr::V4(_) => 4,
+            IpAddr::V6(_) => 6,
         };
         // To add what is there already changes nothing, and then it can be deleted: the only way to move a timeout.
-        let element = format!("element inet {table} {set} {{ {address}");
+        let element = format!("element inet {table} lease{family} {{ {address}");
+        let sleeper = format!("element inet {table} asleep{family} {{ {address} }}");
+        let _ = writeln!(text, "add {sleeper}");
+        match change {
+            Change::Asleep { .. } => {}
+            Change::Lease { .. } | Change::Cut { .. } => {
+                let _ = writeln!(text, "delete {sleeper}");
+            }
+        }
         let _ = writeln!(text, "add {element} timeout 1s }}");
         let _ = writeln!(text, "delete {element} }}");
         if let Change::Lease { left, .. } = change {

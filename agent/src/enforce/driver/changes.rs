@@ -199,7 +199,7 @@ impl Driver {
             None => self.bind.set_evidence(own_evidence(&self.view)).await?,
         }
         // It may end this node's own cut.
-        if self.wishes.is_empty() {
+        if self.permitted.is_empty() {
             self.wish().await?;
         }
         Ok(())
@@ -259,23 +259,22 @@ impl Driver {
                 self.view.clock.now(),
             )
         };
-        let changes = peers::changes(&self.wishes, &wanted);
+        let changes = peers::changes(&self.permitted, &wanted);
         if changes.keys_changed {
             let keys = wanted.values().map(|wanted| wanted.spki).collect();
             self.bind.set_directory(keys).await?;
         }
         for peer in changes.forget {
+            self.control.desk.forget(&peer);
             self.bind.forget(peer).await?;
         }
-        for (peer, wanted) in changes.want {
-            self.want(peer, wanted).await?;
-        }
-        self.wishes = wanted;
-        Ok(())
+        let new = changes.want;
+        self.permitted = wanted;
+        self.wake_and_sleep(new).await
     }
 
     /// Names are looked up beside the loop.
-    async fn want(&self, id: SpiffeId, wanted: Wanted) -> Result<(), Broken> {
+    pub(super) async fn want(&self, id: SpiffeId, wanted: Wanted) -> Result<(), Broken> {
         let plain: Vec<_> = wanted
             .endpoints
             .iter()
@@ -287,21 +286,48 @@ impl Driver {
             .filter(|endpoint| endpoint.as_str().parse::<std::net::SocketAddr>().is_err())
             .collect();
         let target = PeerTarget {
+            endpoints: self.control.desk.want(&id, plain.clone()),
             id,
             spki: wanted.spki,
-            endpoints: plain,
         };
         if !names.is_empty() {
             let (bind, mut found) = (self.bind.clone(), target.clone());
+            let (desk, mut all) = (Arc::clone(&self.control.desk), plain);
             tokio::spawn(async move {
                 for name in names {
-                    found.endpoints.extend(look_up(&name).await);
+                    all.extend(look_up(&name).await);
                 }
+                found.endpoints = desk.also_at(&found.id, all);
                 // The driver is gone only at the end.
                 let _stopped = bind.want(found).await;
             });
         }
         Ok(self.bind.want(target).await?)
+    }
+
+    /// Whoever seeks ways found some, or needs a relay.
+    pub(super) async fn ways_found(&mut self) -> Result<(), Broken> {
+        let asked = self.control.desk.take_asked();
+        let now = self.view.clock.boottime();
+        for peer in asked.wake {
+            if self.permitted.contains_key(&peer) && self.demand.knock(&peer, now) {
+                tracing::debug!(%peer, "woken: it relays");
+                self.dial_again(peer).await?;
+            }
+        }
+        for peer in asked.dial {
+            if self.demand.wants(&peer) {
+                self.dial_again(peer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn dial_again(&self, peer: SpiffeId) -> Result<(), Broken> {
+        match self.permitted.get(&peer).cloned() {
+            Some(wanted) => self.want(peer, wanted).await,
+            None => Ok(()),
+        }
     }
 
     /// Takes a peer's rights away: data path, flows and kernel at once, then its connection, then the record.

@@ -159,6 +159,6 @@ impl Driver {
     }
 
     fn name_of(&self, number: edgeward_tunnel::node::PeerId) -> Option<SpiffeId> {
-        self.control.books.lock().former_or_present(number)
+        self.control.books.lock().name(number).cloned()
     }
 }

@@ -82,15 +82,17 @@ impl LeaseQueue {
         kernel.remove().await
     }
 
-    /// A lease that was not given is not given later; a cut is tried until it succeeds.
+    /// A lease that was not given is not given later; a cut is tried until it succeeds, and so is
+    /// what only sleeps.
     fn retry_cuts(&self, failed: Vec<Change>) {
         let mut pending = self.0.pending.lock();
         for change in failed {
             let address = change.address();
-            pending
-                .changes
-                .entry(address)
-                .or_insert(Change::Cut { address });
+            let again = match change {
+                Change::Lease { .. } | Change::Cut { .. } => Change::Cut { address },
+                Change::Asleep { .. } => Change::Asleep { address },
+            };
+            pending.changes.entry(address).or_insert(again);
         }
         self.0.some.notify_one();
     }

@@ -54,6 +54,9 @@ fn the_kernel_takes_what_is_written() {
         Change::Cut {
             address: "fd00::1".parse().unwrap(),
         },
+        Change::Asleep {
+            address: "100.64.0.9".parse().unwrap(),
+        },
     ];
     let transactions = [
         make_table(&name),
@@ -86,4 +89,26 @@ fn the_kernel_takes_what_is_written() {
     let listed = String::from_utf8_lossy(&output.stdout);
     assert!(listed.contains("100.64.0.7 timeout 5s"), "{listed}");
     assert!(!listed.contains("fd00::1"), "{listed}");
+    assert!(listed.contains("100.64.0.9 }"), "{listed}");
+}
+
+#[test]
+fn who_sleeps_may_be_sent_to_and_never_be_heard_and_a_lease_or_a_cut_ends_it() {
+    let table = make_table(&device("ew0"));
+    assert!(!table.contains("saddr != @asleep"), "{table}");
+    assert_eq!(table.matches("daddr != @asleep").count(), 4);
+    let asleep = Change::Asleep {
+        address: "fd00::1".parse().unwrap(),
+    };
+    let cut = Change::Cut {
+        address: "fd00::1".parse().unwrap(),
+    };
+    let last = |change| {
+        let text = apply(&device("ew0"), &[change]);
+        let ends = |word: &str| text.rfind(&format!("{word} element inet edgeward_ew0 asleep6"));
+        (ends("add") > ends("delete"), text.contains("timeout 600s"))
+    };
+    assert_eq!(last(asleep), (true, false));
+    assert_eq!(last(cut), (false, false));
+    assert_eq!(last(lease("fd00::1", 600)), (false, true));
 }
