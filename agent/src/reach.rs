@@ -7,7 +7,10 @@
 
 pub mod candidates;
 pub mod carry;
+pub mod desk;
+pub mod driver;
 pub mod knocks;
 pub mod local;
 pub mod seeker;
+pub mod shown;
 pub mod ways;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::enforce::lan::LanReport;
 use crate::gateway::GatewayStatus;
 use crate::names::NamesReport;
+use crate::reach::shown::ReachStatus;
 use crate::view::{Finding, Refusal};
 
 pub use client::{AskFailed, act, ask, check};
@@ -138,6 +139,9 @@ pub struct Status {
     /// The name server for programs of this machine.
     #[serde(default)]
     pub names: NamesReport,
+    /// How this node is found, and its ways to others.
+    #[serde(default)]
+    pub reach: ReachStatus,
     pub now: Timestamp,
 }
 

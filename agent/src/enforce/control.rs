@@ -31,7 +31,7 @@ use super::posture::Posture;
 use super::records::Records;
 use super::scene::{Kept, Scene};
 use crate::reach::desk::Desk;
-use crate::reach::seeker::BoundPeer;
+use crate::reach::seeker::NewlyBound;
 
 /// Longest wait for the record and the kernel before a bind is given up.
 const GRANT_DEADLINE: Duration = Duration::from_secs(8);
@@ -232,7 +232,7 @@ impl WireGuardControl for Control {
         let peer = arm.peer.clone();
         let (role, until) = (arm.role, arm.until);
         let allowed_ips = arm.allowed_ips.clone();
-        let found = BoundPeer {
+        let found = NewlyBound {
             peer: peer.clone(),
             key: Secret::new(*arm.reach_key.expose()),
             role,

@@ -68,7 +68,7 @@ pub enum Act {
 }
 
 /// A peer that was armed.
-pub struct BoundPeer {
+pub struct NewlyBound {
     pub peer: SpiffeId,
     pub key: edgeward_identity::Secret<[u8; 32]>,
     pub role: edgeward_tunnel::bind::Role,
@@ -228,8 +228,8 @@ impl Seeker {
     }
 
     /// WireGuard was armed.
-    pub fn bound(&mut self, number: PeerId, bound: BoundPeer, now: BootTime) {
-        let BoundPeer {
+    pub fn bound(&mut self, number: PeerId, bound: NewlyBound, now: BootTime) {
+        let NewlyBound {
             peer,
             key,
             role,

@@ -100,6 +100,7 @@ impl Inside {
             gateways: self.gateways(),
             lan: self.lan(),
             names: view.names.report(),
+            reach: self.reach(),
             now,
         }
     }

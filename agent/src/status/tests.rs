@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::enforce::decide::Picture;
 use crate::enforce::testing::*;
+use crate::reach::shown::PathStatus;
 use crate::view::{Held, Standing};
 
 struct Fixed;
@@ -189,6 +190,7 @@ fn status() -> Status {
         gateways: Vec::new(),
         lan: LanReport::default(),
         names: NamesReport::default(),
+        reach: ReachStatus::default(),
         now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
     }
 }
@@ -317,4 +319,55 @@ fn workloads_are_shown_with_their_serials_and_why_one_has_none() {
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
+}
+
+#[test]
+fn ways_to_peers_are_shown_with_what_they_are_worth() {
+    let mut status = status();
+    let text = status.to_string();
+    assert!(text.contains("reached at   not known yet"), "{text}");
+    assert!(!text.contains("PATH"), "{text}");
+    let path = PathStatus {
+        peer: "spiffe://plant.example/node/b".parse().unwrap(),
+        kind: "relay".to_owned(),
+        through: Some("spiffe://plant.example/node/hub".parse().unwrap()),
+        endpoint: None,
+        in_use: true,
+        answers: true,
+        rtt_micros: Some(12_340),
+        loss_percent: 3,
+        largest_datagram: Some(1392),
+        keepalive_secs: None,
+        since_secs: Some(90),
+    };
+    let other = PathStatus {
+        kind: "cloud".to_owned(),
+        through: None,
+        in_use: false,
+        ..path.clone()
+    };
+    let silent = PathStatus {
+        answers: false,
+        ..other.clone()
+    };
+    status.reach = ReachStatus {
+        endpoints: vec!["203.0.113.7:4711".to_owned()],
+        translated: Some(true),
+        paths: vec![path, other, silent],
+    };
+    let text = status.to_string();
+    for wanted in [
+        "reached at   203.0.113.7:4711 (behind a router that translates)",
+        "relay hub",
+        "12.3 ms",
+        "3 %",
+        "1392",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let line = text
+        .lines()
+        .find(|line| line.contains("relay hub"))
+        .unwrap();
+    assert!(line.ends_with("  1"), "one other answers: {line}");
 }

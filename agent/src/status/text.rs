@@ -1,6 +1,7 @@
 //! Status and checks as text for people.
 
 mod lan;
+mod reach;
 
 use std::fmt::{self, Display, Formatter};
 
@@ -60,12 +61,14 @@ impl Display for Status {
         for glass in &self.glass {
             row(f, "BREAK-GLASS", glass)?;
         }
+        row(f, "reached at", self.reached_at())?;
         row(f, "names", names(&self.names))?;
         row(f, "deny-list", self.deny_list)?;
         row(f, "peers known", self.directory)?;
         writeln!(f)?;
         self.binds(f)?;
         writeln!(f)?;
+        reach::write(f, &self.reach)?;
         self.gateways(f)?;
         lan::write(f, &self.lan)?;
         self.workloads(f)?;
@@ -172,6 +175,17 @@ impl Status {
             }
         }
         line
+    }
+
+    fn reached_at(&self) -> String {
+        let router = match self.reach.translated {
+            Some(true) => " (behind a router that translates)",
+            Some(false) | None => "",
+        };
+        match self.reach.endpoints.is_empty() {
+            true => "not known yet".to_owned(),
+            false => format!("{}{router}", self.reach.endpoints.join(" ")),
+        }
     }
 
     fn binds(&self, f: &mut Formatter<'_>) -> fmt::Result {
