@@ -28,7 +28,6 @@ use edgeward_policy::edit::{Addition, accepts, add_pcr_values};
 use edgeward_policy::source::SourceFile;
 use edgeward_tunnel::bind::codec;
 use edgeward_tunnel::filter::packet;
-use edgeward_tunnel::wireguard::Message;
 use edgeward_wire::token::BootstrapToken;
 
 use seeds::{bundles, checkpoints, jwt_bundles, jwt_seed, jwt_tokens, packets, policies};
@@ -51,6 +50,8 @@ mod protocols;
 mod reach;
 #[path = "seeds.rs"]
 mod seeds;
+#[path = "wireguard.rs"]
+mod wireguard;
 
 /// One parser. `run` must neither panic nor allocate by a size field it has not checked.
 pub struct Target {
@@ -443,11 +444,39 @@ pub const TARGETS: &[Target] = &[
         seeds: bundles,
     },
     Target {
+        name: "wireguard_cookie",
+        run: wireguard::cookie,
+        seeds: wireguard::bodies,
+    },
+    Target {
         name: "wireguard_datagram",
-        run: |bytes| {
-            let _ = Message::parse(bytes);
-        },
-        seeds: || vec![[&[4, 0, 0, 0][..], &[1; 60]].concat()],
+        run: wireguard::datagram,
+        seeds: wireguard::messages,
+    },
+    Target {
+        name: "wireguard_initiation",
+        run: wireguard::initiation,
+        seeds: wireguard::bodies,
+    },
+    Target {
+        name: "wireguard_joined",
+        run: wireguard::joined,
+        seeds: wireguard::joined_messages,
+    },
+    Target {
+        name: "wireguard_moved_peer",
+        run: wireguard::moved_peer,
+        seeds: wireguard::moved_peers,
+    },
+    Target {
+        name: "wireguard_response",
+        run: wireguard::response,
+        seeds: wireguard::bodies,
+    },
+    Target {
+        name: "wireguard_session",
+        run: wireguard::session,
+        seeds: wireguard::sessions,
     },
 ];
 

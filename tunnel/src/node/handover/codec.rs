@@ -287,7 +287,8 @@ impl<'a> Input<'a> {
         let port = u16::from_le_bytes(self.array()?);
         let scope = u32::from_le_bytes(self.array()?);
         Ok(match ip {
-            IpAddr::V4(_) => SocketAddr::new(ip, port),
+            IpAddr::V4(_) if scope == 0 => SocketAddr::new(ip, port),
+            IpAddr::V4(_) => return Err(NotAPeer("scope")),
             IpAddr::V6(v6) => std::net::SocketAddrV6::new(v6, port, 0, scope).into(),
         })
     }
