@@ -15,6 +15,8 @@
 //! run through relays end to end. Relays are never chained.
 
 mod budget;
+mod carrying;
+mod detours;
 pub mod interface;
 pub mod keepalive;
 pub mod mapping;
@@ -43,10 +45,11 @@ pub use seal::Tag;
 
 use crate::bind::Role;
 use crate::node::{Endpoint, PeerId, Random};
+use detours::Detour;
 use mapping::Mapping;
 use peer::Peer;
 use relay::Relays;
-use relaying::{Ask, Detour};
+use relaying::Ask;
 use seal::Channel;
 
 /// How long a path that answered may not be replaced by one that just appears.
@@ -157,7 +160,7 @@ impl Reach {
                 peer,
                 mut addresses,
             } => {
-                addresses.retain(|address| is_plausible(address));
+                addresses.retain(is_plausible);
                 addresses.truncate(MAX_CANDIDATES);
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.set_candidates(&addresses, now);
@@ -296,7 +299,7 @@ impl Reach {
         }
         peer.wake(now);
         peer.probe_all(now);
-        self.placed(id, now, out);
+        self.placed(id, out);
         self.step(id, now, out);
     }
 

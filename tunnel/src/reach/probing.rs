@@ -160,7 +160,7 @@ impl Reach {
             proven_until: now,
             largest_datagram: None,
         });
-        self.placed(id, now, out);
+        self.placed(id, out);
     }
 
     fn ponged(
@@ -284,7 +284,7 @@ impl Reach {
             });
         }
         if switched.is_some() {
-            self.placed(id, now, out);
+            self.placed(id, out);
         }
     }
 
@@ -345,7 +345,7 @@ impl Reach {
         if peer.learn(at, kind, false, now) {
             peer.take(to, now);
             peer.probe_all(now);
-            self.placed(id, now, out);
+            self.placed(id, out);
             self.step(id, now, out);
         }
     }
