@@ -37,6 +37,7 @@ pub mod own;
 pub mod peers;
 pub mod posture;
 mod records;
+pub mod routes;
 mod scene;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -26,6 +26,7 @@ use super::lan;
 use super::leases::{KernelLeases, LeaseQueue};
 use super::posture::Guard;
 use super::records::Records;
+use super::routes;
 use super::scene::{Kept, Scene};
 use super::{EnforceConfig, Enforcement, Inside, Progress, Recorder, StartError};
 use crate::ext_authz;
@@ -106,6 +107,11 @@ pub(super) async fn begin(
         shared: Arc::clone(&control.lan),
         report_every: config.report_every,
     });
+    let routes = routes::Keeper::new(routes::Setup {
+        control: Arc::clone(&control),
+        nets: config.nets.clone(),
+        tunnel: config.device.clone(),
+    });
     let last_words = Arc::clone(&control);
     let ways = reach::driver::Setup {
         view: view.clone(),
@@ -132,7 +138,11 @@ pub(super) async fn begin(
         let proxies = proxies.map(|proxies| tokio::spawn(proxies.run(token.child_token())));
         let lan = tokio::spawn(lan.run(token.child_token()));
         let ways = tokio::spawn(reach::driver::run(ways, token.child_token()));
+        let routes = tokio::spawn(routes.run(token.child_token()));
         let result = driver::run(begin, token).await;
+        if routes.await.is_err() {
+            tracing::error!("the task of networks behind nodes panicked");
+        }
         if ways.await.is_err() {
             tracing::error!("the task that seeks ways to peers panicked");
         }

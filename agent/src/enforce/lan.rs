@@ -16,6 +16,6 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub(super) use keeper::{Keeper, Setup};
+pub(super) use keeper::{Keeper, Setup, carrier};
 pub use plan::{Plan, Spot};
 pub use report::{DeviceReport, GuardReport, LanReport, RuleReport, Shared};

@@ -1,6 +1,7 @@
 //! Leases once more, in the kernel: one nftables table for the tunnel device, as text for `nft -f -`.
 //!
-//! Every packet from or to the device must match an element of the lease sets, whose timeout is the lease; only on the
+//! Every packet from or to the device must match an element of the lease sets (addresses, and networks behind peers),
+//! whose timeout is the lease; only on the
 //! way out may it also be for a peer that sleeps, whose packets the agent holds. The chains
 //! only drop, so no accept of anybody's rules (on connection state or otherwise) outlives a lease; and they come
 //! before connection tracking (priority `raw`). The table belongs to this device alone. It stays when the agent dies
@@ -54,22 +55,24 @@ pub fn make_table(device: &DeviceName) -> String {
          table inet {table} {{\n\
          \tset lease4 {{ type ipv4_addr; flags timeout; }}\n\
          \tset lease6 {{ type ipv6_addr; flags timeout; }}\n\
+         \tset nets4 {{ type ipv4_addr; flags interval, timeout; }}\n\
+         \tset nets6 {{ type ipv6_addr; flags interval, timeout; }}\n\
          \tset asleep4 {{ type ipv4_addr; }}\n\
          \tset asleep6 {{ type ipv6_addr; }}\n\
          \tchain from_peers {{\n\
          \t\ttype filter hook prerouting priority raw; policy accept;\n\
-         \t\tiifname \"{device}\" ip saddr != @lease4 counter drop\n\
-         \t\tiifname \"{device}\" ip6 saddr != @lease6 counter drop\n\
+         \t\tiifname \"{device}\" ip saddr != @lease4 ip saddr != @nets4 counter drop\n\
+         \t\tiifname \"{device}\" ip6 saddr != @lease6 ip6 saddr != @nets6 counter drop\n\
          \t}}\n\
          \tchain to_peers {{\n\
          \t\ttype filter hook output priority raw; policy accept;\n\
-         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @asleep4 counter drop\n\
-         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @asleep6 counter drop\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @nets4 ip daddr != @asleep4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @nets6 ip6 daddr != @asleep6 counter drop\n\
          \t}}\n\
          \tchain through {{\n\
          \t\ttype filter hook forward priority -300; policy accept;\n\
-         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @asleep4 counter drop\n\
-         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @asleep6 counter drop\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @nets4 ip daddr != @asleep4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @nets6 ip6 daddr != @asleep6 counter drop\n\
          \t}}\n\
          }}\n"
     )

@@ -5,7 +5,7 @@ use edgeward_identity::{KeySet, Kind, SpiffeId, Timestamp};
 use edgeward_policy::l7::written::WrittenRequest;
 use edgeward_policy::space::{Question, explain};
 use edgeward_policy::{
-    ActionId, ActionSet, Decision, InterfaceIndex, PeerIndex, Standing as Evidence, StatedProfiles,
+    ActionId, ActionSet, Decision, Egress, InterfaceIndex, Standing as Evidence, StatedProfiles,
     Subject,
 };
 
@@ -170,7 +170,7 @@ impl Asking<'_> {
             .filter_map(|egress| {
                 let peer = slice.peers.get(egress.peer.0 as usize)?;
                 let (evidence, bound) = known(&peer.id);
-                let decision = self.egress(egress.peer, (egress.proto, egress.port), evidence);
+                let decision = self.egress(egress, evidence);
                 Some(self.checked(peer.id.clone(), evidence, bound, &decision))
             })
             .collect();
@@ -180,17 +180,12 @@ impl Asking<'_> {
         Ok(answers)
     }
 
-    fn egress(
-        &self,
-        peer: PeerIndex,
-        at: (edgeward_policy::Proto, u16),
-        evidence: Option<Evidence>,
-    ) -> Decision {
+    fn egress(&self, egress: &Egress, evidence: Option<Evidence>) -> Decision {
         let standing = evidence.unwrap_or(UNKNOWN);
         let link = self.picture.parts().hearing.towards(standing.last_pass);
         self.rules
             .engine()
-            .decide_egress(peer, at, standing, link, self.now)
+            .decide_way(egress, standing, link, self.now)
     }
 
     fn checked(

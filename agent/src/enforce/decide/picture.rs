@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::{
-    ActionId, Decision, Link, PeerIndex, Proto, Reason, Request, Standing as Evidence,
+    ActionId, Decision, Link, PeerIndex, Place, Proto, Reason, Request, Standing as Evidence,
     StatedProfiles, Subject, Target,
 };
 use edgeward_tunnel::bind::claims::PeerClaims;
@@ -208,19 +208,42 @@ impl Picture {
             UDP => Proto::Udp,
             _ => return Err(Nothing::Protocol),
         };
-        let ours = match direction {
-            Direction::In => flow.destination,
-            Direction::Out => flow.source,
+        let (ours, theirs) = match direction {
+            Direction::In => (flow.destination, flow.source),
+            Direction::Out => (flow.source, flow.destination),
         };
-        if !self.is_ours(ours) {
-            return Err(Nothing::NotOurs);
-        }
         let engine = rules.engine();
         let wall = self.parts.anchor.wall_at(now);
         let port = flow.destination_port;
         let Some(index) = known.index else {
             return Ok(refusal(rules, Reason::UnknownSubject));
         };
+        let place = |address| Place {
+            proto,
+            address,
+            port,
+        };
+        if !self.is_ours(ours) {
+            // Somebody behind this node opens nothing; whom the peer itself wants to reach there, it asks for.
+            if direction == Direction::Out || !rules.leads_to(ours) {
+                return Err(Nothing::NotOurs);
+            }
+            if rules.peer_at(theirs) != Some(index) {
+                return Err(Nothing::NotOurs);
+            }
+            let subject = Subject::Peer(index);
+            return Ok(engine.admit_beyond(subject, known.evidence, place(ours), link, wall));
+        }
+        if rules.peer_at(theirs) != Some(index) {
+            return match direction {
+                // What lies behind the peer opens nothing here.
+                Direction::In => Err(Nothing::NotTheirs),
+                Direction::Out => {
+                    let (evidence, place) = (known.evidence, place(theirs));
+                    Ok(engine.decide_egress_beyond(index, place, evidence, link, wall))
+                }
+            };
+        }
         Ok(match direction {
             Direction::Out => {
                 engine.decide_egress(index, (proto, port), known.evidence, link, wall)
@@ -243,6 +266,31 @@ impl Picture {
                 }),
             },
         })
+    }
+
+    /// Whether this node is a relay, and may carry what these two bound peers send each other. It sees ciphertext only;
+    /// what they may do with each other is theirs to decide.
+    pub fn may_carry(&self, from: &SpiffeId, to: &SpiffeId) -> bool {
+        let carries = self
+            .may_grant()
+            .is_ok_and(|rules| rules.engine().slice().roles.relay);
+        carries && from != to && self.is_admitted(from) && self.is_admitted(to)
+    }
+
+    /// Whether policy has a peer carry for this node, to another peer that it may meet.
+    pub fn may_use(&self, relay: &SpiffeId, peer: &SpiffeId) -> bool {
+        let Ok(rules) = self.may_grant() else {
+            return false;
+        };
+        let known = |id| {
+            let index = rules.peer(id)?;
+            rules.engine().slice().peers.get(index.0 as usize)
+        };
+        relay != peer && known(relay).is_some_and(|relay| relay.relay) && known(peer).is_some()
+    }
+
+    fn is_admitted(&self, id: &SpiffeId) -> bool {
+        self.evidence_of_bound(id, None).is_ok()
     }
 
     /// The bound peer that owns an overlay address.

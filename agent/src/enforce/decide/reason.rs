@@ -17,8 +17,10 @@ pub enum Nothing {
     SelfCut,
     /// Neither TCP nor UDP: no rule can be about it.
     Protocol,
-    /// Not to or from an overlay address of this node.
+    /// Not to or from an overlay address of this node, nor to a network that it leads to.
     NotOurs,
+    /// From behind a peer: what lies there opens nothing.
+    NotTheirs,
     /// A boot statement counts only while the cloud cannot be heard.
     StatementOnline,
     /// The gateway does not listen there, so nobody may get to what else does.
@@ -43,6 +45,7 @@ impl Nothing {
             Self::SelfCut => "self-cut",
             Self::Protocol => "protocol",
             Self::NotOurs => "not-ours",
+            Self::NotTheirs => "not-theirs",
             Self::StatementOnline => "boot-statement-online",
             Self::NoGateway => "no-gateway",
             Self::Held(code) => code,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
+use edgeward_policy::slice::beyond::is_internet;
 use edgeward_policy::{
     Engine, EngineError, InterfaceIndex, L7, Opened, PeerIndex, Proto, SliceInterface,
 };
@@ -78,7 +79,7 @@ impl Rules {
         let engine = Engine::with_opened(Arc::new(held.slice.clone()), opened)?;
         let (mut mesh, mut forwarded) = (HashMap::new(), HashMap::new());
         for (index, interface) in (0..).map(InterfaceIndex).zip(&engine.slice().interfaces) {
-            if interface.net == MESH {
+            if interface.net == MESH && interface.beyond.is_none() {
                 mesh.insert((interface.proto, interface.port), index);
             }
             if interface.is_forwarded() {
@@ -154,14 +155,31 @@ impl Rules {
         self.engine.peer(id)
     }
 
-    /// The peer's overlay addresses, each as a prefix of its own: its AllowedIPs.
+    /// The peer's overlay addresses, each as a prefix of its own, and what it leads to of networks behind it: its
+    /// AllowedIPs.
     pub fn prefixes(&self, peer: PeerIndex) -> Vec<IpNet> {
         let Some(peer) = self.engine.slice().peers.get(peer.0 as usize) else {
             return Vec::new();
         };
         let v6 = IpNet::from(std::net::IpAddr::from(peer.v6));
         let v4 = peer.v4.map(|v4| IpNet::from(std::net::IpAddr::from(v4)));
-        std::iter::once(v6).chain(v4).collect()
+        let own = std::iter::once(v6).chain(v4);
+        // Somebody's own address is never another's network.
+        let free = |net: &&IpNet| net.prefix_len() < net.max_prefix_len() || !self.is_taken(net);
+        own.chain(peer.routes.iter().filter(free).copied())
+            .collect()
+    }
+
+    fn is_taken(&self, net: &IpNet) -> bool {
+        self.by_address.contains_key(&net.addr())
+    }
+
+    /// Whether an address lies in a network that this node leads to.
+    pub(super) fn leads_to(&self, address: IpAddr) -> bool {
+        let slice = self.engine.slice();
+        let mut routes = slice.routes.iter();
+        routes.any(|route| route.seen_as.contains(&address))
+            || (slice.roles.exit && is_internet(address))
     }
 
     /// `service/interface` behind a port of this node, or of a peer.
@@ -176,6 +194,7 @@ impl Rules {
             Some(peer) => slice
                 .egress
                 .iter()
+                .filter(|egress| egress.beyond.is_none())
                 .find(|egress| egress.peer == peer && egress.proto == proto && egress.port == port)
                 .map(|egress| format!("{}/{}", egress.service, egress.interface)),
         }

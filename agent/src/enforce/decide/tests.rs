@@ -12,6 +12,8 @@ use crate::enforce::hearing::Hearing;
 use crate::enforce::testing::*;
 use crate::view::{CutFloors, Held, Standing};
 
+mod beyond;
+
 fn flow(parts: PictureParts, key: &FlowKey, direction: Direction) -> FlowVerdict {
     Picture::new(parts).flow(key, PEER, direction, boot(5000))
 }

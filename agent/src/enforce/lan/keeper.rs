@@ -328,7 +328,7 @@ impl Keeper {
 }
 
 /// The device that the network layer sees: packets of a port arrive at the bridge or the bond that it is a part of.
-fn carrier(device: NetDevice) -> NetDevice {
+pub(in crate::enforce) fn carrier(device: NetDevice) -> NetDevice {
     let of = std::path::Path::new(NET_CLASS).join(device.as_str());
     let part = ["brport", "bonding_slave"]
         .iter()

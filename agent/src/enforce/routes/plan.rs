@@ -1,0 +1,126 @@
+//! What is to be led where: a pure function of the picture, of who is bound, and of the names of network devices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use edgeward_identity::BootTime;
+use edgeward_identity::overlay::{PREFIX_BITS, prefix_of};
+use edgeward_tunnel::translate::{Network, Translations};
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::enforce::NetDevice;
+use crate::enforce::decide::Picture;
+
+/// Most networks of peers in the kernel at once.
+pub const MAX_LEASED: usize = 4096;
+
+/// A network that this node leads to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Led {
+    pub device: NetDevice,
+    /// As its own machines know it.
+    pub prefix: IpNet,
+}
+
+/// Somebody who is bound: what the bind lets come from there, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Armed {
+    pub allowed_ips: Vec<IpNet>,
+    pub until: BootTime,
+}
+
+/// What is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub led: BTreeSet<Led>,
+    /// Networks behind bound peers, none inside another.
+    pub leased: BTreeMap<IpNet, BootTime>,
+    /// Networks that the machine must send into the tunnel; what is of the overlay goes there anyway.
+    pub into_tunnel: BTreeSet<IpNet>,
+    pub translations: Option<Translations>,
+    /// Routes whose network has no device here, by name.
+    pub unled: Vec<String>,
+}
+
+impl Plan {
+    /// Without a policy, and where nothing is granted, nothing is led.
+    pub fn new(
+        picture: &Picture,
+        armed: &[Armed],
+        device: &impl Fn(&str) -> Option<NetDevice>,
+    ) -> Self {
+        let Ok(rules) = picture.may_grant() else {
+            return Self::default();
+        };
+        let slice = rules.engine().slice();
+        let mut plan = Self::default();
+        let mut networks = Vec::new();
+        for route in &slice.routes {
+            let Some(device) = device(&route.net) else {
+                plan.unled.push(route.name.clone());
+                continue;
+            };
+            let prefix = route.prefix;
+            // A machine that is in two networks of the same addresses cannot tell them apart.
+            if plan.led.iter().any(|led| overlap(led.prefix, prefix)) {
+                plan.unled.push(route.name.clone());
+                continue;
+            }
+            plan.led.insert(Led { device, prefix });
+            networks.push(Network {
+                seen: route.seen_as,
+                real: prefix,
+            });
+        }
+        let people = slice
+            .peers
+            .iter()
+            .filter_map(|peer| Some((peer.v6, peer.v4?)));
+        let overlay = picture.parts().overlay;
+        let own = overlay.v4.map(|v4| (overlay.v6, v4));
+        plan.translations = Translations::new(networks, people.chain(own));
+        let ours = Ipv6Net::new(prefix_of(slice.node.trust_domain()), PREFIX_BITS)
+            .map(IpNet::V6)
+            .ok();
+        let routes = slice.peers.iter().flat_map(|peer| &peer.routes);
+        for net in routes.take(MAX_LEASED) {
+            let led = plan.led.iter().any(|led| overlap(led.prefix, *net));
+            if !led && !ours.is_some_and(|ours| ours.contains(net)) {
+                plan.into_tunnel.insert(*net);
+            }
+        }
+        plan.lease(armed);
+        plan
+    }
+
+    fn lease(&mut self, armed: &[Armed]) {
+        let mut all: Vec<(IpNet, BootTime)> = armed
+            .iter()
+            .flat_map(|armed| {
+                let nets = armed.allowed_ips.iter();
+                nets.map(|net| (*net, armed.until))
+            })
+            .filter(|(net, _)| net.prefix_len() < net.max_prefix_len())
+            .take(MAX_LEASED)
+            .collect();
+        // The larger first: what lies inside of one is in it.
+        all.sort_by_key(|(net, until)| (net.prefix_len(), *net, *until));
+        for (net, until) in all {
+            if !self.leased.keys().any(|leased| leased.contains(&net)) {
+                self.leased.insert(net, until);
+            }
+        }
+    }
+}
+
+fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
+/// The family of a network, as the kernel's tools name it.
+pub(super) fn is_v4(net: &IpNet) -> bool {
+    matches!(net.addr(), IpAddr::V4(_))
+}
+
+#[cfg(test)]
+mod tests;
