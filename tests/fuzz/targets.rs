@@ -28,6 +28,7 @@ use edgeward_policy::edit::{Addition, accepts, add_pcr_values};
 use edgeward_policy::source::SourceFile;
 use edgeward_tunnel::bind::codec;
 use edgeward_tunnel::filter::packet;
+use edgeward_wire::stun::{self, request, success};
 use edgeward_wire::token::BootstrapToken;
 
 use seeds::{bundles, checkpoints, jwt_bundles, jwt_seed, jwt_tokens, packets, policies};
@@ -410,6 +411,16 @@ pub const TARGETS: &[Target] = &[
         seeds: || vec![b"spiffe://plant.example/workload/acme/collector".to_vec()],
     },
     Target {
+        name: "stun_message",
+        run: stun,
+        seeds: || {
+            let id = [7; 12];
+            let at = ["192.0.2.1:9", "[2001:db8::1]:51820"].map(|at| at.parse());
+            let answers = at.into_iter().flatten().map(|at| success(&id, at));
+            answers.chain([request(&id)]).collect()
+        },
+    },
+    Target {
         name: "svid_leaf",
         run: |bytes| drop(SvidLeaf::parse(bytes)),
         seeds: certificates,
@@ -494,6 +505,23 @@ pub const VECTORS: &[(&str, &str)] = &[
     ("ima_ascii", "ima-logs/keylime"),
     ("ima_ascii", "ima-logs/rust-keylime"),
 ];
+
+/// An answer is never longer than a request that is answered, and says what it was made from.
+fn stun(bytes: &[u8]) {
+    match stun::Message::parse(bytes) {
+        Ok(stun::Message::Request(id)) => {
+            let from = std::net::SocketAddr::from(([192, 0, 2, 1], 9));
+            let answer = success(&id, from);
+            assert!(answer.len() <= stun::MIN_REQUEST_BYTES);
+            assert_eq!(
+                stun::Message::parse(&answer),
+                Ok(stun::Message::Success(id, from))
+            );
+        }
+        Ok(stun::Message::Success(_, address)) => assert_ne!(address.port(), 0),
+        Err(_) => {}
+    }
+}
 
 /// A log that replays to what was quoted, whatever it says: all that is read from one is read.
 fn boot_log_judge(bytes: &[u8]) {

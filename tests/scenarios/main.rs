@@ -19,6 +19,7 @@ mod policy_commands;
 mod policy_rollout;
 mod profiles;
 mod protocols;
+mod reach;
 mod recovery;
 mod restart;
 mod results;
