@@ -65,7 +65,7 @@ pub(crate) mod testing;
 pub enum Role {
     /// Dialled; triggers WireGuard handshakes and turns epochs.
     Initiator,
-    /// Was dialled; arms first and never initiates.
+    /// Was dialled; arms first, and opens no epoch.
     Responder,
 }
 

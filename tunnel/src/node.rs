@@ -2,15 +2,18 @@
 //!
 //! A peer exists here only while it is armed: with a static key, a pre-shared key of one *epoch*, prefixes that
 //! policy gave it, and a lease. Data flows once a handshake under that key has completed, and only until the
-//! lease ends or [`Node::cut`] takes the peer away. The responder of a bind arms first and never starts a
-//! handshake; the initiator does, and keeps the session fresh.
+//! lease ends or [`Node::cut`] takes the peer away. The responder of a bind arms first and does not start the
+//! handshake that opens an epoch; the initiator does. Once it is open, either side starts what it needs: a session
+//! that carries data is replaced in time, an idle one is let go, and the next packet makes another. A peer that
+//! idles holds no session keys and stands in the schedule with its lease only.
 //!
 //! Sessions follow the kernel's scheme: *current* sends, *previous* only receives, *next* waits for the
 //! initiator's first message. An epoch is turned the same way: the session under the new key is made beside the
 //! old one, which is dropped [`OLD_EPOCH_LINGER`] after the new one carries data.
 //!
-//! Locks: a peer's state is locked once per batch and never across a system call; the table is never locked
-//! while waiting for a peer. Time is [`BootTime`], told by the caller; [`Node::poll_timeout`] says when
+//! Locks, in this order: the table, a peer's `state` (handshakes and timers), its `link` (what the data path reads).
+//! A batch holds the `link` for reading, so that sealing, opening and other batches go on beside it, and never across
+//! a system call; a cut takes it for writing, and so ends after the batches under way. Time is [`BootTime`], told by the caller; [`Node::poll_timeout`] says when
 //! [`Node::handle_timeout`] has something to do.
 
 mod arming;

@@ -16,9 +16,9 @@ use crate::wireguard::{Psk, StaticKeys};
 /// Who starts handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// We start them, and keep the session fresh even when idle: the other side cannot.
+    /// We start the handshake that opens an epoch, and any after it.
     Initiator,
-    /// We only answer.
+    /// We answer the handshake that opens an epoch: only that shows that the other side has its key. Then we may start.
     Responder,
     /// Plain WireGuard: whoever has something to send.
     Either,
