@@ -286,8 +286,12 @@ impl Reach {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let Some(kind) = kind {
-            peer.learn(at, kind, false, now);
+        // A path that works now is worth more than the one over which the bind was made anew.
+        let works = peer.chosen_path().is_some_and(path::Path::is_alive);
+        if let Some(kind) = kind
+            && peer.learn(at, kind, false, now)
+            && !works
+        {
             peer.take(at.remote, now);
         }
         for (address, kind) in known {

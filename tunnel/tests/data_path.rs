@@ -3,6 +3,12 @@
 //! Needs root and `iproute2`.
 
 #![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test helpers"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the kernel tells nobody when a path has been learned: looked at in bounded loops"
 )]
@@ -145,6 +151,7 @@ fn a_relay_carries_everything_and_keeps_account_of_it() {
         assert!(account.bytes > 2 * STREAM_BYTES as u64, "{account:?}");
         assert_eq!((refused.unknown_route, refused.wrong_source), (0, 0));
         sides.strangers_get_nothing_through();
+        sides.the_door_stays_shut();
     }
 }
 

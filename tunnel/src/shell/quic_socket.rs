@@ -57,13 +57,23 @@ impl AsyncUdpSocket for QuicSocket {
     }
 
     fn try_send(&self, transmit: &quinn::udp::Transmit<'_>) -> io::Result<()> {
-        self.sender.try_send(&Transmit {
+        let out = Transmit {
             to: plain(transmit.destination),
             local_ip: transmit.src_ip.map(|ip| ip.to_canonical()),
             ecn: transmit.ecn.map(from_quinn),
             segment_size: transmit.segment_size,
             bytes: transmit.contents,
-        })
+        };
+        match self.sender.try_send(&out) {
+            // quinn keeps to the address it was first spoken to at, which may be gone by now.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock && out.local_ip.is_some() => {
+                self.sender.try_send(&Transmit {
+                    local_ip: None,
+                    ..out
+                })
+            }
+            result => result,
+        }
     }
 
     fn poll_recv(
@@ -199,6 +209,24 @@ mod tests {
         assert_eq!(meta[0].ecn, Some(EcnCodepoint::Ce));
         drop(sink);
         assert!(matches!(receive(&socket, &[100]), Poll::Ready(Err(_))));
+    }
+
+    #[test]
+    fn an_address_of_ours_that_is_gone_does_not_silence_a_connection() {
+        let (_sink, socket) = socket(any_address(0));
+        let peer = UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap();
+        let gone: IpAddr = "192.0.2.77".parse().unwrap();
+        socket
+            .try_send(&quinn::udp::Transmit {
+                destination: mapped(peer.local_addr().unwrap()),
+                ecn: None,
+                contents: b"still here",
+                segment_size: None,
+                src_ip: Some(gone),
+            })
+            .unwrap();
+        let received = crate::shell::udp::receive_all(&peer, 1);
+        assert_eq!(received, [b"still here".to_vec()]);
     }
 
     #[test]

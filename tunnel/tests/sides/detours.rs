@@ -127,7 +127,7 @@ impl Sides {
             }
         });
         for _ in 0..200 {
-            let refused = self.carried().1;
+            let (_, refused) = self.carried();
             if refused.wrong_source > before.1.wrong_source
                 && refused.unknown_route > before.1.unknown_route
             {
@@ -136,5 +136,40 @@ impl Sides {
             thread::sleep(Duration::from_millis(10));
         }
         panic!("not refused: {:?}", self.carried());
+    }
+
+    /// Sources that no network has, messages of no bind and answers that nobody asked for stop at the door.
+    pub(crate) fn the_door_stays_shut(&self) {
+        let relay = self.relay.as_ref().unwrap();
+        super::ip(&[
+            "-n",
+            &self.a.0,
+            "addr",
+            "add",
+            "100::5/128",
+            "dev",
+            "near",
+            "nodad",
+        ]);
+        self.a.inside(|| {
+            let to: SocketAddr = format!("[2001:db8:1::fe]:{PORT}").parse().unwrap();
+            let spoofer = UdpSocket::bind("[100::5]:0").unwrap();
+            spoofer.send_to(&[0x40; 40], to).unwrap();
+            let stranger = UdpSocket::bind(any_address(0)).unwrap();
+            let knock = [&[5, 0, 0, 0][..], &[7; 60]].concat();
+            let stun = [&[1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12]].concat();
+            let twice = [&relayed_header(ROUTE)[..], &relayed_header(ROUTE), &[1]].concat();
+            for datagram in [knock, stun, twice] {
+                stranger.send_to(&datagram, to).unwrap();
+            }
+        });
+        for _ in 0..200 {
+            let door = relay.reach().counters();
+            if (door.spoofed, door.unknown, door.misrouted) == (1, 2, 1) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{:?}", relay.reach().counters());
     }
 }

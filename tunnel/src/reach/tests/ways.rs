@@ -323,6 +323,31 @@ fn a_bind_made_anew_keeps_its_paths_and_never_repeats_a_counter() {
 }
 
 #[test]
+fn a_bind_made_anew_over_a_worse_way_leaves_the_better_one_in_use() {
+    let mut net = apart();
+    net.hosts[1].nat = None;
+    net.hosts[1].address = ip("192.0.2.2");
+    net.give(1, Input::Local(vec![ip("192.0.2.2")]));
+    candidates(&mut net, 0, 1, &["192.0.2.2"]);
+    net.run_talking(0, 1, millis(500));
+    net.give(
+        0,
+        Input::WantRelay {
+            relay: name("r"),
+            to: name("b"),
+        },
+    );
+    net.run_talking(0, 1, Duration::from_secs(20));
+    assert_eq!(net.chosen(0, 1).kind, Kind::Direct);
+    let relayed = *net.hosts[0].detours.keys().next().unwrap();
+    let back = *net.hosts[1].detours.keys().next().unwrap();
+    net.bind_at(0, 1, relayed, back);
+    net.run_talking(0, 1, Duration::from_secs(10));
+    assert_eq!(net.chosen(0, 1).kind, Kind::Direct);
+    assert_eq!(net.hosts[0].used[&id(1)], at("192.0.2.2"));
+}
+
+#[test]
 fn two_observers_tell_the_kind_of_nat() {
     for (kind, expected) in [
         (NatKind::PortRestricted, Nat::EndpointIndependent),
