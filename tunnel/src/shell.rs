@@ -8,6 +8,7 @@ pub mod detour;
 mod egress;
 mod gso;
 mod ingress;
+mod inherit;
 mod inject;
 mod knocking;
 pub mod offload;
@@ -35,6 +36,7 @@ use std::thread::JoinHandle;
 use edgeward_identity::Clock;
 use parking_lot::Mutex;
 
+pub use inherit::{DeviceFacts, Inherited};
 pub use profile::{Profile, SMALL_BYTES, Threads};
 pub use random::SystemRandom;
 
@@ -149,6 +151,25 @@ impl Tunnel {
                 name: config.tun.name.clone(),
                 source,
             })?;
+        Self::begin(config, device, port, node, filter, quic, clock)
+    }
+
+    /// Starts the threads on an open device and port.
+    fn begin(
+        config: &ShellConfig,
+        device: TunDevice,
+        port: UdpPort,
+        node: Arc<Node>,
+        filter: Arc<Filter>,
+        quic: DatagramSink,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        if usize::from(config.tun.mtu) != node.config().mtu {
+            return Err(StartError::Mtu {
+                device: config.tun.mtu,
+                node: node.config().mtu,
+            });
+        }
         let shared = Arc::new(Shared {
             sizes: config.profile.sizes(),
             node,

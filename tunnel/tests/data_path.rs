@@ -15,6 +15,7 @@
 
 mod sides;
 
+use std::thread;
 use std::time::Duration;
 
 use edgeward_tunnel::shell::udp::UdpOffload;
@@ -161,4 +162,42 @@ fn a_channel_carries_a_stream() {
     let sides = Sides::through_channels(ALL);
     sides.stream(false, STREAM_BYTES / 8);
     sides.stream(true, STREAM_BYTES / 8);
+}
+
+/// One process after the other takes the first side's place in the middle of it, with whole streams both ways.
+#[test]
+fn a_handover_loses_no_byte_of_a_stream_and_no_datagram() {
+    let mut sides = Sides::joined(ALL, Outside::V4);
+    for choice in [
+        ALL,
+        Choice {
+            threads: Threads::Two,
+            ..ALL
+        },
+    ] {
+        let (arrived, next) = thread::scope(|scope| {
+            let datagrams = scope.spawn(|| sides.ordered_datagrams(DATAGRAMS));
+            let stream = scope.spawn(|| sides.stream(false, STREAM_BYTES));
+            thread::sleep(Duration::from_millis(50));
+            let next = sides.take_over(choice);
+            stream.join().unwrap();
+            (datagrams.join().unwrap(), next)
+        });
+        sides.is_now(next);
+        assert!(arrived >= DATAGRAMS / 2, "{arrived} of {DATAGRAMS}");
+        sides.stream(true, STREAM_BYTES);
+    }
+    // With nothing beside them, counted datagrams all arrive.
+    let arrived = thread::scope(|scope| {
+        let datagrams = scope.spawn(|| sides.ordered_datagrams(DATAGRAMS));
+        thread::sleep(Duration::from_millis(30));
+        let next = sides.take_over(ALL);
+        let arrived = datagrams.join().unwrap();
+        (arrived, next)
+    });
+    assert_eq!(arrived.0, DATAGRAMS);
+    let handshakes = sides.handshakes();
+    sides.is_now(arrived.1);
+    assert_eq!(sides.handshakes(), handshakes, "the same session went on");
+    assert_eq!(sides.counters().send_failures, 0);
 }

@@ -1,13 +1,16 @@
 //! The TUN device: created, addressed and brought up here; frames in and out, with segmentation offload where
 //! the kernel has it.
 
-use std::io::{self, IoSlice};
+use std::fs::File;
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use super::inherit::DeviceFacts;
 use super::offload::coalesce::Joins;
 use super::offload::{Gso, HEADER_BYTES};
 use super::profile::Profile;
@@ -30,7 +33,8 @@ pub struct TunConfig {
 
 /// A TUN device, non-blocking.
 pub struct TunDevice {
-    device: SyncDevice,
+    /// Ours alone, or with a process that gives it to us: frames are read and written in either case.
+    device: File,
     name: String,
     mtu: u16,
     offload: bool,
@@ -64,8 +68,33 @@ impl TunDevice {
             offload,
             udp_offload: offload && device.udp_gso(),
             refused: Default::default(),
-            device,
+            device: File::from(device.as_fd().try_clone_to_owned()?),
         })
+    }
+
+    /// Goes on with a device that another process has made.
+    pub(super) fn adopt(
+        config: &TunConfig,
+        device: OwnedFd,
+        facts: DeviceFacts,
+    ) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&device, FcntlArg::F_GETFL)?);
+        fcntl(&device, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Self {
+            name: config.name.clone(),
+            mtu: config.mtu,
+            offload: facts.offload,
+            udp_offload: facts.offload && facts.udp_offload,
+            refused: Default::default(),
+            device: File::from(device),
+        })
+    }
+
+    pub(super) fn facts(&self) -> DeviceFacts {
+        DeviceFacts {
+            offload: self.offload,
+            udp_offload: self.udp_offload,
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -111,7 +140,7 @@ impl TunDevice {
 
     /// Reads one frame.
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.device.recv(buffer)
+        (&self.device).read(buffer)
     }
 
     /// Writes one packet that is not joined.
@@ -127,7 +156,7 @@ impl TunDevice {
 
     /// Writes one frame, given in parts.
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.device.send_vectored(parts)
+        (&self.device).write_vectored(parts)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -88,9 +88,19 @@ impl UdpPort {
         }
         size_buffers(&socket, profile.sizes().socket_bytes);
         socket.bind(&local.into())?;
+        Self::of(UdpSocket::from(socket), local.is_ipv6(), offload)
+    }
+
+    /// Goes on with a socket that another process has bound.
+    pub fn adopt(socket: OwnedFd, offload: UdpOffload) -> io::Result<Self> {
         let socket = UdpSocket::from(socket);
+        let ipv6 = socket.local_addr()?.is_ipv6();
+        Self::of(socket, ipv6, offload)
+    }
+
+    fn of(socket: UdpSocket, ipv6: bool, offload: UdpOffload) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
-        adjust(&socket, local.is_ipv6());
+        adjust(&socket, ipv6);
         if !offload.gro {
             // The only coalescing switch of a socket; refusing it means that there is none to switch off.
             let _unsupported = setsockopt(&socket, sockopt::UdpGroSegment, &false);
@@ -99,7 +109,7 @@ impl UdpPort {
         Ok(Self {
             socket,
             state,
-            ipv6: local.is_ipv6(),
+            ipv6,
             gso: AtomicBool::new(gso),
             send_failures: AtomicU64::new(0),
             detours: Detours::default(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use edgeward_identity::{BootTime, Clock as _, Secret, SystemClock};
 use edgeward_tunnel::filter::{Decide, Direction, Filter, FlowKey, FlowVerdict};
-use edgeward_tunnel::node::{Node, NodeConfig, PeerConfig, PeerId, Role};
+use edgeward_tunnel::node::{MovedPeer, Node, NodeConfig, PeerConfig, PeerId, Role};
 use edgeward_tunnel::shell::demux::quic_inbox;
 use edgeward_tunnel::shell::tun::TunConfig;
 use edgeward_tunnel::shell::udp::{UdpOffload, any_address};
@@ -311,6 +311,40 @@ impl Sides {
         }
     }
 
+    /// Another node takes the first one's place, as in another process: device, port and peers change hands.
+    pub(crate) fn take_over(&self, choice: Choice) -> Tunnel {
+        let [old, _] = &self.tunnels;
+        let inherited = old.give_away().unwrap();
+        let moved: Vec<_> = old.node().export().iter().map(MovedPeer::encode).collect();
+        // Before the threads start: what waits in the kernel finds its peer.
+        let node = node();
+        for peer in moved {
+            let peer = MovedPeer::decode(&peer).unwrap();
+            node.import(peer, SystemClock.boottime()).unwrap();
+        }
+        self.a.inside(|| {
+            let (quic, _nobody) = quic_inbox();
+            Tunnel::start_on(
+                &config(choice, A4, A6),
+                inherited,
+                Arc::new(node),
+                Arc::new(Filter::new(Arc::new(AllowAll))),
+                quic,
+                Arc::new(SystemClock),
+            )
+            .unwrap()
+        })
+    }
+
+    pub(crate) fn is_now(&mut self, next: Tunnel) {
+        self.tunnels[0] = Arc::new(next);
+    }
+
+    /// When the second side completed its last handshake.
+    pub(crate) fn handshakes(&self) -> Option<BootTime> {
+        self.tunnels[1].node().status()[0].last_handshake
+    }
+
     /// Of both.
     pub(crate) fn counters(&self) -> ShellCounters {
         let [a, b] = [0, 1].map(|number: usize| self.tunnels[number].counters());
@@ -323,7 +357,19 @@ impl Sides {
 }
 
 fn open(choice: Choice, v4: &str, v6: &str) -> Tunnel {
-    let config = ShellConfig {
+    let (sink, _nobody) = quic_inbox();
+    Tunnel::start(
+        &config(choice, v4, v6),
+        Arc::new(node()),
+        Arc::new(Filter::new(Arc::new(AllowAll))),
+        sink,
+        Arc::new(SystemClock),
+    )
+    .unwrap()
+}
+
+fn config(choice: Choice, v4: &str, v6: &str) -> ShellConfig {
+    ShellConfig {
         tun: TunConfig {
             name: DEVICE.to_owned(),
             mtu: MTU,
@@ -335,23 +381,15 @@ fn open(choice: Choice, v4: &str, v6: &str) -> Tunnel {
         udp: choice.udp,
         profile: choice.profile,
         threads: choice.threads,
+    }
+}
+
+fn node() -> Node {
+    let config = NodeConfig {
+        mtu: MTU.into(),
+        allow_zero_psk: false,
     };
-    let node = Node::new(
-        NodeConfig {
-            mtu: MTU.into(),
-            allow_zero_psk: false,
-        },
-        Box::new(SystemRandom::default()),
-    );
-    let (sink, _nobody) = quic_inbox();
-    Tunnel::start(
-        &config,
-        Arc::new(node),
-        Arc::new(Filter::new(Arc::new(AllowAll))),
-        sink,
-        Arc::new(SystemClock),
-    )
-    .unwrap()
+    Node::new(config, Box::new(SystemRandom::default()))
 }
 
 /// Differs from segment to segment, so that exchanged ones are found.
