@@ -1,7 +1,7 @@
 //! Many WireGuard peers in one process, without devices: what one node pays for a thousand of them.
 //!
 //! ```text
-//! crowd config PEERS PORT                writes the hub's configuration, as `wg setconf` reads it
+//! crowd config PEERS                     writes the hub's configuration, as `wg setconf` reads it
 //! crowd run PEERS ACTIVE SECONDS PORT    opens all sessions, then lets some of the peers send, then says so
 //! ```
 //!
@@ -50,15 +50,16 @@ fn main() -> anyhow::Result<()> {
         Ok(text.parse()?)
     };
     match arguments.first().map(String::as_str) {
-        Some("config") => write_config(number(1)?, number(2)?),
+        Some("config") => write_config(number(1)?),
         Some("run") => run(number(1)?, number(2)?, number(3)?, number(4)?),
-        _ => bail!("usage: crowd config PEERS PORT | crowd run PEERS ACTIVE SECONDS PORT"),
+        _ => bail!("usage: crowd config PEERS | crowd run PEERS ACTIVE SECONDS PORT"),
     }
 }
 
 fn key(number: usize) -> Secret<[u8; 32]> {
     let mut key = [7; 32];
-    key[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    // Not at the ends, of which X25519 takes bits away.
+    key[8..16].copy_from_slice(&(number as u64).to_le_bytes());
     Secret::new(key)
 }
 
@@ -71,13 +72,10 @@ fn address(number: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(HUB.to_bits() + u32::try_from(number).unwrap_or(0))
 }
 
-fn write_config(peers: usize, port: usize) -> anyhow::Result<()> {
+fn write_config(peers: usize) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let private = STANDARD.encode(key(0).expose());
-    writeln!(
-        out,
-        "[Interface]\nPrivateKey = {private}\nListenPort = {port}"
-    )?;
+    writeln!(out, "[Interface]\nPrivateKey = {private}")?;
     for number in 1..=peers {
         let public = STANDARD.encode(keys(number).public());
         let ip = address(number);
