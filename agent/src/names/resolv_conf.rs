@@ -192,7 +192,9 @@ mod tests {
             [
                 "nameserver 127.0.0.55",
                 "nameserver 192.0.2.1",
-                "nameserver 2001:db8::1"
+                "nameserver 2001:db8::1",
+                // Kept as it is: only the resolver knows what to make of its zone.
+                "nameserver fe80::1%eth0"
             ]
         );
     }

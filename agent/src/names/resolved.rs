@@ -25,7 +25,7 @@ pub(super) const SERVERS_FILE: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Names cannot be asked through systemd-resolved. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
-pub enum ResolvedFailed {
+pub(super) enum ResolvedFailed {
     #[error("busctl cannot be run: {0}")]
     Run(#[source] std::io::Error),
     #[error("busctl did not end within the limit in seconds: {}", DEADLINE.as_secs())]
