@@ -51,6 +51,8 @@ mod protocols;
 mod reach;
 #[path = "seeds.rs"]
 mod seeds;
+#[path = "translate.rs"]
+mod translate;
 #[path = "wireguard.rs"]
 mod wireguard;
 
@@ -444,6 +446,11 @@ pub const TARGETS: &[Target] = &[
         name: "tpm_signature",
         run: |bytes| drop(Signature::parse(bytes)),
         seeds: none,
+    },
+    Target {
+        name: "translate_packet",
+        run: translate::packet,
+        seeds: translate::packets,
     },
     Target {
         name: "trust_bundle",

@@ -8,6 +8,7 @@ use super::Resolver;
 use crate::ast::{BehindDef, InterfaceDef, PolicyFile, RouteDef};
 use crate::compile::{Behind, Interface, Route};
 use crate::diagnostic::Code;
+use crate::labels::may_meet;
 use crate::parse::EXIT;
 use crate::slice::{MAX_SLICE_ROUTES, MESH, Proto};
 use crate::source::{Place, Placed};
@@ -50,8 +51,9 @@ impl Resolver<'_, '_> {
         }
     }
 
-    /// The overlay has one place for each address.
+    /// The overlay has one place for each address, and so has each node.
     fn apart(&mut self, def: &RouteDef, on: usize, places: &[Place]) {
+        self.apart_on_nodes(def, on, places);
         let route = Route {
             name: String::new(),
             on,
@@ -72,6 +74,26 @@ impl Resolver<'_, '_> {
                 Code::RouteClash,
                 format!("the overlay knows addresses of the route at {shown} the same way"),
                 "give one of them another network by `as`; \"per-node\" gives every node its own",
+            );
+        }
+    }
+
+    /// A node that leads to two networks of the same addresses could not tell whose answers come back.
+    fn apart_on_nodes(&mut self, def: &RouteDef, on: usize, places: &[Place]) {
+        let prefix = def.prefix.value;
+        let matches = |group: usize| self.policy.groups.get(group).map(|group| &group.matches);
+        let clash = self.policy.routes.iter().zip(places).find(|(route, _)| {
+            let overlaps = route.prefix.contains(&prefix) || prefix.contains(&route.prefix);
+            let both = matches(route.on).zip(matches(on));
+            overlaps && both.is_some_and(|(one, other)| may_meet(one, other))
+        });
+        if let Some((_, at)) = clash {
+            let shown = self.found.show(*at);
+            self.found.error_with_help(
+                def.prefix.at,
+                Code::RouteClash,
+                format!("a node may lead to these addresses by the route at {shown}, too"),
+                "name groups that no node can be in at once",
             );
         }
     }

@@ -55,7 +55,10 @@ fn a_mistake_in_a_route_or_a_role_is_an_error() {
 
 #[test]
 fn two_networks_that_the_overlay_would_know_alike_are_refused() {
-    let other = ROUTE.replace("line3-lan", "other");
+    let elsewhere = "[group.others]\nmatch = { role = [\"other\"], site = [\"suzhou\"] }\nprofile = \"gateway\"\n";
+    let other = ROUTE
+        .replace("line3-lan", "other")
+        .replace("\"gateways\"", "\"others\"");
     for (first, second) in [
         (ROUTE.to_owned(), other.replace("\"fd7a", "§\"fd7a")),
         (
@@ -71,12 +74,29 @@ fn two_networks_that_the_overlay_would_know_alike_are_refused() {
                 .replace("\"192.168.1.0/24\"", "§\"10.7.1.128/25\""),
         ),
     ] {
-        assert_refused(&after(&format!("{first}{second}")), Code::RouteClash);
+        assert_refused(
+            &after(&format!("{elsewhere}{first}{second}")),
+            Code::RouteClash,
+        );
     }
     let apart = other.replace("fd7a:1::", "fd7a:2::");
-    assert_accepted(&after(&format!("{ROUTE}{apart}")));
+    assert_accepted(&after(&format!("{elsewhere}{ROUTE}{apart}")));
     let own = |text: &str| text.replace("fd7a:1::/96", "per-node");
-    assert_accepted(&after(&format!("{}{}", own(ROUTE), own(&other))));
+    assert_accepted(&after(&format!("{elsewhere}{}{}", own(ROUTE), own(&other))));
+}
+
+#[test]
+fn two_networks_of_the_same_addresses_at_one_node_are_refused() {
+    let own = ROUTE.replace("fd7a:1::/96", "per-node");
+    let other = own
+        .replace("line3-lan", "other")
+        .replace("\"lan0\"", "\"lan1\"");
+    for prefix in ["192.168.1.0/24", "192.168.0.0/16", "192.168.1.128/25"] {
+        let other = other.replace("\"192.168.1.0/24\"", &format!("§\"{prefix}\""));
+        assert_refused(&after(&format!("{own}{other}")), Code::RouteClash);
+    }
+    let apart = other.replace("192.168.1.0/24", "192.168.2.0/24");
+    assert_accepted(&after(&format!("{own}{apart}")));
 }
 
 #[test]
