@@ -392,7 +392,7 @@ impl Side {
 }
 
 /// The example binary beside the test's own, built if it is not there.
-fn example() -> Result<PathBuf> {
+pub fn example() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let profile = own
         .parent()

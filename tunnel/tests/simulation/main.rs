@@ -2,6 +2,7 @@
 //! network and a stranger can do. Only the public face of the node is used.
 
 #![expect(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
