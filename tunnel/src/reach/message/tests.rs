@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use Message as M;
 
@@ -168,4 +170,33 @@ fn a_relayed_datagram_holds_one_that_is_not_relayed() {
     assert_eq!(relayed(&twice), None, "a relay behind a relay");
     assert_eq!(relayed(&outer[..11]), None);
     assert_eq!(relayed(&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), None);
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_is_what_would_be_written(
+        kind in 0u8..10,
+        mut bytes in proptest::collection::vec(prop_oneof![3 => Just(0u8), 2 => any::<u8>()], 0..80),
+    ) {
+        if let Some(first) = bytes.first_mut() {
+            *first = kind;
+        }
+        if let Ok(message) = M::parse(&bytes) {
+            prop_assert_eq!(message.body(), bytes);
+        }
+    }
+
+    #[test]
+    fn bent_messages_are_refused_or_mean_what_they_say(
+        which in 0usize..11,
+        position in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+    ) {
+        let mut body = all()[which].body();
+        let position = position.index(body.len());
+        body[position] ^= 1 << bit;
+        if let Ok(message) = M::parse(&body) {
+            prop_assert_eq!(message.body(), body);
+        }
+    }
 }

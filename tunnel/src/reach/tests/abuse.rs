@@ -145,6 +145,39 @@ fn a_spoofed_source_is_probed_a_few_times_and_forgotten() {
 }
 
 #[test]
+fn a_move_that_somebody_on_the_way_bends_lasts_for_seconds() {
+    let mut net = pair();
+    let victim = at("198.51.100.66");
+    net.run_talking(0, 1, Duration::from_secs(10));
+    // A gets a second address; its first goes on working. One of its words goes a wrong way.
+    let bent = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&bent);
+    net.wire = Box::new(move |packet| {
+        let mut count = count.lock();
+        let to_b = packet.to == at("192.0.2.2") && packet.from != at("198.51.100.66");
+        *count += u32::from(to_b);
+        (!to_b || *count > 1).then_some(millis(10))
+    });
+    let addresses = vec![ip("192.0.2.1"), ip("203.0.113.1")];
+    net.give(0, Input::Local(addresses));
+    let word = net
+        .sent
+        .last()
+        .map(|(_, packet)| packet.bytes.clone())
+        .unwrap();
+    net.put(Packet {
+        from: victim,
+        to: at("192.0.2.2"),
+        bytes: word,
+    });
+    net.run(millis(15));
+    assert_eq!(net.hosts[1].used[&id(0)], victim, "bent");
+    net.run_talking(0, 1, Duration::from_secs(5));
+    assert_eq!(net.hosts[1].used[&id(0)], at("192.0.2.1"), "and back");
+    assert_eq!(net.chosen(1, 0).address, at("192.0.2.1"));
+}
+
+#[test]
 fn many_sources_do_not_push_out_what_works() {
     let mut net = pair();
     for last in 0..60 {
