@@ -176,7 +176,7 @@ impl Sealing {
         self.seal_in_place(plaintext.len(), out)
     }
 
-    /// Seals the packet of `length` bytes that stands [`DATA_HEADER_BYTES`] into `message`, where it stands.
+    /// Seals the packet of `length` bytes that stands 16 bytes (the header) into `message`, where it stands.
     pub fn seal_in_place(&self, length: usize, message: &mut [u8]) -> Result<usize, Refused> {
         let room = message.len();
         let whole = length.saturating_add(DATA_OVERHEAD_BYTES);
