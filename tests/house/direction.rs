@@ -28,8 +28,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// A part -> the one crate of ours that may name it.
 const KEPT_BY: &[(&str, &str)] = &[
-    ("snow", "tunnel"),
     ("casbin", "policy"),
+    ("snow", "tunnel"),
     ("sqlx", "ca"),
     ("tss-esapi", "agent"),
 ];
