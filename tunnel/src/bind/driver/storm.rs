@@ -72,6 +72,7 @@ impl Signer for SlowSigner {
         self.inner.public_key()
     }
 
+    #[allow(clippy::disallowed_methods, reason = "a signature takes real time")]
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
         self.signatures.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(self.takes);
@@ -175,7 +176,7 @@ async fn storm(peers: usize, takes: Duration) {
     let share = (takes * 2)
         .max(Duration::from_millis(20))
         .max(Duration::from_millis(500) / 8);
-    let deadline = share.mul_f64(peers as f64) + SLACK;
+    let deadline = share.saturating_mul(u32::try_from(peers).unwrap()) + SLACK;
     while opened.len() < peers {
         let left = deadline.saturating_sub(begun.elapsed());
         let event = tokio::time::timeout(left, hub.events.recv()).await;
