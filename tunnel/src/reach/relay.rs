@@ -4,6 +4,7 @@
 //! never anywhere else. Whoever sends must come from an address at which that end proved itself lately. What an end
 //! sends is charged to its route, to itself, and to the relay as a whole.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::node::{Endpoint, PeerId};
 
 /// Addresses at which an end counts as itself: the ones where it proved itself last.
 pub const SOURCES_PER_PEER: usize = 4;
+
+/// Most accounts of ended routes kept until somebody reads them.
+pub const MAX_ENDED: usize = 1024;
 
 /// What a relay spends at most. Budgets hold one second's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,15 @@ pub struct Relays {
     peers: HashMap<PeerId, Share>,
     all: Budget,
     refused: Refused,
+    carried: Carried,
+    ended: VecDeque<Account>,
+}
+
+/// What was carried since start, over all routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    pub bytes: u64,
+    pub datagrams: u64,
 }
 
 /// What was not carried, in datagrams.
@@ -127,6 +140,8 @@ impl Relays {
             routes: HashMap::default(),
             peers: HashMap::default(),
             refused: Refused::default(),
+            carried: Carried::default(),
+            ended: VecDeque::new(),
         }
     }
 
@@ -274,11 +289,12 @@ impl Relays {
         if may == 0 {
             return None;
         }
+        let carried = (bytes as u64).min(may.saturating_mul(each));
         route.last = now;
         route.datagrams = route.datagrams.saturating_add(may);
-        route.bytes = route
-            .bytes
-            .saturating_add((bytes as u64).min(may.saturating_mul(each)));
+        route.bytes = route.bytes.saturating_add(carried);
+        self.carried.datagrams = self.carried.datagrams.saturating_add(may);
+        self.carried.bytes = self.carried.bytes.saturating_add(carried);
         Some(Carry {
             to,
             datagrams: usize::try_from(may).unwrap_or(datagrams),
@@ -334,30 +350,47 @@ impl Relays {
         self.refused
     }
 
+    pub fn carried(&self) -> Carried {
+        self.carried
+    }
+
+    /// The last accounts of routes that ended, each once; the oldest of more than [`MAX_ENDED`] are gone.
+    pub fn take_ended(&mut self) -> Vec<Account> {
+        self.ended.drain(..).collect()
+    }
+
     /// All routes with what they carried.
     pub fn accounts(&self) -> Vec<Account> {
-        let name = |peer| self.peers.get(&peer).map(|share| share.name.clone());
         let mut accounts: Vec<Account> = self
             .routes
             .iter()
-            .filter_map(|(id, route)| {
-                let [one, two] = route.ends;
-                Some(Account {
-                    route: *id,
-                    ends: [name(one)?, name(two)?],
-                    opened: route.opened,
-                    bytes: route.bytes,
-                    datagrams: route.datagrams,
-                    over_budget: route.over_budget,
-                })
-            })
+            .filter_map(|(id, route)| self.account(*id, route))
             .collect();
         accounts.sort_by(|a, b| a.ends.cmp(&b.ends));
         accounts
     }
 
+    fn account(&self, id: RouteId, route: &Route) -> Option<Account> {
+        let [one, two] = route.ends;
+        let name = |peer| self.peers.get(&peer).map(|share| share.name.clone());
+        Some(Account {
+            route: id,
+            ends: [name(one)?, name(two)?],
+            opened: route.opened,
+            bytes: route.bytes,
+            datagrams: route.datagrams,
+            over_budget: route.over_budget,
+        })
+    }
+
     fn drop_route(&mut self, id: RouteId) {
         if let Some(route) = self.routes.remove(&id) {
+            if let Some(account) = self.account(id, &route) {
+                if self.ended.len() >= MAX_ENDED {
+                    self.ended.pop_front();
+                }
+                self.ended.push_back(account);
+            }
             for end in route.ends {
                 if let Some(share) = self.peers.get_mut(&end) {
                     share.routes = share.routes.saturating_sub(1);

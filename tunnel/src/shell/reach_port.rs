@@ -218,6 +218,31 @@ impl ReachPort {
         self.shared.port.detours().remove(address);
     }
 
+    /// What this node carried for others, for metrics and the log: call it now and then.
+    pub fn report(&self) {
+        let (carried, refused, routes, ended) = {
+            let mut relays = self.shared.reach.relays.lock();
+            let ended = relays.take_ended();
+            (relays.carried(), relays.refused(), relays.len(), ended)
+        };
+        let routes = u32::try_from(routes).unwrap_or(u32::MAX);
+        metrics::gauge!("edgeward_relay_routes").set(routes);
+        metrics::counter!("edgeward_relay_carried_bytes_total").absolute(carried.bytes);
+        metrics::counter!("edgeward_relay_carried_datagrams_total").absolute(carried.datagrams);
+        for (reason, datagrams) in [
+            ("unknown-route", refused.unknown_route),
+            ("wrong-source", refused.wrong_source),
+            ("over-budget", refused.over_budget),
+        ] {
+            metrics::counter!("edgeward_relay_refused_datagrams_total", "reason" => reason)
+                .absolute(datagrams);
+        }
+        for account in ended {
+            let [one, other] = &account.ends;
+            tracing::info!(%one, %other, bytes = account.bytes, datagrams = account.datagrams, over_budget = account.over_budget, "carried for others");
+        }
+    }
+
     pub fn counters(&self) -> DoorCounters {
         let door = &self.shared.reach;
         DoorCounters {

@@ -182,7 +182,16 @@ fn routes_end_when_idle_cut_or_forbidden() {
         [(ROUTE, [PeerId(1), PeerId(2)])]
     );
     let mut relays = opened();
+    relays.carry(ROUTE, at(1).remote, 2, 200, time(1)).unwrap();
     assert_eq!(relays.remove(PeerId(1)), [(ROUTE, PeerId(2))]);
+    let ended = relays.take_ended();
+    assert_eq!(
+        (ended.len(), ended[0].bytes, ended[0].datagrams),
+        (1, 200, 2)
+    );
+    assert_eq!(ended[0].ends, [name("n1"), name("n2")]);
+    assert!(relays.take_ended().is_empty(), "told once");
+    assert_eq!(relays.carried().bytes, 200, "the sum stays");
     assert_eq!(
         relays.open(PeerId(2), PeerId(1), ROUTE, time(0)),
         Err(Refusal::NotBound)
@@ -191,4 +200,17 @@ fn routes_end_when_idle_cut_or_forbidden() {
     assert!(relays.recheck(|_, _| true).is_empty());
     assert_eq!(relays.recheck(|_, _| false).len(), 1);
     assert!(relays.is_empty());
+}
+
+#[test]
+fn accounts_that_nobody_reads_are_bounded() {
+    let mut relays = with(Limits::default());
+    for number in 0..MAX_ENDED as u64 + 10 {
+        let route = RouteId(number);
+        relays.open(PeerId(1), PeerId(2), route, time(0)).unwrap();
+        relays.close(route, PeerId(1)).unwrap();
+    }
+    let ended = relays.take_ended();
+    assert_eq!(ended.len(), MAX_ENDED);
+    assert_eq!(ended[0].route, RouteId(10), "the oldest went first");
 }
