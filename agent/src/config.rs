@@ -175,6 +175,7 @@ impl Config {
             .map_err(|bad| BadConfig::value("interfaces", bad.to_string()))?;
         Ok(Self {
             enforce: EnforceConfig {
+                metered: file.metered,
                 nets,
                 device: file.interface,
                 listen: file.listen,

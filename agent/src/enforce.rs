@@ -94,6 +94,8 @@ pub struct EnforceConfig {
     pub nets: Nets,
     /// How often flows are reported to the journal.
     pub report_every: Duration,
+    /// The line costs by the byte: nothing is sent to peers that nobody talks to.
+    pub metered: bool,
     /// When peers are bound.
     pub demand: demand::DemandConfig,
     /// Which proxies of this machine may ask what the gateway asks.

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
 use edgeward_tunnel::filter::Filter;
 use edgeward_tunnel::node::{Node, NodeConfig};
+use edgeward_tunnel::reach::MayRelay;
 use edgeward_tunnel::shell::demux::quic_inbox;
 use edgeward_tunnel::shell::quic_socket::QuicSocket;
 use edgeward_tunnel::shell::tun::TunConfig;
@@ -118,7 +120,8 @@ pub(super) async fn begin(
         tunnel: Arc::clone(&tunnel),
         desk: Arc::clone(&control.desk),
         device: config.device.to_string(),
-        metered: false,
+        may: Arc::new(ByPicture(Arc::clone(&control.scene))),
+        metered: config.metered,
     };
     let begin = Begin {
         view,
@@ -190,6 +193,19 @@ pub(super) async fn begin(
         listen,
         work: Box::pin(work),
     })
+}
+
+/// Policy's word on relays, by the picture of the moment.
+struct ByPicture(Arc<Scene>);
+
+impl MayRelay for ByPicture {
+    fn may_carry(&self, from: &SpiffeId, to: &SpiffeId) -> bool {
+        self.0.picture().may_carry(from, to)
+    }
+
+    fn may_use(&self, relay: &SpiffeId, peer: &SpiffeId) -> bool {
+        self.0.picture().may_use(relay, peer)
+    }
 }
 
 /// What the view says now, and no policy: that is put into force by the loop, after its record.

@@ -36,6 +36,8 @@ pub struct Setup {
     pub view: NodeView,
     pub tunnel: Arc<Tunnel>,
     pub desk: Arc<Desk>,
+    /// Policy's word on relays.
+    pub may: Arc<dyn MayRelay>,
     /// The tunnel's own device, whose addresses lead nowhere.
     pub device: String,
     /// The line costs by the byte.
@@ -65,30 +67,6 @@ struct Carry {
     brought: mpsc::Sender<Brought>,
 }
 
-/// Policy's word on relays, by the slice of the moment.
-struct ByPolicy(NodeView);
-
-impl MayRelay for ByPolicy {
-    fn may_carry(&self, from: &SpiffeId, to: &SpiffeId) -> bool {
-        let slice = self.0.slice.borrow();
-        let Some(held) = slice.as_ref() else {
-            return false;
-        };
-        let knows = |id: &SpiffeId| held.slice.peers.iter().any(|peer| peer.id == *id);
-        held.slice.roles.relay && from != to && knows(from) && knows(to)
-    }
-
-    fn may_use(&self, relay: &SpiffeId, peer: &SpiffeId) -> bool {
-        let slice = self.0.slice.borrow();
-        let Some(held) = slice.as_ref() else {
-            return false;
-        };
-        let peers = &held.slice.peers;
-        let relays = |id: &SpiffeId| peers.iter().any(|peer| peer.id == *id && peer.relay);
-        relay != peer && relays(relay) && peers.iter().any(|known| known.id == *peer)
-    }
-}
-
 /// Runs until the token is cancelled.
 pub async fn run(setup: Setup, token: CancellationToken) {
     let port = setup.tunnel.reach();
@@ -109,7 +87,7 @@ pub async fn run(setup: Setup, token: CancellationToken) {
         },
         Box::new(SystemRandom::default()),
         port.relays(),
-        Arc::new(ByPolicy(setup.view.clone())),
+        setup.may,
     );
     let random = Box::new(SystemRandom::default());
     let driver = Driver {
@@ -259,6 +237,7 @@ impl Driver {
             self.seeker
                 .traffic(peer.id, peer.sent_bytes, peer.received_bytes, now);
         }
+        self.port.report();
         self.show();
     }
 

@@ -298,6 +298,7 @@ impl Seeker {
         self.known.towards_cloud = towards_cloud;
         self.known.observed.clear();
         self.known.reflexive = None;
+        self.asking = Asking::default();
         self.input(Input::Local(addresses), now);
         let random = &self.random;
         self.ways.again(now, || jitter(&**random));

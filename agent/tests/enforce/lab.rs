@@ -147,6 +147,8 @@ impl Lab {
     pub(crate) fn start(&mut self) {
         let view = self.view.take().unwrap();
         let config = EnforceConfig {
+            metered: false,
+            demand: edgeward_agent::enforce::demand::DemandConfig::default(),
             device: "edgeward0".parse().unwrap(),
             listen: "[::]:51820".parse().unwrap(),
             mtu: 1420,

@@ -26,7 +26,8 @@ const MAX_WAITING: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     question: Option<Question>,
-    answered: Option<BootTime>,
+    /// When a question was answered, or given up: asking again at once tells nothing more.
+    done: Option<BootTime>,
 }
 
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Asking {
     }
 
     fn is_fresh(&self, now: BootTime) -> bool {
-        self.answered.is_some_and(|at| now.since(at) < FRESH_FOR)
+        self.done.is_some_and(|at| now.since(at) < FRESH_FOR)
     }
 }
 
@@ -61,7 +62,7 @@ impl Seeker {
             return;
         }
         self.asking.question = None;
-        self.asking.answered = Some(now);
+        self.asking.done = Some(now);
         if super::may_be_sent_to(address) {
             self.known.reflexive = Some(address);
             self.advertise();
@@ -111,6 +112,7 @@ impl Seeker {
         } else {
             // UDP does not reach the cloud: what is known else must do.
             self.asking.question = None;
+            self.asking.done = Some(now);
             if self.known.reflexive.take().is_some() {
                 self.advertise();
             }
