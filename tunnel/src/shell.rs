@@ -17,6 +17,7 @@ mod profile;
 pub mod quic_socket;
 mod random;
 pub mod reach_port;
+mod relief;
 mod sending;
 mod sorting;
 pub(crate) mod stop;
@@ -50,7 +51,9 @@ use inject::Injector;
 use pipe::Pipe;
 use profile::Sizes;
 use reach_port::{ReachDoor, ReachPort};
+use relief::Relief;
 use stop::{Stop, Watch};
+use threads::Out;
 use timer::Alarm;
 use translating::Translating;
 use tun::{TunConfig, TunDevice};
@@ -288,29 +291,38 @@ impl Tunnel {
     fn spawn(&self, quic: DatagramSink, division: Threads) -> io::Result<()> {
         let shared = || Arc::clone(&self.shared);
         let watch = || self.watch.try_clone();
-        let (mut reader, mut sender) = (Reader::new(shared()), Sender::new(shared(), watch()?));
+        let (reader, sender) = (Reader::new(shared()), Sender::new(shared(), watch()?));
         let (mut receiver, mut writer) = (
             Receiver::new(shared(), quic),
             Writer::new(shared(), watch()?),
         );
         let (here, stop) = (shared(), watch()?);
         match division {
-            Threads::Shared => self.start_thread("tunnel", move || {
-                let (out, into) = ((&mut reader, &mut sender), (&mut receiver, &mut writer));
-                report(threads::both(&here, &stop, out, into), "both ways")
-            })?,
+            Threads::Shared => {
+                let out = Mutex::new(Out::new(&here, reader, sender));
+                self.start_thread("tunnel", move || {
+                    let into = (&mut receiver, &mut writer);
+                    let done = threads::both(&here, &stop, &out, into, None);
+                    report(done, "both ways")
+                })?;
+            }
             Threads::Auto | Threads::One => {
-                self.start_thread("tunnel-egress", move || {
-                    let done = threads::out(&here, &stop, &mut reader, &mut sender);
-                    report(done, "from the device")
+                let relief = Arc::new(Relief::new()?);
+                let out = Arc::new(Mutex::new(Out::new(&here, reader, sender)));
+                let (help, theirs) = (Arc::clone(&relief), Arc::clone(&out));
+                self.start_thread("tunnel", move || {
+                    let into = (&mut receiver, &mut writer);
+                    let done = threads::both(&here, &stop, &theirs, into, Some(&help));
+                    report(done, "both ways")
                 })?;
                 let (here, stop) = (shared(), watch()?);
-                self.start_thread("tunnel-ingress", move || {
-                    let done = threads::into(&here, &stop, &mut receiver, &mut writer);
-                    report(done, "from the network")
+                self.start_thread("tunnel-egress", move || {
+                    let done = threads::relieve(&here, &stop, &out, &relief);
+                    report(done, "from the device")
                 })?;
             }
             Threads::Two => {
+                let (mut reader, mut sender) = (reader, sender);
                 let sizes = &self.shared.sizes;
                 let batches = (0..sizes.batches).map(|_| Departures::new(sizes));
                 let pipe = Arc::new(Pipe::new(batches.collect()));

@@ -34,7 +34,8 @@ pub enum Threads {
     Auto,
     /// One thread for both directions.
     Shared,
-    /// One thread per direction.
+    /// One thread per direction while there is much to do both ways, and one for both else: a packet that is answered
+    /// at once then wakes one thread, not two.
     One,
     /// Two threads per direction: reading and deciding, then sealing and sending; receiving and opening, then
     /// filtering and writing. The order of packets is kept.

@@ -77,6 +77,15 @@ impl Watch {
         }
     }
 
+    pub(crate) fn wait_readable_for(
+        &self,
+        fd: BorrowedFd<'_>,
+        at_most: Duration,
+    ) -> io::Result<Wake> {
+        let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::ZERO);
+        self.wait(fd, PollFlags::POLLIN, timeout)
+    }
+
     pub(crate) fn wait_writable(&self, fd: BorrowedFd<'_>, at_most: Duration) -> io::Result<Wake> {
         let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::ZERO);
         self.wait(fd, PollFlags::POLLOUT, timeout)

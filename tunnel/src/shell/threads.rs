@@ -7,67 +7,107 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::Shared;
 use super::egress::{Departures, Reader, Sender};
 use super::ingress::{Arrivals, Receiver, Writer};
 use super::pipe::{Closing, Pipe};
+use super::relief::{Ease, Ending, Pressure, QUIET, Relief};
 use super::stop::{Ready, Wake, Watch};
 
 /// Batches with fewer bytes are not worth waking the second thread of a direction for.
 const WORTH_WAKING_BYTES: usize = 16 << 10;
 
-/// Both directions in one thread.
+/// From the device to the port: whoever has it.
+pub(super) struct Out {
+    reader: Reader,
+    sender: Sender,
+    batch: Departures,
+}
+
+impl Out {
+    pub(super) fn new(shared: &Shared, reader: Reader, sender: Sender) -> Self {
+        Self {
+            reader,
+            sender,
+            batch: Departures::new(&shared.sizes),
+        }
+    }
+
+    /// Moves one batch; how many bytes it had.
+    fn step(&mut self) -> io::Result<usize> {
+        if !self.reader.read(&mut self.batch)? {
+            return Ok(0);
+        }
+        self.sender.send(&mut self.batch);
+        Ok(self.batch.bytes())
+    }
+}
+
+/// Both directions in one thread, but for what `relief` takes over.
 pub(super) fn both(
     shared: &Arc<Shared>,
     watch: &Watch,
-    (reader, sender): (&mut Reader, &mut Sender),
+    out: &Mutex<Out>,
     (receiver, writer): (&mut Receiver, &mut Writer),
+    relief: Option<&Relief>,
 ) -> io::Result<()> {
-    let mut departures = Departures::new(&shared.sizes);
+    let _ending = relief.map(Ending);
     let mut arrivals = Arrivals::new(&shared.sizes);
+    let mut pressure = Pressure::default();
+    // Who has the device now, if not we.
+    let mut helper: Option<&Relief> = None;
     loop {
-        match watch.wait_either(shared.device.as_fd(), shared.port.as_fd())? {
+        let device = helper.map_or(shared.device.as_fd(), Relief::bell);
+        let (ready, arrived) = match watch.wait_either(device, shared.port.as_fd())? {
             Ready::Stopped => return Ok(()),
-            Ready::Which { first, second } => {
-                if first && reader.read(&mut departures)? {
-                    sender.send(&mut departures);
-                }
-                if second && receiver.receive(&mut arrivals)? {
-                    writer.write(&mut arrivals);
+            Ready::Which { first, second } => (first, second),
+        };
+        let mut out_bytes = 0;
+        match helper {
+            Some(relief) if ready => {
+                relief.take_back()?;
+                helper = None;
+            }
+            None if ready => out_bytes = out.lock().step()?,
+            Some(_) | None => {}
+        }
+        let mut into_bytes = 0;
+        if arrived && receiver.receive(&mut arrivals)? {
+            into_bytes = arrivals.bytes();
+            writer.write(&mut arrivals);
+        }
+        if let Some(relief) = relief
+            && pressure.is_due(out_bytes, into_bytes)
+        {
+            relief.ask();
+            helper = Some(relief);
+        }
+    }
+}
+
+/// The second thread: takes the device over while there is much to do both ways.
+pub(super) fn relieve(
+    shared: &Arc<Shared>,
+    watch: &Watch,
+    out: &Mutex<Out>,
+    relief: &Relief,
+) -> io::Result<()> {
+    while relief.wait() {
+        let mut ease = Ease::default();
+        loop {
+            match watch.wait_readable_for(shared.device.as_fd(), QUIET)? {
+                Wake::Stopped => return Ok(()),
+                Wake::TimedOut => break,
+                Wake::Ready => {
+                    if ease.is_over(out.lock().step()?) {
+                        break;
+                    }
                 }
             }
         }
-    }
-}
-
-/// From the device to the port in one thread.
-pub(super) fn out(
-    shared: &Arc<Shared>,
-    watch: &Watch,
-    reader: &mut Reader,
-    sender: &mut Sender,
-) -> io::Result<()> {
-    let mut batch = Departures::new(&shared.sizes);
-    while watch.wait_readable(shared.device.as_fd())? != Wake::Stopped {
-        if reader.read(&mut batch)? {
-            sender.send(&mut batch);
-        }
-    }
-    Ok(())
-}
-
-/// From the port to the device in one thread.
-pub(super) fn into(
-    shared: &Arc<Shared>,
-    watch: &Watch,
-    receiver: &mut Receiver,
-    writer: &mut Writer,
-) -> io::Result<()> {
-    let mut batch = Arrivals::new(&shared.sizes);
-    while watch.wait_readable(shared.port.as_fd())? != Wake::Stopped {
-        if receiver.receive(&mut batch)? {
-            writer.write(&mut batch);
-        }
+        relief.give_back()?;
     }
     Ok(())
 }
