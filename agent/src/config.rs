@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edgeward_runtime::config::{self, BadConfig, Twins};
+use edgeward_tunnel::shell::udp::UdpOffload;
 use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::token::{MAX_ADDRESSES, check_address};
 use serde::Deserialize;
 
+use crate::enforce::data_path::{DataPath, ProfileName, ThreadCount};
 use crate::enforce::demand::{Binds, DEFAULT_IDLE_AFTER, DemandConfig};
 use crate::enforce::{
     DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig, NetDevice, Nets,
@@ -96,6 +98,11 @@ struct File {
     interface: DeviceName,
     interfaces: BTreeMap<String, NetDevice>,
     mtu: u16,
+    tunnel_profile: ProfileName,
+    tunnel_threads: ThreadCount,
+    tun_offload: bool,
+    udp_gso: bool,
+    udp_gro: bool,
     listen: SocketAddr,
     advertise: Vec<String>,
     metrics_listen: SocketAddr,
@@ -180,6 +187,7 @@ impl Config {
                 device: file.interface,
                 listen: file.listen,
                 mtu: file.mtu,
+                data_path: file.data_path(),
                 status_socket: file.run_dir.join("agent.sock"),
                 wireguard_folder: file.wireguard_dir,
                 kernel_leases: file.kernel_leases,
@@ -282,6 +290,20 @@ impl TpmTable {
     }
 }
 
+impl File {
+    fn data_path(&self) -> DataPath {
+        DataPath {
+            profile: self.tunnel_profile.into(),
+            threads: self.tunnel_threads.0,
+            tun_offload: self.tun_offload,
+            udp: UdpOffload {
+                gso: self.udp_gso,
+                gro: self.udp_gro,
+            },
+        }
+    }
+}
+
 impl Default for File {
     fn default() -> Self {
         Self {
@@ -292,6 +314,11 @@ impl Default for File {
             interface: "edgeward0".parse().expect("a device name"),
             interfaces: BTreeMap::new(),
             mtu: DEFAULT_MTU,
+            tunnel_profile: ProfileName::default(),
+            tunnel_threads: ThreadCount::default(),
+            tun_offload: true,
+            udp_gso: true,
+            udp_gro: true,
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
             advertise: Vec::new(),
             metrics_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464),

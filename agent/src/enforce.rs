@@ -24,6 +24,7 @@ use crate::view::NodeView;
 mod begin;
 mod books;
 mod control;
+pub mod data_path;
 pub mod decide;
 pub mod demand;
 mod device_name;
@@ -84,6 +85,7 @@ pub struct EnforceConfig {
     pub listen: SocketAddr,
     /// MTU of the TUN device, in bytes.
     pub mtu: u16,
+    pub data_path: data_path::DataPath,
     /// Local socket that answers `status` and `check`.
     pub status_socket: PathBuf,
     /// Folder of the read-only WireGuard socket (`<folder>/<device>.sock`), so that `wg show` works.

@@ -1,3 +1,5 @@
+use edgeward_tunnel::shell::{Profile, Threads};
+
 use super::*;
 use std::io::Write;
 
@@ -120,4 +122,33 @@ fn proxies_may_ask_only_where_their_users_are_named() {
     let asked = named.enforce.ext_authz.unwrap();
     assert_eq!(asked.users, [101, 0]);
     assert_eq!(asked.socket, Path::new("/run/x/ext_authz.sock"));
+}
+
+#[test]
+fn the_data_path_is_chosen_by_name_and_number() {
+    let least = load("", &[]).unwrap().enforce.data_path;
+    assert_eq!(least, DataPath::default());
+    let text = "tunnel_profile = \"small\"\ntunnel_threads = 0\nudp_gso = false\n";
+    let environment = [("EDGEWARD_AGENT_TUN_OFFLOAD", "false")];
+    let chosen = load(text, &environment).unwrap().enforce.data_path;
+    assert_eq!(chosen.profile, Profile::Small);
+    assert_eq!(chosen.threads, Threads::Shared);
+    assert!(!chosen.tun_offload && !chosen.udp.gso && chosen.udp.gro);
+    for (value, threads) in [
+        ("auto", Threads::Auto),
+        ("1", Threads::One),
+        ("2", Threads::Two),
+    ] {
+        let environment = [("EDGEWARD_AGENT_TUNNEL_THREADS", value)];
+        let chosen = load("", &environment).unwrap().enforce.data_path;
+        assert_eq!(chosen.threads, threads, "{value}");
+    }
+    for text in [
+        "tunnel_profile = \"fast\"",
+        "tunnel_threads = 3",
+        "tunnel_threads = -1",
+        "tunnel_threads = \"many\"",
+    ] {
+        assert!(load(text, &[]).is_err(), "{text}");
+    }
 }

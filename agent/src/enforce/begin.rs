@@ -8,11 +8,10 @@ use edgeward_policy::slice::MESH;
 use edgeward_tunnel::filter::Filter;
 use edgeward_tunnel::node::{Node, NodeConfig};
 use edgeward_tunnel::reach::MayRelay;
-use edgeward_tunnel::shell::demux::quic_inbox;
+use edgeward_tunnel::shell::demux::quic_inbox_of;
 use edgeward_tunnel::shell::quic_socket::QuicSocket;
 use edgeward_tunnel::shell::tun::TunConfig;
-use edgeward_tunnel::shell::udp::UdpOffload;
-use edgeward_tunnel::shell::{Profile, ShellConfig, SystemRandom, Threads, Tunnel};
+use edgeward_tunnel::shell::{ShellConfig, SystemRandom, Tunnel};
 use edgeward_tunnel::uapi::{ReadOnly, UapiServer};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -241,12 +240,12 @@ fn open_tunnel(
             mtu: config.mtu,
             ipv4: overlay.v4.map(|v4| (v4, V4_PREFIX)),
             ipv6: vec![(overlay.v6, V6_PREFIX)],
-            offload: true,
+            offload: config.data_path.tun_offload,
         },
         listen: config.listen,
-        udp: UdpOffload::default(),
-        profile: Profile::default(),
-        threads: Threads::default(),
+        udp: config.data_path.udp,
+        profile: config.data_path.profile,
+        threads: config.data_path.threads,
     };
     let node = Arc::new(Node::new(
         NodeConfig {
@@ -255,7 +254,7 @@ fn open_tunnel(
         },
         Box::new(SystemRandom::default()),
     ));
-    let (sink, source) = quic_inbox();
+    let (sink, source) = quic_inbox_of(config.data_path.profile.quic_datagrams());
     let clock = Arc::clone(&view.clock);
     let tunnel = Arc::new(Tunnel::start(
         &shell,

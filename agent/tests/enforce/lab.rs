@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use edgeward_agent::enforce::data_path::DataPath;
 use edgeward_agent::enforce::{self, EnforceConfig, Nets, Progress, RecordRefused, Recorder};
 use edgeward_agent::status::{self, Status};
 use edgeward_agent::view::{CloudLink, Heard, NodeView, Publisher};
@@ -152,6 +153,7 @@ impl Lab {
             device: "edgeward0".parse().unwrap(),
             listen: "[::]:51820".parse().unwrap(),
             mtu: 1420,
+            data_path: DataPath::default(),
             status_socket: self.socket(),
             wireguard_folder: self.folder.path().to_owned(),
             kernel_leases: true,
