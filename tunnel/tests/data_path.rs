@@ -43,7 +43,7 @@ fn carries_everything(choice: Choice) {
     sides.stream(true, STREAM_BYTES);
     let arrived = sides.ordered_datagrams(DATAGRAMS);
     assert!(
-        arrived >= DATAGRAMS / 2,
+        arrived >= DATAGRAMS / 100 * 99,
         "{choice:?}: {arrived} of {DATAGRAMS} datagrams"
     );
     let counters = sides.counters();
@@ -147,7 +147,7 @@ fn a_relay_carries_everything_and_keeps_account_of_it() {
         sides.stream(false, STREAM_BYTES);
         sides.stream(true, STREAM_BYTES);
         let arrived = sides.ordered_datagrams(DATAGRAMS);
-        assert!(arrived >= DATAGRAMS / 2, "{arrived} of {DATAGRAMS}");
+        assert!(arrived >= DATAGRAMS / 100 * 99, "{arrived} of {DATAGRAMS}");
         let (account, refused) = sides.carried();
         assert!(account.bytes > 2 * STREAM_BYTES as u64, "{account:?}");
         assert_eq!((refused.unknown_route, refused.wrong_source), (0, 0));
