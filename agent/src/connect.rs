@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use edgeward_evidence::Exporter;
 use edgeward_identity::tls::{EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES};
+use edgeward_wire::limits::{ALPN_H2, ALPN_H2_QUIET};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -119,9 +120,11 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
         .map_err(|_| NotConnected::Timeout { address: named() })??;
     let (local, remote, stream) = opened;
     let (_, tls) = stream.get_ref();
-    if tls.alpn_protocol() != Some(edgeward_wire::limits::ALPN_H2) {
-        return Err(NotConnected::Protocol { address: named() });
-    }
+    let quiet = match tls.alpn_protocol() {
+        Some(ALPN_H2) => false,
+        Some(ALPN_H2_QUIET) => true,
+        _ => return Err(NotConnected::Protocol { address: named() }),
+    };
     let mut exported = [0; EXPORTER_BYTES];
     tls.export_keying_material(&mut exported, EVIDENCE_EXPORTER_LABEL, None)
         .map_err(|error| NotConnected::Tls {
@@ -129,7 +132,7 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<Connect
             source: std::io::Error::other(error),
         })?;
     let verdict = Verdict::default();
-    let channel = channel_over(Heard::new(stream, verdict.clone()))
+    let channel = channel_over(Heard::new(stream, verdict.clone()), quiet)
         .await
         .map_err(|source| NotConnected::Transport {
             address: named(),
@@ -180,6 +183,7 @@ async fn open(
 
 async fn channel_over(
     stream: Heard<TlsStream<TcpStream>>,
+    quiet: bool,
 ) -> Result<Channel, tonic::transport::Error> {
     let once = Arc::new(Mutex::new(Some(stream)));
     let connector = tower::service_fn(move |_| {
@@ -191,10 +195,15 @@ async fn channel_over(
         }
     });
     // TLS is done already; the scheme only fills the pseudo header.
-    Endpoint::from_static("http://cloud")
-        .http2_keep_alive_interval(KEEP_ALIVE)
+    let endpoint = Endpoint::from_static("http://cloud");
+    // A quiet connection that died is found by the heartbeats that the cloud promised.
+    let endpoint = match quiet {
+        true => endpoint,
+        false => endpoint.http2_keep_alive_interval(KEEP_ALIVE),
+    };
+    endpoint
         .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
+        .keep_alive_while_idle(!quiet)
         .connect_with_connector(connector)
         .await
 }

@@ -209,6 +209,7 @@ impl SessionParts {
             endpoints,
             restored: self.restored,
             logs: Arc::new(logs),
+            metered: false,
         }
     }
 }

@@ -85,12 +85,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listen = enforcement.listen();
     tracing::info!(node = %view.node, %listen, device = %config.enforce.device, "running");
     tasks.spawn("break-glass", session.closer().run(token.clone()));
-    let session = session.into_session(
+    let mut session = session.into_session(
         enforcement.progress(),
         config.endpoints(listen.port()),
         config.cloud,
         LogReader::new(config.logs),
     );
+    session.metered = config.metered;
     tasks.spawn("enforcement", enforcement.run());
     tasks.spawn("session", session.run(token.clone()));
     tasks.spawn("names", names.run(token.clone()));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use edgeward_identity::tls::{self, PeerVerifier};
 use edgeward_identity::{Clock, Kind};
 use edgeward_wire::limits::{
-    ALPN_H2, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_ENDPOINTS, MAX_MESSAGE_BYTES,
+    ALPN_H2, ALPN_H2_QUIET, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_ENDPOINTS, MAX_MESSAGE_BYTES,
 };
 use edgeward_wire::slice_delta::NotApplied;
 use edgeward_wire::v1::session_client::SessionClient;
@@ -58,6 +58,8 @@ const LEAF_MARGIN: Duration = Duration::from_secs(60);
 const STORE_EVERY: Duration = Duration::from_secs(300);
 /// What was put into force is stored as a new epoch once nothing has come for this long.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
+/// How long changes of the status are gathered on a metered link, but for cuts that took effect.
+const STATUS_METERED: Duration = Duration::from_secs(60);
 /// How many heartbeats may name a newer deny-list than ours before the session is begun anew.
 const MAX_BEHIND: u32 = 3;
 
@@ -83,6 +85,8 @@ pub struct Session {
     /// The stored state was put back: nothing is said before this node has come back.
     pub restored: bool,
     pub logs: Arc<LogReader>,
+    /// The link is paid by the byte.
+    pub metered: bool,
 }
 
 /// Where peers reach this node.
@@ -108,7 +112,7 @@ pub enum SessionEnded {
     Closed,
     #[error("no welcome came first, or not in time")]
     NoWelcome,
-    #[error("no heartbeat for {} s", HEARTBEAT_LOST_AFTER.as_secs())]
+    #[error("no heartbeat for as long as the cloud promised one")]
     Silent,
     #[error("cloud has a newer deny-list and does not send it")]
     Behind,
@@ -214,7 +218,11 @@ impl Session {
             self.view.clock.clone(),
             &[Kind::Cloud],
         );
-        let config = tls::client(self.view.credentials.clone(), verifier, &[ALPN_H2]);
+        let protocols: &[&[u8]] = match self.metered {
+            true => &[ALPN_H2_QUIET, ALPN_H2],
+            false => &[ALPN_H2],
+        };
+        let config = tls::client(self.view.credentials.clone(), verifier, protocols);
         let addresses = self.holder.addresses().to_vec();
         let connecting = connect(&addresses, Arc::new(config));
         tokio::pin!(connecting);
@@ -286,8 +294,12 @@ impl Session {
 
     /// Serves a session until it ends.
     async fn attend(&mut self, mut live: Live) -> SessionEnded {
+        let gather = match self.metered {
+            true => upload::GATHER_METERED,
+            false => upload::GATHER,
+        };
         let upload =
-            upload::Upload::begin(self.journal.clone(), self.view.clone(), live.up.clone());
+            upload::Upload::begin(self.journal.clone(), self.view.clone(), live.up.clone(), gather);
         let mut answers = evidence::Answers::new(evidence::Sources {
             root: self.root.clone(),
             logs: self.logs.clone(),
@@ -305,7 +317,10 @@ impl Session {
         let mut found = self.holder.publisher.reach.endpoints.clone();
         let opened = self.clock.boottime();
         let mut behind = 0;
+        let mut told_cut = progress.borrow().cut_number;
+        let mut status_due: Option<Instant> = None;
         loop {
+            let late = status_due.unwrap_or_else(|| Instant::now() + STATUS_METERED);
             if self.holder.has_untold_roots() {
                 // The cloud counts on roots that are acknowledged: they must outlast this process.
                 self.holder.settle().await;
@@ -343,6 +358,13 @@ impl Session {
                 },
                 () = tokio::time::sleep(SETTLE_AFTER), if self.holder.is_unsettled() => self.holder.settle().await,
                 ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
+                () = tokio::time::sleep_until(late), if status_due.is_some() => {
+                    status_due = None;
+                    let status = self.status(&live);
+                    if !send(&live, node_message::Body::Status(status)) {
+                        return SessionEnded::Stuck;
+                    }
+                }
                 _ = store.tick() => self.holder.store().await,
                 Some(call) = self.holder.publisher.reach.calls.recv() => {
                     if !send(&live, node_message::Body::Call(call)) {
@@ -356,6 +378,13 @@ impl Session {
                     }
                 }
                 Ok(()) = progress.changed() => {
+                    let cut = progress.borrow_and_update().cut_number;
+                    if self.metered && cut == told_cut {
+                        status_due.get_or_insert(Instant::now() + STATUS_METERED);
+                        continue;
+                    }
+                    told_cut = cut;
+                    status_due = None;
                     let status = self.status(&live);
                     if !send(&live, node_message::Body::Status(status)) {
                         return SessionEnded::Stuck;
@@ -442,6 +471,7 @@ impl Session {
             join: self.holder.join(),
             slice_deltas: true,
             slice_digest: self.holder.slice_digest(),
+            metered: self.metered,
         }
     }
 

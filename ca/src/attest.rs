@@ -189,6 +189,14 @@ impl Schedule {
         }
     }
 
+    /// Keeps to another pace from now on; what was to come later than that comes sooner.
+    pub fn keep_to(&mut self, config: Attest, now: BootTime) {
+        self.config = config;
+        if let Phase::Resting { until } = &mut self.phase {
+            *until = (*until).min(now.plus(config.interval.saturating_add(config.jitter)));
+        }
+    }
+
     /// Asks later than it would, unless it is asking: too many are at it.
     pub fn postpone(&mut self, until: BootTime) {
         if let Phase::Resting { until: due } = &mut self.phase {
@@ -303,6 +311,34 @@ mod tests {
         assert!(matches!(schedule.follow(at(100), nonce), Step::Wait(_)));
         schedule.judged(at(100), 0);
         assert_eq!(schedule.poll(at(100), false, draw(1, 0)), asked(1));
+    }
+
+    #[test]
+    fn a_quicker_pace_takes_effect_at_once_and_a_slower_one_after_the_next_challenge() {
+        let mut schedule = schedule();
+        let pace = |interval| Attest {
+            interval: Duration::from_secs(interval),
+            jitter: Duration::ZERO,
+            ..Attest::default()
+        };
+        schedule.keep_to(pace(1200), at(100));
+        schedule.poll(at(100), false, draw(1, 0));
+        schedule.answered(&[1; 32], at(100));
+        schedule.judged(at(100), 0);
+        assert_eq!(
+            schedule.poll(at(110), false, draw(2, 0)),
+            Step::Wait(at(1300))
+        );
+        schedule.keep_to(pace(200), at(110));
+        assert_eq!(
+            schedule.poll(at(110), false, draw(2, 0)),
+            Step::Wait(at(310))
+        );
+        schedule.keep_to(pace(1200), at(120));
+        assert_eq!(
+            schedule.poll(at(120), false, draw(2, 0)),
+            Step::Wait(at(310))
+        );
     }
 
     #[test]

@@ -112,6 +112,8 @@ struct Attached {
     ended: CancellationToken,
     /// Whether its agent takes deltas.
     deltas: bool,
+    /// Whether its link is paid by the byte.
+    metered: bool,
     sent: Sent,
 }
 
@@ -125,6 +127,8 @@ pub(crate) struct Attachment {
     pub(crate) ended: CancellationToken,
     /// Whether the agent takes deltas of slices.
     pub(crate) deltas: bool,
+    /// Whether its link is paid by the byte.
+    pub(crate) metered: bool,
 }
 
 /// Why shared state could not be made. Ours, or the database's.
@@ -303,6 +307,11 @@ impl Hub {
         self.sessions.lock().len()
     }
 
+    /// The strictest `fresh` in what the node was last sent.
+    pub(crate) fn strictest_fresh(&self, name: &str) -> Option<Duration> {
+        self.sessions.lock().get(name)?.sent.fresh
+    }
+
     pub fn deny_number(&self) -> u64 {
         self.trust.load().deny.number()
     }
@@ -348,6 +357,7 @@ impl Hub {
             displaced: attachment.displaced,
             ended: attachment.ended,
             deltas: attachment.deltas,
+            metered: attachment.metered,
             sent: slice.map(SignedSlice::sent).unwrap_or_default(),
         };
         if let Some(slice) = slice {

@@ -14,7 +14,7 @@ use edgeward_identity::tls::{
     Credentials, EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES, PeerVerifier, server,
 };
 use edgeward_identity::{Clock, Kind, TrustView, VerifiedPeer};
-use edgeward_wire::limits::{ALPN_H2, ALPN_HTTP1};
+use edgeward_wire::limits::{ALPN_H2, ALPN_H2_QUIET, ALPN_HTTP1};
 use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -98,7 +98,7 @@ impl Server {
     /// Accepts until `stop` is cancelled, then lets open requests end within `DRAIN`.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
         let verifier = PeerVerifier::optional(self.trust.clone(), self.clock.clone(), &Kind::ALL);
-        let config = server(self.credentials.clone(), verifier, &[ALPN_H2, ALPN_HTTP1]);
+        let config = server(self.credentials.clone(), verifier, &[ALPN_H2_QUIET, ALPN_H2, ALPN_HTTP1]);
         let shared = Arc::new(Shared {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             server: self,
@@ -226,7 +226,8 @@ async fn http(shared: &Shared, stream: TlsStream<TcpStream>, caller: Caller) {
         };
         dispatch(router, request, caller.clone())
     });
-    let builder = builder();
+    let quiet = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2_QUIET);
+    let builder = builder((!quiet).then_some(KEEP_ALIVE));
     let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     tokio::select! {
@@ -255,7 +256,8 @@ async fn dispatch(
     router.oneshot(request.map(axum::body::Body::new)).await
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+/// Whoever is quiet is asked for evidence now and then, which finds a dead connection as well.
+fn builder(keep_alive: Option<Duration>) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
@@ -264,7 +266,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_header_list_size(MAX_HEADER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_interval(keep_alive)
         .keep_alive_timeout(KEEP_ALIVE);
     builder
         .http1()

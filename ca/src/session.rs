@@ -27,6 +27,7 @@ pub(crate) mod join;
 mod kept;
 mod live;
 mod opening;
+mod pace;
 mod renewal;
 
 use join::JoinRefused;
@@ -113,6 +114,8 @@ pub(crate) struct Opened {
     /// The join counter that the Welcome offers.
     join: u64,
     holds: Holds,
+    /// Whether its link is paid by the byte.
+    metered: bool,
 }
 
 /// What the agent says of the slice that it holds.

@@ -4,8 +4,12 @@
 //! one nor another node's passes. A cut's audience is everybody; its number rises with every cut. Cuts only take away:
 //! one that is seen twice does nothing new.
 
+use std::time::Duration;
+
 use edgeward_identity::{SpiffeId, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::limits::{HEARTBEAT_EVERY, HEARTBEATS_LOST, LONGEST_HEARTBEAT};
 
 /// Signed time, and how new the deny-list must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +18,19 @@ pub struct Heartbeat {
     /// The cloud's clock: a floor for the node's own.
     pub time: Timestamp,
     pub deny_number: u64,
+    /// How often the node hears this from now on, in seconds; none: every [`crate::limits::HEARTBEAT_EVERY`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<u32>,
+}
+
+impl Heartbeat {
+    /// How long without another one before the node counts as cut off.
+    pub fn lost_after(&self) -> Duration {
+        let every = self
+            .every
+            .map_or(HEARTBEAT_EVERY, |secs| Duration::from_secs(secs.into()));
+        every.clamp(HEARTBEAT_EVERY, LONGEST_HEARTBEAT) * HEARTBEATS_LOST
+    }
 }
 
 /// From now on nothing goes to or from this node, until a result newer than `time` arrives.

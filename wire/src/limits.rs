@@ -12,6 +12,10 @@ pub const ENROL_DEADLINE: Duration = Duration::from_secs(120);
 pub const CHALLENGE_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the cloud sends signed time and the deny-list's number.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// The least often that a metered node hears the cloud.
+pub const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
+/// So many times the interval of heartbeats without one, and a node counts as cut off.
+pub const HEARTBEATS_LOST: u32 = 3;
 /// A verifier that heard no heartbeat for this long counts as cut off from the cloud.
 pub const HEARTBEAT_LOST_AFTER: Duration = Duration::from_secs(30);
 /// Most endpoint candidates of one node.
@@ -28,6 +32,8 @@ pub const MAX_RELAY_FRAME_BYTES: usize = 256 * 1024;
 pub const MAX_BIND_FRAME_BYTES: usize = 64 * 1024;
 /// Application protocol of cloud connections that speak HTTP/2 (gRPC, REST).
 pub const ALPN_H2: &[u8] = b"h2";
+/// As [`ALPN_H2`], for connections of metered nodes: nobody sends anything only to see whether the other is there.
+pub const ALPN_H2_QUIET: &[u8] = b"edgeward-h2-quiet";
 /// Application protocol of cloud connections that speak HTTP/1.1 (REST, browsers).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// Application protocol of binds between agents.

@@ -3,7 +3,7 @@
 //! A grant goes record -> kernel lease -> picture, and forwarding opens with the last. A cut goes the other way: the
 //! picture and the data path refuse first, then flows, then the kernel's elements; the record comes after.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -125,7 +125,12 @@ impl Control {
     }
 
     /// Whom packets may wake, and by which prefixes. Whoever is armed is left as it is in the kernel.
-    pub(super) fn let_sleep(&self, sleepers: &[(SpiffeId, Vec<IpNet>)], no_longer: &[IpNet]) {
+    pub(super) fn let_sleep(
+        &self,
+        sleepers: &BTreeMap<SpiffeId, Vec<IpNet>>,
+        is_new: impl Fn(&SpiffeId) -> bool,
+        no_longer: &[IpNet],
+    ) {
         let mut books = self.books.lock();
         let mut prefixes = Vec::with_capacity(sleepers.len() * 2);
         let mut changes: Vec<Change> = hosts(no_longer)
@@ -134,7 +139,7 @@ impl Control {
         for (peer, owned) in sleepers {
             let number = books.number(peer);
             prefixes.extend(owned.iter().map(|prefix| (*prefix, number)));
-            if !books.armed.contains_key(peer) {
+            if is_new(peer) && !books.armed.contains_key(peer) {
                 changes.extend(hosts(owned).map(|address| Change::Asleep { address }));
             }
         }

@@ -73,9 +73,7 @@ impl Hearing {
 
     /// When time alone changes the state, at the latest.
     pub fn changes_at(&self, link: &CloudLink) -> Option<BootTime> {
-        let lost = link
-            .heard
-            .map(|heard| heard.at.plus(edgeward_wire::limits::HEARTBEAT_LOST_AFTER));
+        let lost = link.heard.map(|heard| heard.at.plus(heard.lost_after));
         match self.0 {
             State::CutOff { .. } => None,
             State::Settling { until, .. } => Some(lost.map_or(until, |lost| lost.min(until))),
@@ -125,6 +123,7 @@ mod tests {
             heard: Some(Heard {
                 at: at(seconds),
                 time: wall(10_000 + seconds),
+                lost_after: edgeward_wire::limits::HEARTBEAT_LOST_AFTER,
             }),
             before_boot: wall(5_000),
             connected: true,
@@ -153,6 +152,18 @@ mod tests {
             last_heartbeat: wall(10_100),
         };
         assert_eq!(lost.towards(Some(wall(10_130))), offline);
+    }
+
+    #[test]
+    fn a_node_that_was_promised_few_heartbeats_waits_longer_for_them() {
+        let mut link = heard(100);
+        if let Some(heard) = &mut link.heard {
+            heard.lost_after = Duration::from_secs(600);
+        }
+        let online = Hearing(State::Online).after(&link, at(700));
+        assert_eq!(online.towards(None), Link::Online);
+        assert_eq!(online.changes_at(&link), Some(at(700)));
+        assert!(online.after(&link, at(701)).is_cut_off());
     }
 
     #[test]

@@ -140,6 +140,7 @@ pub(crate) fn heard(seconds: u64) -> CloudLink {
         heard: Some(Heard {
             at: boot(seconds),
             time: TEST_NOW,
+            lost_after: edgeward_wire::limits::HEARTBEAT_LOST_AFTER,
         }),
         before_boot: TEST_NOW.minus(MINUTE * 60),
         connected: true,

@@ -159,6 +159,7 @@ impl Holder {
         let heard = Heard {
             at: self.keeper.clock.boottime(),
             time: heartbeat.time,
+            lost_after: heartbeat.lost_after(),
         };
         self.publisher
             .link

@@ -193,6 +193,7 @@ impl World {
         let beat = Heartbeat {
             time: self.clock.now(),
             deny_number,
+            every: None,
         };
         self.sign(
             &self.control,
@@ -336,6 +337,7 @@ async fn a_heartbeat_counts_once_and_only_if_it_is_ours_and_newer() {
     let beat = Heartbeat {
         time: world.clock.now(),
         deny_number: 0,
+            every: None,
     };
     let other = world.sign(
         &world.control,

@@ -14,7 +14,9 @@ use crate::journal::JournalHandle;
 use crate::view::NodeView;
 
 /// Events gather this long before they are sent.
-const GATHER: Duration = Duration::from_millis(250);
+pub(super) const GATHER: Duration = Duration::from_millis(250);
+/// The same on a metered link.
+pub(super) const GATHER_METERED: Duration = Duration::from_secs(15);
 /// An unanswered batch is sent again after this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Wait after a refusal, so that a broken journal does not flood the cloud.
@@ -36,6 +38,7 @@ struct Uploader {
     written: watch::Receiver<u64>,
     statement: Option<(JournalKeyStatement, Timestamp)>,
     state: State,
+    gather: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -53,6 +56,7 @@ impl Upload {
         journal: JournalHandle,
         view: NodeView,
         up: mpsc::Sender<v1::NodeMessage>,
+        gather: Duration,
     ) -> Self {
         let (answers, incoming) = mpsc::channel(ANSWER_QUEUE);
         let uploader = Uploader {
@@ -62,6 +66,7 @@ impl Upload {
             up,
             statement: None,
             state: State::Due(Instant::now()),
+            gather,
         };
         Self {
             answers,
@@ -96,7 +101,7 @@ impl Uploader {
                     }
                 }
                 State::Idle => match self.written.changed().await {
-                    Ok(()) => self.state = State::Due(Instant::now() + GATHER),
+                    Ok(()) => self.state = State::Due(Instant::now() + self.gather),
                     Err(_) => return,
                 },
             }

@@ -1,8 +1,9 @@
 //! Whether this node hears from the cloud.
 
+use std::time::Duration;
+
 use edgeward_identity::{BootTime, Timestamp};
 use edgeward_policy::decision::Link;
-use edgeward_wire::limits::HEARTBEAT_LOST_AFTER;
 
 /// The last signed word of the cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Heard {
     pub at: BootTime,
     /// The cloud's own time in it.
     pub time: Timestamp,
+    /// How long without another one before this node counts as cut off: what the cloud promised.
+    pub lost_after: Duration,
 }
 
 /// The state of the link. What follows from it depends on the time of asking.
@@ -36,10 +39,10 @@ impl CloudLink {
         }
     }
 
-    /// A heartbeat came within the last 30 s.
+    /// A heartbeat came as lately as the cloud promised: within 30 s, or what a metered link was told.
     pub fn online(&self, now: BootTime) -> bool {
         self.heard
-            .is_some_and(|heard| now.since(heard.at) <= HEARTBEAT_LOST_AFTER)
+            .is_some_and(|heard| now.since(heard.at) <= heard.lost_after)
     }
 
     /// Cloud time of the last heartbeat.
@@ -62,7 +65,6 @@ impl CloudLink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn at(seconds: u64) -> BootTime {
         BootTime::from_duration(Duration::from_secs(seconds))
@@ -76,6 +78,7 @@ mod tests {
         link.heard = Some(Heard {
             at: at(10),
             time: Timestamp::from_secs(200),
+            lost_after: edgeward_wire::limits::HEARTBEAT_LOST_AFTER,
         });
         assert!(link.online(at(40)));
         assert!(!link.online(at(41)));

@@ -56,6 +56,10 @@ impl Hub {
             .collect();
         for together in peers.chunks(MAX_ANNOUNCED) {
             for (other, session) in self.sessions.lock().iter() {
+                // Open binds bring the same news.
+                if session.metered {
+                    continue;
+                }
                 let told: Vec<v1::Peer> = together
                     .iter()
                     .filter(|(name, _)| name != other && session.sent.peers.contains(name))

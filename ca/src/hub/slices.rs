@@ -7,7 +7,7 @@ use std::time::Duration;
 use edgeward_evidence::Digest;
 use edgeward_identity::{Purpose, SpiffeId, Timestamp};
 use edgeward_policy::{
-    CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Slice, SliceApproval, SliceError,
+    CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Seconds, Slice, SliceApproval, SliceError,
 };
 use edgeward_wire::v1::{self, cloud_message::Body};
 
@@ -47,6 +47,8 @@ struct Sorted {
 pub(super) struct Sent {
     content: Option<Digest>,
     renew_at: Timestamp,
+    /// The strictest `fresh` in it.
+    pub(super) fresh: Option<Duration>,
     /// Names of the nodes it may meet.
     pub(super) peers: BTreeSet<String>,
 }
@@ -57,6 +59,7 @@ pub struct SignedSlice {
     pub bytes: Vec<u8>,
     pub peers: BTreeSet<String>,
     pub lifetimes: Lifetimes,
+    pub(crate) fresh: Option<Duration>,
     pub(super) content: Digest,
     /// Number of the state that it was cut from.
     pub(super) fleet: u64,
@@ -296,6 +299,7 @@ impl Hub {
             bytes: self.keys.sign(label, &slice)?,
             peers: peers_of(&slice),
             lifetimes: slice.lifetimes,
+            fresh: strictest_fresh(&slice),
             content,
             fleet: fleeted.number,
             expires: slice.expires,
@@ -304,11 +308,22 @@ impl Hub {
     }
 }
 
+/// How old a pass may be at most by the strictest rule that touches the node, as subject or object.
+fn strictest_fresh(slice: &Slice) -> Option<Duration> {
+    let offered = slice.interfaces.iter().flat_map(|interface| &interface.rows);
+    let used = slice.egress.iter().flat_map(|egress| &egress.rows);
+    let terms = offered.map(|row| row.fresh).chain(used.map(|row| row.fresh));
+    let of_rules = terms.map(|term| term.own.unwrap_or(term.default));
+    let of_profiles = slice.peers.iter().filter_map(|peer| peer.fresh);
+    of_rules.chain(of_profiles).min().map(Seconds::as_duration)
+}
+
 impl SignedSlice {
     pub(super) fn sent(&self) -> Sent {
         Sent {
             content: Some(self.content),
             renew_at: self.renew_at,
+            fresh: self.fresh,
             peers: self.peers.clone(),
         }
     }

@@ -10,7 +10,7 @@ use edgeward_audit::record::BootId;
 use edgeward_evidence::Nonce;
 use edgeward_identity::{AttestationState, BootTime, Purpose, VerifiedPeer};
 use edgeward_wire::control::Heartbeat;
-use edgeward_wire::limits::{HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER};
+use edgeward_wire::limits::HEARTBEAT_EVERY;
 use edgeward_wire::v1::{self, cloud_message::Body, node_message};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Notify, mpsc};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::challenge::{Challenges, concluded};
+use super::pace::Pace;
 use super::{Opened, SessionEnded, endpoints_of, opening};
 use crate::attest::{Draw, Schedule, Step};
 use crate::hub::{Attachment, Fall, Hub, HubFault, Outgoing, SignedSlice};
@@ -48,6 +49,10 @@ pub(super) struct Live {
     /// Whether peers do not know the newest endpoints yet.
     moved: bool,
     announced: BootTime,
+    /// The strictest `fresh` of the slice that the session began with.
+    first_fresh: Option<Duration>,
+    /// When the last heartbeat was sent.
+    beaten: BootTime,
     misdeeds: u32,
     pub(super) challenges: Challenges,
 }
@@ -75,10 +80,13 @@ impl Live {
             journal_key: None,
             moved: false,
             announced: BootTime::default(),
+            first_fresh: None,
+            beaten: hub.clock.boottime(),
             misdeeds: 0,
             challenges: Challenges::default(),
         };
         let slice = live.slice().await?;
+        live.first_fresh = slice.as_ref().and_then(|slice| slice.fresh);
         let audit_next = hub.store.next_record(&live.id(), boot).await?;
         let heartbeat = live.heartbeat()?;
         let join = live.opened.join;
@@ -157,7 +165,7 @@ impl Live {
                 }
                 _ = heartbeat.tick() => {
                     self.announce_move();
-                    self.heartbeat().and_then(|beat| self.send(Body::Heartbeat(beat)))
+                    self.beat()
                 }
                 message = incoming.message() => match message {
                     // Boxed: what a session does now and then is not kept room for in every idle one.
@@ -184,6 +192,30 @@ impl Live {
                 Step::Challenge { nonce, renew } => self.challenge(nonce, renew)?,
                 Step::Stale => self.went_silent().await?,
             }
+        }
+    }
+
+    /// Heartbeats and challenges at the pace that the node's policy of now lets them have.
+    fn beat(&mut self) -> Result<(), SessionEnded> {
+        let now = self.hub.clock.boottime();
+        let pace = self.pace();
+        self.schedule.keep_to(pace.attest, now);
+        if now.since(self.beaten).saturating_add(HEARTBEAT_EVERY / 2) < pace.heartbeat {
+            return Ok(());
+        }
+        self.beaten = now;
+        self.heartbeat()
+            .and_then(|beat| self.send(Body::Heartbeat(beat)))
+    }
+
+    fn pace(&self) -> Pace {
+        let usual = self.hub.config.attest;
+        match self.opened.metered {
+            true => {
+                let sent = self.hub.strictest_fresh(&self.name);
+                Pace::metered(usual, sent.or(self.first_fresh))
+            }
+            false => Pace::usual(usual),
         }
     }
 
@@ -386,6 +418,7 @@ impl Live {
             displaced: self.displaced.clone(),
             ended: self.opened.caller.ended.clone(),
             deltas: self.opened.holds.deltas,
+            metered: self.opened.metered,
         };
         self.number = Some(self.hub.attach(&self.name, attachment, slice, first));
     }
@@ -436,16 +469,18 @@ impl Live {
 
     fn heartbeat(&self) -> Result<Vec<u8>, SessionEnded> {
         let now = self.hub.clock.now();
+        let every = self.opened.metered.then(|| self.pace().heartbeat);
+        let beat = Heartbeat {
+            time: now,
+            deny_number: self.hub.deny_number(),
+            every: every.map(|every| u32::try_from(every.as_secs()).unwrap_or(u32::MAX)),
+        };
         let label = Label {
             purpose: Purpose::Control,
             audience: self.id().to_string(),
             number: self.hub.keys.rising_number(now),
             issued: now,
-            lifetime: HEARTBEAT_LOST_AFTER,
-        };
-        let beat = Heartbeat {
-            time: now,
-            deny_number: self.hub.deny_number(),
+            lifetime: beat.lost_after(),
         };
         Ok(self.hub.keys.sign(label, &beat).map_err(HubFault::from)?)
     }

@@ -33,6 +33,7 @@ pub(super) async fn open(
         deltas: hello.slice_deltas,
         slice: hello.slice_digest,
     };
+    let metered = hello.metered;
     let name = peer.id().name();
     let member = hub.member(name).ok_or(SessionEnded::Unknown)?;
     if member.row.status != NodeStatus::Active {
@@ -64,6 +65,7 @@ pub(super) async fn open(
         svid,
         join: joined.next,
         holds,
+        metered,
     };
     Ok((opened, member, boot))
 }

@@ -198,6 +198,7 @@ pub struct BindHandle {
 
 pub(super) enum Command {
     Want(PeerTarget),
+    Wake(PeerTarget),
     Forget(SpiffeId),
     Rest(SpiffeId),
     Directory(Vec<SpkiHash>),
@@ -273,6 +274,11 @@ impl BindHandle {
     /// Binds with this peer and stays bound, or replaces its endpoints and key.
     pub async fn want(&self, peer: PeerTarget) -> Result<(), Stopped> {
         self.send(Command::Want(peer)).await
+    }
+
+    /// As [`BindHandle::want`], for a peer that does not know that it is wanted: it is dialled at once.
+    pub async fn wake(&self, peer: PeerTarget) -> Result<(), Stopped> {
+        self.send(Command::Wake(peer)).await
     }
 
     /// Dials this peer no more. Open binds stay.

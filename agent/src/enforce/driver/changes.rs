@@ -274,7 +274,12 @@ impl Driver {
     }
 
     /// Names are looked up beside the loop.
-    pub(super) async fn want(&self, id: SpiffeId, wanted: Wanted) -> Result<(), Broken> {
+    pub(super) async fn want(
+        &self,
+        id: SpiffeId,
+        wanted: Wanted,
+        at_once: bool,
+    ) -> Result<(), Broken> {
         let plain: Vec<_> = wanted
             .endpoints
             .iter()
@@ -302,7 +307,10 @@ impl Driver {
                 let _stopped = bind.want(found).await;
             });
         }
-        Ok(self.bind.want(target).await?)
+        Ok(match at_once {
+            true => self.bind.wake(target).await?,
+            false => self.bind.want(target).await?,
+        })
     }
 
     /// Whoever seeks ways found some, or needs a relay.
@@ -325,7 +333,7 @@ impl Driver {
 
     async fn dial_again(&self, peer: SpiffeId) -> Result<(), Broken> {
         match self.permitted.get(&peer).cloned() {
-            Some(wanted) => self.want(peer, wanted).await,
+            Some(wanted) => self.want(peer, wanted, true).await,
             None => Ok(()),
         }
     }

@@ -38,7 +38,7 @@ impl Driver {
         }
         for (peer, wanted) in new {
             if self.demand.wants(&peer) {
-                self.want(peer, wanted).await?;
+                self.want(peer, wanted, false).await?;
             } else {
                 self.control.desk.forget(&peer);
                 self.bind.forget(peer).await?;
@@ -69,11 +69,8 @@ impl Driver {
             .filter(|(peer, _)| !self.control.books.lock().armed.contains_key(*peer))
             .flat_map(|(_, prefixes)| prefixes.iter().copied())
             .collect();
-        let all: Vec<(SpiffeId, Vec<IpNet>)> = sleepers
-            .iter()
-            .map(|(peer, prefixes)| (peer.clone(), prefixes.clone()))
-            .collect();
-        self.control.let_sleep(&all, &no_longer);
+        let is_new = |peer: &SpiffeId| self.sleepers.get(peer) != sleepers.get(peer);
+        self.control.let_sleep(&sleepers, is_new, &no_longer);
         self.sleepers = sleepers;
     }
 
@@ -104,7 +101,7 @@ impl Driver {
         if self.demand.knock(&peer, self.view.clock.boottime()) {
             tracing::debug!(%peer, "woken by a packet");
             metrics::counter!("edgeward_bind_wakes_total").increment(1);
-            self.want(peer, wanted).await?;
+            self.want(peer, wanted, true).await?;
         }
         Ok(())
     }
@@ -132,7 +129,7 @@ impl Driver {
             BindEvent::Opened(opened) if self.demand.opened(&opened.peer, now) => {
                 let (peer, wanted) = (&opened.peer, self.permitted.get(&opened.peer));
                 if let Some(wanted) = wanted.cloned() {
-                    self.want(peer.clone(), wanted).await?;
+                    self.want(peer.clone(), wanted, false).await?;
                 }
             }
             BindEvent::Ended { peer, ending, .. } => {

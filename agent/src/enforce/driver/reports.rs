@@ -57,7 +57,9 @@ impl Driver {
             } => {
                 tracing::info!(%peer, code = %ending.code, reason = ending.reason, was_open, "bind ended");
                 // Who loses glare or is taken over has not lost anything.
-                let housekeeping = matches!(ending.code, Code::Glare | Code::Superseded);
+                // Nor has who was not bound before it was of no use any more.
+                let in_vain = ending.code == Code::Idle && !was_open;
+                let housekeeping = in_vain || matches!(ending.code, Code::Glare | Code::Superseded);
                 let news = was_open || self.refusals.is_news(&peer, ending.code, now);
                 if news && !housekeeping {
                     let event = self.records.bind_ended(wall, &peer, &ending, was_open);

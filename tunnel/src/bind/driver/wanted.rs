@@ -29,17 +29,25 @@ struct Wanted {
     place: Option<(BootTime, u64)>,
 }
 
+/// How long to leave the first dial to the other side, if it wants us, too: the one with the smaller key dials at once.
+pub(super) fn patience(own: &SpkiHash, peer: &SpkiHash) -> Duration {
+    if own < peer {
+        Duration::ZERO
+    } else {
+        DIAL_PATIENCE
+    }
+}
+
 /// More than [`MAX_WANTED`] peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
 impl WantedPeers {
-    /// Wants a peer, or knows better where it is and under which key. The side with the smaller key dials at once;
-    /// the other gives it a moment.
+    /// Wants a peer, or knows better where it is and under which key. One that is new is dialled after `patience`.
     pub(super) fn want(
         &mut self,
         target: PeerTarget,
-        own: &SpkiHash,
+        patience: Duration,
         now: BootTime,
     ) -> Result<(), TooMany> {
         let id = target.id.clone();
@@ -55,11 +63,6 @@ impl WantedPeers {
         if self.peers.len() >= MAX_WANTED {
             return Err(TooMany);
         }
-        let patience = if *own < target.spki {
-            Duration::ZERO
-        } else {
-            DIAL_PATIENCE
-        };
         let wanted = Wanted {
             target,
             backoff: MIN_BACKOFF,

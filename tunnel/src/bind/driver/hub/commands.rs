@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use edgeward_identity::{SpiffeId, SpkiHash, Svid};
 
+use super::super::PeerTarget;
+use super::super::wanted::patience;
 use super::{Command, Hub, Identity, Input, RENEW_EACH, bind_epoch, fraction};
 use crate::bind::code::Code;
 use crate::bind::ending::{By, Ending};
@@ -13,7 +16,11 @@ use crate::bind::ending::{By, Ending};
 impl Hub {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Want(target) => self.want(target),
+            Command::Want(target) => {
+                let patience = patience(&self.own.identity.party().spki, &target.spki);
+                self.want(target, patience);
+            }
+            Command::Wake(target) => self.want(target, Duration::ZERO),
             Command::Forget(peer) => {
                 self.wanted.forget(&peer);
             }
@@ -67,11 +74,10 @@ impl Hub {
         }
     }
 
-    fn want(&mut self, target: super::super::PeerTarget) {
+    fn want(&mut self, target: PeerTarget, patience: Duration) {
         let now = self.clock.boottime();
-        let own = self.own.identity.party().spki;
         let peer = target.id.clone();
-        if self.wanted.want(target, &own, now).is_err() {
+        if self.wanted.want(target, patience, now).is_err() {
             tracing::warn!(%peer, "too many peers: not dialled");
         }
     }

@@ -20,6 +20,11 @@ fn id(name: &str) -> SpiffeId {
         .unwrap()
 }
 
+fn want(wanted: &mut WantedPeers, target: PeerTarget, seconds: u64) -> Result<(), TooMany> {
+    let patience = patience(&OWN, &target.spki);
+    wanted.want(target, patience, at(seconds))
+}
+
 fn nobody(_: &SpiffeId) -> bool {
     false
 }
@@ -34,8 +39,8 @@ fn due(wanted: &mut WantedPeers, seconds: u64) -> Vec<String> {
 #[test]
 fn the_greater_key_waits_before_it_dials() {
     let mut wanted = WantedPeers::default();
-    wanted.want(target("b", 9), &OWN, at(0)).unwrap();
-    wanted.want(target("c", 1), &OWN, at(0)).unwrap();
+    want(&mut wanted, target("b", 9), 0).unwrap();
+    want(&mut wanted, target("c", 1), 0).unwrap();
     assert_eq!(due(&mut wanted, 0), ["b"]);
     assert_eq!(wanted.next_after(at(0)), Some(at(3)));
     assert_eq!(due(&mut wanted, 3), ["c"]);
@@ -46,7 +51,7 @@ fn the_greater_key_waits_before_it_dials() {
 fn nobody_is_dialled_twice_at_once_and_no_more_than_there_are_places() {
     let mut wanted = WantedPeers::default();
     for name in ["b", "c", "d"] {
-        wanted.want(target(name, 9), &OWN, at(0)).unwrap();
+        want(&mut wanted, target(name, 9), 0).unwrap();
     }
     assert_eq!(wanted.take_due(at(0), 2, nobody).len(), 2);
     assert!(wanted.take_due(at(0), 2, nobody).is_empty());
@@ -61,7 +66,7 @@ fn nobody_is_dialled_twice_at_once_and_no_more_than_there_are_places() {
 #[test]
 fn failures_put_off_further_and_further_up_to_a_bound() {
     let mut wanted = WantedPeers::default();
-    wanted.want(target("b", 9), &OWN, at(0)).unwrap();
+    want(&mut wanted, target("b", 9), 0).unwrap();
     let mut now = at(0);
     let mut last = Duration::ZERO;
     for _ in 0..10 {
@@ -84,7 +89,7 @@ fn failures_put_off_further_and_further_up_to_a_bound() {
 #[test]
 fn who_is_bound_leaves_the_queue_until_the_bind_ends() {
     let mut wanted = WantedPeers::default();
-    wanted.want(target("b", 9), &OWN, at(0)).unwrap();
+    want(&mut wanted, target("b", 9), 0).unwrap();
     assert!(wanted.take_due(at(0), 1, |_| true).is_empty());
     assert_eq!(wanted.next_after(BootTime::default()), None);
     wanted.put_off(&id("b"), at(50), 1.0);
@@ -96,9 +101,9 @@ fn a_peer_without_an_address_is_dialled_once_it_has_one() {
     let mut wanted = WantedPeers::default();
     let mut lost = target("b", 9);
     lost.endpoints.clear();
-    wanted.want(lost, &OWN, at(0)).unwrap();
+    want(&mut wanted, lost, 0).unwrap();
     assert!(due(&mut wanted, 10).is_empty());
-    wanted.want(target("b", 9), &OWN, at(20)).unwrap();
+    want(&mut wanted, target("b", 9), 20).unwrap();
     assert_eq!(due(&mut wanted, 20), ["b"]);
 }
 
@@ -107,7 +112,7 @@ fn new_keys_are_shown_to_all_within_a_span_that_grows_with_their_number() {
     let mut wanted = WantedPeers::default();
     for number in 0..100 {
         let peer = target(&format!("n{number}"), 9);
-        wanted.want(peer, &OWN, at(0)).unwrap();
+        want(&mut wanted, peer, 0).unwrap();
     }
     wanted.take_due(at(0), 200, |_| true);
     let mut steps = (0..100_u32).map(|step| f64::from(step) / 100.0);
@@ -121,9 +126,9 @@ fn no_more_are_wanted_than_the_limit() {
     let mut wanted = WantedPeers::default();
     for number in 0..MAX_WANTED {
         let peer = target(&format!("n{number}"), 9);
-        wanted.want(peer, &OWN, at(0)).unwrap();
+        want(&mut wanted, peer, 0).unwrap();
     }
-    assert_eq!(wanted.want(target("b", 9), &OWN, at(0)), Err(TooMany));
+    assert_eq!(want(&mut wanted, target("b", 9), 0), Err(TooMany));
     wanted.forget(&id("n0"));
-    assert_eq!(wanted.want(target("b", 9), &OWN, at(0)), Ok(()));
+    assert_eq!(want(&mut wanted, target("b", 9), 0), Ok(()));
 }
