@@ -21,7 +21,7 @@ const STREAMS: usize = 4;
 /// What counts as a full tunnel here: far more than any control traffic, reached on a machine that is busy too.
 const SATURATED_BYTES_PER_SECOND: u64 = 10_000_000;
 /// From the order to the last byte, on a machine that runs other scenarios beside this one.
-const DARK_WITHIN: Duration = Duration::from_secs(5);
+const DARK_WITHIN: Duration = Duration::from_secs(8);
 /// A connection with nothing on the wire is given up after this long.
 const STALLED: Duration = Duration::from_secs(2);
 
