@@ -4,14 +4,13 @@
 //! `upload` sends the journal. A stream that has gone silent is given up after thirty seconds without a heartbeat,
 //! whatever TCP says; then the next connection, after a wait that grows and is never the same for two nodes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use edgeward_identity::tls::{self, PeerVerifier};
 use edgeward_identity::{Clock, Kind};
 use edgeward_wire::limits::{
-    ALPN_H2, ALPN_H2_QUIET, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_ENDPOINTS, MAX_MESSAGE_BYTES,
+    ALPN_H2, ALPN_H2_QUIET, HEARTBEAT_EVERY, HEARTBEAT_LOST_AFTER, MAX_MESSAGE_BYTES,
 };
 use edgeward_wire::slice_delta::NotApplied;
 use edgeward_wire::v1::session_client::SessionClient;
@@ -38,11 +37,13 @@ mod backoff;
 mod evidence;
 mod keeper;
 mod recover;
+mod telling;
 mod upload;
 
 pub use apply::{Applied, Holder};
 pub use backoff::Backoff;
 pub use keeper::Keeper;
+pub use telling::Endpoints;
 
 /// Most messages waiting to go up.
 const UP_QUEUE: usize = 64;
@@ -87,14 +88,6 @@ pub struct Session {
     pub logs: Arc<LogReader>,
     /// The link is paid by the byte.
     pub metered: bool,
-}
-
-/// Where peers reach this node.
-#[derive(Clone, Debug)]
-pub struct Endpoints {
-    /// As configured; if empty, what was found out, or the address that reaches the cloud.
-    pub advertised: Vec<String>,
-    pub udp_port: u16,
 }
 
 /// Why a session ended. Another one follows.
@@ -298,8 +291,12 @@ impl Session {
             true => upload::GATHER_METERED,
             false => upload::GATHER,
         };
-        let upload =
-            upload::Upload::begin(self.journal.clone(), self.view.clone(), live.up.clone(), gather);
+        let upload = upload::Upload::begin(
+            self.journal.clone(),
+            self.view.clone(),
+            live.up.clone(),
+            gather,
+        );
         let mut answers = evidence::Answers::new(evidence::Sources {
             root: self.root.clone(),
             logs: self.logs.clone(),
@@ -456,52 +453,6 @@ impl Session {
         let silent =
             !self.view.link.borrow().online(now) && now.since(opened) > HEARTBEAT_LOST_AFTER;
         silent.then_some(SessionEnded::Silent)
-    }
-
-    fn hello(&mut self, local: IpAddr) -> v1::Hello {
-        v1::Hello {
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.boot.id().as_bytes().to_vec(),
-            boot_key: self.boot.public_key().point().to_vec(),
-            slice_number: self.holder.slice_number(),
-            deny_number: *self.view.trust_changed.borrow(),
-            key_set_number: self.view.keys.borrow().number(),
-            endpoints: self.own_endpoints(local),
-            bundle_sequence: self.holder.say_bundle_sequence(),
-            join: self.holder.join(),
-            slice_deltas: true,
-            slice_digest: self.holder.slice_digest(),
-            metered: self.metered,
-        }
-    }
-
-    fn own_endpoints(&self, local: IpAddr) -> Vec<String> {
-        let found = self.holder.publisher.reach.endpoints.borrow();
-        self.endpoints.say(&found, local)
-    }
-
-    fn status(&mut self, live: &Live) -> v1::NodeStatus {
-        let progress = *self.progress.borrow();
-        v1::NodeStatus {
-            endpoints: self.own_endpoints(live.connected.local),
-            binds_open: progress.binds_open,
-            slice_number: self.holder.slice_number(),
-            cut_number: progress.cut_number,
-            bundle_sequence: self.holder.say_bundle_sequence(),
-        }
-    }
-}
-
-impl Endpoints {
-    /// What was configured, or what was found out, or what the session's address suggests.
-    fn say(&self, found: &[String], local: IpAddr) -> Vec<String> {
-        if !self.advertised.is_empty() {
-            self.advertised.clone()
-        } else if !found.is_empty() {
-            found.iter().take(MAX_ENDPOINTS).cloned().collect()
-        } else {
-            vec![std::net::SocketAddr::new(local, self.udp_port).to_string()]
-        }
     }
 }
 

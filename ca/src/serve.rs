@@ -98,7 +98,11 @@ impl Server {
     /// Accepts until `stop` is cancelled, then lets open requests end within `DRAIN`.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
         let verifier = PeerVerifier::optional(self.trust.clone(), self.clock.clone(), &Kind::ALL);
-        let config = server(self.credentials.clone(), verifier, &[ALPN_H2_QUIET, ALPN_H2, ALPN_HTTP1]);
+        let config = server(
+            self.credentials.clone(),
+            verifier,
+            &[ALPN_H2_QUIET, ALPN_H2, ALPN_HTTP1],
+        );
         let shared = Arc::new(Shared {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             server: self,

@@ -21,6 +21,7 @@ use crate::hub::{Hub, MAX_QUEUED, Outgoing};
 use crate::serve::Caller;
 use crate::store::nodes::{NodeStatus, SvidRow};
 
+mod beat;
 mod challenge;
 mod evidence;
 pub(crate) mod join;

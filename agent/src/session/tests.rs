@@ -337,7 +337,7 @@ async fn a_heartbeat_counts_once_and_only_if_it_is_ours_and_newer() {
     let beat = Heartbeat {
         time: world.clock.now(),
         deny_number: 0,
-            every: None,
+        every: None,
     };
     let other = world.sign(
         &world.control,
@@ -525,7 +525,7 @@ async fn a_bad_update_of_the_directory_leaves_it_as_it_was() {
 
 #[test]
 fn what_the_operator_advertises_wins_over_what_the_connection_shows() {
-    let local: IpAddr = "2001:db8::7".parse().unwrap();
+    let local: std::net::IpAddr = "2001:db8::7".parse().unwrap();
     let mut endpoints = Endpoints {
         advertised: Vec::new(),
         udp_port: 51820,

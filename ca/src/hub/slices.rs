@@ -7,7 +7,8 @@ use std::time::Duration;
 use edgeward_evidence::Digest;
 use edgeward_identity::{Purpose, SpiffeId, Timestamp};
 use edgeward_policy::{
-    CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Seconds, Slice, SliceApproval, SliceError,
+    CompiledPolicy, Fleet, FleetIndex, FleetNode, Lifetimes, Seconds, Slice, SliceApproval,
+    SliceError,
 };
 use edgeward_wire::v1::{self, cloud_message::Body};
 
@@ -310,9 +311,14 @@ impl Hub {
 
 /// How old a pass may be at most by the strictest rule that touches the node, as subject or object.
 fn strictest_fresh(slice: &Slice) -> Option<Duration> {
-    let offered = slice.interfaces.iter().flat_map(|interface| &interface.rows);
+    let offered = slice
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.rows);
     let used = slice.egress.iter().flat_map(|egress| &egress.rows);
-    let terms = offered.map(|row| row.fresh).chain(used.map(|row| row.fresh));
+    let terms = offered
+        .map(|row| row.fresh)
+        .chain(used.map(|row| row.fresh));
     let of_rules = terms.map(|term| term.own.unwrap_or(term.default));
     let of_profiles = slice.peers.iter().filter_map(|peer| peer.fresh);
     of_rules.chain(of_profiles).min().map(Seconds::as_duration)

@@ -8,8 +8,7 @@ use edgeward_audit::batch::{Batch, JournalKey, JournalKeyStatement};
 use edgeward_audit::event::EventKind;
 use edgeward_audit::record::BootId;
 use edgeward_evidence::Nonce;
-use edgeward_identity::{AttestationState, BootTime, Purpose, VerifiedPeer};
-use edgeward_wire::control::Heartbeat;
+use edgeward_identity::{AttestationState, BootTime, VerifiedPeer};
 use edgeward_wire::limits::HEARTBEAT_EVERY;
 use edgeward_wire::v1::{self, cloud_message::Body, node_message};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -19,11 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::challenge::{Challenges, concluded};
-use super::pace::Pace;
 use super::{Opened, SessionEnded, endpoints_of, opening};
 use crate::attest::{Draw, Schedule, Step};
 use crate::hub::{Attachment, Fall, Hub, HubFault, Outgoing, SignedSlice};
-use crate::keys::Label;
 use crate::serve::Caller;
 
 /// How often new endpoints of a node are told to its peers.
@@ -50,9 +47,9 @@ pub(super) struct Live {
     moved: bool,
     announced: BootTime,
     /// The strictest `fresh` of the slice that the session began with.
-    first_fresh: Option<Duration>,
+    pub(super) first_fresh: Option<Duration>,
     /// When the last heartbeat was sent.
-    beaten: BootTime,
+    pub(super) beaten: BootTime,
     misdeeds: u32,
     pub(super) challenges: Challenges,
 }
@@ -192,30 +189,6 @@ impl Live {
                 Step::Challenge { nonce, renew } => self.challenge(nonce, renew)?,
                 Step::Stale => self.went_silent().await?,
             }
-        }
-    }
-
-    /// Heartbeats and challenges at the pace that the node's policy of now lets them have.
-    fn beat(&mut self) -> Result<(), SessionEnded> {
-        let now = self.hub.clock.boottime();
-        let pace = self.pace();
-        self.schedule.keep_to(pace.attest, now);
-        if now.since(self.beaten).saturating_add(HEARTBEAT_EVERY / 2) < pace.heartbeat {
-            return Ok(());
-        }
-        self.beaten = now;
-        self.heartbeat()
-            .and_then(|beat| self.send(Body::Heartbeat(beat)))
-    }
-
-    fn pace(&self) -> Pace {
-        let usual = self.hub.config.attest;
-        match self.opened.metered {
-            true => {
-                let sent = self.hub.strictest_fresh(&self.name);
-                Pace::metered(usual, sent.or(self.first_fresh))
-            }
-            false => Pace::usual(usual),
         }
     }
 
@@ -465,24 +438,6 @@ impl Live {
             .first()
             .is_some_and(|issuer| self.hub.keys.is_tainted(issuer));
         tainted || self.hub.clock.now() >= half
-    }
-
-    fn heartbeat(&self) -> Result<Vec<u8>, SessionEnded> {
-        let now = self.hub.clock.now();
-        let every = self.opened.metered.then(|| self.pace().heartbeat);
-        let beat = Heartbeat {
-            time: now,
-            deny_number: self.hub.deny_number(),
-            every: every.map(|every| u32::try_from(every.as_secs()).unwrap_or(u32::MAX)),
-        };
-        let label = Label {
-            purpose: Purpose::Control,
-            audience: self.id().to_string(),
-            number: self.hub.keys.rising_number(now),
-            issued: now,
-            lifetime: beat.lost_after(),
-        };
-        Ok(self.hub.keys.sign(label, &beat).map_err(HubFault::from)?)
     }
 }
 
