@@ -12,7 +12,11 @@ use crate::world::{World, inner};
 /// From the order to the last packet: the fastest cut says what the code needs, the others also what else the
 /// machine had to do.
 const DARK_WITHIN: Duration = Duration::from_millis(1);
-const CUTS: usize = 41;
+const CUTS: usize = 21;
+/// Rounds in which the flood ended before the cut, because the machine did other things, prove nothing.
+const MAX_ROUNDS: u64 = 100;
+/// Runs of datagrams ready for one round.
+const RUNS: usize = 200;
 /// Datagrams of one run, as `UDP_GRO` hands them over.
 const RUN: usize = 44;
 
@@ -71,20 +75,24 @@ fn a_lease_that_ends_under_traffic_ends_the_traffic() {
 #[test]
 fn under_a_flood_the_last_packet_is_out_within_a_millisecond_of_the_order() {
     let mut took = Vec::with_capacity(CUTS);
-    for round in 0..CUTS {
-        took.push(flooded_cut(round as u64));
+    for round in 0..MAX_ROUNDS {
+        took.extend(flooded_cut(round));
+        if took.len() == CUTS {
+            break;
+        }
     }
+    assert_eq!(took.len(), CUTS, "no flood outlived its cut");
     took.sort_unstable();
     let (fastest, median, worst) = (took[0], took[CUTS / 2], took[CUTS - 1]);
     println!("order to dark: fastest {fastest:?}, median {median:?}, worst {worst:?} of {CUTS}");
     assert!(fastest < DARK_WITHIN, "{fastest:?}");
 }
 
-fn flooded_cut(seed: u64) -> Duration {
+fn flooded_cut(seed: u64) -> Option<Duration> {
     let mut world = World::pair(100 + seed);
     let from = world.nodes[0].address;
     // Enough runs for the whole test, sealed before: the flood must not wait for the sealing.
-    let runs: Vec<Vec<u8>> = (0..400).map(|_| sealed_run(&mut world)).collect();
+    let runs: Vec<Vec<u8>> = (0..RUNS).map(|_| sealed_run(&mut world)).collect();
     let now = world.now;
     let node = Arc::new(world.nodes.remove(1).node);
     let (dark, delivered, late) = (
@@ -114,10 +122,6 @@ fn flooded_cut(seed: u64) -> Duration {
     let took = ordered.elapsed();
     dark.store(true, Ordering::SeqCst);
     flood.join().unwrap();
-    assert!(
-        delivered.load(Ordering::SeqCst) >= 5 * RUN as u64,
-        "no flood"
-    );
     assert_eq!(
         late.load(Ordering::SeqCst),
         0,
@@ -125,8 +129,7 @@ fn flooded_cut(seed: u64) -> Duration {
     );
     let refusals = node.refusals();
     let stopped = refusals.get(Refusal::NoSession) + refusals.get(Refusal::Cut);
-    assert!(stopped > 0, "the flood was over before the cut");
-    took
+    (stopped > 0).then_some(took)
 }
 
 fn take(
@@ -151,9 +154,7 @@ fn sealed_run(world: &mut World) -> Vec<u8> {
     let mut run = Vec::new();
     for _ in 0..RUN {
         world.send(0, 1, inner(0), 1_400);
-        let sent = world.wire.recordings().iter();
-        let last = sent.filter(|datagram| datagram.packet.is_some());
-        let newest = last.max_by_key(|datagram| datagram.packet).unwrap();
+        let newest = world.wire.newest().unwrap();
         run.extend_from_slice(&newest.bytes);
     }
     run

@@ -40,6 +40,7 @@ pub struct Wire {
     /// Pairs of addresses that do not reach each other.
     parted: BTreeSet<(SocketAddr, SocketAddr)>,
     recorded: Vec<Datagram>,
+    newest: Option<usize>,
     /// Packets that the wire lost.
     pub lost: BTreeSet<u64>,
 }
@@ -59,17 +60,19 @@ impl Wire {
             sent: 0,
             parted: BTreeSet::new(),
             recorded: Vec::new(),
+            newest: None,
             lost: BTreeSet::new(),
         }
     }
 
     pub fn send(&mut self, datagram: Datagram, now: BootTime) {
+        let next = self.newest.map_or(0, |newest| (newest + 1) % RECORDED);
         if self.recorded.len() < RECORDED {
             self.recorded.push(datagram.clone());
         } else {
-            let oldest = self.sent as usize % RECORDED;
-            self.recorded[oldest] = datagram.clone();
+            self.recorded[next] = datagram.clone();
         }
+        self.newest = Some(next);
         let faults = self.faults;
         let loss = match datagram.bytes.first() {
             Some(4) => faults.data_loss,
@@ -117,6 +120,11 @@ impl Wire {
     /// Something that was on the wire before.
     pub fn recorded(&self, which: usize) -> Option<&Datagram> {
         self.recorded.get(which.checked_rem(self.recorded.len())?)
+    }
+
+    /// What was sent last.
+    pub fn newest(&self) -> Option<&Datagram> {
+        self.recorded.get(self.newest?)
     }
 
     pub fn recordings(&self) -> &[Datagram] {
