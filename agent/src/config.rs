@@ -178,6 +178,7 @@ impl Config {
         check_numbers(&file)?;
         check_addresses(&file)?;
         check_logs(&file.logs)?;
+        let data_path = file.data_path();
         let nets = Nets::new(file.interfaces, &file.interface)
             .map_err(|bad| BadConfig::value("interfaces", bad.to_string()))?;
         Ok(Self {
@@ -187,7 +188,7 @@ impl Config {
                 device: file.interface,
                 listen: file.listen,
                 mtu: file.mtu,
-                data_path: file.data_path(),
+                data_path,
                 status_socket: file.run_dir.join("agent.sock"),
                 wireguard_folder: file.wireguard_dir,
                 kernel_leases: file.kernel_leases,
