@@ -213,10 +213,11 @@ impl Node {
 }
 
 /// Whether a session is worth replacing before anything asks for it: it carried data lately, or it is the first of
-/// its epoch, or a mapping is to be kept open. An idle one is let go; the next packet, from either side, makes another.
+/// its epoch, or packets wait, or a mapping is to be kept open. An idle one is let go; the next packet, from either side, makes another.
 fn is_lively(peer: &Peer, state: &PeerState, now: BootTime) -> bool {
     let recently = |last: BootTime| now.since(last) < REJECT_AFTER_TIME - REKEY_AFTER_TIME;
     state.opened != Some(state.epoch)
+        || !state.queue.is_empty()
         || state.persistent_keepalive.is_some()
         || peer.pulse.last_data.get().is_some_and(recently)
 }

@@ -127,6 +127,18 @@ fn what_waited_for_a_handshake_is_sent_by_the_new_process() {
 }
 
 #[test]
+fn what_waited_for_a_peer_that_had_idled_is_sent_by_the_new_process() {
+    let mut pair = idle();
+    pair.forget_arrived();
+    let mut out = Vec::new();
+    send(&pair.a, &a_to_b(6), pair.now, &mut out);
+    assert_eq!(out.len(), 1, "an initiation, which is lost");
+    move_a(&mut pair);
+    pair.run(Duration::from_secs(1), true);
+    assert_eq!(pair.to_b, [a_to_b(6)]);
+}
+
+#[test]
 fn an_epoch_turned_before_the_handover_opens_after_it() {
     let mut pair = Pair::open();
     pair.run(Duration::from_secs(1), true);
