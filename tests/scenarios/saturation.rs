@@ -163,7 +163,11 @@ fn push(target: SocketAddr, meter: &Meter) {
             continue;
         };
         let _bounded = stream.set_write_timeout(Some(STALLED));
-        while !meter.stop.load(Ordering::SeqCst) && stream.write_all(&block).is_ok() {}
+        while !meter.stop.load(Ordering::SeqCst) {
+            if stream.write_all(&block).is_err() {
+                break;
+            }
+        }
     }
 }
 
