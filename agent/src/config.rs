@@ -19,6 +19,7 @@ use crate::enforce::data_path::{DataPath, ProfileName, ThreadCount};
 use crate::enforce::demand::{Binds, DEFAULT_IDLE_AFTER, DemandConfig};
 use crate::enforce::{
     DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig, NetDevice, Nets,
+    NodeName,
 };
 use crate::ext_authz::ExtAuthzConfig;
 use crate::logs::{LogPaths, MAX_PATH_BYTES};
@@ -106,6 +107,7 @@ struct File {
     listen: SocketAddr,
     advertise: Vec<String>,
     metrics_listen: SocketAddr,
+    exit: Option<NodeName>,
     kernel_leases: bool,
     #[serde(with = "edgeward_runtime::config::duration")]
     report_every: Duration,
@@ -193,6 +195,7 @@ impl Config {
                 wireguard_folder: file.wireguard_dir,
                 kernel_leases: file.kernel_leases,
                 report_every: file.report_every,
+                exit: file.exit,
                 demand: DemandConfig {
                     binds: match (file.metered, file.binds) {
                         (true, Binds::Auto) => Binds::OnDemand,
@@ -323,6 +326,7 @@ impl Default for File {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
             advertise: Vec::new(),
             metrics_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464),
+            exit: None,
             kernel_leases: true,
             report_every: DEFAULT_REPORT_EVERY,
             binds: Binds::default(),

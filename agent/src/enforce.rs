@@ -34,6 +34,7 @@ mod inside;
 pub mod lan;
 pub mod leases;
 mod nets;
+mod node_name;
 pub mod own;
 pub mod peers;
 pub mod posture;
@@ -47,6 +48,7 @@ pub use device_name::{BadDeviceName, DeviceName, MAX_DEVICE_NAME_BYTES};
 pub use driver::Broken;
 pub use inside::Inside;
 pub use nets::{BadNetDevice, BadNets, MAX_NETS, NetDevice, Nets};
+pub use node_name::{BadNodeName, NodeName};
 
 /// Default UDP port, for WireGuard and QUIC alike.
 pub const DEFAULT_PORT: u16 = 51820;
@@ -98,6 +100,8 @@ pub struct EnforceConfig {
     pub report_every: Duration,
     /// The line costs by the byte: nothing is sent to peers that nobody talks to.
     pub metered: bool,
+    /// The node that leads this machine to the internet, where policy lets it; none: no peer does.
+    pub exit: Option<NodeName>,
     /// When peers are bound.
     pub demand: demand::DemandConfig,
     /// Which proxies of this machine may ask what the gateway asks.

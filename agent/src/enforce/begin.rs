@@ -29,7 +29,7 @@ use super::posture::Guard;
 use super::records::Records;
 use super::routes;
 use super::scene::{Kept, Scene};
-use super::{EnforceConfig, Enforcement, Inside, Progress, Recorder, StartError};
+use super::{EnforceConfig, Enforcement, Inside, NodeName, Progress, Recorder, StartError};
 use crate::ext_authz;
 use crate::gateway::party::Counter;
 use crate::gateway::{self, Gateway};
@@ -55,7 +55,7 @@ pub(super) async fn begin(
             None
         }
     };
-    let parts = first_parts(&view);
+    let parts = first_parts(&view, config.exit.clone());
     let decider = Arc::new(Decider::new(Picture::new(parts.clone())));
     let filter = Arc::new(Filter::new(Arc::clone(&decider) as _));
     let (tunnel, socket) = open_tunnel(&view, &config, &filter)?;
@@ -208,7 +208,7 @@ impl MayRelay for ByPicture {
 }
 
 /// What the view says now, and no policy: that is put into force by the loop, after its record.
-fn first_parts(view: &NodeView) -> PictureParts {
+fn first_parts(view: &NodeView, exit: Option<NodeName>) -> PictureParts {
     let boot = view.clock.boottime();
     PictureParts {
         standing: *view.standing.borrow(),
@@ -224,6 +224,7 @@ fn first_parts(view: &NodeView) -> PictureParts {
         },
         bound: HashMap::new(),
         listening: Arc::default(),
+        exit: exit.and_then(|exit| exit.of(view.node.trust_domain())),
         served: Arc::default(),
     }
 }

@@ -101,9 +101,12 @@ impl Decide for Decider {
         direction: Direction,
         now: BootTime,
     ) -> FlowVerdict {
-        let verdict = self.picture.load().flow(flow, peer, direction, now);
+        let picture = self.picture.load();
+        let verdict = picture.flow(flow, peer, direction, now);
         if verdict.allow {
-            self.allowed.count(peer, direction, flow, &verdict.rule);
+            let beyond = picture.beyond(flow.destination, direction);
+            self.allowed
+                .count(peer, direction, flow, beyond, &verdict.rule);
         }
         verdict
     }

@@ -203,6 +203,7 @@ pub(crate) fn parts() -> PictureParts {
             },
         )]),
         listening: Arc::default(),
+        exit: None,
         served: Arc::default(),
     }
 }

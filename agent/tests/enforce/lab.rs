@@ -159,6 +159,7 @@ impl Lab {
             kernel_leases: true,
             nets: self.nets.clone(),
             report_every: Duration::from_millis(500),
+            exit: None,
             ext_authz: None,
         };
         let (recorder, token) = (Arc::clone(&self.recorder), self.token.clone());

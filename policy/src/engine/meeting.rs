@@ -183,7 +183,7 @@ impl Engine {
 
 impl Place {
     /// Whether it lies in what an interface leads to. An interface of the node itself holds nothing beyond it.
-    fn is_in(self, proto: Proto, port: u16, beyond: Option<Beyond>) -> bool {
+    pub fn is_in(self, proto: Proto, port: u16, beyond: Option<Beyond>) -> bool {
         let port_fits = match beyond {
             None => return false,
             Some(Beyond::Internet) => true,

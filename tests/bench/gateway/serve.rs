@@ -128,6 +128,7 @@ fn parts(
         },
         bound: HashMap::from([(PeerId(1), peer)]),
         listening: Arc::default(),
+        exit: None,
         served: Arc::default(),
     })
 }

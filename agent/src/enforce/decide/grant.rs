@@ -4,6 +4,7 @@ use edgeward_identity::{SpiffeId, Timestamp};
 use edgeward_policy::{Link, Standing as Evidence};
 use edgeward_tunnel::bind::lease::Limits;
 use edgeward_tunnel::bind::policy::{Grant, NotGranted};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::picture::Picture;
 use super::reason::Nothing;
@@ -41,8 +42,13 @@ impl Picture {
             return Err(NotGranted(super::reason::label(&decision).to_string()));
         }
         let fresh = decision.fresh.as_duration();
+        let mut allowed_ips = rules.prefixes(index);
+        // Where the operator wants it and some rule lets this node out there: then anybody's address may come from it.
+        if self.parts.exit.as_ref() == Some(candidate.id) && rules.leads_out(index) {
+            allowed_ips.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]);
+        }
         Ok(Grant {
-            allowed_ips: rules.prefixes(index),
+            allowed_ips,
             limits: Limits {
                 policy_until: rules.engine().slice().expires,
                 fresh,

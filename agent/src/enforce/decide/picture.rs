@@ -50,6 +50,8 @@ pub struct PictureParts {
     pub own: Option<OwnResult>,
     pub floors: Arc<CutFloors>,
     pub hearing: Hearing,
+    /// The node through which this machine wants to reach the internet.
+    pub exit: Option<SpiffeId>,
     pub rules: Option<Arc<Rules>>,
     pub anchor: Anchor,
     pub bound: HashMap<PeerId, BoundPeer>,
@@ -266,6 +268,16 @@ impl Picture {
                 }),
             },
         })
+    }
+
+    /// The destination of a flow, if it is neither this node's own address nor a peer's.
+    pub fn beyond(&self, destination: IpAddr, direction: Direction) -> Option<IpAddr> {
+        let rules = self.parts.rules.as_deref();
+        let own = match direction {
+            Direction::In => self.is_ours(destination),
+            Direction::Out => rules.is_some_and(|rules| rules.peer_at(destination).is_some()),
+        };
+        (!own).then_some(destination)
     }
 
     /// Whether this node is a relay, and may carry what these two bound peers send each other. It sees ciphertext only;

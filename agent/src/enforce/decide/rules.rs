@@ -8,7 +8,7 @@ use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
 use edgeward_policy::slice::beyond::is_internet;
 use edgeward_policy::{
-    Engine, EngineError, InterfaceIndex, L7, Opened, PeerIndex, Proto, SliceInterface,
+    Engine, EngineError, InterfaceIndex, L7, Opened, PeerIndex, Place, Proto, SliceInterface,
 };
 use ipnet::IpNet;
 
@@ -170,6 +170,12 @@ impl Rules {
             .collect()
     }
 
+    /// Whether some rule lets this node to the internet through a peer.
+    pub(super) fn leads_out(&self, peer: PeerIndex) -> bool {
+        let peers = &self.engine.slice().peers;
+        peers.get(peer.0 as usize).is_some_and(|peer| peer.exit)
+    }
+
     fn is_taken(&self, net: &IpNet) -> bool {
         self.by_address.contains_key(&net.addr())
     }
@@ -182,9 +188,35 @@ impl Rules {
             || (slice.roles.exit && is_internet(address))
     }
 
-    /// `service/interface` behind a port of this node, or of a peer.
-    pub fn name_of(&self, peer: Option<PeerIndex>, proto: Proto, port: u16) -> Option<String> {
+    /// `service/interface` behind a port of this node or of a peer, or of an address beyond either.
+    pub fn name_of(
+        &self,
+        peer: Option<PeerIndex>,
+        proto: Proto,
+        port: u16,
+        beyond: Option<IpAddr>,
+    ) -> Option<String> {
         let slice = self.engine.slice();
+        if let Some(address) = beyond {
+            let place = Place {
+                proto,
+                address,
+                port,
+            };
+            return match peer {
+                None => {
+                    let mut interfaces = slice.interfaces.iter();
+                    let known = interfaces
+                        .find(|known| place.is_in(known.proto, known.port, known.beyond))?;
+                    Some(format!("{}/{}", known.service, known.name))
+                }
+                Some(peer) => {
+                    let mut ways = slice.egress.iter().filter(|way| way.peer == peer);
+                    let way = ways.find(|way| place.is_in(way.proto, way.port, way.beyond))?;
+                    Some(format!("{}/{}", way.service, way.interface))
+                }
+            };
+        }
         match peer {
             None => {
                 let index = self.mesh_interface(proto, port)?;

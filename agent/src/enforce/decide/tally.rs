@@ -1,6 +1,7 @@
 //! Allowed flows, aggregated for the audit log: no packet waits for a record.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use edgeward_tunnel::filter::{Direction, FlowKey};
@@ -17,6 +18,8 @@ pub struct Allowed {
     pub direction: Direction,
     pub protocol: u8,
     pub port: u16,
+    /// The address, where it is neither this node's own nor the peer's.
+    pub beyond: Option<IpAddr>,
     pub rule: Arc<str>,
     /// How often: once for each flow, and again when a flow's verdict was renewed.
     pub count: u64,
@@ -38,15 +41,24 @@ struct Kind {
     direction: Direction,
     protocol: u8,
     port: u16,
+    beyond: Option<IpAddr>,
 }
 
 impl Tally {
-    pub fn count(&self, peer: PeerId, direction: Direction, flow: &FlowKey, rule: &Arc<str>) {
+    pub fn count(
+        &self,
+        peer: PeerId,
+        direction: Direction,
+        flow: &FlowKey,
+        beyond: Option<IpAddr>,
+        rule: &Arc<str>,
+    ) {
         let kind = Kind {
             peer,
             direction,
             protocol: flow.protocol,
             port: flow.destination_port,
+            beyond,
         };
         let mut sums = self.0.lock();
         if let Some((last, count)) = sums.seen.get_mut(&kind) {
@@ -72,11 +84,19 @@ impl Tally {
                 direction: kind.direction,
                 protocol: kind.protocol,
                 port: kind.port,
+                beyond: kind.beyond,
                 rule,
                 count,
             })
             .collect();
-        all.sort_by_key(|allowed| (allowed.peer, allowed.direction, allowed.port));
+        all.sort_by_key(|allowed| {
+            (
+                allowed.peer,
+                allowed.direction,
+                allowed.port,
+                allowed.beyond,
+            )
+        });
         (all, sums.lost)
     }
 }
@@ -100,8 +120,8 @@ mod tests {
         let tally = Tally::default();
         let rule: Arc<str> = "r".into();
         for port in 0..=u16::try_from(MAX_ALLOWED).unwrap() {
-            tally.count(PeerId(1), Direction::In, &flow(port), &rule);
-            tally.count(PeerId(1), Direction::In, &flow(0), &rule);
+            tally.count(PeerId(1), Direction::In, &flow(port), None, &rule);
+            tally.count(PeerId(1), Direction::In, &flow(0), None, &rule);
         }
         let (all, lost) = tally.take();
         assert_eq!((all.len(), lost), (MAX_ALLOWED, 1));

@@ -1,5 +1,7 @@
 //! Rows of the tunnel's filter.
 
+use std::net::IpAddr;
+
 use edgeward_identity::SpiffeId;
 use edgeward_policy::Proto;
 use edgeward_tunnel::filter::{Denial, Direction};
@@ -16,7 +18,13 @@ pub fn of_denial(picture: &Picture, peer: &SpiffeId, denial: &Denial) -> Row {
         rule: label.rule.map(Into::into),
         address: Some(denial.source),
         destination: Some(denial.destination),
-        ..row(picture, peer, denial.direction, denial.protocol, port)
+        ..row(
+            picture,
+            peer,
+            denial.direction,
+            (denial.protocol, port),
+            picture.beyond(denial.destination, denial.direction),
+        )
     }
 }
 
@@ -26,18 +34,25 @@ pub fn of_allowed(picture: &Picture, peer: &SpiffeId, allowed: &Allowed) -> Row 
         allow: true,
         reason: "allowed".into(),
         rule: Some(allowed.rule.clone()),
+        destination: allowed.beyond,
         ..row(
             picture,
             peer,
             allowed.direction,
-            allowed.protocol,
-            allowed.port,
+            (allowed.protocol, allowed.port),
+            allowed.beyond,
         )
     }
 }
 
 /// A flow is asked for by who opened it. What counts as evidence is the peer's, on its way in and on ours out.
-fn row(picture: &Picture, peer: &SpiffeId, direction: Direction, protocol: u8, port: u16) -> Row {
+fn row(
+    picture: &Picture,
+    peer: &SpiffeId,
+    direction: Direction,
+    (protocol, port): (u8, u16),
+    beyond: Option<IpAddr>,
+) -> Row {
     let node = &picture.parts().node;
     let (from, to) = match direction {
         Direction::In => (peer, node),
@@ -52,7 +67,7 @@ fn row(picture: &Picture, peer: &SpiffeId, direction: Direction, protocol: u8, p
             Direction::In => None,
             Direction::Out => Some(rules.peer(peer)?),
         };
-        rules.name_of(peer, proto, port)
+        rules.name_of(peer, proto, port, beyond)
     });
     let mut bound = picture.parts().bound.values();
     let evidence = bound

@@ -32,7 +32,9 @@ pub(in crate::enforce) struct Setup {
 pub(in crate::enforce) struct Keeper {
     setup: Setup,
     /// What stands in the table; none: no table of this run.
-    led: Option<BTreeSet<Led>>,
+    led: Option<(BTreeSet<Led>, Option<NetDevice>)>,
+    /// A table of an earlier run stands.
+    is_stale: bool,
     leased: BTreeMap<IpNet, BootTime>,
     into_tunnel: BTreeSet<IpNet>,
     /// Devices on which this agent turned forwarding on.
@@ -54,6 +56,7 @@ impl Keeper {
         Self {
             setup,
             led: None,
+            is_stale: false,
             leased: BTreeMap::new(),
             into_tunnel: BTreeSet::new(),
             ours: BTreeSet::new(),
@@ -89,7 +92,7 @@ impl Keeper {
     async fn take_over(&mut self) {
         if let Ok(listing) = list_set(&table::name(&self.setup.tunnel), OURS).await {
             self.ours = kernel::devices_in(&listing);
-            self.led = Some(BTreeSet::new());
+            self.is_stale = true;
         }
     }
 
@@ -102,7 +105,7 @@ impl Keeper {
             );
         }
         self.unled.clone_from(&plan.unled);
-        self.lead(&plan.led).await?;
+        self.lead(&plan.led, plan.exit.as_ref()).await?;
         self.lease(&plan.leased).await?;
         kernel::route(&self.setup.tunnel, &self.into_tunnel, &plan.into_tunnel).await?;
         self.into_tunnel = plan.into_tunnel;
@@ -127,12 +130,16 @@ impl Keeper {
             })
             .collect();
         let device = |net: &str| self.setup.nets.device(net).map(carrier);
-        Plan::new(&control.scene.picture(), &armed, &device)
+        let uplink = || kernel::uplink(&self.setup.tunnel);
+        Plan::new(&control.scene.picture(), &armed, &device, &uplink)
     }
 
     /// The table stands before anything is forwarded, and until nothing is.
-    async fn lead(&mut self, led: &BTreeSet<Led>) -> Result<(), NotKept> {
-        if self.led.as_ref() == Some(led) || (self.led.is_none() && led.is_empty()) {
+    async fn lead(&mut self, led: &BTreeSet<Led>, exit: Option<&NetDevice>) -> Result<(), NotKept> {
+        let wanted = (led.clone(), exit.cloned());
+        let nothing = led.is_empty() && exit.is_none();
+        let untouched = self.led.is_none() && !self.is_stale;
+        if self.led.as_ref() == Some(&wanted) || (untouched && nothing) {
             return Ok(());
         }
         if led.iter().any(|led| !super::plan::is_v4(&led.prefix)) {
@@ -144,10 +151,11 @@ impl Keeper {
             .iter()
             .filter(|led| super::plan::is_v4(&led.prefix))
             .map(|led| led.device.clone())
+            .chain(exit.cloned())
             .collect();
         let first: BTreeSet<NetDevice> = self.ours.union(&wanted).cloned().collect();
         self.led = None;
-        run_nft(&table::make(tunnel, led, &first)).await?;
+        run_nft(&table::make(tunnel, led, exit, &first)).await?;
         for device in self.ours.difference(&wanted) {
             kernel::forward_no_more(device.as_str());
         }
@@ -161,10 +169,11 @@ impl Keeper {
             }
         }
         if self.ours != first {
-            run_nft(&table::make(tunnel, led, &self.ours)).await?;
+            run_nft(&table::make(tunnel, led, exit, &self.ours)).await?;
         }
         tracing::info!(networks = led.len(), "networks behind this node are led");
-        self.led = Some(led.clone());
+        self.is_stale = false;
+        self.led = Some((led.clone(), exit.cloned()));
         Ok(())
     }
 

@@ -17,6 +17,8 @@ const IP: &str = "ip";
 const DEADLINE: Duration = Duration::from_secs(5);
 /// By this number the kernel tells whose the routes are.
 const PROTOCOL: &str = "237";
+/// Most lines of the kernel's table of routes that are read.
+const MAX_ROUTES: usize = 65_536;
 /// A network that the machine itself is in comes first.
 const METRIC: &str = "4096";
 
@@ -77,6 +79,26 @@ fn switch(device: &str) -> PathBuf {
         .collect()
 }
 
+/// The device of the default route of IPv4: by the kernel's table, the one of the least metric.
+pub(super) fn uplink(tunnel: &DeviceName) -> Option<NetDevice> {
+    let table = std::fs::read_to_string("/proc/net/route").ok()?;
+    uplink_in(&table, tunnel)
+}
+
+fn uplink_in(table: &str, tunnel: &DeviceName) -> Option<NetDevice> {
+    let routes = table.lines().skip(1).take(MAX_ROUTES).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [device, destination, _, flags, _, _, metric, mask, ..] = words.as_slice() else {
+            return None;
+        };
+        let up = u32::from_str_radix(flags, 16).ok()? & 1 != 0;
+        let default = *destination == "00000000" && *mask == "00000000";
+        let metric: u32 = metric.parse().ok()?;
+        (up && default && *device != tunnel.as_str()).then_some((metric, *device))
+    });
+    routes.min().and_then(|(_, device)| device.parse().ok())
+}
+
 /// Makes the routes into the tunnel `wanted`, which were `present`.
 pub(super) async fn route(
     tunnel: &DeviceName,
@@ -133,6 +155,32 @@ pub(super) fn devices_in(listing: &[u8]) -> BTreeSet<NetDevice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_uplink_is_the_default_route_of_the_least_metric_and_never_the_tunnel() {
+        let head =
+            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+        let line = |device: &str, destination: &str, flags: &str, metric: &str, mask: &str| {
+            format!("{device}\t{destination}\t0102A8C0\t{flags}\t0\t0\t{metric}\t{mask}\t0\t0\t0\n")
+        };
+        let tunnel: DeviceName = "edgeward0".parse().unwrap();
+        let found = |lines: &[String]| {
+            let table = format!("{head}{}", lines.concat());
+            uplink_in(&table, &tunnel).map(|device| device.to_string())
+        };
+        let slow = line("lte0", "00000000", "0003", "700", "00000000");
+        let fast = line("eth1", "00000000", "0003", "100", "00000000");
+        let lan = line("lan0", "0001A8C0", "0001", "0", "00FFFFFF");
+        let down = line("eth2", "00000000", "0002", "0", "00000000");
+        let own = line("edgeward0", "00000000", "0003", "0", "00000000");
+        assert_eq!(
+            found(&[slow.clone(), fast, lan.clone(), down.clone(), own.clone()]).as_deref(),
+            Some("eth1")
+        );
+        assert_eq!(found(&[slow, own.clone()]).as_deref(), Some("lte0"));
+        assert_eq!(found(&[lan, down, own]), None);
+        assert_eq!(uplink_in("", &tunnel), None);
+    }
 
     #[test]
     fn what_an_earlier_run_turned_on_is_read_from_its_table() {

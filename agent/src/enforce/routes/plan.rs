@@ -33,6 +33,8 @@ pub struct Armed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub led: BTreeSet<Led>,
+    /// The device towards the internet, if this node is an exit.
+    pub exit: Option<NetDevice>,
     /// Networks behind bound peers, none inside another.
     pub leased: BTreeMap<IpNet, BootTime>,
     /// Networks that the machine must send into the tunnel; what is of the overlay goes there anyway.
@@ -48,6 +50,7 @@ impl Plan {
         picture: &Picture,
         armed: &[Armed],
         device: &impl Fn(&str) -> Option<NetDevice>,
+        uplink: &impl Fn() -> Option<NetDevice>,
     ) -> Self {
         let Ok(rules) = picture.may_grant() else {
             return Self::default();
@@ -71,6 +74,12 @@ impl Plan {
                 seen: route.seen_as,
                 real: prefix,
             });
+        }
+        if slice.roles.exit {
+            plan.exit = uplink();
+            if plan.exit.is_none() {
+                plan.unled.push("exit".to_owned());
+            }
         }
         let people = slice
             .peers

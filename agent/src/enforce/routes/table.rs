@@ -18,13 +18,32 @@ const MAX_TIMEOUT_SECS: u64 = 10 * 365 * 24 * 3600;
 /// The set of devices on which this agent turned forwarding on.
 pub const OURS: &str = "ours";
 
+/// What is not the internet, as in `edgeward_policy::slice::beyond::is_internet`: the filter decides by that; here it is
+/// said once more.
+const ELSEWHERE: [(&str, &str); 2] = [
+    (
+        "ip",
+        "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, 192.0.2.0/24, \
+         192.88.99.0/24, 192.168.0.0/16, 198.18.0.0/15, 198.51.100.0/24, 203.0.113.0/24, 224.0.0.0/3",
+    ),
+    (
+        "ip6",
+        "::/3, 2001::/23, 2001:db8::/32, 2002::/16, 3fff::/20, 4000::/2, 8000::/1",
+    ),
+];
+
 /// The name of the table. Unlike any that [`leases::table`] makes.
 pub fn name(tunnel: &DeviceName) -> String {
     format!("{}_routes", leases::table(tunnel))
 }
 
 /// Replaces the table. `ours`: devices on which this agent turned forwarding on.
-pub fn make(tunnel: &DeviceName, led: &BTreeSet<Led>, ours: &BTreeSet<NetDevice>) -> String {
+pub fn make(
+    tunnel: &DeviceName,
+    led: &BTreeSet<Led>,
+    exit: Option<&NetDevice>,
+    ours: &BTreeSet<NetDevice>,
+) -> String {
     let table = name(tunnel);
     let mut text = format!(
         "table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n\
@@ -43,6 +62,19 @@ pub fn make(tunnel: &DeviceName, led: &BTreeSet<Led>, ours: &BTreeSet<NetDevice>
             "\t\tiifname \"{device}\" oifname \"{tunnel}\" {ip} saddr {prefix} accept"
         );
     }
+    if let Some(device) = exit {
+        for (ip, elsewhere) in ELSEWHERE {
+            for (inward, outward, end) in [
+                (tunnel.as_str(), device.as_str(), "daddr"),
+                (device.as_str(), tunnel.as_str(), "saddr"),
+            ] {
+                let _ = writeln!(
+                    text,
+                    "\t\tiifname \"{inward}\" oifname \"{outward}\" {ip} {end} != {{ {elsewhere} }} accept"
+                );
+            }
+        }
+    }
     let _ = write!(
         text,
         "\t\tiifname \"{tunnel}\" counter drop\n\
@@ -58,6 +90,14 @@ pub fn make(tunnel: &DeviceName, led: &BTreeSet<Led>, ours: &BTreeSet<NetDevice>
             text,
             "\t\tiifname \"{tunnel}\" oifname \"{device}\" {ip} daddr {prefix} masquerade"
         );
+    }
+    if let Some(device) = exit {
+        for (ip, elsewhere) in ELSEWHERE {
+            let _ = writeln!(
+                text,
+                "\t\tiifname \"{tunnel}\" oifname \"{device}\" {ip} daddr != {{ {elsewhere} }} masquerade"
+            );
+        }
     }
     text.push_str("\t}\n}\n");
     for device in ours {
@@ -114,7 +154,7 @@ mod tests {
     fn what_is_not_led_is_dropped_after_what_is() {
         let led = BTreeSet::from([led("lan0", "192.168.1.0/24"), led("lan1", "fd01::/64")]);
         let ours = BTreeSet::from(["lan0".parse().unwrap()]);
-        let text = make(&tunnel(), &led, &ours);
+        let text = make(&tunnel(), &led, None, &ours);
         let at = |part: &str| {
             text.find(part)
                 .unwrap_or_else(|| panic!("{part} in {text}"))
@@ -131,6 +171,49 @@ mod tests {
         at("iifname \"edgeward0\" oifname \"lan0\" ip daddr 192.168.1.0/24 masquerade");
         at("add element inet edgeward_edgeward0_routes ours { \"lan0\" }");
         assert!(!text.contains("accept\n\t\taccept") && !text.contains("ct state"));
+    }
+
+    #[test]
+    fn the_list_of_what_is_not_the_internet_is_the_one_that_the_filter_goes_by() {
+        use edgeward_policy::slice::beyond::is_internet;
+        for (_, elsewhere) in ELSEWHERE {
+            for net in elsewhere.split(", ") {
+                let net: IpNet = net.trim().parse().unwrap();
+                assert!(
+                    !is_internet(net.network()) && !is_internet(net.broadcast()),
+                    "{net}"
+                );
+                // The next address is of the internet, or of another line.
+                let others = elsewhere
+                    .split(", ")
+                    .map(|net| net.trim().parse::<IpNet>().unwrap());
+                let after = match net.broadcast() {
+                    std::net::IpAddr::V4(v4) => v4
+                        .to_bits()
+                        .checked_add(1)
+                        .map(|v4| std::net::Ipv4Addr::from_bits(v4).into()),
+                    std::net::IpAddr::V6(v6) => v6
+                        .to_bits()
+                        .checked_add(1)
+                        .map(|v6| std::net::Ipv6Addr::from_bits(v6).into()),
+                };
+                if let Some(after) = after {
+                    assert!(
+                        is_internet(after)
+                            || others.into_iter().any(|other| other.contains(&after)),
+                        "{after}"
+                    );
+                }
+            }
+        }
+        let exit: NetDevice = "wan0".parse().unwrap();
+        let text = make(&tunnel(), &BTreeSet::new(), Some(&exit), &BTreeSet::new());
+        let drops = text.find("iifname \"edgeward0\" counter drop").unwrap();
+        let out = text
+            .find("iifname \"edgeward0\" oifname \"wan0\" ip daddr != {")
+            .unwrap();
+        assert!(out < drops);
+        assert_eq!(text.matches("masquerade").count(), 2);
     }
 
     #[test]

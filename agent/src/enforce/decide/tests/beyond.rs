@@ -227,3 +227,47 @@ fn a_relay_carries_for_bound_peers_only_and_only_where_policy_says_so() {
     assert!(!using(true).may_use(&id("c"), &id("stranger")));
     assert!(!using(true).may_use(&id("c"), &id("c")));
 }
+
+#[test]
+fn what_lies_beyond_is_named_apart_from_the_node_and_with_its_address() {
+    let picture = Picture::new(leading());
+    let plc: IpAddr = PLC.parse().unwrap();
+    assert_eq!(picture.beyond(plc, Direction::In), Some(plc));
+    assert_eq!(picture.beyond(own().parse().unwrap(), Direction::In), None);
+    assert_eq!(
+        picture.beyond(peer().parse().unwrap(), Direction::Out),
+        None
+    );
+    let rules = leading().rules.unwrap();
+    let here = |port, beyond: Option<&str>| {
+        let beyond = beyond.map(|address| address.parse().unwrap());
+        rules.name_of(None, Proto::Tcp, port, beyond)
+    };
+    assert_eq!(here(OPEN_PORT, None).as_deref(), Some("line3/modbus"));
+    assert_eq!(here(OPEN_PORT, Some(PLC)), None);
+    assert_eq!(here(80, Some(PLC)).as_deref(), Some("line3/plc"));
+    assert_eq!(here(80, None), None);
+    assert_eq!(here(443, Some("1.1.1.1")).as_deref(), Some("line3/out"));
+    let rules = led().rules.unwrap();
+    let index = rules.peer(&id("b"));
+    let there = rules.name_of(index, Proto::Tcp, 80, Some(plc));
+    assert_eq!(there.as_deref(), Some("broker/mqtt"));
+    assert_eq!(rules.name_of(index, Proto::Tcp, 80, None), None);
+}
+
+#[test]
+fn only_the_exit_that_the_operator_chose_and_policy_opens_may_send_from_anywhere() {
+    let everything = ["0.0.0.0/0", "::/0"];
+    let granted = |mut parts: PictureParts, exit: Option<&str>| {
+        parts.exit = exit.map(id);
+        let grant = grant(parts, evidence(TEST_NOW)).unwrap();
+        let nets: Vec<String> = grant.allowed_ips.iter().map(ToString::to_string).collect();
+        everything
+            .iter()
+            .all(|net| nets.contains(&(*net).to_owned()))
+    };
+    assert!(granted(led(), Some("b")));
+    assert!(!granted(led(), None));
+    assert!(!granted(led(), Some("c")));
+    assert!(!granted(parts(), Some("b")));
+}

@@ -30,7 +30,24 @@ fn lan() -> SliceRoute {
 
 fn plan(parts: PictureParts, armed: &[Armed]) -> Plan {
     let device = |net: &str| net.starts_with("lan").then(|| net.parse().unwrap());
-    Plan::new(&Picture::new(parts), armed, &device)
+    let uplink = || "wan0".parse().ok();
+    Plan::new(&Picture::new(parts), armed, &device, &uplink)
+}
+
+#[test]
+fn only_an_exit_leads_to_the_internet_and_only_by_an_uplink() {
+    let exit = |is_exit| {
+        let mut slice = slice();
+        slice.roles.exit = is_exit;
+        PictureParts {
+            rules: Some(rules(slice)),
+            ..parts()
+        }
+    };
+    assert_eq!(plan(exit(false), &[]).exit, None);
+    assert_eq!(plan(exit(true), &[]).exit, "wan0".parse().ok());
+    let none = Plan::new(&Picture::new(exit(true)), &[], &|_| None, &|| None);
+    assert_eq!((none.exit, none.unled), (None, vec!["exit".to_owned()]));
 }
 
 #[test]
