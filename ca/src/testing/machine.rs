@@ -210,6 +210,7 @@ impl Machine {
             join: 0,
             slice_deltas: false,
             slice_digest: Vec::new(),
+            metered: false,
         }
     }
 
