@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
@@ -18,8 +17,9 @@ const MAX_ADDRESSES: usize = 64;
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`
 /// (linux/rtnetlink.h).
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
-/// Changes come in bursts: the last of one counts.
-const SETTLE: Duration = Duration::from_millis(300);
+/// Changes come in bursts: the last of one counts, in milliseconds and in how often that long is waited.
+const SETTLE_MILLIS: u16 = 300;
+const MAX_SETTLES: usize = 10;
 /// How often the thread looks whether anybody still listens, in milliseconds.
 const LOOK_EVERY_MILLIS: u16 = 2000;
 /// What is read and thrown away at once, in bytes, and how often in a row.
@@ -96,8 +96,7 @@ fn listen(netlink: &OwnedFd, tell: &mpsc::Sender<()>) {
         match poll(&mut waiting, LOOK_EVERY_MILLIS) {
             Ok(0) | Err(nix::Error::EINTR) => {}
             Ok(_) => {
-                std::thread::sleep(SETTLE);
-                drain(netlink);
+                settle(netlink);
                 // One that waits to be looked at says the same.
                 let _waits = tell.try_send(());
             }
@@ -105,6 +104,17 @@ fn listen(netlink: &OwnedFd, tell: &mpsc::Sender<()>) {
                 tracing::error!(%error, "changes of the network are not heard of any more");
                 return;
             }
+        }
+    }
+}
+
+/// Waits until nothing more comes, within bounds.
+fn settle(netlink: &OwnedFd) {
+    for _ in 0..MAX_SETTLES {
+        drain(netlink);
+        let mut waiting = [PollFd::new(netlink.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waiting, SETTLE_MILLIS) != Ok(1) {
+            return;
         }
     }
 }
@@ -134,6 +144,8 @@ fn source_towards(to: SocketAddr) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,6 @@
 //! A session in force: one input at a time (a message, a moment, an end), its outputs, and again.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,9 +98,11 @@ impl Live {
         let remote = live.opened.caller.remote;
         let welcome = || {
             let slice = slice.as_ref();
-            opening::welcome(
-                hub, &member, join, audit_next, heartbeat, remote, slice, delta,
-            )
+            let seen_from = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+            v1::Welcome {
+                seen_from: seen_from.to_string(),
+                ..opening::welcome(hub, &member, join, audit_next, heartbeat, slice, delta)
+            }
         };
         let contested = hub.is_attached(&live.name);
         match contested {
