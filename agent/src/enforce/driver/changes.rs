@@ -307,10 +307,11 @@ impl Driver {
                 let _stopped = bind.want(found).await;
             });
         }
-        Ok(match at_once {
+        match at_once {
             true => self.bind.wake(target).await?,
             false => self.bind.want(target).await?,
-        })
+        }
+        Ok(())
     }
 
     /// Whoever seeks ways found some, or needs a relay.
