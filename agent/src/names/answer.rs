@@ -137,8 +137,10 @@ enum Section {
     Authority,
 }
 
+/// A record that is not there: it has a type all the same.
+type NoRecord = Option<(Section, Record<Name<[u8; 1]>, A>)>;
 /// An answer without a record.
-const NO_RECORD: Option<(Section, Record<Name<[u8; 1]>, A>)> = None;
+const NO_RECORD: NoRecord = None;
 
 impl Say<'_> {
     fn found(&self, question: &Question<WireName>, found: Found) -> Reply {

@@ -237,10 +237,9 @@ impl Book {
         if is_label(node.name()) {
             self.names.remove(node.name().to_ascii_lowercase().as_str());
         }
-        for address in [Some(IpAddr::V6(own.v6)), own.v4.map(IpAddr::V4)] {
-            if let Some(address) = address {
-                self.pointers.remove(&address);
-            }
+        let v4 = own.v4.map(IpAddr::V4);
+        for address in std::iter::once(IpAddr::V6(own.v6)).chain(v4) {
+            self.pointers.remove(&address);
         }
         let addresses = Entry {
             v4: own.v4,

@@ -125,6 +125,7 @@ impl Fleet {
             heard: Some(Heard {
                 at: SystemClock.boottime(),
                 time: now,
+                lost_after: edgeward_wire::limits::HEARTBEAT_LOST_AFTER,
             }),
             before_boot: Timestamp::default(),
             connected: true,

@@ -204,6 +204,7 @@ impl Lab {
             link.heard = Some(Heard {
                 at: BootTime::from_duration(SystemClock.boottime().as_duration() - ago),
                 time: SystemClock.now().minus(ago),
+                lost_after: edgeward_wire::limits::HEARTBEAT_LOST_AFTER,
             });
         });
     }
@@ -381,6 +382,7 @@ async fn beat(publisher: Arc<Publisher>, silent: Arc<AtomicBool>) {
             link.heard = Some(Heard {
                 at: SystemClock.boottime(),
                 time: SystemClock.now(),
+                lost_after: edgeward_wire::limits::HEARTBEAT_LOST_AFTER,
             });
         });
         tokio::time::sleep(Duration::from_secs(5)).await;
