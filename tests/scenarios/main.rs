@@ -26,6 +26,7 @@ mod recovery;
 mod restart;
 mod results;
 mod rotation;
+mod routes;
 mod saturation;
 mod story;
 mod strangers;
