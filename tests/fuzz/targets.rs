@@ -41,6 +41,8 @@ mod break_glass;
 mod deltas;
 #[path = "gateway.rs"]
 mod gateway;
+#[path = "names.rs"]
+mod names;
 #[path = "policy_texts.rs"]
 mod policy_texts;
 #[path = "processes.rs"]
@@ -87,6 +89,11 @@ pub const TARGETS: &[Target] = &[
         seeds: attestation::ima_lists,
     },
     Target {
+        name: "agent_names",
+        run: names::questions,
+        seeds: names::asked,
+    },
+    Target {
         name: "agent_neighbours",
         run: gateway::neighbour_table,
         seeds: gateway::neighbour_tables,
@@ -97,6 +104,11 @@ pub const TARGETS: &[Target] = &[
             Origin::is_well_formed(bytes);
         },
         seeds: none,
+    },
+    Target {
+        name: "agent_resolv_conf",
+        run: names::resolv_conf,
+        seeds: names::resolv_confs,
     },
     Target {
         name: "attestation_result",

@@ -25,6 +25,7 @@ pub struct Node {
     folder: PathBuf,
     pub tpm: Swtpm,
     clock: Option<MachineClock>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -48,6 +49,7 @@ impl Node {
             folder: folder.to_owned(),
             tpm,
             clock: None,
+            environment: Vec::new(),
             process: None,
         })
     }
@@ -165,6 +167,11 @@ impl Node {
         Ok(self.clock.insert(made))
     }
 
+    /// From now on the agent's commands see this variable.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// What `wg show` says of the tunnel, with these further words.
     pub fn wg_show(&self, words: &[&str]) -> anyhow::Result<String> {
         let mut command = self.host.command("wg");
@@ -198,6 +205,7 @@ impl Node {
         };
         clean_environment(&mut command);
         command.env("TSS2_LOG", "all+NONE");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
             .arg(verb)
             .arg("--config")
