@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod advice;
+mod allowance;
 pub mod api;
 pub mod approvals;
 pub mod attest;

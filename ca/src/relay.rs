@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
-use edgeward_identity::{BootTime, Kind, VerifiedPeer};
+use edgeward_identity::{BootTime, VerifiedPeer};
 use edgeward_wire::limits::{MAX_CARRIED_AT_ONCE, MAX_CARRIED_BYTES, MAX_RELAY_FRAME_BYTES};
 use edgeward_wire::v1;
 use edgeward_wire::v1::relay_server::{Relay, RelayServer};
@@ -299,17 +299,8 @@ impl Relay for RelayService {
         &self,
         request: Request<Streaming<v1::RelayFrame>>,
     ) -> Result<Response<Self::CarryStream>, Status> {
-        let caller = request
-            .extensions()
-            .get::<Caller>()
-            .cloned()
-            .ok_or_else(|| Status::internal("caller_unknown"))?;
         // The table of callers says the same; nobody else's datagrams are carried.
-        let peer = caller
-            .peer
-            .clone()
-            .filter(|peer| peer.id().kind() == Kind::Node)
-            .ok_or_else(|| Status::permission_denied("forbidden"))?;
+        let (caller, peer) = Caller::of_node(&request)?;
         if !self.hub.config.relay.enabled {
             return Err(Status::failed_precondition("relay_off"));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
-use edgeward_identity::{Kind, PublicKey, VerifiedPeer};
+use edgeward_identity::{PublicKey, VerifiedPeer};
 use edgeward_wire::limits::{MAX_ENDPOINTS, MAX_MESSAGE_BYTES};
 use edgeward_wire::v1::session_server::{Session, SessionServer};
 use edgeward_wire::v1::{self, cloud_message::Body, node_message};
@@ -228,17 +228,8 @@ impl Session for SessionService {
         &self,
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let caller = request
-            .extensions()
-            .get::<Caller>()
-            .cloned()
-            .ok_or_else(|| Status::internal("caller_unknown"))?;
         // The table of callers says the same; a session without a node's certificate must not even compile into one.
-        let peer = caller
-            .peer
-            .clone()
-            .filter(|peer| peer.id().kind() == Kind::Node)
-            .ok_or_else(|| Status::permission_denied("forbidden"))?;
+        let (caller, peer) = Caller::of_node(&request)?;
         let (out, receiver) = mpsc::channel(MAX_QUEUED);
         let service = self.clone();
         tokio::spawn(async move {

@@ -10,25 +10,26 @@ use std::sync::Arc;
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
 use edgeward_identity::jwt::{JwtClaims, check_audiences};
-use edgeward_identity::{Kind, PublicKey, SpiffeId, Timestamp, VerifiedPeer};
+use edgeward_identity::{PublicKey, SpiffeId, Timestamp, VerifiedPeer};
 use edgeward_wire::v1::workloads_server::{Workloads, WorkloadsServer};
 use edgeward_wire::v1::{self};
 use edgeward_wire::workload::{MAX_JWT_LIFETIME, possession};
 use parking_lot::Mutex;
 use tonic::{Code, Request, Response, Status};
 
+use crate::allowance::Allowances;
 use crate::hub::Hub;
 use crate::issue::IssueFault;
 use crate::serve::Caller;
 
-mod allowance;
 mod permit;
 
-pub use allowance::{BURST, PER_SECOND};
 pub use permit::Permit;
 
-use allowance::Allowances;
-
+/// SVIDs that a node may ask for at once: one that starts asks for all its workloads.
+pub const BURST: u64 = 256;
+/// Requests a second after that.
+pub const PER_SECOND: u64 = 8;
 /// Largest request, in bytes: audiences are the most of it.
 const MAX_REQUEST_BYTES: usize = 32 * 1024;
 /// Bytes of a token's serial number.
@@ -123,7 +124,7 @@ impl WorkloadService {
     pub fn new(hub: Arc<Hub>) -> Self {
         Self {
             hub,
-            allowances: Arc::default(),
+            allowances: Arc::new(Mutex::new(Allowances::new(BURST, PER_SECOND))),
         }
     }
 
@@ -234,7 +235,7 @@ impl Workloads for WorkloadService {
         &self,
         request: Request<v1::WorkloadX509Request>,
     ) -> Result<Response<v1::WorkloadX509>, Status> {
-        let peer = node_of(&request)?;
+        let peer = Caller::of_node(&request)?.1;
         let request = request.into_inner();
         match self.x509(&peer, &request).await {
             Ok(issued) => Ok(Response::new(issued)),
@@ -246,7 +247,7 @@ impl Workloads for WorkloadService {
         &self,
         request: Request<v1::WorkloadJwtRequest>,
     ) -> Result<Response<v1::WorkloadJwt>, Status> {
-        let peer = node_of(&request)?;
+        let peer = Caller::of_node(&request)?.1;
         let request = request.into_inner();
         let id = request.spiffe_id.clone();
         match self.jwt(&peer, request).await {
@@ -254,16 +255,6 @@ impl Workloads for WorkloadService {
             Err(why) => Err(self.refused(&peer, "jwt", &id, &why)),
         }
     }
-}
-
-/// The table of callers says the same; nothing is issued to whoever is no node.
-fn node_of<T>(request: &Request<T>) -> Result<Arc<VerifiedPeer>, Status> {
-    request
-        .extensions()
-        .get::<Caller>()
-        .and_then(|caller| caller.peer.clone())
-        .filter(|peer| peer.id().kind() == Kind::Node)
-        .ok_or_else(|| Status::permission_denied("forbidden"))
 }
 
 fn issued_event(peer: &VerifiedPeer, permit: &Permit, now: Timestamp) -> Event {

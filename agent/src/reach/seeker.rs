@@ -17,9 +17,11 @@ use super::local::Local;
 use super::ways::{By, Step, Ways};
 use crate::view::CloudSeen;
 
+mod act;
 mod asking;
 mod cloud;
 
+pub use act::{Act, NewlyBound};
 pub use cloud::CHANNEL_FOR;
 
 use asking::Asking;
@@ -31,49 +33,6 @@ const HEARD_FOR: Duration = Duration::from_secs(120);
 const MAX_OBSERVED: usize = 4;
 /// Bytes of a knock: as long as a ping, so that nobody tells them apart.
 const KNOCK_BYTES: usize = 62;
-
-/// What is to be done, in this order.
-#[derive(Debug)]
-pub enum Act {
-    /// The shell of the tunnel can do it.
-    Perform(Output),
-    /// Send this on the UDP port.
-    Send {
-        to: SocketAddr,
-        bytes: Vec<u8>,
-    },
-    /// Answers of STUN may come from these.
-    ExpectStun(Vec<SocketAddr>),
-    /// Through the session, to a peer.
-    Call(v1::Call),
-    /// These are this node's addresses.
-    Advertise(Vec<String>),
-    /// The peer may be found at these addresses too: dial it again, if it is wanted.
-    Dial {
-        peer: SpiffeId,
-        addresses: Vec<SocketAddr>,
-    },
-    /// A permitted peer is needed, whoever talks to it: a relay.
-    Wake(SpiffeId),
-    /// From now on datagrams to `address` go to the peer through the cloud.
-    OpenChannel {
-        peer: SpiffeId,
-        address: SocketAddr,
-    },
-    CloseChannel {
-        address: SocketAddr,
-    },
-    /// Whether the stream to the cloud's relay is needed.
-    Carry(bool),
-}
-
-/// A peer that was armed.
-pub struct NewlyBound {
-    pub peer: SpiffeId,
-    pub key: edgeward_identity::Secret<[u8; 32]>,
-    pub role: edgeward_tunnel::bind::Role,
-    pub at: Endpoint,
-}
 
 /// All of it.
 pub struct Seeker {

@@ -1,13 +1,11 @@
 //! Calls: a node asks a peer to open its NAT towards it. Passed on only between nodes whose slices let them meet, and
 //! never so many that a session could not take what matters.
 
-use std::collections::BTreeMap;
-
-use edgeward_identity::BootTime;
 use edgeward_wire::limits::MAX_CALL_RELAYS;
 use edgeward_wire::v1::{self, cloud_message::Body};
 
 use super::{Hub, MAX_QUEUED};
+use crate::allowance::Allowances;
 
 /// Calls of one node at once: it starts, and calls every peer.
 pub(super) const CALLER_BURST: u64 = 128;
@@ -19,8 +17,6 @@ pub(super) const CALLED_BURST: u64 = 1024;
 pub(super) const CALLED_PER_SECOND: u64 = 128;
 /// Calls take no more of a session's queue than this; the rest is for cuts, lists and slices.
 const MAX_WAITING: usize = MAX_QUEUED / 4;
-/// Thousandths of a call.
-const WHOLE: u64 = 1_000;
 
 /// Why a call is not passed on. Counted; the caller is not told, since it could do nothing with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,17 +49,20 @@ impl NotPassedOn {
     }
 }
 
-/// What callers and called have left. Only enrolled nodes are in it, so the fleet is its bound.
-#[derive(Debug, Default)]
+/// What callers and called have left.
+#[derive(Debug)]
 pub(super) struct Calls {
-    callers: BTreeMap<String, Left>,
-    called: BTreeMap<String, Left>,
+    callers: Allowances,
+    called: Allowances,
 }
 
-#[derive(Debug)]
-struct Left {
-    thousandths: u64,
-    at: BootTime,
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            callers: Allowances::new(CALLER_BURST, CALLER_PER_SECOND),
+            called: Allowances::new(CALLED_BURST, CALLED_PER_SECOND),
+        }
+    }
 }
 
 impl Hub {
@@ -103,7 +102,7 @@ impl Hub {
         endpoints: Vec<String>,
     ) -> Result<(), NotPassedOn> {
         let now = self.clock.boottime();
-        if !self.calls.lock().take_caller(caller, now) {
+        if !self.calls.lock().callers.take(caller, now) {
             return Err(NotPassedOn::CallsTooOften);
         }
         let peer = self
@@ -121,7 +120,7 @@ impl Hub {
         if !self.may_meet(caller, peer.name()) {
             return Err(NotPassedOn::MayNotMeet);
         }
-        if !self.calls.lock().take_called(peer.name(), now) {
+        if !self.calls.lock().called.take(peer.name(), now) {
             return Err(NotPassedOn::CalledTooOften);
         }
         let caller = self.member(caller).ok_or(NotPassedOn::Identity)?.id;
@@ -147,47 +146,6 @@ impl Hub {
         let ours = id.kind() == edgeward_identity::Kind::Node
             && id.trust_domain() == &self.config.trust_domain;
         ours.then_some(id)
-    }
-}
-
-impl Calls {
-    fn take_caller(&mut self, name: &str, now: BootTime) -> bool {
-        take(
-            &mut self.callers,
-            name,
-            now,
-            CALLER_BURST,
-            CALLER_PER_SECOND,
-        )
-    }
-
-    fn take_called(&mut self, name: &str, now: BootTime) -> bool {
-        take(&mut self.called, name, now, CALLED_BURST, CALLED_PER_SECOND)
-    }
-}
-
-fn take(
-    all: &mut BTreeMap<String, Left>,
-    name: &str,
-    now: BootTime,
-    burst: u64,
-    per_second: u64,
-) -> bool {
-    let most = burst * WHOLE;
-    let left = all.entry(name.to_owned()).or_insert(Left {
-        thousandths: most,
-        at: now,
-    });
-    let passed = u64::try_from(now.since(left.at).as_millis()).unwrap_or(u64::MAX);
-    let earned = passed.saturating_mul(per_second);
-    left.thousandths = left.thousandths.saturating_add(earned).min(most);
-    left.at = now;
-    match left.thousandths.checked_sub(WHOLE) {
-        Some(rest) => {
-            left.thousandths = rest;
-            true
-        }
-        None => false,
     }
 }
 

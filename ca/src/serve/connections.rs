@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use edgeward_identity::tls::EXPORTER_BYTES;
-use edgeward_identity::{BootTime, DenyList, SpkiHash, VerifiedPeer};
+use edgeward_identity::{BootTime, DenyList, Kind, SpkiHash, VerifiedPeer};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
 
 /// Who is at the other end of the connection a request came on. An extension of every request.
 #[derive(Clone, Debug)]
@@ -21,6 +22,23 @@ pub struct Caller {
     pub accepted: BootTime,
     /// Cancelled when the connection must end at once.
     pub ended: CancellationToken,
+}
+
+impl Caller {
+    /// Who sent this request, and the node that it must be.
+    pub fn of_node<T>(request: &Request<T>) -> Result<(Self, Arc<VerifiedPeer>), Status> {
+        let caller = request
+            .extensions()
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Status::internal("caller_unknown"))?;
+        let peer = caller
+            .peer
+            .clone()
+            .filter(|peer| peer.id().kind() == Kind::Node)
+            .ok_or_else(|| Status::permission_denied("forbidden"))?;
+        Ok((caller, peer))
+    }
 }
 
 /// All connections that presented a certificate.

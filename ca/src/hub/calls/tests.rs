@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use edgeward_identity::BootTime;
 use edgeward_wire::v1::{self, cloud_message, node_message};
 
 use super::*;
@@ -57,16 +58,16 @@ async fn called(agent: &mut Agent) -> v1::Called {
 fn a_caller_that_calls_too_often_waits_and_no_other_waits_for_it() {
     let mut calls = Calls::default();
     for _ in 0..CALLER_BURST {
-        assert!(calls.take_caller("a", at(0)));
+        assert!(calls.callers.take("a", at(0)));
     }
-    assert!(!calls.take_caller("a", at(0)));
-    assert!(calls.take_caller("b", at(0)));
-    assert!(calls.take_caller("a", at(1000 / CALLER_PER_SECOND)));
+    assert!(!calls.callers.take("a", at(0)));
+    assert!(calls.callers.take("b", at(0)));
+    assert!(calls.callers.take("a", at(1000 / CALLER_PER_SECOND)));
     for _ in 0..CALLED_BURST {
-        assert!(calls.take_called("a", at(0)));
+        assert!(calls.called.take("a", at(0)));
     }
-    assert!(!calls.take_called("a", at(0)));
-    assert!(calls.take_called("b", at(0)));
+    assert!(!calls.called.take("a", at(0)));
+    assert!(calls.called.take("b", at(0)));
 }
 
 #[tokio::test]
@@ -113,8 +114,7 @@ async fn calls_never_fill_the_queue_of_a_session_that_reads_nothing() {
     let mut slow = false;
     // However much the connection takes before nobody reads it, it ends.
     for _ in 0..1_000_000 {
-        cloud.hub.calls.lock().callers.clear();
-        cloud.hub.calls.lock().called.clear();
+        *cloud.hub.calls.lock() = Calls::default();
         let endpoints = vec!["x".repeat(200); 16];
         if cloud.hub.try_call("a", &call("b"), endpoints) == Err(NotPassedOn::Slow) {
             slow = true;
