@@ -10,6 +10,7 @@
 
 mod denials;
 mod fragments;
+mod handover;
 pub mod packet;
 mod table;
 
@@ -21,6 +22,7 @@ use edgeward_identity::BootTime;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use denials::{Denial, MAX_DENIALS};
+pub use handover::{MAX_MOVED_FLOWS_BYTES, MovedFlows, NotFlows};
 pub use table::{FlowStatus, RuleCount};
 
 use crate::node::PeerId;
@@ -201,6 +203,34 @@ impl Filter {
     /// first packet opens a flow.
     pub fn forget_inward(&self, protocol: u8, port: u16) -> usize {
         self.state.lock().flows.forget_inward(protocol, port)
+    }
+
+    /// Every flow that may be now, for another process. What is not sure of its right is asked about once more:
+    /// `generation_of` says who is armed, and how. Whoever is not armed keeps flows that are asked about later.
+    pub fn export(
+        &self,
+        now: BootTime,
+        generation_of: impl Fn(PeerId) -> Option<u64>,
+    ) -> MovedFlows {
+        let ask = table::Ask {
+            decide: &*self.decide,
+            epoch: self.policy_epoch.load(Ordering::Acquire),
+            now,
+        };
+        self.state.lock().flows.export(&ask, generation_of)
+    }
+
+    /// Takes in what another process had, beside what is known here. Verdicts hold until they would have ended there;
+    /// how many flows there was no room for.
+    pub fn import(
+        &self,
+        moved: MovedFlows,
+        now: BootTime,
+        generation_of: impl Fn(PeerId) -> Option<u64>,
+    ) -> usize {
+        let epoch = self.policy_epoch.load(Ordering::Acquire);
+        let mut state = self.state.lock();
+        state.flows.import(moved, epoch, now, generation_of)
     }
 
     /// Forgets what has expired. Call every few seconds.

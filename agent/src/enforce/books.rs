@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use edgeward_identity::{BootTime, SpiffeId};
-use edgeward_tunnel::bind::Role;
 use edgeward_tunnel::node::PeerId;
 use ipnet::IpNet;
 
@@ -23,7 +22,6 @@ pub(super) struct Books {
 #[derive(Clone, Debug)]
 pub(super) struct Armed {
     pub(super) number: PeerId,
-    pub(super) role: Role,
     pub(super) keys: [[u8; 32]; 2],
     pub(super) until: BootTime,
     pub(super) allowed_ips: Vec<IpNet>,

@@ -181,14 +181,10 @@ impl Control {
     }
 
     fn arm_node(&self, arm: Arm, at: Remote, number: PeerId) -> Result<(), ControlFailed> {
-        let role = match arm.role {
-            Role::Initiator => node::Role::Initiator,
-            Role::Responder => node::Role::Responder,
-        };
         let config = PeerConfig {
             id: number,
             name: arm.peer.to_string(),
-            role,
+            role: node_role(arm.role),
             public_key: arm.wireguard_key,
             keys: arm.own_keys,
             psk: arm.psk,
@@ -249,8 +245,10 @@ impl WireGuardControl for Control {
         let known = books.armed.get(&peer).cloned();
         tracing::debug!(%peer, ?role, epoch = arm.epoch, known = known.is_some(), "arming");
         let (number, open_since) = match known {
-            Some(known) if known.keys == keys && known.role == role => {
+            Some(known) if known.keys == keys => {
                 let node = self.tunnel.node();
+                node.set_role(known.number, node_role(role))
+                    .map_err(failed)?;
                 node.set_endpoints(known.number, &[at.address])
                     .map_err(failed)?;
                 node.set_allowed_ips(known.number, &allowed_ips)
@@ -259,12 +257,6 @@ impl WireGuardControl for Control {
                 self.tunnel
                     .turn_epoch(known.number, arm.psk, arm.epoch)
                     .map_err(failed)?;
-                (known.number, known.open_since)
-            }
-            Some(known) if known.keys == keys => {
-                // The same machines in other roles: flows stay known, and ask again under the new arming.
-                self.tunnel.node().cut(known.number);
-                self.arm_node(arm, at, known.number)?;
                 (known.number, known.open_since)
             }
             Some(known) => {
@@ -283,7 +275,6 @@ impl WireGuardControl for Control {
             peer,
             Armed {
                 number,
-                role,
                 keys,
                 until,
                 allowed_ips,
@@ -402,6 +393,13 @@ fn hosts(prefixes: &[IpNet]) -> impl Iterator<Item = IpAddr> + '_ {
         .iter()
         .filter(|prefix| prefix.prefix_len() == prefix.max_prefix_len())
         .map(IpNet::addr)
+}
+
+fn node_role(role: Role) -> node::Role {
+    match role {
+        Role::Initiator => node::Role::Initiator,
+        Role::Responder => node::Role::Responder,
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> ControlFailed {

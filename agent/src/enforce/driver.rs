@@ -142,6 +142,7 @@ impl Driver {
             wireguard,
             slice_number,
             link: bind_link(&hearing),
+            standing: Vec::new(),
         })?;
         let scene = Arc::clone(&control.scene);
         let cut_number = view.cuts.borrow().number();

@@ -28,7 +28,8 @@ pub struct ProfileLabel {
 }
 
 /// Which profiles a result names; it may be none. Small and without memory of its own, since every decision carries one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StatedProfiles {
     ids: [Option<Id>; MAX_STATED],
 }
@@ -38,7 +39,8 @@ pub struct StatedProfiles {
 #[error("not a profile with its hash: name@{HASH_DIGITS} hex digits")]
 pub struct NotALabel;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Id {
     /// Of the name: names are unique in a policy.
     name: u64,

@@ -85,6 +85,17 @@ pub struct Setup {
     /// Number of the policy slice held now.
     pub slice_number: u64,
     pub link: CloudLink,
+    /// Tunnels that stand already. Their lease is watched by whoever brought them, until a bind arms their peers anew.
+    pub standing: Vec<StandingTunnel>,
+}
+
+/// A tunnel that another process of this machine has opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandingTunnel {
+    pub peer: SpiffeId,
+    pub wireguard_key: [u8; 32],
+    /// As WireGuard knows it ([`node_epoch`]): binds of this process have later ones.
+    pub epoch: u64,
 }
 
 /// What this node shows of itself.
@@ -122,8 +133,8 @@ pub struct Remote {
 /// Epochs given here are those of [`node_epoch`]: for one peer they only ever grow, across binds, too.
 pub trait WireGuardControl: Send + Sync {
     /// Arms a peer, closed for forwarding. If it is armed already (an older bind whose connection was lost),
-    /// the key is turned without loss where the WireGuard keys and the role are the same, and the peer is armed
-    /// anew where they are not; in both cases it keeps its forwarding state only if the keys are the same.
+    /// the key is turned without loss, in whichever role, where the WireGuard keys are the same; where they are not
+    /// the peer is armed anew, and loses its forwarding state.
     fn arm(&self, arm: Arm, at: Remote) -> Result<(), ControlFailed>;
     /// Arms the key of a later epoch.
     fn turn(&self, peer: &SpiffeId, epoch: u64, psk: Secret<[u8; 32]>)
@@ -177,6 +188,8 @@ pub enum StartFailed {
     Identity(#[from] NoIdentity),
     #[error("threads or endpoint: {0}")]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Full(#[from] super::table::Full),
 }
 
 /// The driver has stopped.

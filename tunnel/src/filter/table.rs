@@ -1,5 +1,7 @@
 //! The flows, their verdicts and their ages.
 
+mod moved;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -894,3 +894,155 @@ proptest! {
         }
     }
 }
+
+const MOVED: Party = Party {
+    peer: PeerId(1),
+    generation: 77,
+};
+
+fn generation(party: Party) -> impl Fn(PeerId) -> Option<u64> {
+    move |peer| (peer == party.peer).then_some(party.generation)
+}
+
+fn handed_over(from: &Filter, to: &Filter, now: BootTime) -> usize {
+    let moved = from.export(now, generation(PARTY));
+    let read = MovedFlows::decode(&moved.encode()).unwrap();
+    assert_eq!(read, moved);
+    to.import(read, now, generation(MOVED))
+}
+
+#[test]
+fn a_flow_goes_on_in_another_process_without_a_syn_and_without_being_asked_about() {
+    for family in FAMILIES {
+        let (old, _) = filter(&[(Direction::Out, 80)]);
+        let (new, asked) = filter(&[]);
+        let syn = family.tcp((2, 5000), (3, 80), SYN);
+        let data = family.tcp((2, 5000), (3, 80), ACK);
+        let answer = family.tcp((3, 80), (2, 5000), ACK);
+        let mut checker = old.checker(after(0));
+        checker.check(&syn, PARTY, Direction::Out).unwrap();
+        checker.check(&answer, PARTY, Direction::In).unwrap();
+        drop(checker);
+        assert_eq!(handed_over(&old, &new, after(1)), 0);
+        let mut checker = new.checker(after(2));
+        checker.check(&data, MOVED, Direction::Out).unwrap();
+        checker.check(&answer, MOVED, Direction::In).unwrap();
+        // Whoever was not in the middle of it opens nothing by that.
+        let other = family.tcp((2, 5001), (3, 80), ACK);
+        assert_eq!(
+            checker.check(&other, MOVED, Direction::Out),
+            Err(DropReason::NoFlow)
+        );
+        drop(checker);
+        assert_eq!(asked.asked.load(Ordering::Relaxed), 0);
+        let [flow] = &new.flows()[..] else {
+            panic!("{:?}", new.flows());
+        };
+        assert_eq!((flow.packets, &*flow.rule), (4, "open-ports"));
+    }
+}
+
+#[test]
+fn a_moved_verdict_ends_with_its_time_its_policy_and_its_peer() {
+    let verdict_ends = after(30);
+    let (syn, data) = (
+        Family::V6.tcp((2, 5000), (3, 80), SYN),
+        Family::V6.tcp((2, 5000), (3, 80), ACK),
+    );
+    let moved = || {
+        let (old, ports) = filter(&[(Direction::Out, 80)]);
+        *ports.valid_until.lock() = Some(verdict_ends);
+        old.checker(after(0))
+            .check(&syn, PARTY, Direction::Out)
+            .unwrap();
+        let (new, _) = filter(&[]);
+        handed_over(&old, &new, after(1));
+        new
+    };
+    let passes =
+        |filter: &Filter, now, party| filter.checker(now).check(&data, party, Direction::Out);
+    assert_eq!(passes(&moved(), after(2), MOVED), Ok(()));
+    assert_eq!(
+        passes(&moved(), verdict_ends, MOVED),
+        Err(DropReason::Denied)
+    );
+    let later = Party {
+        generation: 78,
+        ..MOVED
+    };
+    assert_eq!(passes(&moved(), after(2), later), Err(DropReason::Denied));
+    let new = moved();
+    new.set_policy_epoch(1);
+    assert_eq!(passes(&new, after(2), MOVED), Err(DropReason::Denied));
+    let new = moved();
+    assert_eq!(new.cut(PeerId(1)), 1);
+    assert_eq!(passes(&new, after(2), MOVED), Err(DropReason::NoFlow));
+}
+
+#[test]
+fn what_is_denied_by_now_or_was_always_is_not_moved() {
+    let (old, ports) = filter(&[(Direction::Out, 80), (Direction::Out, 81)]);
+    let mut checker = old.checker(after(0));
+    for port in [80, 81] {
+        let packet = Family::V4.udp((2, 5000), (3, port));
+        checker.check(&packet, PARTY, Direction::Out).unwrap();
+    }
+    let denied = Family::V4.udp((2, 5000), (3, 82));
+    assert!(checker.check(&denied, PARTY, Direction::Out).is_err());
+    drop(checker);
+    ports.open.lock().retain(|(_, port)| *port == 81);
+    old.set_policy_epoch(1);
+    let moved = old.export(after(1), generation(PARTY));
+    assert_eq!(moved.len(), 1);
+    // A peer that sleeps keeps what it had, to be asked about when it is bound.
+    let asleep = old.export(after(1), |_| None);
+    assert_eq!(asleep.len(), 2);
+    let (new, asked) = filter(&[(Direction::Out, 80)]);
+    assert_eq!(new.import(asleep, after(2), generation(MOVED)), 0);
+    let packet = Family::V4.udp((2, 5000), (3, 81));
+    assert_eq!(
+        new.checker(after(2)).check(&packet, MOVED, Direction::Out),
+        Err(DropReason::Denied)
+    );
+    assert_eq!(asked.asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn bytes_that_are_no_moved_flows_are_refused() {
+    let (old, _) = filter(&[(Direction::Out, 80)]);
+    let packet = Family::V6.udp((2, 5000), (3, 80));
+    old.checker(after(0))
+        .check(&packet, PARTY, Direction::Out)
+        .unwrap();
+    let good = old.export(after(1), generation(PARTY)).encode();
+    assert!(MovedFlows::decode(&good).is_ok());
+    for length in 0..good.len() {
+        assert!(MovedFlows::decode(&good[..length]).is_err(), "{length}");
+    }
+    assert!(MovedFlows::decode(&[&good[..], &[0]].concat()).is_err());
+    let version = [&[2], &good[1..]].concat();
+    assert!(MovedFlows::decode(&version).is_err());
+    let many = [&[1][..], &u32::MAX.to_le_bytes(), &[0; 64]].concat();
+    assert!(MovedFlows::decode(&many).is_err());
+}
+
+#[test]
+fn a_peer_brings_no_more_flows_than_it_may_have() {
+    let (old, _) = filter(&[(Direction::Out, 80)]);
+    let packet = Family::V6.udp((2, 5000), (3, 80));
+    old.checker(after(0))
+        .check(&packet, PARTY, Direction::Out)
+        .unwrap();
+    let mut moved = old.export(after(1), generation(PARTY));
+    let [flow] = moved.flows[..] else {
+        panic!("{moved:?}");
+    };
+    for port in 0..u16::try_from(MAX_FLOWS_PER_PEER).unwrap() {
+        let mut another = flow;
+        another.key.source_port = 10_000 + port;
+        moved.flows.push(another);
+    }
+    let (new, _) = filter(&[]);
+    assert_eq!(new.import(moved, after(1), generation(MOVED)), 1);
+    assert_eq!(new.flow_count(), MAX_FLOWS_PER_PEER as usize);
+}

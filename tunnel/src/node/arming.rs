@@ -98,7 +98,7 @@ impl Node {
         self.check_config(&config, now)?;
         let peer = self.insert(config, now)?;
         let mut state = peer.state.lock();
-        if peer.role == Role::Initiator {
+        if state.role == Role::Initiator {
             self.start_handshake(&peer, &mut state, now, out);
         }
         self.reschedule(&peer, &state);
@@ -156,10 +156,21 @@ impl Node {
         // Neither a handshake under way nor an unconfirmed answer under the old key may complete any more.
         self.drop_attempt(&mut state);
         self.drop_next(&mut peer.link.write());
-        if peer.role == Role::Initiator {
+        if state.role == Role::Initiator {
             self.start_handshake(&peer, &mut state, now, out);
         }
         self.reschedule(&peer, &state);
+        Ok(())
+    }
+
+    /// Whoever dialled anew opens the next epoch: call before [`Self::turn_epoch`]. What is open stays so.
+    pub fn set_role(&self, id: PeerId, role: Role) -> Result<(), NotArmed> {
+        let peer = self.peer(id).ok_or(NotArmed)?;
+        let mut state = peer.state.lock();
+        if peer.is_cut() {
+            return Err(NotArmed);
+        }
+        state.role = role;
         Ok(())
     }
 

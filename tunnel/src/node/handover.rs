@@ -197,7 +197,7 @@ fn taken(peer: &Peer) -> MovedPeer {
     MovedPeer {
         id: peer.id,
         name: peer.name.clone(),
-        role: peer.role,
+        role: state.role,
         public_key: peer.public_key,
         private: peer.door.keys().private(),
         psk: state.psk.clone(),

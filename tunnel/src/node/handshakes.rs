@@ -49,7 +49,7 @@ impl Node {
         now: BootTime,
         out: &mut Vec<Outgoing>,
     ) {
-        if !state.may_start(peer.role) || state.attempt.is_some() || peer.check_live(now).is_err() {
+        if !state.may_start() || state.attempt.is_some() || peer.check_live(now).is_err() {
             return;
         }
         let Some(to) = peer.target(state) else {
@@ -60,7 +60,7 @@ impl Node {
             self.counters.count(Refusal::NoRandomness);
             return;
         };
-        let first = is_first(peer, state);
+        let first = is_first(state);
         state.attempt = Some(Box::new(Attempt {
             initiator: Initiator::new(&peer.door, &peer.public_key, &state.psk, index),
             epoch: state.epoch,
@@ -80,7 +80,7 @@ impl Node {
         elapsed: Duration,
         out: &mut Vec<Outgoing>,
     ) {
-        let first = is_first(peer, state);
+        let first = is_first(state);
         let to = peer.next_target(state);
         let Some(attempt) = &mut state.attempt else {
             return;
@@ -364,6 +364,6 @@ impl Node {
 }
 
 /// Whether the handshake under way is the initiator's first of this epoch: until it completes, nobody can open.
-fn is_first(peer: &Peer, state: &PeerState) -> bool {
-    peer.role == Role::Initiator && state.opened != Some(state.epoch)
+fn is_first(state: &PeerState) -> bool {
+    state.role == Role::Initiator && state.opened != Some(state.epoch)
 }

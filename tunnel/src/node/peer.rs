@@ -28,7 +28,6 @@ pub struct PeerHandle(pub(super) Arc<Peer>);
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) name: String,
-    pub(super) role: Role,
     pub(super) public_key: [u8; 32],
     pub(super) door: Arc<Door>,
     /// Unique for every arming: what a cached verdict is tied to.
@@ -46,6 +45,8 @@ pub(super) struct Peer {
 }
 
 pub(super) struct PeerState {
+    /// Another bind may turn it around.
+    pub(super) role: Role,
     pub(super) psk: Psk,
     pub(super) epoch: u64,
     /// Epoch of the last `Opened` event.
@@ -99,6 +100,7 @@ impl PeerHandle {
 impl Peer {
     pub(super) fn new(config: PeerConfig, door: Arc<Door>, generation: u64, now: BootTime) -> Self {
         let state = PeerState {
+            role: config.role,
             psk: config.psk,
             epoch: config.epoch,
             opened: None,
@@ -120,7 +122,6 @@ impl Peer {
         Self {
             id: config.id,
             name: config.name,
-            role: config.role,
             public_key: config.public_key,
             door,
             generation,
@@ -161,7 +162,7 @@ impl Peer {
         PeerStatus {
             id: self.id,
             name: self.name.clone(),
-            role: self.role,
+            role: state.role,
             public_key: self.public_key,
             endpoint,
             allowed_ips,
@@ -233,8 +234,8 @@ impl Peer {
 impl PeerState {
     /// Whether we may start a handshake under the present key: the responder of a bind only once the initiator has
     /// shown that it has the key too.
-    pub(super) fn may_start(&self, role: Role) -> bool {
-        role != Role::Responder || self.opened == Some(self.epoch)
+    pub(super) fn may_start(&self) -> bool {
+        self.role != Role::Responder || self.opened == Some(self.epoch)
     }
 
     fn candidate(&self, number: usize) -> Option<Endpoint> {

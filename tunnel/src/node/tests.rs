@@ -553,6 +553,41 @@ fn an_epoch_turns_without_losing_a_packet() {
 }
 
 #[test]
+fn an_epoch_that_the_other_side_opens_turns_without_losing_a_packet_either() {
+    let mut pair = Pair::open();
+    for epoch in 2..10u8 {
+        pair.run(Duration::from_secs(11), true);
+        let (psk, by_b) = (|| Secret::new([epoch; 32]), epoch % 2 == 0);
+        let roles = match by_b {
+            true => [Role::Responder, Role::Initiator],
+            false => [Role::Initiator, Role::Responder],
+        };
+        let mut out = Vec::new();
+        for (node, peer, role) in [(&pair.a, B, roles[0]), (&pair.b, A, roles[1])] {
+            node.set_role(peer, role).unwrap();
+            let said = out.len();
+            node.turn_epoch(peer, psk(), epoch.into(), pair.now, &mut out)
+                .unwrap();
+            assert_eq!(out.len() > said, role == Role::Initiator);
+        }
+        pair.wire
+            .extend(out.into_iter().map(|message| (!by_b, message)));
+        pair.forget_arrived();
+        for mark in 0..5 {
+            pair.send_both(mark);
+            let next = pair.wire.pop_front().unwrap();
+            pair.deliver(next.0, &next.1);
+        }
+        pair.deliver_all();
+        assert_eq!((pair.to_a.len(), pair.to_b.len()), (5, 5), "epoch {epoch}");
+        assert_eq!(pair.a.status()[0].open, Some(epoch.into()));
+        assert_eq!(pair.b.status()[0].open, Some(epoch.into()));
+    }
+    pair.a.cut(B).unwrap();
+    assert_eq!(pair.a.set_role(B, Role::Initiator), Err(NotArmed));
+}
+
+#[test]
 fn an_epoch_only_grows() {
     let pair = Pair::open();
     let mut out = Vec::new();

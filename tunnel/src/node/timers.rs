@@ -157,7 +157,7 @@ impl Node {
     ) {
         let Some(attempt) = &mut state.attempt else {
             // An initiator opens every epoch itself, and tries for as long as the peer is armed.
-            if peer.role == Role::Initiator && state.opened != Some(state.epoch) {
+            if state.role == Role::Initiator && state.opened != Some(state.epoch) {
                 self.start_handshake(peer, state, now, out);
             }
             return;
@@ -171,7 +171,7 @@ impl Node {
             state.queue = VecDeque::new();
             state.queued_bytes = 0;
             self.event(Event::Lost { peer: peer.id });
-            if peer.role != Role::Initiator {
+            if state.role != Role::Initiator {
                 self.drop_attempt(state);
                 return;
             }

@@ -20,7 +20,10 @@ use super::dial::{Dial, Heard};
 use super::door::Door;
 use super::own::{Own, fraction, random, seeds};
 use super::wanted::WantedPeers;
-use super::{Command, Event, FAREWELL, Remote, Setup, StartFailed, WireGuardControl, bind_epoch};
+use super::{
+    Command, Event, FAREWELL, Remote, Setup, StandingTunnel, StartFailed, WireGuardControl,
+    bind_epoch,
+};
 use crate::bind::code::Code;
 use crate::bind::ending::Ending;
 use crate::bind::endpoint::{self, Identity};
@@ -98,6 +101,10 @@ impl Hub {
             setup.clock.boottime(),
         );
         let (to_hub, connections) = mpsc::channel(MAX_FRAMES_WAITING);
+        let mut table = Table::default();
+        for tunnel in &setup.standing {
+            table.hold(&tunnel.peer, tunnel.wireguard_key)?;
+        }
         let own = Own {
             identity: Arc::clone(&identity),
             wireguard: setup.wireguard,
@@ -119,7 +126,7 @@ impl Hub {
             heard,
             gate: Arc::new(Mutex::new(gate)),
             door_identity: Arc::new(ArcSwap::new(identity)),
-            table: Table::default(),
+            table,
             binds: BTreeMap::new(),
             by_peer: HashMap::new(),
             due: BTreeSet::new(),
@@ -127,7 +134,7 @@ impl Hub {
             wanted: WantedPeers::default(),
             tasks: Tasks {
                 to_hub,
-                next_bind: Arc::new(AtomicU64::new(1)),
+                next_bind: Arc::new(AtomicU64::new(first_bind(&setup.standing))),
             },
             commands,
             connections,
@@ -396,6 +403,12 @@ impl Hub {
     fn all_binds(&self) -> Vec<BindId> {
         self.binds.keys().copied().collect()
     }
+}
+
+/// Epochs of a bind of this process are later than all that stand.
+fn first_bind(standing: &[StandingTunnel]) -> u64 {
+    let last = standing.iter().map(|tunnel| bind_epoch(tunnel.epoch).0.0);
+    last.max().unwrap_or(0).saturating_add(1)
 }
 
 fn now(clock: &dyn Clock) -> Now {

@@ -112,6 +112,7 @@ fn start(fleet: &Fleet, node: &TestNode, svid: Svid, clock: &Arc<dyn Clock>) -> 
         wireguard: local.wireguard,
         slice_number: 3,
         link: CloudLink::Online,
+        standing: Vec::new(),
     };
     tokio::spawn(Hub::new(setup, inbox, events).unwrap().run());
     Running {

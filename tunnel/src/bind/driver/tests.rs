@@ -149,6 +149,7 @@ impl Running {
             wireguard: local.wireguard,
             slice_number: 3,
             link: CloudLink::Online,
+            standing: Vec::new(),
         })
         .unwrap();
         Self {
