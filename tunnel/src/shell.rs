@@ -216,6 +216,11 @@ impl Tunnel {
         self.shared.port.local_addr()
     }
 
+    /// What leaves the port bears this mark from now on, for the kernel's rules of routing.
+    pub fn mark_port(&self, mark: u32) -> io::Result<()> {
+        self.shared.port.set_mark(mark)
+    }
+
     /// Sends on the port that WireGuard uses.
     pub fn udp_sender(&self) -> UdpSender {
         UdpSender::new(Arc::clone(&self.shared.port))

@@ -8,7 +8,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
@@ -57,6 +57,8 @@ pub struct UdpPort {
     ipv6: bool,
     gso: AtomicBool,
     send_failures: AtomicU64,
+    /// Of what is sent; zero: none.
+    mark: AtomicU32,
     detours: Detours,
 }
 
@@ -112,12 +114,24 @@ impl UdpPort {
             ipv6,
             gso: AtomicBool::new(gso),
             send_failures: AtomicU64::new(0),
+            mark: AtomicU32::new(0),
             detours: Detours::default(),
         })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// What is sent bears this mark from now on, for the kernel's rules of routing.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        setsockopt(&self.socket, sockopt::Mark, &mark)?;
+        self.mark.store(mark, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark.load(Ordering::Relaxed)
     }
 
     /// What lies behind addresses that no network has.
@@ -131,7 +145,7 @@ impl UdpPort {
             Some(relay) => (relay, RELAYED_HEADER_BYTES),
             None => (to, 0),
         };
-        !is_detour(&to) && too_long(to, bytes + more).is_some()
+        !is_detour(&to) && too_long(to, bytes + more, self.mark()).is_some()
     }
 
     /// How many segments one send may hold now.
@@ -170,7 +184,7 @@ impl UdpPort {
             match self.send_segmented(transmit, segment) {
                 Ok(()) => return Ok(Sent::Whole),
                 Err(error) if !gso::is_refusal(&error) => return Err(self.counted(error)),
-                Err(error) => match too_long(transmit.to, segment) {
+                Err(error) => match too_long(transmit.to, segment, self.mark()) {
                     Some(mtu) => sent = Sent::TooLong { mtu },
                     None if gso::is_for_good(&error) => {
                         tracing::warn!(%error, "udp segmentation offload refused: sending single datagrams from now on");
@@ -308,20 +322,23 @@ fn adjust(socket: &UdpSocket, ipv6: bool) {
 }
 
 /// The path's MTU towards `to` as the kernel knows it, if datagrams of `bytes` do not fit.
-fn too_long(to: SocketAddr, bytes: usize) -> Option<u16> {
-    let mtu = route_mtu(to)?;
+fn too_long(to: SocketAddr, bytes: usize, mark: u32) -> Option<u16> {
+    let mtu = route_mtu(to, mark)?;
     let headers = usize::from(outer_headers(to));
     (bytes + headers > mtu).then(|| u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
 /// Asked on a socket of its own: only a connected one is told.
-fn route_mtu(to: SocketAddr) -> Option<usize> {
+fn route_mtu(to: SocketAddr, mark: u32) -> Option<usize> {
     let to = canonical(to);
     let any = match to {
         SocketAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
         SocketAddr::V6(_) => any_address(0),
     };
     let socket = UdpSocket::bind(any).ok()?;
+    if mark != 0 {
+        setsockopt(&socket, sockopt::Mark, &mark).ok()?;
+    }
     socket.connect(to).ok()?;
     let mtu = match to {
         SocketAddr::V4(_) => rustix::net::sockopt::ip_mtu(&socket),
@@ -429,11 +446,11 @@ mod tests {
     fn the_loopback_route_takes_what_it_says() {
         for to in ["127.0.0.1:9", "[::ffff:127.0.0.1]:9", "[::1]:9"] {
             let to = to.parse().unwrap();
-            let mtu = route_mtu(to).unwrap();
+            let mtu = route_mtu(to, 0).unwrap();
             let room = mtu - usize::from(outer_headers(to));
-            assert_eq!(too_long(to, room), None, "{to}");
+            assert_eq!(too_long(to, room, 0), None, "{to}");
             assert_eq!(
-                too_long(to, room + 1),
+                too_long(to, room + 1, 0),
                 Some(u16::try_from(mtu).unwrap_or(u16::MAX))
             );
         }
