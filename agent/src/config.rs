@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::enforce::data_path::{DataPath, ProfileName, ThreadCount};
 use crate::enforce::demand::{Binds, DEFAULT_IDLE_AFTER, DemandConfig};
+use crate::enforce::steer::ExitUse;
 use crate::enforce::{
     DEFAULT_MTU, DEFAULT_PORT, DEFAULT_REPORT_EVERY, DeviceName, EnforceConfig, NetDevice, Nets,
     NodeName,
@@ -108,6 +109,7 @@ struct File {
     advertise: Vec<String>,
     metrics_listen: SocketAddr,
     exit: Option<NodeName>,
+    exit_use: ExitUse,
     kernel_leases: bool,
     #[serde(with = "edgeward_runtime::config::duration")]
     report_every: Duration,
@@ -196,6 +198,7 @@ impl Config {
                 kernel_leases: file.kernel_leases,
                 report_every: file.report_every,
                 exit: file.exit,
+                exit_use: file.exit_use,
                 demand: DemandConfig {
                     binds: match (file.metered, file.binds) {
                         (true, Binds::Auto) => Binds::OnDemand,
@@ -327,6 +330,7 @@ impl Default for File {
             advertise: Vec::new(),
             metrics_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464),
             exit: None,
+            exit_use: ExitUse::default(),
             kernel_leases: true,
             report_every: DEFAULT_REPORT_EVERY,
             binds: Binds::default(),

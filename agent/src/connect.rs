@@ -27,6 +27,8 @@ pub use verdict::Verdict;
 
 use verdict::Heard;
 
+use crate::outside;
+
 /// How long one address may take to answer, TLS included.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// A silent cloud is pinged this often and given up after as long again.
@@ -156,7 +158,7 @@ async fn open(
         address: address.to_owned(),
         source,
     };
-    let tcp = TcpStream::connect(address).await.map_err(unreachable)?;
+    let tcp = outside::connect(address).await.map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
     let local = tcp.local_addr().map_err(unreachable)?.ip().to_canonical();
     let remote = tcp.peer_addr().map_err(unreachable)?;

@@ -41,6 +41,7 @@ pub mod posture;
 mod records;
 pub mod routes;
 mod scene;
+pub mod steer;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -102,6 +103,8 @@ pub struct EnforceConfig {
     pub metered: bool,
     /// The node that leads this machine to the internet, where policy lets it; none: no peer does.
     pub exit: Option<NodeName>,
+    /// How it is used.
+    pub exit_use: steer::ExitUse,
     /// When peers are bound.
     pub demand: demand::DemandConfig,
     /// Which proxies of this machine may ask what the gateway asks.

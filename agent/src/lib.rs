@@ -17,6 +17,7 @@ pub mod journal;
 pub mod logs;
 pub mod machine;
 pub mod names;
+pub mod outside;
 pub mod reach;
 pub mod recover;
 pub mod resume;

@@ -17,6 +17,7 @@ use edgeward_policy::space::RuleSaid;
 use serde::{Deserialize, Serialize};
 
 use crate::enforce::lan::LanReport;
+use crate::enforce::steer::ExitStatus;
 use crate::gateway::GatewayStatus;
 use crate::names::NamesReport;
 use crate::reach::shown::ReachStatus;
@@ -139,6 +140,9 @@ pub struct Status {
     /// The name server for programs of this machine.
     #[serde(default)]
     pub names: NamesReport,
+    /// The exit that the operator named, and what leads to the internet now.
+    #[serde(default)]
+    pub exit: Option<ExitStatus>,
     /// How this node is found, and its ways to others.
     #[serde(default)]
     pub reach: ReachStatus,

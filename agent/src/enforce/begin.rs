@@ -1,6 +1,6 @@
 //! Opens what enforcement needs, in the order that leaves no gap: kernel sets, then device and port, then sockets.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use edgeward_identity::SpiffeId;
@@ -29,10 +29,12 @@ use super::posture::Guard;
 use super::records::Records;
 use super::routes;
 use super::scene::{Kept, Scene};
+use super::steer;
 use super::{EnforceConfig, Enforcement, Inside, NodeName, Progress, Recorder, StartError};
 use crate::ext_authz;
 use crate::gateway::party::Counter;
 use crate::gateway::{self, Gateway};
+use crate::outside::MARK;
 use crate::reach;
 use crate::status;
 use crate::view::NodeView;
@@ -94,10 +96,12 @@ pub(super) async fn begin(
     let serving = token.child_token();
     let gateway = open_gateway(&view, &config, &control, serving.clone())?;
     let proxies = open_ext_authz(&view, &config, &control)?;
+    let leaving = Arc::<steer::Shown>::default();
     let inside = Arc::new(Inside::new(
         view.clone(),
         Arc::clone(&control),
         gateway.shown(),
+        Arc::clone(&leaving),
     ));
     let lan = lan::Keeper::new(lan::Setup {
         decider: Arc::clone(control.scene.decider()),
@@ -108,10 +112,20 @@ pub(super) async fn begin(
         shared: Arc::clone(&control.lan),
         report_every: config.report_every,
     });
+    let (into_tunnel, nets) = watch::channel(BTreeSet::new());
     let routes = routes::Keeper::new(routes::Setup {
         control: Arc::clone(&control),
         nets: config.nets.clone(),
         tunnel: config.device.clone(),
+        into_tunnel,
+    });
+    let exit = control.scene.picture().parts().exit.clone();
+    let steer = steer::Keeper::new(steer::Setup {
+        control: Arc::clone(&control),
+        exit: exit.map(|exit| (exit, config.exit_use)),
+        nets,
+        tunnel: config.device.clone(),
+        shown: Arc::clone(&leaving),
     });
     let last_words = Arc::clone(&control);
     let ways = reach::driver::Setup {
@@ -141,7 +155,11 @@ pub(super) async fn begin(
         let lan = tokio::spawn(lan.run(token.child_token()));
         let ways = tokio::spawn(reach::driver::run(ways, token.child_token()));
         let routes = tokio::spawn(routes.run(token.child_token()));
+        let steer = tokio::spawn(steer.run(token.child_token()));
         let result = driver::run(begin, token).await;
+        if steer.await.is_err() {
+            tracing::error!("the task that steers packets into the tunnel panicked");
+        }
         if routes.await.is_err() {
             tracing::error!("the task of networks behind nodes panicked");
         }
@@ -264,6 +282,7 @@ fn open_tunnel(
         sink,
         clock,
     )?);
+    tunnel.mark_port(MARK).map_err(StartError::Port)?;
     let socket = QuicSocket::new(source, tunnel.udp_sender()).map_err(StartError::Port)?;
     Ok((tunnel, socket))
 }

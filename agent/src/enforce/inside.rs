@@ -9,6 +9,7 @@ use edgeward_tunnel::shell::Tunnel;
 use super::control::Control;
 use super::decide::Picture;
 use super::lan::LanReport;
+use super::steer::{self, ExitStatus};
 use crate::gateway::{GatewayStatus, Shown};
 use crate::reach::shown::{self, ReachStatus};
 use crate::view::NodeView;
@@ -18,14 +19,21 @@ pub struct Inside {
     pub(crate) view: NodeView,
     control: Arc<Control>,
     gateways: Arc<Shown>,
+    leaving: Arc<steer::Shown>,
 }
 
 impl Inside {
-    pub(super) fn new(view: NodeView, control: Arc<Control>, gateways: Arc<Shown>) -> Self {
+    pub(super) fn new(
+        view: NodeView,
+        control: Arc<Control>,
+        gateways: Arc<Shown>,
+        leaving: Arc<steer::Shown>,
+    ) -> Self {
         Self {
             view,
             control,
             gateways,
+            leaving,
         }
     }
 
@@ -39,6 +47,11 @@ impl Inside {
 
     pub(crate) fn reach(&self) -> ReachStatus {
         shown::status(&self.control.desk.shown(), self.view.clock.boottime())
+    }
+
+    /// The exit that the operator named.
+    pub(crate) fn exit(&self) -> Option<ExitStatus> {
+        self.leaving.get()
     }
 
     pub(crate) fn picture(&self) -> Arc<Picture> {

@@ -160,7 +160,7 @@ impl Desk {
         self.found.notify_one();
     }
 
-    pub(super) fn wake(&self, peer: SpiffeId) {
+    pub fn wake(&self, peer: SpiffeId) {
         self.wishes.lock().wake.insert(peer);
         self.found.notify_one();
     }

@@ -12,6 +12,8 @@ use nix::sys::socket::{
 };
 use tokio::sync::mpsc;
 
+use crate::outside;
+
 /// Most addresses that are looked at.
 const MAX_ADDRESSES: usize = 64;
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`
@@ -65,15 +67,20 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Needs no rights. A thread of its own waits for the kernel.
+    /// Of addresses and routes. Needs no rights. A thread of its own waits for the kernel.
     pub fn open() -> io::Result<Self> {
+        Self::on(GROUPS)
+    }
+
+    /// Of what the kernel tells to these groups.
+    pub fn on(groups: u32) -> io::Result<Self> {
         let netlink = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             SockProtocol::NetlinkRoute,
         )?;
-        bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+        bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let (tell, changes) = mpsc::channel(1);
         std::thread::Builder::new()
             .name("edgeward-netlink".to_owned())
@@ -137,6 +144,7 @@ fn source_towards(to: SocketAddr) -> Option<IpAddr> {
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
+    outside::mark(&socket);
     socket.connect(to).ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)

@@ -100,6 +100,7 @@ impl Inside {
             gateways: self.gateways(),
             lan: self.lan(),
             names: view.names.report(),
+            exit: self.exit(),
             reach: self.reach(),
             now,
         }

@@ -190,6 +190,7 @@ fn status() -> Status {
         gateways: Vec::new(),
         lan: LanReport::default(),
         names: NamesReport::default(),
+        exit: None,
         reach: ReachStatus::default(),
         now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
     }

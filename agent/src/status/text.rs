@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use edgeward_identity::Timestamp;
 
 use super::{BindStatus, Checked, GlassStatus, Status};
+use crate::enforce::steer::{ExitState, ExitStatus};
 use crate::names::{Mode, NamesReport};
 use crate::view::Finding;
 
@@ -62,6 +63,9 @@ impl Display for Status {
             row(f, "BREAK-GLASS", glass)?;
         }
         row(f, "reached at", self.reached_at())?;
+        if let Some(exit) = &self.exit {
+            row(f, "internet", internet(exit))?;
+        }
         row(f, "names", names(&self.names))?;
         row(f, "deny-list", self.deny_list)?;
         row(f, "peers known", self.directory)?;
@@ -312,6 +316,17 @@ impl Display for Checked {
 
 fn row(f: &mut Formatter<'_>, name: &str, value: impl Display) -> fmt::Result {
     writeln!(f, "{name:<12} {value}")
+}
+
+fn internet(exit: &ExitStatus) -> String {
+    let node = exit.node.name();
+    match exit.state {
+        ExitState::Leads => format!("through {node}"),
+        ExitState::Blocked => format!("closed: {node} is not bound"),
+        ExitState::Direct => format!("without {node}, which is not bound"),
+        ExitState::ByRoute => format!("through {node}, where this machine routes so"),
+        ExitState::Failed => format!("not through {node}: the kernel refuses, see the log"),
+    }
 }
 
 fn names(report: &NamesReport) -> String {

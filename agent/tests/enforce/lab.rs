@@ -160,6 +160,7 @@ impl Lab {
             nets: self.nets.clone(),
             report_every: Duration::from_millis(500),
             exit: None,
+            exit_use: edgeward_agent::enforce::steer::ExitUse::default(),
             ext_authz: None,
         };
         let (recorder, token) = (Arc::clone(&self.recorder), self.token.clone());

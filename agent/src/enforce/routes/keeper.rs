@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use edgeward_identity::BootTime;
 use ipnet::IpNet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::{self, Failed};
@@ -26,6 +27,8 @@ pub(in crate::enforce) struct Setup {
     pub(in crate::enforce) control: Arc<Control>,
     pub(in crate::enforce) nets: Nets,
     pub(in crate::enforce) tunnel: DeviceName,
+    /// Networks behind peers: told to who steers this machine's packets.
+    pub(in crate::enforce) into_tunnel: watch::Sender<BTreeSet<IpNet>>,
 }
 
 /// Keeps what is led.
@@ -36,7 +39,6 @@ pub(in crate::enforce) struct Keeper {
     /// A table of an earlier run stands.
     is_stale: bool,
     leased: BTreeMap<IpNet, BootTime>,
-    into_tunnel: BTreeSet<IpNet>,
     /// Devices on which this agent turned forwarding on.
     ours: BTreeSet<NetDevice>,
     unled: Vec<String>,
@@ -58,7 +60,6 @@ impl Keeper {
             led: None,
             is_stale: false,
             leased: BTreeMap::new(),
-            into_tunnel: BTreeSet::new(),
             ours: BTreeSet::new(),
             unled: Vec::new(),
         }
@@ -107,8 +108,11 @@ impl Keeper {
         self.unled.clone_from(&plan.unled);
         self.lead(&plan.led, plan.exit.as_ref()).await?;
         self.lease(&plan.leased).await?;
-        kernel::route(&self.setup.tunnel, &self.into_tunnel, &plan.into_tunnel).await?;
-        self.into_tunnel = plan.into_tunnel;
+        self.setup.into_tunnel.send_if_modified(|present| {
+            let changed = *present != plan.into_tunnel;
+            *present = plan.into_tunnel;
+            changed
+        });
         self.setup
             .control
             .tunnel

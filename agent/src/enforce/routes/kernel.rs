@@ -1,26 +1,12 @@
-//! The machine's switches for forwarding, and its routes into the tunnel.
+//! The machine's switches for forwarding, and its default route.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Stdio;
-use std::time::Duration;
 
-use ipnet::IpNet;
-use tokio::process::Command;
-
-use super::plan::is_v4;
 use crate::enforce::{DeviceName, NetDevice};
 
-/// The command; found by the search path.
-const IP: &str = "ip";
-/// One call must end within this time.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// By this number the kernel tells whose the routes are.
-const PROTOCOL: &str = "237";
 /// Most lines of the kernel's table of routes that are read.
 const MAX_ROUTES: usize = 65_536;
-/// A network that the machine itself is in comes first.
-const METRIC: &str = "4096";
 
 /// The machine did not do it. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +19,6 @@ pub(super) enum Failed {
     },
     #[error("forwarding of IPv6 is off: net.ipv6.conf.all.forwarding")]
     Ipv6Off,
-    #[error("ip cannot be run: {0}")]
-    Run(#[source] std::io::Error),
-    #[error("ip did not end within the limit in seconds: {}", DEADLINE.as_secs())]
-    Deadline,
-    #[error("ip refused: {0}")]
-    Refused(String),
 }
 
 /// Turns IPv4 forwarding on for what comes in at a device; whether it was off.
@@ -97,43 +77,6 @@ fn uplink_in(table: &str, tunnel: &DeviceName) -> Option<NetDevice> {
         (up && default && *device != tunnel.as_str()).then_some((metric, *device))
     });
     routes.min().and_then(|(_, device)| device.parse().ok())
-}
-
-/// Makes the routes into the tunnel `wanted`, which were `present`.
-pub(super) async fn route(
-    tunnel: &DeviceName,
-    present: &BTreeSet<IpNet>,
-    wanted: &BTreeSet<IpNet>,
-) -> Result<(), Failed> {
-    for net in present.difference(wanted) {
-        // It may be gone with the device's address.
-        let _gone = call("delete", net, tunnel).await;
-    }
-    for net in wanted.difference(present) {
-        call("replace", net, tunnel).await?;
-    }
-    Ok(())
-}
-
-async fn call(verb: &str, net: &IpNet, tunnel: &DeviceName) -> Result<(), Failed> {
-    let family = if is_v4(net) { "-4" } else { "-6" };
-    let output = Command::new(IP)
-        .args([family, "route", verb, &net.to_string(), "dev"])
-        .args([tunnel.as_str(), "proto", PROTOCOL, "metric", METRIC])
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(DEADLINE, output)
-        .await
-        .map_err(|_| Failed::Deadline)?
-        .map_err(Failed::Run)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(Failed::Refused(
-        complaint.trim().chars().take(300).collect(),
-    ))
 }
 
 /// The devices of the set that an earlier run of this agent left: names between quotes in nft's JSON.

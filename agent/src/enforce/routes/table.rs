@@ -32,6 +32,12 @@ const ELSEWHERE: [(&str, &str); 2] = [
     ),
 ];
 
+/// The same as networks.
+pub(in crate::enforce) fn elsewhere() -> impl Iterator<Item = IpNet> {
+    let texts = ELSEWHERE.iter().flat_map(|(_, nets)| nets.split(", "));
+    texts.filter_map(|net| net.trim().parse().ok())
+}
+
 /// The name of the table. Unlike any that [`leases::table`] makes.
 pub fn name(tunnel: &DeviceName) -> String {
     format!("{}_routes", leases::table(tunnel))
