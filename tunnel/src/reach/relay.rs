@@ -145,6 +145,18 @@ impl Relays {
         }
     }
 
+    /// Spends at most this from now on. Routes that are there stay.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.all = Budget::full(limits.all);
+        for share in self.peers.values_mut() {
+            share.budget = Budget::full(limits.peer);
+        }
+        for route in self.routes.values_mut() {
+            route.budget = Budget::full(limits.route);
+        }
+    }
+
     /// A peer whose routes may run through here, and where it is. Known already: it moved.
     pub fn place(&mut self, peer: PeerId, name: &SpiffeId, to: Endpoint) {
         let limit = self.limits.peer;

@@ -6,14 +6,14 @@
 
 mod heard;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use quinn::{Connection, Endpoint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -30,6 +30,9 @@ pub(super) use heard::Heard;
 /// How long an address has the field to itself before the next one is tried as well.
 pub(super) const DIAL_STAGGER: Duration = Duration::from_millis(250);
 
+/// Most addresses that one dial tries.
+const MAX_TRIED: usize = 4 * MAX_ENDPOINTS;
+
 /// What a dial needs.
 #[derive(Clone)]
 pub(super) struct Dial {
@@ -37,6 +40,8 @@ pub(super) struct Dial {
     pub(super) heard: Arc<Heard>,
     pub(super) identity: Arc<Identity>,
     pub(super) target: PeerTarget,
+    /// Where else the peer may be, told while the dial goes on.
+    pub(super) found: watch::Receiver<Vec<SocketAddr>>,
     pub(super) trust: Arc<ArcSwap<TrustView>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tasks: Tasks,
@@ -51,6 +56,8 @@ struct Attempt {
 /// The addresses of one dial.
 struct Race {
     rest: VecDeque<SocketAddr>,
+    /// All that were ever in it.
+    known: HashSet<SocketAddr>,
     running: JoinSet<Attempt>,
     aborts: HashMap<SocketAddr, AbortHandle>,
     answers: mpsc::Sender<SocketAddr>,
@@ -77,6 +84,7 @@ impl Dial {
     async fn race(&self) -> Result<(Connection, Channel), String> {
         let (answers, mut heard) = mpsc::channel(MAX_ENDPOINTS);
         let mut race = Race::new(&self.target.endpoints, answers);
+        let mut found = self.found.clone();
         let mut reason = "no endpoint is known".to_owned();
         loop {
             if race.is_over() {
@@ -97,6 +105,7 @@ impl Dial {
                     race.failed(attempt.address);
                 }
                 Some(address) = heard.recv() => race.hold_to(address),
+                Ok(()) = found.changed() => race.also(&found.borrow_and_update()),
                 () = tokio::time::sleep_until(race.next), if may_start => race.start(self),
             }
         }
@@ -154,19 +163,32 @@ impl Dial {
 
 impl Race {
     fn new(endpoints: &[SocketAddr], answers: mpsc::Sender<SocketAddr>) -> Self {
-        let mut rest = VecDeque::new();
-        for address in endpoints.iter().take(MAX_ENDPOINTS) {
-            if !rest.contains(address) {
-                rest.push_back(*address);
-            }
-        }
+        let mut known = HashSet::new();
+        let first = endpoints.iter().take(MAX_ENDPOINTS).copied();
         Self {
-            rest,
+            rest: first.filter(|address| known.insert(*address)).collect(),
+            known,
             running: JoinSet::new(),
             aborts: HashMap::new(),
             answers,
             answered: None,
             next: Instant::now(),
+        }
+    }
+
+    /// Addresses that were found since: before those that nobody has tried yet, and without waiting for a turn. A relay
+    /// that was asked for may be the only way.
+    fn also(&mut self, endpoints: &[SocketAddr]) {
+        let mut new = VecDeque::new();
+        for address in endpoints.iter().take(MAX_ENDPOINTS) {
+            if self.known.len() < MAX_TRIED && self.known.insert(*address) {
+                new.push_back(*address);
+            }
+        }
+        if !new.is_empty() {
+            new.append(&mut self.rest);
+            self.rest = new;
+            self.next = Instant::now();
         }
     }
 

@@ -19,7 +19,7 @@ use super::connection::{FromConnection, Handshaken, MAX_FRAMES_WAITING, Tasks};
 use super::dial::{Dial, Heard};
 use super::door::Door;
 use super::own::{Own, fraction, random, seeds};
-use super::wanted::WantedPeers;
+use super::wanted::{Due, WantedPeers};
 use super::{
     Command, Event, FAREWELL, Remote, Setup, StandingTunnel, StartFailed, WireGuardControl,
     bind_epoch,
@@ -373,12 +373,13 @@ impl Hub {
                 .filter_map(|bind| binds.get(bind))
                 .any(|bound| bound.frames.is_some() && own.is_presented_in(bound.machine.local()))
         };
-        for target in self.wanted.take_due(now, MAX_DIALS, is_bound) {
+        for Due { target, found } in self.wanted.take_due(now, MAX_DIALS, is_bound) {
             let dial = Dial {
                 endpoint: self.endpoint.clone(),
                 heard: Arc::clone(&self.heard),
                 identity: Arc::clone(&self.own.identity),
                 target,
+                found,
                 trust: Arc::clone(&self.trust),
                 clock: Arc::clone(&self.clock),
                 tasks: self.tasks.clone(),

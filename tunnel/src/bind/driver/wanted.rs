@@ -3,9 +3,11 @@
 //! A peer stands in the queue only while it is to be dialled: one that is bound costs nothing until its bind ends.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use edgeward_identity::{BootTime, SpiffeId, SpkiHash};
+use tokio::sync::watch;
 
 use super::{DIAL_PATIENCE, MAX_BACKOFF, MAX_WANTED, MIN_BACKOFF, PeerTarget};
 
@@ -25,8 +27,16 @@ pub(super) struct WantedPeers {
 struct Wanted {
     target: PeerTarget,
     backoff: Duration,
-    dialling: bool,
+    /// A dial is under way: where to tell it of addresses that are found meanwhile.
+    dialling: Option<watch::Sender<Vec<SocketAddr>>>,
     place: Option<(BootTime, u64)>,
+}
+
+/// Whom to dial now.
+pub(super) struct Due {
+    pub(super) target: PeerTarget,
+    /// Where else the peer may be, as that becomes known.
+    pub(super) found: watch::Receiver<Vec<SocketAddr>>,
 }
 
 /// How long to leave the first dial to the other side, if it wants us, too: the one with the smaller key dials at once.
@@ -54,9 +64,13 @@ impl WantedPeers {
         if let Some(wanted) = self.peers.get_mut(&id) {
             wanted.target = target;
             wanted.backoff = MIN_BACKOFF;
-            // Whoever had no address may have one now; whoever is bound leaves the queue again at once.
-            if wanted.place.is_none() && !wanted.dialling {
-                self.put(&id, now);
+            match &wanted.dialling {
+                Some(dial) => {
+                    dial.send_replace(wanted.target.endpoints.clone());
+                }
+                // Whoever had no address may have one now; whoever is bound leaves the queue again at once.
+                None if wanted.place.is_none() => self.put(&id, now),
+                None => {}
             }
             return Ok(());
         }
@@ -66,7 +80,7 @@ impl WantedPeers {
         let wanted = Wanted {
             target,
             backoff: MIN_BACKOFF,
-            dialling: false,
+            dialling: None,
             place: None,
         };
         self.peers.insert(id.clone(), wanted);
@@ -81,7 +95,7 @@ impl WantedPeers {
         if let Some(place) = wanted.place {
             self.queue.remove(&place);
         }
-        if wanted.dialling {
+        if wanted.dialling.is_some() {
             self.dialling = self.dialling.saturating_sub(1);
         }
     }
@@ -89,7 +103,7 @@ impl WantedPeers {
     /// The dial under way has come to an end.
     pub(super) fn dialled(&mut self, peer: &SpiffeId) {
         if let Some(wanted) = self.peers.get_mut(peer)
-            && std::mem::take(&mut wanted.dialling)
+            && wanted.dialling.take().is_some()
         {
             self.dialling = self.dialling.saturating_sub(1);
         }
@@ -140,7 +154,7 @@ impl WantedPeers {
         now: BootTime,
         most: usize,
         is_bound: impl Fn(&SpiffeId) -> bool,
-    ) -> Vec<PeerTarget> {
+    ) -> Vec<Due> {
         let mut due = Vec::new();
         while self.dialling < most
             && let Some(entry) = self.queue.first_entry()
@@ -150,13 +164,19 @@ impl WantedPeers {
                 continue;
             };
             wanted.place = None;
-            if wanted.dialling || wanted.target.endpoints.is_empty() || is_bound(&wanted.target.id)
+            if wanted.dialling.is_some()
+                || wanted.target.endpoints.is_empty()
+                || is_bound(&wanted.target.id)
             {
                 continue;
             }
-            wanted.dialling = true;
+            let (tell, found) = watch::channel(Vec::new());
+            wanted.dialling = Some(tell);
             self.dialling += 1;
-            due.push(wanted.target.clone());
+            due.push(Due {
+                target: wanted.target.clone(),
+                found,
+            });
         }
         due
     }

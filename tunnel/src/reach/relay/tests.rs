@@ -214,3 +214,28 @@ fn accounts_that_nobody_reads_are_bounded() {
     assert_eq!(ended.len(), MAX_ENDED);
     assert_eq!(ended[0].route, RouteId(10), "the oldest went first");
 }
+
+#[test]
+fn limits_that_the_operator_sets_hold_for_routes_that_are_there_too() {
+    let mut relays = opened();
+    let one = Rate {
+        bytes: 1000,
+        datagrams: 10,
+    };
+    for (route, peer, all) in [
+        (one, Limits::default().peer, Limits::default().all),
+        (Limits::default().route, one, Limits::default().all),
+        (Limits::default().route, Limits::default().peer, one),
+    ] {
+        relays.set_limits(Limits {
+            route,
+            peer,
+            all,
+            ..Limits::default()
+        });
+        let carried = relays
+            .carry(ROUTE, at(1).remote, 20, 100 * 20, time(1))
+            .unwrap();
+        assert_eq!(carried.datagrams, 10);
+    }
+}

@@ -95,3 +95,26 @@ async fn when_no_address_answers_the_dial_fails_once() {
     assert!(reason.contains("no answer in time"), "{reason}");
     assert_eq!(a.signatures.load(Ordering::Relaxed), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_found_during_a_dial_is_tried_at_once() {
+    let fleet = Fleet::new("plant.example");
+    let (a, mut b) = two(&fleet);
+    let hole = hole();
+    let alive = std::mem::replace(&mut b.target.endpoints, vec![hole.local_addr().unwrap()]);
+    a.meets(&b).await;
+    a.handle.want(b.target.clone()).await.unwrap();
+    // The dial is under way once something has come to the address.
+    hole.set_read_timeout(Some(HANDSHAKE_TIMEOUT)).unwrap();
+    let heard = tokio::task::spawn_blocking(move || hole.recv_from(&mut [0; 2048]).map(|_| hole));
+    let _hole = heard.await.unwrap().unwrap();
+    b.target.endpoints.extend(&alive);
+    let begun = Instant::now();
+    assert_eq!(armed_at(&a, &b).await, alive[0]);
+    let took = begun.elapsed();
+    assert!(
+        took < HANDSHAKE_TIMEOUT / 2,
+        "after the first dial: {took:?}"
+    );
+    assert_eq!(b.signatures.load(Ordering::Relaxed), 1);
+}

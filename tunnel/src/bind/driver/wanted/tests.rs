@@ -32,7 +32,7 @@ fn nobody(_: &SpiffeId) -> bool {
 fn due(wanted: &mut WantedPeers, seconds: u64) -> Vec<String> {
     let due = wanted.take_due(at(seconds), 100, nobody);
     due.into_iter()
-        .map(|target| target.id.name().to_owned())
+        .map(|due| due.target.id.name().to_owned())
         .collect()
 }
 
@@ -131,4 +131,25 @@ fn no_more_are_wanted_than_the_limit() {
     assert_eq!(want(&mut wanted, target("b", 9), 0), Err(TooMany));
     wanted.forget(&id("n0"));
     assert_eq!(want(&mut wanted, target("b", 9), 0), Ok(()));
+}
+
+#[test]
+fn a_dial_under_way_hears_of_addresses_that_are_found_meanwhile_and_of_none_after_it() {
+    let mut wanted = WantedPeers::default();
+    want(&mut wanted, target("b", 9), 0).unwrap();
+    let mut due = wanted.take_due(at(0), 100, nobody);
+    let Due {
+        target: first,
+        found,
+    } = due.remove(0);
+    assert!(!found.has_changed().unwrap());
+    let mut more = first.clone();
+    more.endpoints.insert(0, "192.0.2.9:51820".parse().unwrap());
+    want(&mut wanted, more.clone(), 1).unwrap();
+    assert_eq!(*found.borrow(), more.endpoints);
+    assert_eq!(wanted.next_after(at(0)), None, "dialled twice");
+    wanted.dialled(&id("b"));
+    assert!(found.has_changed().is_err(), "nobody tells it any more");
+    want(&mut wanted, first, 2).unwrap();
+    assert_eq!(wanted.take_due(at(2), 100, nobody).len(), 1);
 }
