@@ -25,6 +25,7 @@ use crate::enforce::{
 use crate::ext_authz::ExtAuthzConfig;
 use crate::logs::{LogPaths, MAX_PATH_BYTES};
 use crate::names::{DEFAULT_LISTEN, Mode, NamesConfig, PORT};
+use crate::reach::allowance::RelayConfig;
 use crate::session::Endpoints;
 use crate::tpm::device::BadPlace;
 use crate::tpm::{EkChoice, Place};
@@ -122,6 +123,7 @@ struct File {
     workload_socket: Option<PathBuf>,
     kubernetes: KubernetesTable,
     ext_authz: ExtAuthzTable,
+    relay: RelayConfig,
     tpm: TpmTable,
     logs: LogPaths,
 }
@@ -182,12 +184,16 @@ impl Config {
         check_numbers(&file)?;
         check_addresses(&file)?;
         check_logs(&file.logs)?;
+        file.relay
+            .check()
+            .map_err(|(key, bad)| BadConfig::value(key, bad.to_string()))?;
         let data_path = file.data_path();
         let nets = Nets::new(file.interfaces, &file.interface)
             .map_err(|bad| BadConfig::value("interfaces", bad.to_string()))?;
         Ok(Self {
             enforce: EnforceConfig {
                 metered: file.metered,
+                relay: file.relay,
                 nets,
                 device: file.interface,
                 listen: file.listen,
@@ -341,6 +347,7 @@ impl Default for File {
             workload_socket: None,
             kubernetes: KubernetesTable::default(),
             ext_authz: ExtAuthzTable::default(),
+            relay: RelayConfig::default(),
             tpm: TpmTable::default(),
             logs: LogPaths::default(),
         }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ext_authz::{self, ExtAuthzConfig};
+use crate::reach::allowance::RelayConfig;
 use crate::view::NodeView;
 
 mod begin;
@@ -105,6 +106,8 @@ pub struct EnforceConfig {
     pub exit: Option<NodeName>,
     /// How it is used.
     pub exit_use: steer::ExitUse,
+    /// What this node carries for others at most, where policy makes it a relay.
+    pub relay: RelayConfig,
     /// When peers are bound.
     pub demand: demand::DemandConfig,
     /// Which proxies of this machine may ask what the gateway asks.

@@ -5,6 +5,7 @@
 //! through the cloud that open NATs ([`knocks`]), and datagrams through the cloud where nothing else passes ([`carry`]).
 //! When which of these is tried is [`ways`].
 
+pub mod allowance;
 pub mod candidates;
 pub mod carry;
 pub mod desk;

@@ -42,6 +42,10 @@ fn a_value_that_makes_no_sense_is_refused_under_its_key() {
             "[ext_authz]\nusers = [101]\nsocket = \"a.sock\"",
             "ext_authz.socket",
         ),
+        (
+            "[relay]\nbytes_per_second_node = 1",
+            "relay.bytes_per_second_node",
+        ),
         ("[logs]\nboot = \"log\"", "logs.boot"),
         ("[logs]\nima = \"\"", "logs.ima"),
     ] {

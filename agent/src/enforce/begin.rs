@@ -135,6 +135,7 @@ pub(super) async fn begin(
         device: config.device.to_string(),
         may: Arc::new(ByPicture(Arc::clone(&control.scene))),
         metered: config.metered,
+        relay: config.relay.into(),
     };
     let begin = Begin {
         view,

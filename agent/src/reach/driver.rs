@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use edgeward_identity::SpiffeId;
 use edgeward_tunnel::node::Endpoint;
+use edgeward_tunnel::reach::relay::Limits;
 use edgeward_tunnel::reach::{Config, MayRelay, Reach};
 use edgeward_tunnel::shell::demux::{Class, Datagram, DatagramSource};
 use edgeward_tunnel::shell::reach_port::ReachPort;
@@ -38,6 +39,8 @@ pub struct Setup {
     pub desk: Arc<Desk>,
     /// Policy's word on relays.
     pub may: Arc<dyn MayRelay>,
+    /// What this node carries for others at most.
+    pub relay: Limits,
     /// The tunnel's own device, whose addresses lead nowhere.
     pub device: String,
     /// The line costs by the byte.
@@ -80,6 +83,7 @@ pub async fn run(setup: Setup, token: CancellationToken) {
         .tunnel
         .local_addr()
         .map_or(0, |address| address.port());
+    port.relays().lock().set_limits(setup.relay);
     let reach = Reach::new(
         Config {
             trust_domain: setup.view.node.trust_domain().clone(),

@@ -149,6 +149,7 @@ impl Lab {
         let view = self.view.take().unwrap();
         let config = EnforceConfig {
             metered: false,
+            relay: edgeward_agent::reach::allowance::RelayConfig::default(),
             demand: edgeward_agent::enforce::demand::DemandConfig::default(),
             device: "edgeward0".parse().unwrap(),
             listen: "[::]:51820".parse().unwrap(),
