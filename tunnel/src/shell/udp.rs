@@ -180,22 +180,26 @@ impl UdpPort {
         }
         let segment = transmit.segment_size.unwrap_or(transmit.bytes.len()).max(1);
         let mut sent = Sent::Whole;
+        let mut refused = None;
         if transmit.bytes.len() > segment && together && self.max_segments() > 1 {
             match self.send_segmented(transmit, segment) {
                 Ok(()) => return Ok(Sent::Whole),
                 Err(error) if !gso::is_refusal(&error) => return Err(self.counted(error)),
                 Err(error) => match too_long(transmit.to, segment, self.mark()) {
                     Some(mtu) => sent = Sent::TooLong { mtu },
-                    None if gso::is_for_good(&error) => {
-                        tracing::warn!(%error, "udp segmentation offload refused: sending single datagrams from now on");
-                        self.gso.store(false, Ordering::Relaxed);
-                    }
+                    None if gso::is_for_good(&error) => refused = Some(error),
                     None => {}
                 },
             }
         }
         for datagram in transmit.bytes.chunks(segment) {
             self.send_one(transmit, datagram)?;
+            // The same error comes where there is no way at all, or from an address that is not ours any more: then it
+            // was not for the segments.
+            if let Some(error) = refused.take() {
+                tracing::warn!(%error, "udp segmentation offload refused: sending single datagrams from now on");
+                self.gso.store(false, Ordering::Relaxed);
+            }
         }
         Ok(sent)
     }
@@ -517,6 +521,21 @@ mod tests {
             assert_eq!(length, bytes.len());
             assert_eq!(meta[0].addr.ip(), own.parse::<IpAddr>().unwrap());
         }
+    }
+
+    #[test]
+    fn an_address_that_is_gone_does_not_end_segmentation() {
+        let a = UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap();
+        let b = UdpPort::bind("127.0.0.1:0".parse().unwrap(), UdpOffload::default()).unwrap();
+        let gone = Transmit {
+            to: b.local_addr().unwrap(),
+            local_ip: Some("192.0.2.99".parse().unwrap()),
+            ecn: None,
+            segment_size: Some(100),
+            bytes: &[1; 1_000],
+        };
+        assert!(a.send(&gone, true).is_err());
+        assert!(a.max_segments() > 1, "given up for good");
     }
 
     #[test]
