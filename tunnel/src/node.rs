@@ -7,9 +7,10 @@
 //! that carries data is replaced in time, an idle one is let go, and the next packet makes another. A peer that
 //! idles holds no session keys and stands in the schedule with its lease only.
 //!
-//! Sessions follow the kernel's scheme: *current* sends, *previous* only receives, *next* waits for the
-//! initiator's first message. An epoch is turned the same way: the session under the new key is made beside the
-//! old one, which is dropped [`OLD_EPOCH_LINGER`] after the new one carries data.
+//! Sessions follow the kernel's scheme: *current* sends, *next* waits for the initiator's first message, two *older*
+//! ones only receive. An epoch is turned the same way: the session under the new key is made beside the
+//! old one, which is dropped [`OLD_EPOCH_LINGER`] after both ends are known to use the new one. The initiator says its
+//! first message again until it hears the responder under that key.
 //!
 //! Locks, in this order: the table, a peer's `state` (handshakes and timers), its `link` (what the data path reads).
 //! A batch holds the `link` for reading, so that sealing, opening and other batches go on beside it, and never across
@@ -78,7 +79,7 @@ pub const MAX_CANDIDATES: usize = 8;
 pub const MAX_STATIC_KEYS: usize = 4;
 /// Most events waiting for the caller; further ones are counted and dropped.
 pub const MAX_EVENTS: usize = 4096;
-/// How long the session of an old epoch still receives after the new one carries data.
+/// How long the session of an old epoch still receives after both ends are known to use the new one.
 pub const OLD_EPOCH_LINGER: Duration = Duration::from_secs(10);
 
 /// A peer's number in the caller's books. Never used for another identity while the process lives.

@@ -153,9 +153,9 @@ impl Node {
         }
         state.psk = psk;
         state.epoch = epoch;
-        // Neither a handshake under way nor an unconfirmed answer under the old key may complete any more.
+        // A handshake under way would complete under the old key. An answer to the peer's stays: the peer may have
+        // it by now and send under it, and until the next one completes it has nothing newer.
         self.drop_attempt(&mut state);
-        self.drop_next(&mut peer.link.write());
         if state.role == Role::Initiator {
             self.start_handshake(&peer, &mut state, now, out);
         }

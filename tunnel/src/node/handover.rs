@@ -69,7 +69,7 @@ struct MovedSession {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Current,
-    Previous,
+    Older,
     Next,
 }
 
@@ -160,7 +160,10 @@ impl Node {
         };
         let slot = match moved.slot {
             Slot::Current => &mut link.current,
-            Slot::Previous => &mut link.previous,
+            Slot::Older => {
+                let [newest, oldest] = &mut link.older;
+                if newest.is_none() { newest } else { oldest }
+            }
             Slot::Next => &mut link.next,
         };
         if slot.is_none() {
@@ -179,9 +182,11 @@ fn taken(peer: &Peer) -> MovedPeer {
     let state = peer.state.lock();
     // Waits for the batches under way, so that their counters are in what is written down.
     let link = peer.link.write();
+    let [newest, oldest] = &link.older;
     let slots = [
         (Slot::Current, &link.current),
-        (Slot::Previous, &link.previous),
+        (Slot::Older, newest),
+        (Slot::Older, oldest),
         (Slot::Next, &link.next),
     ];
     let sessions = slots.into_iter().filter_map(|(slot, keyed)| {

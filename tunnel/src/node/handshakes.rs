@@ -7,7 +7,7 @@ use std::time::Duration;
 use edgeward_identity::BootTime;
 
 use super::link::{Keyed, Link};
-use super::peer::{Attempt, Peer, PeerState};
+use super::peer::{Attempt, Confirm, Peer, PeerState};
 use super::timers::{REJECT_AFTER_TIME, REKEY_AFTER_TIME};
 use super::{Endpoint, Event, NoRandomness, Node, OLD_EPOCH_LINGER, Outgoing, Refusal, Role};
 use crate::wireguard::{Admission, Door, Initiator, Message, Mood, Refused, Seed, SessionIndex};
@@ -128,14 +128,8 @@ impl Node {
         }
     }
 
-    /// Forgets an answer that was not confirmed.
-    pub(super) fn drop_next(&self, link: &mut Link) {
-        if let Some(next) = link.next.take() {
-            self.sessions.write().remove(&next.session.index());
-        }
-    }
-
-    /// Makes `fresh` the session that sends; the one it replaces still receives for a while.
+    /// Makes `fresh` the session that sends; those it replaces still receive for a while. Whether it is the first of
+    /// its epoch.
     pub(super) fn promote(
         &self,
         peer: &Peer,
@@ -143,27 +137,33 @@ impl Node {
         link: &mut Link,
         fresh: Keyed,
         now: BootTime,
-    ) {
-        let epoch = fresh.epoch;
-        state.rekey_at = fresh.ours.then(|| now.plus(REKEY_AFTER_TIME));
+    ) -> bool {
+        let (epoch, ours) = (fresh.epoch, fresh.ours);
+        state.rekey_at = ours.then(|| now.plus(REKEY_AFTER_TIME));
         peer.pulse.rekey_on_use.store(false, Ordering::Release);
-        let mut replaced = link.current.replace(fresh);
-        if let Some(old) = &mut replaced
-            && old.epoch != epoch
+        if let Some(replaced) = link.current.replace(fresh)
+            && let Some(gone) = link.set_aside(replaced)
         {
-            old.expires = old.expires.min(now.plus(OLD_EPOCH_LINGER));
-        }
-        if let Some(older) = std::mem::replace(&mut link.previous, replaced) {
-            self.sessions.write().remove(&older.session.index());
+            self.sessions.write().remove(&gone);
         }
         state.last_handshake = Some(now);
-        if state.opened != Some(epoch) {
+        let first = state.opened != Some(epoch);
+        if first {
             state.opened = Some(epoch);
             self.event(Event::Opened {
                 peer: peer.id,
                 epoch,
             });
         }
+        if ours && first && state.role == Role::Initiator {
+            // Until the responder is heard under it, it may send under what was before.
+            peer.pulse.unheard.store(true, Ordering::Release);
+            state.confirm = Some(Confirm::first(now));
+        } else {
+            peer.pulse.unheard.store(false, Ordering::Release);
+            link.end_older_epochs(now.plus(OLD_EPOCH_LINGER));
+        }
+        first
     }
 
     /// Sends what waited for a session.
@@ -258,13 +258,15 @@ impl Node {
         state.jar.sign(&peer.public_key, &mut response, now);
         {
             let mut link = peer.link.write();
-            self.drop_next(&mut link);
-            link.next = Some(Keyed {
+            let gone = link.answer(Keyed {
                 session: Arc::new(session),
                 epoch: state.epoch,
                 expires: now.plus(REJECT_AFTER_TIME),
                 ours: false,
             });
+            if let Some(gone) = gone {
+                self.sessions.write().remove(&gone);
+            }
         }
         // The answer goes to where the question came from; the endpoint moves only once the session is confirmed.
         out.push(Outgoing {

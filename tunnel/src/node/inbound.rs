@@ -101,6 +101,8 @@ struct Run<'a> {
     from: Endpoint,
     now: BootTime,
     received: bool,
+    /// In the session that sends, too.
+    current: bool,
     data: u64,
     refused: usize,
 }
@@ -210,6 +212,7 @@ impl Node {
             from,
             now,
             received: false,
+            current: false,
             data: 0,
             refused: 0,
         };
@@ -233,12 +236,12 @@ impl Node {
         let link = run.peer.link.read();
         let live = run.peer.check_live(run.now);
         let found = live.and_then(|()| {
-            let (keyed, is_next) = link
+            let keyed = link
                 .receiving(run.index, run.now)
                 .ok_or(Refusal::NoSession)?;
-            Ok((keyed.session.opening()?, is_next))
+            Ok(keyed.session.opening()?)
         });
-        let (mut opening, is_next) = match found {
+        let mut opening = match found {
             Ok(found) => found,
             Err(refusal) => {
                 for _ in datagrams {
@@ -248,7 +251,8 @@ impl Node {
                 return Left::AtTheEnd;
             }
         };
-        let to_write = is_next || link.moves_to(run.from, run.now);
+        run.current = link.is_current(run.index);
+        let to_write = link.is_confirmed_by(run.index) || link.moves_to(run.from, run.now);
         for datagram in datagrams {
             let room = batch.arena.get_mut(batch.used..).unwrap_or_default();
             match opening.open(datagram, room) {
@@ -278,20 +282,23 @@ impl Node {
         if peer.check_live(run.now).is_err() {
             return;
         }
-        let confirmed = {
+        let opened = {
             let mut link = peer.link.write();
-            let confirmed = link
-                .next
-                .take_if(|next| next.session.index() == run.index)
-                .map(|next| self.promote(peer, &mut state, &mut link, next, run.now))
-                .is_some();
+            let fresh = link.take_confirmed(run.index);
+            let opened =
+                fresh.map(|fresh| self.promote(peer, &mut state, &mut link, fresh, run.now));
             self.roam(peer, &mut link, run.from, run.now);
-            confirmed
+            opened
         };
-        if confirmed {
-            self.flush_queue(peer, &mut state, run.now, out);
-            self.reschedule(peer, &state);
+        let Some(opened) = opened else {
+            return;
+        };
+        if opened && state.queue.is_empty() {
+            // So that the initiator need not say it again.
+            out.extend(peer.seal_single(&[], self.config.mtu, run.now));
         }
+        self.flush_queue(peer, &mut state, run.now, out);
+        self.reschedule(peer, &state);
     }
 
     /// Once per run: what it means for the timers.
@@ -300,6 +307,9 @@ impl Node {
             return;
         }
         let pulse = &run.peer.pulse;
+        if run.current && pulse.unheard.load(Ordering::Acquire) {
+            pulse.unheard.store(false, Ordering::Release);
+        }
         let due = pulse.received(run.data, run.now);
         if run.data > 0 && pulse.rekey_on_use.swap(false, Ordering::AcqRel) {
             self.rekey_now(run.peer, run.now);

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::link::Link;
 use super::path_mtu::PathMtu;
 use super::pulse::{Moment, Pulse};
+use super::timers::{FIRST_RETRY, REKEY_TIMEOUT};
 use super::{Endpoint, MAX_CANDIDATES, Outgoing, PeerConfig, PeerId, PeerStatus, Refusal, Role};
 use crate::wireguard::{self, CookieJar, Door, Initiator, Psk, ReplayGate, StampClock};
 
@@ -62,6 +63,8 @@ pub(super) struct PeerState {
     pub(super) last_handshake: Option<BootTime>,
     /// When to replace the current session.
     pub(super) rekey_at: Option<BootTime>,
+    /// The responder was not heard yet under the epoch that we opened.
+    pub(super) confirm: Option<Confirm>,
     pub(super) queue: VecDeque<Vec<u8>>,
     pub(super) queued_bytes: usize,
 }
@@ -74,6 +77,35 @@ pub(super) struct Attempt {
     pub(super) retry_at: BootTime,
     pub(super) tries: u32,
     pub(super) lost: bool,
+}
+
+/// The first message under an epoch, to be said again.
+#[derive(Clone, Copy)]
+pub(super) struct Confirm {
+    pub(super) at: BootTime,
+    tries: u32,
+}
+
+/// How often the first message under an epoch is said, the first time included: for half a minute.
+const MAX_CONFIRMATIONS: u32 = 9;
+
+impl Confirm {
+    pub(super) fn first(now: BootTime) -> Self {
+        Self {
+            at: now.plus(FIRST_RETRY),
+            tries: 1,
+        }
+    }
+
+    /// After it was said once more.
+    pub(super) fn next(self, now: BootTime) -> Option<Self> {
+        let pause = FIRST_RETRY.saturating_mul(1 << self.tries.min(8));
+        let again = Self {
+            at: now.plus(pause.min(REKEY_TIMEOUT)),
+            tries: self.tries.saturating_add(1),
+        };
+        (again.tries <= MAX_CONFIRMATIONS).then_some(again)
+    }
 }
 
 impl PeerHandle {
@@ -114,6 +146,7 @@ impl Peer {
             persistent_keepalive: config.persistent_keepalive,
             last_handshake: None,
             rekey_at: None,
+            confirm: None,
             queue: VecDeque::new(),
             queued_bytes: 0,
         };

@@ -25,6 +25,8 @@ pub(super) struct Pulse {
     pub(super) registered: Moment,
     /// The current session is old: replace it at its next use.
     pub(super) rekey_on_use: AtomicBool,
+    /// Nothing came yet in the current session, the first of its epoch.
+    pub(super) unheard: AtomicBool,
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
 }

@@ -11,6 +11,7 @@ use crate::wireguard::{
 
 mod handover;
 mod path;
+mod timers;
 
 const MTU: usize = 1420;
 const B: PeerId = PeerId(2);

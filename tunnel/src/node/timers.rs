@@ -10,7 +10,7 @@ use edgeward_identity::BootTime;
 use foldhash::HashMap;
 
 use super::peer::{Peer, PeerState};
-use super::{Event, Node, Outgoing, Role};
+use super::{Event, Node, OLD_EPOCH_LINGER, Outgoing, Role};
 
 /// Age at which the initiator replaces a session.
 pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
@@ -121,6 +121,7 @@ impl Node {
         }
         self.expire(peer, now);
         self.retry(peer, &mut state, now, out);
+        self.confirm(peer, &mut state, now, out);
         if state.rekey_at.is_some_and(|at| at <= now) {
             state.rekey_at = None;
             if is_lively(peer, &state, now) {
@@ -179,6 +180,23 @@ impl Node {
         self.repeat_handshake(peer, state, now, elapsed, out);
     }
 
+    /// The responder opens an epoch with the initiator's first message under it, which may get lost like any other.
+    fn confirm(&self, peer: &Peer, state: &mut PeerState, now: BootTime, out: &mut Vec<Outgoing>) {
+        let Some(confirm) = state.confirm.filter(|confirm| confirm.at <= now) else {
+            return;
+        };
+        state.confirm = None;
+        if peer.pulse.unheard.load(Ordering::Acquire) {
+            out.extend(peer.seal_single(&[], self.config.mtu, now));
+            state.confirm = confirm.next(now);
+        }
+        if state.confirm.is_none() {
+            peer.link
+                .write()
+                .end_older_epochs(now.plus(OLD_EPOCH_LINGER));
+        }
+    }
+
     fn keep_alive(
         &self,
         peer: &Arc<Peer>,
@@ -235,6 +253,7 @@ fn due(peer: &Peer, state: &PeerState) -> BootTime {
         state.attempt.as_ref().map(|attempt| attempt.retry_at),
         sessions,
         state.rekey_at,
+        state.confirm.map(|confirm| confirm.at),
         pulse.dead_at.get(),
         pulse.keepalive_at.get(),
         keepalive,

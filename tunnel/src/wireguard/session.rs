@@ -103,6 +103,11 @@ impl Session {
         })
     }
 
+    /// Whether both were made for one initiator's attempt, from different messages of it: it completes with the newest.
+    pub fn answers_same_attempt(&self, other: &Self) -> bool {
+        self.theirs == other.theirs
+    }
+
     /// Seals one message; see [`Sealing::seal`].
     pub fn seal(self: &Arc<Self>, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Refused> {
         self.sealing()?.seal(plaintext, out)

@@ -122,6 +122,11 @@ impl Wire {
         self.recorded.get(which.checked_rem(self.recorded.len())?)
     }
 
+    /// Datagrams that were put on the wire.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// What was sent last.
     pub fn newest(&self) -> Option<&Datagram> {
         self.recorded.get(self.newest?)

@@ -17,7 +17,7 @@ pub const MAX_MOVED_BYTES: usize = 256 << 10;
 const VERSION: u8 = 1;
 /// Longest name of a peer, in bytes: a SPIFFE ID.
 const MAX_NAME_BYTES: usize = 2048;
-const MAX_SESSIONS: usize = 3;
+const MAX_SESSIONS: usize = 4;
 /// Stands for "no time".
 const NEVER: u64 = u64::MAX;
 
@@ -160,7 +160,7 @@ fn put_dates(out: &mut Vec<u8>, dates: &Dates) {
 fn put_session(out: &mut Vec<u8>, session: &MovedSession) {
     out.push(match session.slot {
         Slot::Current => 0,
-        Slot::Previous => 1,
+        Slot::Older => 1,
         Slot::Next => 2,
     });
     out.extend(session.epoch.to_le_bytes());
@@ -323,7 +323,7 @@ impl<'a> Input<'a> {
         Ok(MovedSession {
             slot: match self.byte()? {
                 0 => Slot::Current,
-                1 => Slot::Previous,
+                1 => Slot::Older,
                 2 => Slot::Next,
                 _ => return Err(NotAPeer("slot")),
             },
