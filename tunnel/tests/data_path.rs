@@ -18,6 +18,7 @@ mod sides;
 use std::thread;
 use std::time::Duration;
 
+use edgeward_tunnel::node::Refusal;
 use edgeward_tunnel::shell::udp::UdpOffload;
 use edgeward_tunnel::shell::{Profile, Threads};
 use sides::{Choice, Outside, Sides};
@@ -162,6 +163,63 @@ fn a_channel_carries_a_stream() {
     let sides = Sides::through_channels(ALL);
     sides.stream(false, STREAM_BYTES / 8);
     sides.stream(true, STREAM_BYTES / 8);
+}
+
+/// Whoever carries the datagrams also says them again, cuts them, lengthens them and turns bits in them.
+#[test]
+fn a_carrier_that_forges_and_repeats_changes_nothing_of_a_stream() {
+    let sides = Sides::through_channels_with(ALL, |datagram, number| {
+        let mut mischief = vec![datagram.to_vec()];
+        if number % 4 == 0 {
+            mischief.push(datagram[..datagram.len() / 2].to_vec());
+            mischief.push(datagram[..20].to_vec());
+            mischief.push([datagram, &[0; 16]].concat());
+            let mut bent = datagram.to_vec();
+            let at = number % bent.len();
+            bent[at] ^= 1;
+            mischief.push(bent);
+        }
+        mischief
+    });
+    sides.stream(false, STREAM_BYTES / 8);
+    sides.stream(true, STREAM_BYTES / 8);
+    let refused = |refusal| sides.refused(refusal);
+    assert!(refused(Refusal::Replayed) > 100, "nothing came twice");
+    assert!(refused(Refusal::NotAuthentic) > 100, "nothing was forged");
+    assert!(refused(Refusal::Malformed) > 0, "nothing was cut");
+    assert_eq!(refused(Refusal::WrongSource), 0);
+}
+
+/// Of every length and kind, to the open port, beside a stream.
+#[test]
+fn what_strangers_send_is_counted_and_disturbs_no_stream() {
+    let sides = Sides::joined(ALL, Outside::V4);
+    thread::scope(|scope| {
+        let stream = scope.spawn(|| sides.stream(false, STREAM_BYTES));
+        let sent = sides.strangers_flood(2_000);
+        stream.join().unwrap();
+        assert!(sent > 10_000, "{sent} datagrams prove nothing");
+    });
+    for refusal in [Refusal::Malformed, Refusal::WrongMac, Refusal::NoSession] {
+        assert!(sides.refused(refusal) > 500, "{refusal:?}");
+    }
+    sides.stream(true, STREAM_BYTES);
+    let counters = sides.counters();
+    assert_eq!((counters.send_failures, counters.device_errors), (0, 0));
+}
+
+/// The wire neither computes checksums nor cuts nor joins.
+#[test]
+fn a_wire_without_any_offload_carries_everything() {
+    for outside in [Outside::V4, Outside::V6] {
+        let sides = Sides::joined(ALL, outside);
+        sides.without_offload();
+        sides.stream(false, STREAM_BYTES);
+        sides.stream(true, STREAM_BYTES);
+        let arrived = sides.ordered_datagrams(DATAGRAMS);
+        assert!(arrived >= DATAGRAMS / 100 * 99, "{arrived} of {DATAGRAMS}");
+        assert_eq!(sides.counters().device_errors, 0);
+    }
 }
 
 /// One process after the other takes the first side's place in the middle of it, with whole streams both ways.

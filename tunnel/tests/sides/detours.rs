@@ -88,6 +88,14 @@ impl Sides {
 
     /// What leaves one tunnel by its channel enters the other, by hand.
     pub(crate) fn through_channels(choice: Choice) -> Self {
+        Self::through_channels_with(choice, |_, _| Vec::new())
+    }
+
+    /// And after each datagram whatever `mischief` makes of it and of its number.
+    pub(crate) fn through_channels_with(
+        choice: Choice,
+        mischief: fn(&[u8], usize) -> Vec<Vec<u8>>,
+    ) -> Self {
         let (a, b) = (Namespace::new('a'), Namespace::new('b'));
         Self::start(a, b, None, choice, far(0), |tunnels| {
             for number in [0, 1] {
@@ -96,11 +104,16 @@ impl Sides {
                 assert!(!own.inject(far(number), &[4, 0, 0, 0]));
                 let mut channel = own.reach().open_channel(far(number)).unwrap();
                 thread::spawn(move || {
+                    let mut count = 0;
                     while let Some(datagram) = channel.blocking_recv() {
                         let Some(other) = other.upgrade() else {
                             return;
                         };
                         other.inject(far(1 - number), &datagram);
+                        count += 1;
+                        for forged in mischief(&datagram, count) {
+                            other.inject(far(1 - number), &forged);
+                        }
                     }
                 });
             }
@@ -136,6 +149,39 @@ impl Sides {
             thread::sleep(Duration::from_millis(10));
         }
         panic!("not refused: {:?}", self.carried());
+    }
+
+    /// From the first side's machine, to the second side's port; how many.
+    pub(crate) fn strangers_flood(&self, rounds: usize) -> usize {
+        let to: SocketAddr = format!("[::ffff:192.0.2.2]:{PORT}").parse().unwrap();
+        self.a.inside(|| {
+            let stranger = UdpSocket::bind(any_address(0)).unwrap();
+            let mut sent = 0;
+            for round in 0..rounds {
+                let filler = vec![round as u8; 65_000];
+                // What a handshake, an answer, a cookie and data look like, exact and not; nothing; far too much.
+                for (kind, length) in [
+                    (1, 148),
+                    (1, 147),
+                    (2, 92),
+                    (3, 64),
+                    (4, 32),
+                    (4, 1_452),
+                    (4, round % 32),
+                    (round as u8, round % 1_472),
+                    (4, if round % 50 == 0 { 65_000 } else { 0 }),
+                ] {
+                    let mut datagram = filler[..length].to_vec();
+                    if let Some(start) = datagram.first_chunk_mut() {
+                        *start = [kind, 0, 0, 0];
+                    }
+                    // The port's own buffer may be full.
+                    sent += usize::from(stranger.send_to(&datagram, to).is_ok());
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+            sent
+        })
     }
 
     /// Sources that no network has, messages of no bind and answers that nobody asked for stop at the door.

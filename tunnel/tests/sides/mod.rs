@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use edgeward_identity::{BootTime, Clock as _, Secret, SystemClock};
 use edgeward_tunnel::filter::{Decide, Direction, Filter, FlowKey, FlowVerdict};
-use edgeward_tunnel::node::{MovedPeer, Node, NodeConfig, PeerConfig, PeerId, Role};
+use edgeward_tunnel::node::{MovedPeer, Node, NodeConfig, PeerConfig, PeerId, Refusal, Role};
 use edgeward_tunnel::shell::demux::quic_inbox;
 use edgeward_tunnel::shell::tun::TunConfig;
 use edgeward_tunnel::shell::udp::{UdpOffload, any_address};
@@ -351,6 +351,25 @@ impl Sides {
     /// When the second side completed its last handshake.
     pub(crate) fn handshakes(&self) -> Option<BootTime> {
         self.tunnels[1].node().status()[0].last_handshake
+    }
+
+    /// By both.
+    pub(crate) fn refused(&self, refusal: Refusal) -> u64 {
+        let refused = |tunnel: &Arc<Tunnel>| tunnel.node().refusals().get(refusal);
+        self.tunnels.iter().map(refused).sum()
+    }
+
+    /// Takes from the wire what it does for the kernel.
+    pub(crate) fn without_offload(&self) {
+        for space in [&self.a, &self.b] {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &space.0, "ethtool", "-K", "wire"]);
+            for feature in ["tx", "rx", "sg", "tso", "gso", "gro"] {
+                command.args([feature, "off"]);
+            }
+            let told = command.output().unwrap();
+            assert!(told.status.success(), "ethtool: {told:?}");
+        }
     }
 
     /// Of both.
