@@ -109,6 +109,8 @@ pub enum SessionEnded {
     Silent,
     #[error("cloud has a newer deny-list and does not send it")]
     Behind,
+    #[error("what the cloud said could not be put together")]
+    Unread,
     #[error("link takes nothing any more")]
     Stuck,
     #[error("certificate was renewed")]
@@ -425,15 +427,19 @@ impl Session {
             Body::Peers(update) => self.holder.peers(&update),
             Body::Called(called) => self.holder.publisher.reach.called(called),
             Body::Outcome(outcome) => {
-                if self.holder.outcome(outcome).await == Applied::Renewed {
-                    let stored = v1::SvidStored {
-                        spki_hash: self.holder.spki_hash().as_bytes().to_vec(),
-                    };
-                    send(live, node_message::Body::SvidStored(stored));
-                    // Let it out before the connection goes.
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    return Some(SessionEnded::Renewed);
-                }
+                return match self.holder.outcome(outcome).await {
+                    Applied::Renewed => {
+                        let stored = v1::SvidStored {
+                            spki_hash: self.holder.spki_hash().as_bytes().to_vec(),
+                        };
+                        send(live, node_message::Body::SvidStored(stored));
+                        // Let it out before the connection goes.
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        Some(SessionEnded::Renewed)
+                    }
+                    Applied::Unread => Some(SessionEnded::Unread),
+                    Applied::Done | Applied::Behind => None,
+                };
             }
         }
         None

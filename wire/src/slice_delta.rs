@@ -1,5 +1,5 @@
-//! A slice as what is new against the one that its node holds. Compression and nothing else: what comes out is the exact
-//! bytes of a signed object, which is then judged as if it had come whole. Pure.
+//! A slice as what is new against the one that its node holds; on metered links, a result too. Compression and nothing else:
+//! what comes out is the exact bytes of a signed object, which is then judged as if it had come whole. Pure.
 
 use std::collections::HashMap;
 

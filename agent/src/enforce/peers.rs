@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use edgeward_evidence::result::issued_unverified;
 use edgeward_identity::{AttestationState, DenyList, SpiffeId, SpkiHash, Tier, Timestamp};
 use edgeward_policy::{Link, PeerIndex, Standing as Evidence, StatedProfiles};
 
@@ -85,7 +84,7 @@ fn may_have_passed(known: &DirectoryPeer, parts: &PictureParts, id: &SpiffeId) -
     if parts.floors.get(id).is_none() {
         return Timestamp::default();
     }
-    issued_unverified(&known.result).unwrap_or_default()
+    known.passed
 }
 
 /// Whether any evidence at all would let the two meet now.

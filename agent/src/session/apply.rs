@@ -55,6 +55,8 @@ pub enum Applied {
     Behind,
     /// A new certificate is in force.
     Renewed,
+    /// What the cloud said could not be put together: only another session brings it whole.
+    Unread,
 }
 
 impl Holder {
@@ -247,7 +249,16 @@ impl Holder {
     }
 
     /// The cloud's word on our evidence.
-    pub async fn outcome(&mut self, outcome: v1::AttestOutcome) -> Applied {
+    pub async fn outcome(&mut self, mut outcome: v1::AttestOutcome) -> Applied {
+        if let Some(delta) = outcome.result_delta.take() {
+            match slice_delta::apply(&delta, &self.keeper.recent.result) {
+                Ok(whole) => outcome.result = whole,
+                Err(error) => {
+                    tracing::warn!(code = error.code(), %error, "a result cannot be put together");
+                    return Applied::Unread;
+                }
+            }
+        }
         let now = self.keeper.clock.now();
         self.publisher
             .outcome

@@ -12,6 +12,7 @@ use edgeward_identity::{
 };
 use edgeward_policy::Slice;
 use edgeward_wire::control::{Cut, CutReason, Heartbeat};
+use edgeward_wire::slice_delta;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -477,7 +478,33 @@ fn peer(id: &str) -> v1::Peer {
         endpoints: vec!["192.0.2.1:51820".to_owned()],
         spki_hash: vec![1; 32],
         result: Vec::new(),
+        passed: 0,
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_against_another_than_the_one_held_needs_another_session() {
+    let mut world = World::new().await;
+    let (held, new) = (world.slice(1), world.slice(2));
+    let delta = |base: &[u8]| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, base);
+        let base = slice_delta::Base {
+            digest: digest.as_ref().try_into().unwrap(),
+            at: 0,
+            bytes: base,
+        };
+        v1::AttestOutcome {
+            result_delta: slice_delta::make(base, &new),
+            ..Default::default()
+        }
+    };
+    let against = delta(&held);
+    assert!(against.result_delta.is_some());
+    assert_eq!(world.holder.outcome(against.clone()).await, Applied::Unread);
+    world.holder.keeper.recent.result = held;
+    // Put together, judged as any other, and no result.
+    assert_eq!(world.holder.outcome(against).await, Applied::Done);
+    assert!(world.view.result.borrow().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

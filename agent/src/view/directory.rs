@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edgeward_evidence::result::MAX_RESULT_BYTES;
-use edgeward_identity::{Kind, SpiffeId, SpkiHash, TrustDomain};
+use edgeward_evidence::result::{MAX_RESULT_BYTES, issued_unverified};
+use edgeward_identity::{Kind, SpiffeId, SpkiHash, Timestamp, TrustDomain};
 use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::v1;
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,10 @@ pub struct DirectoryPeer {
     pub endpoints: Vec<Endpoint>,
     /// What a first flight must be addressed to; the bind checks the key itself.
     pub spki_hash: SpkiHash,
-    /// Its newest result as a signed object, not verified; empty if it has none.
+    /// Its newest result as a signed object, not verified; empty if it has none, or this node may meet many.
     pub result: Arc<[u8]>,
+    /// When it passed last, as the cloud says: it only saves dialling in vain.
+    pub passed: Timestamp,
 }
 
 /// `host:port` of a UDP port; the host is an address or a name.
@@ -39,14 +41,17 @@ pub struct DirectoryPeer {
 #[serde(try_from = "String", into = "String")]
 pub struct Endpoint(String);
 
-/// One entry as it is stored.
+/// One entry as it is stored: without its result, which the peer brings to a bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredPeer {
     id: SpiffeId,
     endpoints: Vec<Endpoint>,
     spki_hash: SpkiHash,
-    /// Base64.
+    #[serde(default)]
+    passed: Timestamp,
+    /// What files of earlier versions hold, base64. Never written.
+    #[serde(default, skip_serializing)]
     result: String,
 }
 
@@ -123,21 +128,24 @@ impl Directory {
                 id: id.clone(),
                 endpoints: peer.endpoints.clone(),
                 spki_hash: peer.spki_hash,
-                result: STANDARD.encode(&peer.result),
+                passed: peer.passed,
+                result: String::new(),
             })
             .collect()
     }
 
-    /// From the stored state; an entry whose result cannot be read has none.
+    /// From the stored state.
     pub fn from_stored(stored: &[StoredPeer]) -> Self {
         let peers = stored
             .iter()
             .take(MAX_DIRECTORY_PEERS)
             .map(|peer| {
+                let result = STANDARD.decode(&peer.result).unwrap_or_default();
                 let entry = DirectoryPeer {
                     endpoints: peer.endpoints.clone(),
                     spki_hash: peer.spki_hash,
-                    result: STANDARD.decode(&peer.result).unwrap_or_default().into(),
+                    passed: peer.passed.max(passed_by(&result)),
+                    result: Arc::default(),
                 };
                 (peer.id.clone(), entry)
             })
@@ -158,16 +166,21 @@ impl DirectoryPeer {
         let spki_hash = <[u8; 32]>::try_from(peer.spki_hash.as_slice())
             .map(SpkiHash::from_bytes)
             .map_err(|_| BadPeer::SpkiHash)?;
-        let result = match peer.result.len() {
+        let result: Arc<[u8]> = match peer.result.len() {
             0..=MAX_RESULT_BYTES => peer.result.as_slice().into(),
             _ => Arc::default(),
         };
         Ok(Self {
             endpoints,
             spki_hash,
+            passed: Timestamp::from_millis(peer.passed).max(passed_by(&result)),
             result,
         })
     }
+}
+
+fn passed_by(result: &[u8]) -> Timestamp {
+    issued_unverified(result).unwrap_or_default()
 }
 
 impl Endpoint {
@@ -248,6 +261,7 @@ mod tests {
             endpoints: vec![endpoint.to_owned()],
             spki_hash: vec![7; 32],
             result: Vec::new(),
+            passed: 0,
         }
     }
 
@@ -305,6 +319,29 @@ mod tests {
         let b = directory.get(&B.parse().unwrap()).unwrap();
         assert_eq!(b.endpoints, ["good.example:51820".parse().unwrap()]);
         assert!(b.result.is_empty());
+    }
+
+    #[test]
+    fn when_a_peer_passed_is_stored_and_its_result_is_not() {
+        let mut known = peer(B, "192.0.2.9:9");
+        (known.result, known.passed) = (vec![7; 1400], 1_800_000_000_000);
+        let directory = Directory::default()
+            .updated(&domain(), &update(true, vec![known], &[]))
+            .unwrap();
+        let stored = serde_json::to_string(&directory.to_stored()).unwrap();
+        assert!(stored.len() < 250, "{} bytes", stored.len());
+        let stored: Vec<StoredPeer> = serde_json::from_str(&stored).unwrap();
+        let again = Directory::from_stored(&stored);
+        let b = again.get(&B.parse().unwrap()).unwrap();
+        assert_eq!(b.passed, Timestamp::from_millis(1_800_000_000_000));
+        assert!(again.has_places_of(&directory));
+        // As earlier versions wrote it.
+        let hash = serde_json::to_string(&b.spki_hash).unwrap();
+        let old = format!(
+            r#"[{{"id":"{B}","endpoints":["192.0.2.9:9"],"spki_hash":{hash},"result":"AAAA"}}]"#
+        );
+        let stored: Vec<StoredPeer> = serde_json::from_str(&old).unwrap();
+        assert!(Directory::from_stored(&stored).has_places_of(&directory));
     }
 
     #[test]

@@ -195,6 +195,7 @@ impl Fleet {
                 endpoints: vec![format!("{}:51820", about.ipv4)],
                 spki_hash: spki.as_bytes().to_vec(),
                 result: about.result.to_vec(),
+                passed: 0,
             }],
             gone: Vec::new(),
         };

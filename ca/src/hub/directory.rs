@@ -10,6 +10,9 @@ use edgeward_wire::v1;
 use crate::store::nodes::{NodeRow, NodeStatus};
 use crate::store::results::{AttestationRow, Counters};
 
+/// Most peers of a node that is told what each of them passed by: as many as agents keep bound all the time.
+const MAX_RESULTS_TOLD: usize = 64;
+
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -59,12 +62,13 @@ impl Member {
         }
     }
 
-    /// What its peers are told.
-    pub(crate) fn to_wire(&self) -> v1::Peer {
+    /// What a node is told of it that may meet so many peers.
+    pub(crate) fn to_wire(&self, peers: usize) -> v1::Peer {
         let good = matches!(
             self.standing.state,
             AttestationState::Trusted | AttestationState::None
         );
+        let passed = self.standing.passed.filter(|_| good);
         v1::Peer {
             spiffe_id: self.id.to_string(),
             endpoints: self.endpoints.clone(),
@@ -73,11 +77,18 @@ impl Member {
                 .map(|key| key.as_bytes().to_vec())
                 .unwrap_or_default(),
             result: match &self.standing.result {
-                Some(result) if good => result.clone(),
+                Some(result) if good && tells_results(peers) => result.clone(),
                 Some(_) | None => Vec::new(),
             },
+            passed: passed.map(Timestamp::millis).unwrap_or_default(),
         }
     }
+}
+
+/// Whether a node that may meet so many peers is told what each one passed by: a peer brings its own to a bind, and ten
+/// thousand would neither fit a message nor be worth their memory.
+pub(super) fn tells_results(peers: usize) -> bool {
+    peers <= MAX_RESULTS_TOLD
 }
 
 /// The standing of a node that gave no evidence yet.

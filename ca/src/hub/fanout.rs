@@ -10,6 +10,7 @@ use edgeward_identity::{DenyList, Purpose, SignError, SpiffeId, SpkiHash, Timest
 use edgeward_wire::control::{Cut, CutReason};
 use edgeward_wire::v1::{self, cloud_message::Body};
 
+use super::directory::tells_results;
 use super::{Attached, Hub};
 use crate::keys::Label;
 
@@ -26,15 +27,14 @@ impl Hub {
         let Some(member) = self.member(name) else {
             return;
         };
-        let update = v1::PeerUpdate {
-            full: false,
-            peers: vec![member.to_wire()],
-            gone: Vec::new(),
-        };
         let sessions = self.sessions.lock();
         for (other, session) in sessions.iter() {
             if other != name && session.sent.peers.contains(name) {
-                session.push(Body::Peers(update.clone()));
+                session.push(Body::Peers(v1::PeerUpdate {
+                    full: false,
+                    peers: vec![member.to_wire(session.sent.peers.len())],
+                    gone: Vec::new(),
+                }));
             }
         }
     }
@@ -50,14 +50,14 @@ impl Hub {
         let peers: Vec<(String, v1::Peer)> = names
             .into_iter()
             .filter_map(|name| {
-                let peer = self.member(&name)?.to_wire();
+                let peer = self.member(&name)?.to_wire(0);
                 Some((name, peer))
             })
             .collect();
         for together in peers.chunks(MAX_ANNOUNCED) {
             for (other, session) in self.sessions.lock().iter() {
                 // Open binds bring the same news.
-                if session.metered {
+                if session.metered || !tells_results(session.sent.peers.len()) {
                     continue;
                 }
                 let told: Vec<v1::Peer> = together

@@ -145,7 +145,7 @@ impl Hub {
                 .iter()
                 .filter_map(|name| directory.get(name))
                 .filter(|member| member.is_active())
-                .map(super::Member::to_wire)
+                .map(|member| member.to_wire(peers.len()))
                 .collect(),
             gone: Vec::new(),
         }

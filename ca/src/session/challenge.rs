@@ -149,7 +149,8 @@ impl Live {
             self.challenges.sent.clear();
         }
         self.challenges.sent.push(sent);
-        self.send(Body::Challenge(challenge))
+        self.send(Body::Challenge(challenge))?;
+        self.beat_along()
     }
 
     fn compose(&self, nonce: Nonce) -> Option<Sent> {

@@ -2,7 +2,9 @@
 
 use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
+use edgeward_evidence::Digest;
 use edgeward_identity::{SpkiHash, Timestamp};
+use edgeward_wire::slice_delta;
 use edgeward_wire::v1::{self, cloud_message::Body};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::oneshot::error::RecvError;
@@ -132,12 +134,31 @@ impl Live {
         let firmware = judged.evidence.tpm().map(|facts| facts.firmware());
         hub.remember(&self.name, judged.known.clone(), firmware);
         self.keep(judged, None, &findings, now, admitted);
+        let result_delta = self.against_told(&granted.signed.bytes);
         self.send(Body::Outcome(v1::AttestOutcome {
-            result: granted.signed.bytes,
+            result: match result_delta {
+                Some(_) => Vec::new(),
+                None => granted.signed.bytes,
+            },
             svid_chain: granted.chain,
             refused: None,
             findings: kept::to_wire(&findings),
+            result_delta,
         }))
+    }
+
+    /// On a metered link: the result by what is new in it, where the node was told one before.
+    fn against_told(&mut self, result: &[u8]) -> Option<v1::SliceDelta> {
+        if !self.opened.metered || !self.opened.holds.deltas {
+            return None;
+        }
+        let before = self.told.replace(result.into())?;
+        let base = slice_delta::Base {
+            digest: *Digest::of(&before).as_bytes(),
+            at: 0,
+            bytes: &before,
+        };
+        slice_delta::make(base, result)
     }
 
     /// An answer that is no good. What takes away comes first; why, for people, after.
@@ -247,6 +268,7 @@ impl Live {
                 retry_seconds: 0,
             }),
             findings: kept::to_wire(findings),
+            result_delta: None,
         }))
     }
 

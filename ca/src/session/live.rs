@@ -53,6 +53,8 @@ pub(super) struct Live {
     pub(super) beaten: BootTime,
     misdeeds: u32,
     pub(super) challenges: Challenges,
+    /// The result that a metered node was told last in this session.
+    pub(super) told: Option<Box<[u8]>>,
 }
 
 impl Live {
@@ -82,6 +84,7 @@ impl Live {
             beaten: hub.clock.boottime(),
             misdeeds: 0,
             challenges: Challenges::default(),
+            told: None,
         };
         let slice = live.slice().await?;
         live.first_fresh = slice.as_ref().and_then(|slice| slice.fresh);

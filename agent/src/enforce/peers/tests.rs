@@ -12,6 +12,10 @@ use crate::enforce::testing::*;
 use crate::view::{CutFloors, Held, Standing};
 
 fn directory(names: &[(&str, u8)]) -> Directory {
+    directory_passed(names, Timestamp::default())
+}
+
+fn directory_passed(names: &[(&str, u8)], passed: Timestamp) -> Directory {
     let peers = names
         .iter()
         .map(|(name, key)| v1::Peer {
@@ -19,6 +23,7 @@ fn directory(names: &[(&str, u8)]) -> Directory {
             endpoints: vec!["192.0.2.1:51820".to_owned()],
             spki_hash: vec![*key; 32],
             result: Vec::new(),
+            passed: passed.millis(),
         })
         .collect();
     let update = v1::PeerUpdate {
@@ -84,7 +89,20 @@ fn a_peer_that_was_cut_is_not_dialled_before_it_seems_to_have_passed() {
         },
     );
     parts.floors = Arc::new(floors);
-    assert!(wish(parts, &DenyList::default()).is_empty());
+    let picture = Picture::new(parts);
+    let passed = |passed| {
+        let directory = directory_passed(&[("b", 2)], passed);
+        wanted(
+            &picture,
+            &directory,
+            &DenyList::default(),
+            &spki(1),
+            TEST_NOW,
+        )
+    };
+    assert!(passed(Timestamp::default()).is_empty());
+    assert!(passed(TEST_NOW).is_empty());
+    assert_eq!(passed(TEST_NOW.plus(MINUTE)).len(), 1);
 }
 
 #[test]

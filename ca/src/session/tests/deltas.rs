@@ -131,3 +131,49 @@ async fn an_agent_that_says_nothing_of_deltas_gets_whole_slices() {
     cloud.policy(2, &profile(2));
     assert_eq!(version(&cloud, &whole(&mut agent).await), 2);
 }
+
+#[tokio::test]
+async fn a_metered_node_is_told_what_is_new_in_its_results_and_when_the_cloud_was_there_along_with_the_question()
+ {
+    let (cloud, mut a, _b) = two("").await;
+    let mut agent = metered(&cloud, &a).await;
+    let first = agent.pass(&mut a, "a").await;
+    assert!(first.result_delta.is_none(), "nothing was told before");
+    let mut held = first.result;
+    for _ in 0..3 {
+        cloud.hasten("a");
+        let challenge = agent.challenge().await;
+        let beat = agent
+            .until(|body| match body {
+                Body::Heartbeat(bytes) => Some(bytes),
+                _ => None,
+            })
+            .await;
+        assert!(beat.is_some());
+        let answer = a.answer(&challenge, &agent.exporter, "a");
+        agent.send(node_message::Body::Evidence(answer)).await;
+        let outcome = agent.outcome().await;
+        assert!(outcome.result.is_empty());
+        let delta = outcome.result_delta.unwrap();
+        let size = prost::Message::encoded_len(&delta);
+        assert!(size * 2 < held.len(), "{size} of {} bytes", held.len());
+        held = slice_delta::apply(&delta, &held).unwrap();
+        let standing = cloud.hub.member("a").unwrap().standing;
+        assert_eq!(standing.result.as_deref(), Some(held.as_slice()));
+    }
+    // Another session was told nothing yet.
+    drop(agent);
+    let mut agent = metered(&cloud, &a).await;
+    assert!(agent.pass(&mut a, "a").await.result_delta.is_none());
+}
+
+async fn metered(cloud: &Cloud, machine: &Machine) -> Agent {
+    let agent = cloud.stranger(&machine.svid()).await.unwrap();
+    let hello = v1::Hello {
+        slice_deltas: true,
+        metered: true,
+        ..machine.hello()
+    };
+    agent.send(node_message::Body::Hello(hello)).await;
+    agent
+}

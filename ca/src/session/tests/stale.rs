@@ -96,3 +96,30 @@ async fn a_cloud_whose_clock_was_set_back_trusts_nobody_for_longer() {
     cloud.hub.sweep().await;
     assert_eq!(state(&cloud, "a"), AttestationState::Stale);
 }
+
+#[tokio::test]
+async fn a_node_that_may_meet_many_is_told_when_they_passed_and_not_by_what() {
+    let (cloud, mut a, _b) = two("").await;
+    let mut agent = cloud.agent(&a).await;
+    agent.pass(&mut a, "a").await;
+    let few = cloud.hub.member("a").unwrap().to_wire(64);
+    let many = cloud.hub.member("a").unwrap().to_wire(65);
+    assert!(!few.result.is_empty() && many.result.is_empty());
+    assert!(few.passed > 0 && many.passed == few.passed);
+    assert_eq!(
+        (few.endpoints, few.spki_hash),
+        (many.endpoints, many.spki_hash)
+    );
+    // Ten thousand such lines and a slice fit one message each.
+    let line = prost::Message::encoded_len(&cloud.hub.member("a").unwrap().to_wire(65));
+    assert!(
+        line * 10_000 < edgeward_wire::limits::MAX_MESSAGE_BYTES,
+        "{line} bytes"
+    );
+
+    cloud.hub.update_member("a", |member| {
+        member.standing.state = AttestationState::Stale
+    });
+    let fallen = cloud.hub.member("a").unwrap().to_wire(65);
+    assert_eq!((fallen.passed, fallen.result.len()), (0, 0));
+}
