@@ -16,6 +16,7 @@ mod interop_matrix;
 mod key_stores;
 mod lan;
 mod measured_boot;
+mod metered;
 mod names;
 mod on_demand;
 mod policy_commands;

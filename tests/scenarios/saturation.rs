@@ -45,7 +45,7 @@ fn a_saturated_tunnel_goes_dark_as_fast_as_an_idle_one() -> anyhow::Result<()> {
     );
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
     let a = lab.member("a", "gateway")?;
-    let b = lab.member("b", "machine")?;
+    let mut b = lab.member("b", "machine")?;
     let meter = Arc::new(Meter {
         started: Instant::now(),
         bytes: AtomicU64::new(0),
@@ -63,7 +63,13 @@ fn a_saturated_tunnel_goes_dark_as_fast_as_an_idle_one() -> anyhow::Result<()> {
         let last = await_dark(&meter, quiet)?;
         took.push(last.saturating_sub(ordered));
         lab.cloud.edgeward(&["node", "release", "b"])?;
+        if cut > 0 && cut + 1 < cuts {
+            // An agent that was turned away again and again waits longer before it asks; a new one asks at once.
+            b.stop()?;
+            b.start()?;
+        }
     }
+    println!("dark for {dark} s after the last one, while the other side went on");
     // Back again: the cuts left nothing that blocks.
     await_saturation(&meter)?;
     meter.stop.store(true, Ordering::SeqCst);

@@ -93,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
         "scale" => scale::run(&options).await?,
         "fall" => fall::run(&options).await?,
         "crowd" => crowd::run(&options).await?,
+        "join" => crowd::join(&options).await?,
         _ => anyhow::bail!("not enrol, attest, audit, scale or fall: {what}"),
     }
     println!("# load average {}", usage::load_average());
