@@ -10,7 +10,9 @@ use edgeward_runtime::{exit, telemetry};
 use tokio::runtime::Builder;
 
 use crate::config::{Config, DEFAULT_PATH};
+use crate::enforce::handover::FORMAT;
 use crate::run;
+use crate::upgrade::Left;
 
 mod break_glass;
 mod check;
@@ -151,6 +153,12 @@ pub struct RunArgs {
     /// Check the configuration and exit
     #[arg(long)]
     pub check: bool,
+    /// What the program before this one left open (docs/upgrade.md)
+    #[arg(long, hide = true)]
+    pub take_over: Option<Left>,
+    /// With --check: whether tunnels are taken over in this form
+    #[arg(long, hide = true, requires = "check")]
+    pub takes_over: Option<u32>,
 }
 
 /// `edgeward-agent completions`.
@@ -203,8 +211,15 @@ fn perform(cli: Cli, screen: Screen) -> Result<(), Failure> {
     };
     let log = format!("{QUIET},{}", cli.global.log.as_deref().unwrap_or(log));
     telemetry::init(&log, cli.global.log_format)?;
-    if matches!(&cli.command, Command::Run(arguments) if arguments.check) {
-        return Ok(());
+    if let Command::Run(arguments) = &cli.command
+        && arguments.check
+    {
+        return match arguments.takes_over {
+            Some(form) if form != FORMAT => Err(Failure::Usage(format!(
+                "tunnels are taken over in another form: {FORMAT}"
+            ))),
+            _ => Ok(()),
+        };
     }
     // More than one thread: what waits for the TPM or the disk must not hold up the rest.
     let runtime = Builder::new_multi_thread()
@@ -216,7 +231,9 @@ fn perform(cli: Cli, screen: Screen) -> Result<(), Failure> {
 
 async fn dispatch(command: Command, session: Session) -> Result<(), Failure> {
     match command {
-        Command::Run(_) => run::run(session.config).await.map_err(Failure::Service),
+        Command::Run(arguments) => run::run(session.config, arguments.take_over)
+            .await
+            .map_err(Failure::Service),
         Command::Enrol(arguments) => enrol::run(&session, &arguments).await,
         Command::Recover(arguments) => recover::run(&session, &arguments).await,
         Command::Status => status::run(&session).await,

@@ -30,6 +30,7 @@ pub mod decide;
 pub mod demand;
 mod device_name;
 mod driver;
+pub mod handover;
 pub mod hearing;
 mod inside;
 pub mod lan;
@@ -48,6 +49,7 @@ pub(crate) mod testing;
 
 pub use device_name::{BadDeviceName, DeviceName, MAX_DEVICE_NAME_BYTES};
 pub use driver::Broken;
+use handover::{Adopted, Giver};
 pub use inside::Inside;
 pub use nets::{BadNetDevice, BadNets, MAX_NETS, NetDevice, Nets};
 pub use node_name::{BadNodeName, NodeName};
@@ -147,6 +149,7 @@ pub enum StartError {
 pub struct Enforcement {
     progress: watch::Receiver<Progress>,
     listen: SocketAddr,
+    giver: Giver,
     work: BoxFuture<'static, anyhow::Result<()>>,
 }
 
@@ -159,6 +162,11 @@ impl Enforcement {
     /// The UDP address that was bound.
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// Who hands everything to another program.
+    pub fn giver(&self) -> Giver {
+        self.giver.clone()
     }
 
     /// Runs until the token given to [`start`] is cancelled: says goodbye to peers and takes device, routes and
@@ -175,5 +183,16 @@ pub async fn start(
     config: EnforceConfig,
     token: CancellationToken,
 ) -> Result<Enforcement, StartError> {
-    begin::begin(view, recorder, config, token).await
+    begin::begin(view, recorder, config, None, token).await
+}
+
+/// As [`start`], on the tunnels of the program before this one, where they are this node's.
+pub async fn start_on(
+    adopted: Option<Adopted>,
+    view: NodeView,
+    recorder: Arc<dyn Recorder>,
+    config: EnforceConfig,
+    token: CancellationToken,
+) -> Result<Enforcement, StartError> {
+    begin::begin(view, recorder, config, adopted, token).await
 }

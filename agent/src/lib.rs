@@ -28,5 +28,6 @@ pub(crate) mod socket;
 pub mod state;
 pub mod status;
 pub mod tpm;
+pub mod upgrade;
 pub mod view;
 pub mod workload;

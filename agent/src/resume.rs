@@ -23,7 +23,7 @@ use crate::root::{Root, RootError};
 use crate::session::{Endpoints, Holder, Keeper, Session};
 use crate::state::{Clocks, Recent, StateError, StateFolder, Stored, Unusable, judge};
 use crate::tpm::Priority;
-use crate::view::{self, CloudLink, Held, Initial, NodeView, Publisher, Standing};
+use crate::view::{self, CloudLink, Heard, Held, Initial, NodeView, Publisher, Standing};
 
 const JOURNAL: &str = "journal";
 
@@ -36,6 +36,8 @@ pub struct Start<'a> {
     pub machine: Arc<dyn Clock>,
     /// What this node came back from, just before.
     pub recovered: Option<Loss>,
+    /// When the program before this one, whose place this one takes, heard the cloud last.
+    pub heard: Option<Heard>,
 }
 
 /// A node that is ready: to be enforced, and to talk to the cloud.
@@ -80,6 +82,7 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         boot,
         machine,
         recovered,
+        heard,
     } = start;
     let (folder, found) = StateFolder::open(state_dir, root.as_ref()).await?;
     let clocks = Clocks {
@@ -120,7 +123,10 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         peers: held.peers,
         result,
         overlay: held.overlay,
-        link: CloudLink::never_since(before_boot),
+        link: CloudLink {
+            heard,
+            ..CloudLink::never_since(before_boot)
+        },
         standing,
         cuts: held.cuts,
     };

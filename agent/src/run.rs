@@ -16,13 +16,17 @@ use crate::machine;
 use crate::names::{self, NamesSetup};
 use crate::recover::start::{Parts, look, until_back};
 use crate::resume::{Resumed, Start, resume};
+use crate::upgrade::{Interim, Left, Upgrade};
 use crate::view::NodeView;
 use crate::workload;
 
 /// Runs the agent until a signal ends it.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let token = shutdown::on_signals().context("signals cannot be watched")?;
+pub async fn run(config: Config, left: Option<Left>) -> anyhow::Result<()> {
+    let mut upgrade = Upgrade::watch().context("signals cannot be watched")?;
     let metrics = monitor::install()?;
+    // Packets wait for it, if there is any.
+    let interim = Interim::begin(left, &config.enforce).await;
+    let token = shutdown::on_signals().context("signals cannot be watched")?;
     let monitor = monitor::bind(config.metrics).await?;
     let readiness = Readiness::new();
     let (tunnel_gate, grant_gate) = (readiness.gate("tunnel"), readiness.gate("grants"));
@@ -45,6 +49,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let recovered = match look(parts).await? {
         None => None,
         Some(lost) => {
+            interim.end("this node has lost its identity").await;
             tracing::warn!(node = %lost.known.node, loss = %lost.loss, "asking the cloud for this node's identity");
             if !until_back(&lost, parts, &config.enforce.status_socket, &token).await {
                 return Ok(());
@@ -62,10 +67,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         boot: machine.boot,
         machine: machine.clock,
         recovered,
+        heard: interim.heard(),
     })
     .await?;
     let recorder: Arc<dyn Recorder> = Arc::new(journal.clone());
-    let enforcement = enforce::start(
+    let enforcement = enforce::start_on(
+        interim.take(),
         view.clone(),
         recorder.clone(),
         config.enforce.clone(),
@@ -92,13 +99,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         LogReader::new(config.logs),
     );
     session.metered = config.metered;
+    let giver = enforcement.giver();
     tasks.spawn("enforcement", enforcement.run());
     tasks.spawn("session", session.run(token.clone()));
     tasks.spawn("names", names.run(token.clone()));
     tasks.spawn("workloads", workloads.run(token.clone()));
     tasks.spawn("readiness", follow_grants(view.clone(), grant_gate, token));
 
-    let ended = tasks.run().await;
+    // Not dropped before the process is another program: tasks that are dropped say goodbye.
+    let mut running = std::pin::pin!(tasks.run());
+    let ended = tokio::select! {
+        ended = &mut running => ended,
+        successor = upgrade.wanted() => {
+            let actor = Actor::Identity(view.node.clone());
+            let stopped = Event::new(view.clock.now(), actor, EventKind::AgentStopped);
+            recorder.record_after(stopped.detail("upgrade", successor.version));
+            journal.flush().await;
+            let given = tokio::task::spawn_blocking(move || giver.give()).await??;
+            return Err(upgrade.perform(&given));
+        }
+    };
     drop(tunnel_gate);
     let node = Actor::Identity(view.node.clone());
     recorder.record_after(Event::new(view.clock.now(), node, EventKind::AgentStopped));

@@ -111,6 +111,9 @@ pub struct Status {
     pub heartbeat_age_secs: Option<u64>,
     /// `granting`, or why nothing is granted.
     pub standing: String,
+    /// The program whose place this one took, with its tunnels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgraded: Option<UpgradeStatus>,
     /// Why this node has no identity that the cloud takes, and what came of the last attempt to get it back.
     pub recovery: Option<String>,
     pub slice: Option<SliceStatus>,
@@ -147,6 +150,18 @@ pub struct Status {
     #[serde(default)]
     pub reach: ReachStatus,
     pub now: Timestamp,
+}
+
+/// What was taken over from the program before this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeStatus {
+    /// Its version.
+    pub from: String,
+    pub age_secs: u64,
+    pub tunnels: usize,
+    /// Tunnels that stand as they were left: no bind of this program has renewed them.
+    pub not_renewed: usize,
 }
 
 /// Evidence that the cloud did not take.

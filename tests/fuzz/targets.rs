@@ -41,6 +41,8 @@ mod break_glass;
 mod deltas;
 #[path = "gateway.rs"]
 mod gateway;
+#[path = "handover.rs"]
+mod handover;
 #[path = "names.rs"]
 mod names;
 #[path = "policy_texts.rs"]
@@ -77,6 +79,11 @@ pub const TARGETS: &[Target] = &[
         name: "agent_cgroup",
         run: processes::cgroup,
         seeds: processes::cgroups,
+    },
+    Target {
+        name: "agent_handed",
+        run: handover::handed,
+        seeds: handover::states,
     },
     Target {
         name: "agent_http2_authority",
@@ -265,6 +272,11 @@ pub const TARGETS: &[Target] = &[
         name: "ext_authz_question",
         run: protocols::ext_authz,
         seeds: protocols::questions,
+    },
+    Target {
+        name: "filter_moved_flows",
+        run: handover::flows,
+        seeds: handover::tables,
     },
     Target {
         name: "gateway_modbus",

@@ -89,7 +89,8 @@ impl StaticKeys {
     }
 
     /// For the process that takes our place.
-    pub(crate) fn private(&self) -> Secret<[u8; 32]> {
+    /// For another process of this machine: kept as secret there as here.
+    pub fn private(&self) -> Secret<[u8; 32]> {
         Secret::new(self.private.to_bytes())
     }
 

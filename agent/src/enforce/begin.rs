@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use edgeward_audit::{Event, EventKind};
 use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
 use edgeward_tunnel::filter::Filter;
@@ -18,13 +19,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::books::Books;
-use super::control::{Control, Kernel};
+use super::control::{Control, Kernel, TakenOver};
 use super::decide::{Anchor, Decider, Picture, PictureParts};
 use super::demand::Demand;
 use super::driver::{self, Begin};
+use super::handover::{Adopted, Giver};
 use super::hearing::Hearing;
 use super::lan;
-use super::leases::{KernelLeases, LeaseQueue};
+use super::leases::{KernelLeases, LeaseQueue, NftFailed};
 use super::posture::Guard;
 use super::records::Records;
 use super::routes;
@@ -37,7 +39,7 @@ use crate::gateway::{self, Gateway};
 use crate::outside::MARK;
 use crate::reach;
 use crate::status;
-use crate::view::NodeView;
+use crate::view::{NodeView, Overlay};
 
 /// Length of the trust domain's prefix on the device: its route.
 const V6_PREFIX: u8 = edgeward_identity::overlay::PREFIX_BITS;
@@ -48,19 +50,29 @@ pub(super) async fn begin(
     view: NodeView,
     recorder: Arc<dyn Recorder>,
     config: EnforceConfig,
+    adopted: Option<Adopted>,
     token: CancellationToken,
 ) -> Result<Enforcement, StartError> {
+    let adopted = match adopted {
+        Some(adopted) => take_over(adopted, &view, recorder.as_ref()).await,
+        None => None,
+    };
     let kernel = match config.kernel_leases {
-        true => Some(KernelLeases::make(config.device.clone()).await?),
+        true => Some(open_kernel(&config, adopted.as_ref()).await?),
         false => {
             tracing::warn!("kernel_leases = false: leases hold in the agent only");
             None
         }
     };
-    let parts = first_parts(&view, config.exit.clone());
-    let decider = Arc::new(Decider::new(Picture::new(parts.clone())));
-    let filter = Arc::new(Filter::new(Arc::clone(&decider) as _));
-    let (tunnel, socket) = open_tunnel(&view, &config, &filter)?;
+    let Base {
+        tunnel,
+        filter,
+        decider,
+        socket,
+        parts,
+        books,
+        taken_over,
+    } = open_base(&view, &config, adopted)?;
     let listen = tunnel.local_addr().map_err(StartError::Port)?;
     let wireguard_socket = open_wireguard_socket(&view, &config, &tunnel)?;
     let server =
@@ -70,6 +82,9 @@ pub(super) async fn begin(
         })?;
     let queue = LeaseQueue::default();
     let scene = Scene::new(parts, decider, filter, Arc::clone(&view.clock));
+    if taken_over.is_some() {
+        scene.hold();
+    }
     let node_spoke = Arc::new(Notify::new());
     let speaks = Arc::clone(&node_spoke);
     tunnel.node().on_event(move || speaks.notify_one());
@@ -88,10 +103,16 @@ pub(super) async fn begin(
         lan: Arc::default(),
         clock: Arc::clone(&view.clock),
         runtime: tokio::runtime::Handle::current(),
-        books: Mutex::new(Books::default()),
+        books: Mutex::new(books),
         node_spoke,
         desk: Arc::default(),
+        taken_over,
     });
+    let giver = Giver {
+        control: Arc::clone(&control),
+        view: view.clone(),
+        config: config.clone(),
+    };
     let (progress, follow) = watch::channel(Progress::default());
     let serving = token.child_token();
     let gateway = open_gateway(&view, &config, &control, serving.clone())?;
@@ -209,6 +230,7 @@ pub(super) async fn begin(
     Ok(Enforcement {
         progress: follow,
         listen,
+        giver,
         work: Box::pin(work),
     })
 }
@@ -248,13 +270,111 @@ fn first_parts(view: &NodeView, exit: Option<NodeName>) -> PictureParts {
     }
 }
 
-fn open_tunnel(
+/// What everything else stands on.
+struct Base {
+    tunnel: Arc<Tunnel>,
+    filter: Arc<Filter>,
+    decider: Arc<Decider>,
+    socket: Arc<QuicSocket>,
+    parts: PictureParts,
+    books: Books,
+    taken_over: Option<TakenOver>,
+}
+
+/// The record comes before it counts; if it is not this node's or cannot be recorded, everything starts anew.
+async fn take_over(adopted: Adopted, view: &NodeView, recorder: &dyn Recorder) -> Option<Adopted> {
+    let tunnels = adopted.books.armed.len();
+    let event = Event::new(
+        view.clock.now(),
+        view.node.clone(),
+        EventKind::AgentUpgraded,
+    )
+    .allowed()
+    .detail("version", env!("CARGO_PKG_VERSION"))
+    .detail("from", adopted.version())
+    .detail("tunnels", tunnels);
+    let why = match adopted.check(view) {
+        Ok(()) => match recorder.record(event).await {
+            Ok(()) => {
+                tracing::info!(tunnels, from = adopted.version(), "taken over");
+                return Some(adopted);
+            }
+            Err(refused) => refused.to_string(),
+        },
+        Err(refused) => refused.to_string(),
+    };
+    tracing::warn!(%why, "tunnels are not taken over: starting anew");
+    // Joins threads: not on a thread of the runtime.
+    let _panicked = tokio::task::spawn_blocking(move || drop(adopted)).await;
+    None
+}
+
+async fn open_kernel(
+    config: &EnforceConfig,
+    adopted: Option<&Adopted>,
+) -> Result<KernelLeases, NftFailed> {
+    let device = config.device.clone();
+    match adopted {
+        None => KernelLeases::make(device).await,
+        Some(adopted) => {
+            let (leases, is_ours) = adopted.kernel_leases(config);
+            KernelLeases::adopt(device, &leases, is_ours).await
+        }
+    }
+}
+
+fn open_base(
     view: &NodeView,
     config: &EnforceConfig,
-    filter: &Arc<Filter>,
-) -> Result<(Arc<Tunnel>, Arc<QuicSocket>), StartError> {
-    let overlay = *view.overlay.borrow();
-    let shell = ShellConfig {
+    adopted: Option<Adopted>,
+) -> Result<Base, StartError> {
+    let mut parts = first_parts(view, config.exit.clone());
+    let Some(adopted) = adopted else {
+        let decider = Arc::new(Decider::new(Picture::new(parts.clone())));
+        let filter = Arc::new(Filter::new(Arc::clone(&decider) as _));
+        let (tunnel, socket) = open_tunnel(view, config, &filter)?;
+        return Ok(Base {
+            tunnel,
+            filter,
+            decider,
+            socket,
+            parts,
+            books: Books::default(),
+            taken_over: None,
+        });
+    };
+    let now = view.clock.boottime();
+    parts.hearing = adopted.hearing(&view.link.borrow(), now);
+    parts.bound.clone_from(&adopted.bound);
+    let taken_over = TakenOver {
+        version: adopted.version().to_owned(),
+        at: now,
+        tunnels: adopted.books.armed.len(),
+    };
+    let Adopted {
+        tunnel,
+        filter,
+        decider,
+        source,
+        books,
+        ..
+    } = adopted;
+    decider.replace(Arc::new(Picture::new(parts.clone())));
+    let socket = QuicSocket::new(source, tunnel.udp_sender()).map_err(StartError::Port)?;
+    Ok(Base {
+        tunnel,
+        filter,
+        decider,
+        socket,
+        parts,
+        books,
+        taken_over: Some(taken_over),
+    })
+}
+
+/// The tunnel as this configuration wants it, with the node's addresses.
+pub(super) fn shell_config(config: &EnforceConfig, overlay: Overlay) -> ShellConfig {
+    ShellConfig {
         tun: TunConfig {
             name: config.device.to_string(),
             mtu: config.mtu,
@@ -266,14 +386,24 @@ fn open_tunnel(
         udp: config.data_path.udp,
         profile: config.data_path.profile,
         threads: config.data_path.threads,
+    }
+}
+
+pub(super) fn new_node(mtu: u16) -> Node {
+    let config = NodeConfig {
+        mtu: usize::from(mtu),
+        allow_zero_psk: false,
     };
-    let node = Arc::new(Node::new(
-        NodeConfig {
-            mtu: usize::from(config.mtu),
-            allow_zero_psk: false,
-        },
-        Box::new(SystemRandom::default()),
-    ));
+    Node::new(config, Box::new(SystemRandom::default()))
+}
+
+fn open_tunnel(
+    view: &NodeView,
+    config: &EnforceConfig,
+    filter: &Arc<Filter>,
+) -> Result<(Arc<Tunnel>, Arc<QuicSocket>), StartError> {
+    let shell = shell_config(config, *view.overlay.borrow());
+    let node = Arc::new(new_node(config.mtu));
     let (sink, source) = quic_inbox_of(config.data_path.profile.quic_datagrams());
     let clock = Arc::clone(&view.clock);
     let tunnel = Arc::new(Tunnel::start(

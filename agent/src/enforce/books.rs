@@ -1,18 +1,21 @@
 //! Who is armed, and by which number each peer goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use edgeward_identity::{BootTime, SpiffeId};
 use edgeward_tunnel::node::PeerId;
+use edgeward_tunnel::wireguard::StaticKeys;
 use ipnet::IpNet;
 
 /// Most peers that are neither armed nor permitted and still known by number: reports of their last flows name them.
-const MAX_FORMER: usize = 1024;
+pub(super) const MAX_FORMER: usize = 1024;
 
 /// Who is armed. A peer keeps its number for as long as it is permitted: its flows go on when it is bound anew.
-#[derive(Debug)]
 pub(super) struct Books {
     pub(super) armed: HashMap<SpiffeId, Armed>,
+    /// Our WireGuard key for binds to come, and since when.
+    pub(super) own_keys: Option<(Arc<StaticKeys>, BootTime)>,
     numbers: HashMap<SpiffeId, PeerId>,
     names: HashMap<PeerId, SpiffeId>,
     next: u64,
@@ -27,12 +30,15 @@ pub(super) struct Armed {
     pub(super) allowed_ips: Vec<IpNet>,
     /// Since when forwarding is open.
     pub(super) open_since: Option<BootTime>,
+    /// Armed by the program before this one: no bind of this one knows of it.
+    pub(super) handed: bool,
 }
 
 impl Default for Books {
     fn default() -> Self {
         Self {
             armed: HashMap::new(),
+            own_keys: None,
             numbers: HashMap::new(),
             names: HashMap::new(),
             next: 1,
@@ -41,6 +47,42 @@ impl Default for Books {
 }
 
 impl Books {
+    /// As they were in the program before this one.
+    pub(super) fn of(
+        next: u64,
+        numbers: &BTreeMap<u64, SpiffeId>,
+        armed: Vec<(SpiffeId, Armed)>,
+    ) -> Self {
+        let names = numbers
+            .iter()
+            .map(|(number, name)| (PeerId(*number), name.clone()));
+        Self {
+            armed: armed.into_iter().collect(),
+            own_keys: None,
+            numbers: names.clone().map(|(number, name)| (name, number)).collect(),
+            names: names.collect(),
+            next,
+        }
+    }
+
+    /// The number of whoever gets one next.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn all_numbers(&self) -> BTreeMap<u64, SpiffeId> {
+        let all = self.names.iter();
+        all.map(|(number, name)| (number.0, name.clone())).collect()
+    }
+
+    /// Who was armed by the program before this one, and by no bind since.
+    pub(super) fn handed(&self) -> Vec<(SpiffeId, Armed)> {
+        let handed = self.armed.iter().filter(|(_, armed)| armed.handed);
+        handed
+            .map(|(peer, armed)| (peer.clone(), armed.clone()))
+            .collect()
+    }
+
     /// The number of a peer, given now if it has none.
     pub(super) fn number(&mut self, peer: &SpiffeId) -> PeerId {
         if let Some(number) = self.numbers.get(peer) {

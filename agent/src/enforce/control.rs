@@ -54,6 +54,16 @@ pub(super) struct Control {
     pub(super) node_spoke: Arc<Notify>,
     /// Whoever seeks ways to peers hears of them here.
     pub(super) desk: Arc<Desk>,
+    /// What was taken over from the program before this one.
+    pub(super) taken_over: Option<TakenOver>,
+}
+
+/// Tunnels of the program before this one.
+#[derive(Clone, Debug)]
+pub(super) struct TakenOver {
+    pub(super) version: String,
+    pub(super) at: BootTime,
+    pub(super) tunnels: usize,
 }
 
 /// Whether the kernel repeats the leases.
@@ -160,6 +170,12 @@ impl Control {
             self.kernel
                 .leave(hosts(prefixes).map(|address| Change::Asleep { address }));
         }
+    }
+
+    /// The same for a peer that no bind of this program knows; whether it was one.
+    pub(super) fn rest_if_handed(&self, peer: &SpiffeId) -> bool {
+        let handed = self.books.lock().armed.get(peer).map(|armed| armed.handed);
+        handed == Some(true) && self.rest(peer)
     }
 
     /// What each armed peer has carried so far, in bytes.
@@ -279,6 +295,7 @@ impl WireGuardControl for Control {
                 until,
                 allowed_ips,
                 open_since,
+                handed: false,
             },
         );
         self.desk.bound(number, found);
@@ -388,7 +405,7 @@ impl Kernel {
 }
 
 /// The single addresses among prefixes: what the lease sets hold.
-fn hosts(prefixes: &[IpNet]) -> impl Iterator<Item = IpAddr> + '_ {
+pub(super) fn hosts(prefixes: &[IpNet]) -> impl Iterator<Item = IpAddr> + '_ {
     prefixes
         .iter()
         .filter(|prefix| prefix.prefix_len() == prefix.max_prefix_len())

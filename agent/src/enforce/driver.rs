@@ -5,6 +5,7 @@
 
 mod changes;
 mod demand;
+mod handed;
 mod reports;
 
 use std::collections::BTreeMap;
@@ -97,6 +98,7 @@ pub(super) async fn run(begin: Begin, token: CancellationToken) -> Result<(), Br
     let report_every = begin.report_every;
     let (bind, mut events, mut driver) = Driver::begin(begin)?;
     driver.activate_slice().await?;
+    driver.take_over().await?;
     driver.wish().await?;
     let result = driver.work(&mut events, report_every, &token).await;
     bind.shutdown().await;
@@ -120,9 +122,9 @@ impl Driver {
         } = begin;
         let now = view.clock.boottime();
         let link = *view.link.borrow();
-        let hearing = Hearing::begin(&link, now);
+        let hearing = control.scene.picture().parts().hearing.after(&link, now);
         let keys = Arc::new(ArcSwap::new(Arc::clone(&view.keys.borrow())));
-        let wireguard = new_wireguard_keys()?;
+        let (wireguard, wireguard_since) = own_keys(&control, now)?;
         control
             .tunnel
             .node()
@@ -142,7 +144,7 @@ impl Driver {
             wireguard,
             slice_number,
             link: bind_link(&hearing),
-            standing: Vec::new(),
+            standing: handed::standing(&control),
         })?;
         let scene = Arc::clone(&control.scene);
         let cut_number = view.cuts.borrow().number();
@@ -160,7 +162,7 @@ impl Driver {
             looked_at: now,
             wished_at: now,
             cut_number,
-            wireguard_since: now,
+            wireguard_since,
             refusals: reports::Refusals::default(),
             progress,
             view,
@@ -287,6 +289,7 @@ impl Driver {
             self.take_view_into_picture();
             self.bind.recheck().await?;
         }
+        self.recheck_handed().await?;
         self.control.tunnel.node().expire_held(now);
         if now.since(self.looked_at) >= self.demand.look_every() {
             self.looked_at = now;
@@ -302,6 +305,7 @@ impl Driver {
                 return Ok(());
             }
             self.wireguard_since = now;
+            self.control.books.lock().own_keys = Some((Arc::clone(&keys), now));
             self.bind.set_wireguard(keys).await?;
         }
         Ok(())
@@ -346,6 +350,17 @@ fn bind_link(hearing: &Hearing) -> BindLink {
         Some(last_heartbeat) => BindLink::CutOff { last_heartbeat },
         None => BindLink::Online,
     }
+}
+
+/// Those that the program before this one used, or new ones.
+fn own_keys(control: &Control, now: BootTime) -> Result<(Arc<StaticKeys>, BootTime), Broken> {
+    let mut books = control.books.lock();
+    if let Some(own) = &books.own_keys {
+        return Ok(own.clone());
+    }
+    let own = (new_wireguard_keys()?, now);
+    books.own_keys = Some(own.clone());
+    Ok(own)
 }
 
 /// Made here, kept in memory only, wiped when the last bind under them is gone.

@@ -40,6 +40,18 @@ impl Hearing {
         cut_off.after(link, now)
     }
 
+    /// At the start of a program that takes the place of one that heard the cloud.
+    pub fn resumed(link: &CloudLink, now: BootTime) -> Self {
+        match link.online(now) {
+            true => Self(State::Online),
+            false => Self::begin(link, now).after(link, now),
+        }
+    }
+
+    pub fn is_online(&self) -> bool {
+        self.0 == State::Online
+    }
+
     /// The state after time passed or the link changed. Ask again by [`Hearing::changes_at`] at the latest.
     #[must_use]
     pub fn after(self, link: &CloudLink, now: BootTime) -> Self {

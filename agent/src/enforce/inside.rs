@@ -12,6 +12,7 @@ use super::lan::LanReport;
 use super::steer::{self, ExitStatus};
 use crate::gateway::{GatewayStatus, Shown};
 use crate::reach::shown::{self, ReachStatus};
+use crate::status::UpgradeStatus;
 use crate::view::NodeView;
 
 /// Reads what enforcement does; changes nothing.
@@ -52,6 +53,17 @@ impl Inside {
     /// The exit that the operator named.
     pub(crate) fn exit(&self) -> Option<ExitStatus> {
         self.leaving.get()
+    }
+
+    /// What was taken over from the program before this one, and how many of its tunnels no bind has renewed yet.
+    pub(crate) fn upgraded(&self) -> Option<UpgradeStatus> {
+        let taken = self.control.taken_over.as_ref()?;
+        Some(UpgradeStatus {
+            from: taken.version.clone(),
+            age_secs: self.view.clock.boottime().since(taken.at).as_secs(),
+            tunnels: taken.tunnels,
+            not_renewed: self.control.books.lock().handed().len(),
+        })
     }
 
     pub(crate) fn picture(&self) -> Arc<Picture> {

@@ -78,6 +78,40 @@ pub fn make_table(device: &DeviceName) -> String {
     )
 }
 
+/// Names the table as [`make_table`] makes it: one with another name has other rules.
+pub fn table_hash(device: &DeviceName) -> String {
+    let text = make_table(device);
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()))
+}
+
+/// Makes the sets of a table that stands hold these leases and no others, in one transaction; networks behind peers
+/// are left as they are. Nobody sleeps until it is known who may.
+pub fn replace(device: &DeviceName, leases: &[Change]) -> String {
+    let table = table(device);
+    let sets = ["lease4", "lease6", "asleep4", "asleep6"];
+    let mut text: String = sets
+        .iter()
+        .map(|set| format!("flush set inet {table} {set}\n"))
+        .collect();
+    for change in leases {
+        let Change::Lease { address, left } = change else {
+            continue;
+        };
+        let family = match address {
+            IpAddr::V4(_) => 4,
+            IpAddr::V6(_) => 6,
+        };
+        let seconds = left.as_secs().min(MAX_TIMEOUT_SECS);
+        if seconds > 0 {
+            let _ = writeln!(
+                text,
+                "add element inet {table} lease{family} {{ {address} timeout {seconds}s }}"
+            );
+        }
+    }
+    text
+}
+
 /// Removes the table.
 pub fn remove_table(device: &DeviceName) -> String {
     let table = table(device);

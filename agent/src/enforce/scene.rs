@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use edgeward_identity::{Clock, SpiffeId, SpkiHash};
 use edgeward_policy::Standing as Evidence;
@@ -26,6 +26,8 @@ pub(super) struct Scene {
     decider: Arc<Decider>,
     filter: Arc<Filter>,
     epoch: AtomicU64,
+    /// Verdicts of the program before this one hold until there is a policy to ask by.
+    holds: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
@@ -41,7 +43,20 @@ impl Scene {
             decider,
             filter,
             epoch: AtomicU64::new(0),
+            holds: AtomicBool::new(false),
             clock,
+        }
+    }
+
+    /// No change voids verdicts from here on, until [`Self::hold_no_more`]. A cut does, as always.
+    pub(super) fn hold(&self) {
+        self.holds.store(true, Ordering::Release);
+    }
+
+    /// From now on verdicts rest on the present picture: all are asked for again.
+    pub(super) fn hold_no_more(&self) {
+        if self.holds.swap(false, Ordering::AcqRel) {
+            self.change(Kept::Void, |_| ());
         }
     }
 
@@ -54,7 +69,7 @@ impl Scene {
             boot: self.clock.boottime(),
         };
         self.decider.replace(Arc::new(Picture::new(parts.clone())));
-        if kept == Kept::Void {
+        if kept == Kept::Void && !self.holds.load(Ordering::Acquire) {
             let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
             self.filter.set_policy_epoch(epoch);
         }

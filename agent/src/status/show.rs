@@ -80,6 +80,7 @@ impl Inside {
             link: picture.parts().hearing.as_str().to_owned(),
             heartbeat_age_secs: link.heard.map(|heard| boot.since(heard.at).as_secs()),
             standing,
+            upgraded: self.upgraded(),
             recovery: view.recovery.borrow().as_deref().map(str::to_owned),
             slice: picture.parts().rules.as_ref().map(|rules| SliceStatus {
                 number: rules.number(),

@@ -175,6 +175,7 @@ fn status() -> Status {
         link: "online".to_owned(),
         heartbeat_age_secs: Some(3),
         standing: "granting".to_owned(),
+        upgraded: None,
         recovery: None,
         slice: None,
         deny_list: 0,

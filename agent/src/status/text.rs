@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 
 use edgeward_identity::Timestamp;
 
-use super::{BindStatus, Checked, GlassStatus, Status};
+use super::{BindStatus, Checked, GlassStatus, Status, UpgradeStatus};
 use crate::enforce::steer::{ExitState, ExitStatus};
 use crate::names::{Mode, NamesReport};
 use crate::view::Finding;
@@ -43,6 +43,9 @@ impl Display for Status {
         row(f, "tunnel", format!("{} on {}", self.device, self.listen))?;
         row(f, "session", self.session())?;
         row(f, "standing", &self.standing)?;
+        if let Some(upgraded) = &self.upgraded {
+            row(f, "upgraded", upgraded)?;
+        }
         if let Some(recovery) = &self.recovery {
             row(f, "coming back", recovery)?;
         }
@@ -77,6 +80,20 @@ impl Display for Status {
         lan::write(f, &self.lan)?;
         self.workloads(f)?;
         self.counts(f)
+    }
+}
+
+impl Display for UpgradeStatus {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let age = std::time::Duration::from_secs(self.age_secs);
+        write!(
+            f,
+            "from {}, {} ago, with {} tunnels; {} of them not bound anew yet",
+            self.from,
+            humantime::format_duration(age),
+            self.tunnels,
+            self.not_renewed
+        )
     }
 }
 

@@ -157,6 +157,7 @@ event_kinds! {
     AgentStarted "agent.started" Must Neutral: "the agent started";
     AgentStopped "agent.stopped" Must Neutral: "the agent stopped";
     AgentHeld "agent.held" Must TakesAway: "the agent grants nothing until the cloud answers";
+    AgentUpgraded "agent.upgraded" Must Grants: "another program took the agent's place, with its tunnels";
     AgentRecovered "agent.recovered" Must Grants: "the agent got its identity back from the cloud by its EK";
     WorkloadIssued "workload.issued" Must Grants: "an SVID was issued for a process on a node";
     WorkloadServed "workload.served" Should Neutral: "a process on a node was handed an SVID";

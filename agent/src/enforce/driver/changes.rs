@@ -79,6 +79,7 @@ impl Driver {
             self.cut(&peer, "denied", None).await?;
         }
         self.bind.recheck().await?;
+        self.recheck_handed().await?;
         self.wish().await
     }
 
@@ -105,6 +106,7 @@ impl Driver {
             Some(held) => self.accept_slice(held).await,
         };
         self.scene.change(Kept::Void, |parts| parts.rules = rules);
+        self.recheck_handed().await?;
         Ok(self.bind.set_slice(number).await?)
     }
 
@@ -340,7 +342,12 @@ impl Driver {
     }
 
     /// Takes a peer's rights away: data path, flows and kernel at once, then its connection, then the record.
-    async fn cut(&self, peer: &SpiffeId, code: &str, number: Option<u64>) -> Result<(), Broken> {
+    pub(super) async fn cut(
+        &self,
+        peer: &SpiffeId,
+        code: &str,
+        number: Option<u64>,
+    ) -> Result<(), Broken> {
         let Some(cut) = self.control.cut_now(peer) else {
             // A bind that is only under way must end, too.
             return Ok(self.bind.cut(peer.clone(), Code::Cut).await?);

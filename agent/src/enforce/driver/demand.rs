@@ -117,8 +117,12 @@ impl Driver {
         for peer in sleepy {
             tracing::info!(%peer, "idle: its bind is closed until the next packet");
             self.control.desk.forget(&peer);
+            if self.control.rest_if_handed(&peer) {
+                self.demand.ended(&peer, true);
+            }
             self.bind.rest(peer).await?;
         }
+        self.tell_sleepers();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::{Change, MAX_CHANGES, apply, make_table, remove_table};
+use super::{Change, MAX_CHANGES, apply, make_table, remove_table, replace};
 use crate::enforce::DeviceName;
 
 /// The command; found by the search path.
@@ -37,6 +37,28 @@ impl KernelLeases {
     /// Replaces the table by an empty one: nothing passes the device.
     pub async fn make(device: DeviceName) -> Result<Self, NftFailed> {
         run(&make_table(&device)).await?;
+        Ok(Self { device })
+    }
+
+    /// Goes on with the table that the program before this one left, if it is as this one makes it. Nobody who has a
+    /// lease is without it for a moment, and nobody else has one.
+    pub async fn adopt(
+        device: DeviceName,
+        leases: &[Change],
+        is_ours: bool,
+    ) -> Result<Self, NftFailed> {
+        let leases = replace(&device, leases);
+        let made = || format!("{}{leases}", make_table(&device));
+        let done = match is_ours {
+            true => run(&leases).await,
+            false => run(&made()).await,
+        };
+        if let Err(NftFailed::Refused(why)) = &done {
+            tracing::warn!(why, "lease sets are made anew");
+            run(&made()).await?;
+        } else {
+            done?;
+        }
         Ok(Self { device })
     }
 

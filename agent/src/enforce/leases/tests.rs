@@ -112,3 +112,18 @@ fn who_sleeps_may_be_sent_to_and_never_be_heard_and_a_lease_or_a_cut_ends_it() {
     assert_eq!(last(cut), (false, false));
     assert_eq!(last(lease("fd00::1", 600)), (false, true));
 }
+
+#[test]
+fn a_table_that_stands_is_made_to_hold_these_leases_and_no_others_in_one_go() {
+    let device = device("edgeward0");
+    let text = replace(&device, &[lease("fd00::b", 90), lease("100.64.0.9", 0)]);
+    assert_eq!(
+        text,
+        "flush set inet edgeward_edgeward0 lease4\n\
+         flush set inet edgeward_edgeward0 lease6\n\
+         flush set inet edgeward_edgeward0 asleep4\n\
+         flush set inet edgeward_edgeward0 asleep6\n\
+         add element inet edgeward_edgeward0 lease6 { fd00::b timeout 90s }\n"
+    );
+    assert_ne!(table_hash(&device), table_hash(&self::device("other")));
+}
