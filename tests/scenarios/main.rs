@@ -35,5 +35,6 @@ mod strangers;
 mod test_network;
 mod traffic;
 mod turned_clock;
+mod upgrade;
 mod wireguard_interop;
 mod workload;
