@@ -1,6 +1,8 @@
 //! The TUN device: created, addressed and brought up here; frames in and out, with segmentation offload where
 //! the kernel has it.
 
+mod segments;
+
 use std::fs::File;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -62,8 +64,15 @@ impl TunDevice {
         };
         device.set_nonblocking(true)?;
         let offload = device.tcp_gso();
+        let name = device.name()?;
+        if offload {
+            // Without it everything works, and costs more.
+            if let Err(error) = segments::limit(&name, segments::in_one_send(config.mtu)) {
+                tracing::debug!(%error, "the kernel chooses how many segments come at once");
+            }
+        }
         Ok(Self {
-            name: device.name()?,
+            name,
             mtu: config.mtu,
             offload,
             udp_offload: offload && device.udp_gso(),
