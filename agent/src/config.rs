@@ -103,6 +103,7 @@ struct File {
     mtu: u16,
     tunnel_profile: ProfileName,
     tunnel_threads: ThreadCount,
+    tunnel_linger: bool,
     tun_offload: bool,
     udp_gso: bool,
     udp_gro: bool,
@@ -308,6 +309,7 @@ impl File {
         DataPath {
             profile: self.tunnel_profile.into(),
             threads: self.tunnel_threads.0,
+            linger: self.tunnel_linger && !self.metered,
             tun_offload: self.tun_offload,
             udp: UdpOffload {
                 gso: self.udp_gso,
@@ -329,6 +331,7 @@ impl Default for File {
             mtu: DEFAULT_MTU,
             tunnel_profile: ProfileName::default(),
             tunnel_threads: ThreadCount::default(),
+            tunnel_linger: true,
             tun_offload: true,
             udp_gso: true,
             udp_gro: true,

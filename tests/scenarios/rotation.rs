@@ -120,6 +120,7 @@ fn start(host: &Host, number: u8) -> anyhow::Result<End> {
         udp: UdpOffload::default(),
         profile: Profile::default(),
         threads: Threads::default(),
+        linger: true,
     };
     // A thread keeps its namespace; what it starts is born there.
     std::thread::spawn(move || -> anyhow::Result<End> {

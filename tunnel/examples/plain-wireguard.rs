@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 
 const USAGE: &str =
     "usage: plain-wireguard NAME [--address CIDR]... [--listen-port N] [--config FILE] [--mtu N]
-    [--uapi PATH] [--no-tun-offload] [--no-udp-gso] [--no-udp-gro]
+    [--uapi PATH] [--no-tun-offload] [--no-udp-gso] [--no-udp-gro] [--no-linger]
     [--profile throughput|balanced|small] [--threads auto|0|1|2]";
 /// The longest file of the `wg setconf` format that is read, in bytes.
 const MAX_CONFIG_BYTES: usize = 1 << 20;
@@ -143,6 +143,7 @@ impl Arguments {
                 udp: UdpOffload::default(),
                 profile: Profile::default(),
                 threads: Threads::default(),
+                linger: true,
             },
             config: None,
         };
@@ -165,6 +166,7 @@ impl Arguments {
                 "--no-tun-offload" => shell.tun.offload = false,
                 "--no-udp-gso" => shell.udp.gso = false,
                 "--no-udp-gro" => shell.udp.gro = false,
+                "--no-linger" => shell.linger = false,
                 "--profile" => {
                     shell.profile = match value()?.as_str() {
                         "throughput" => Profile::Throughput,

@@ -11,6 +11,7 @@ mod ingress;
 mod inherit;
 mod inject;
 mod knocking;
+mod linger;
 pub mod offload;
 mod pipe;
 mod profile;
@@ -68,6 +69,8 @@ pub struct ShellConfig {
     pub udp: UdpOffload,
     pub profile: Profile,
     pub threads: Threads,
+    /// Whether a thread may wait awake, for a very short time, for what usually comes at once. `small` never does.
+    pub linger: bool,
 }
 
 /// Why the shell did not start. The operator's fault, or the system's.
@@ -115,6 +118,7 @@ pub struct ShellCounters {
 
 struct Shared {
     sizes: Sizes,
+    linger: bool,
     node: Arc<Node>,
     filter: Arc<Filter>,
     device: TunDevice,
@@ -175,6 +179,7 @@ impl Tunnel {
         }
         let shared = Arc::new(Shared {
             sizes: config.profile.sizes(),
+            linger: config.linger && config.profile != Profile::Small,
             node,
             filter,
             device,

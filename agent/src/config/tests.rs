@@ -138,6 +138,9 @@ fn the_data_path_is_chosen_by_name_and_number() {
     assert_eq!(chosen.profile, Profile::Small);
     assert_eq!(chosen.threads, Threads::Shared);
     assert!(!chosen.tun_offload && !chosen.udp.gso && chosen.udp.gro);
+    let linger = |text| load(text, &[]).unwrap().enforce.data_path.linger;
+    assert!(linger("") && !linger("tunnel_linger = false"));
+    assert!(!linger("metered = true"), "a battery, often");
     for (value, threads) in [
         ("auto", Threads::Auto),
         ("1", Threads::One),

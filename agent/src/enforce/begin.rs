@@ -386,6 +386,7 @@ pub(super) fn shell_config(config: &EnforceConfig, overlay: Overlay) -> ShellCon
         udp: config.data_path.udp,
         profile: config.data_path.profile,
         threads: config.data_path.threads,
+        linger: config.data_path.linger,
     }
 }
 

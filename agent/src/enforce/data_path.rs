@@ -15,6 +15,8 @@ pub struct DataPath {
     /// Segmentation offload of the TUN device.
     pub tun_offload: bool,
     pub udp: UdpOffload,
+    /// Whether a thread may wait awake, for a very short time, for what usually comes at once.
+    pub linger: bool,
 }
 
 /// `tunnel_profile`.
@@ -38,6 +40,7 @@ impl Default for DataPath {
             threads: Threads::default(),
             tun_offload: true,
             udp: UdpOffload::default(),
+            linger: true,
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::node::Inbound;
 
 /// Receive errors in a row after which the port counts as gone.
 const MAX_FAILURES: u32 = 1000;
+/// From so many opened bytes on they are delivered before more is opened: they are still in the processor's cache, and
+/// their receiver's buffer has time to be emptied.
+const PORTION_BYTES: usize = 48 << 10;
 /// Parts of one write: the headers, and each packet's payload.
 const MAX_PARTS: usize = MAX_GROUP_PACKETS + 1;
 
@@ -36,6 +39,9 @@ pub(super) struct Receiver {
     shared: Arc<Shared>,
     quic: DatagramSink,
     buffers: Vec<u8>,
+    meta: [RecvMeta; MAX_RECV_BUFFERS],
+    /// Buffers that the last call filled and that are still to be opened.
+    left: Range<usize>,
     failures: u32,
 }
 
@@ -83,8 +89,15 @@ impl Receiver {
             buffers: vec![0; shared.sizes.recv_bytes()],
             shared,
             quic,
+            meta: [RecvMeta::default(); MAX_RECV_BUFFERS],
+            left: 0..0,
             failures: 0,
         }
+    }
+
+    /// Whether there is more without waiting for it.
+    pub(super) fn has_more(&self) -> bool {
+        !self.left.is_empty()
     }
 
     /// Takes what is there, up to a batch, and opens it; `false` if there is nothing.
@@ -106,28 +119,19 @@ impl Receiver {
     }
 
     fn take(&mut self, arrivals: &mut Arrivals) -> io::Result<()> {
-        let mut meta = [RecvMeta::default(); MAX_RECV_BUFFERS];
-        let count = self.shared.sizes.recv_buffers;
-        let received = {
-            let mut rest: &mut [u8] = &mut self.buffers;
-            let mut slices: [IoSliceMut<'_>; MAX_RECV_BUFFERS] = std::array::from_fn(|_| {
-                let (buffer, after) = std::mem::take(&mut rest)
-                    .split_at_mut_checked(RECV_BUFFER_BYTES)
-                    .unwrap_or_default();
-                rest = after;
-                IoSliceMut::new(buffer)
-            });
-            let slices = slices.get_mut(..count).unwrap_or_default();
-            self.shared.port.recv(slices, &mut meta)?
-        };
+        if self.left.is_empty() {
+            self.left = 0..self.fetch()?;
+        }
         let now = self.shared.clock.boottime();
         let batch = arrivals.begin(now);
-        for (buffer, meta) in self
-            .buffers
-            .chunks_mut(RECV_BUFFER_BYTES)
-            .zip(&meta)
-            .take(received)
+        while batch.bytes().len() < PORTION_BYTES
+            && let Some(number) = self.left.next()
         {
+            let start = number * RECV_BUFFER_BYTES;
+            let (Some(meta), Some(buffer)) = (self.meta.get(number), self.buffers.get_mut(start..))
+            else {
+                continue;
+            };
             let bytes = buffer.get_mut(..meta.len).unwrap_or_default();
             sorting::sort(&self.shared, &self.quic, meta, bytes, now, batch);
         }
@@ -135,6 +139,21 @@ impl Receiver {
             self.shared.node.check_sources(batch);
         }
         Ok(())
+    }
+
+    /// One receive call: how many buffers it filled.
+    fn fetch(&mut self) -> io::Result<usize> {
+        let mut rest: &mut [u8] = &mut self.buffers;
+        let mut slices: [IoSliceMut<'_>; MAX_RECV_BUFFERS] = std::array::from_fn(|_| {
+            let (buffer, after) = std::mem::take(&mut rest)
+                .split_at_mut_checked(RECV_BUFFER_BYTES)
+                .unwrap_or_default();
+            rest = after;
+            IoSliceMut::new(buffer)
+        });
+        let count = self.shared.sizes.recv_buffers;
+        let slices = slices.get_mut(..count).unwrap_or_default();
+        self.shared.port.recv(slices, &mut self.meta)
     }
 }
 

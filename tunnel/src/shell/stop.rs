@@ -31,6 +31,13 @@ pub(crate) enum Ready {
     Stopped,
 }
 
+impl Ready {
+    pub(crate) const NOTHING: Self = Self::Which {
+        first: false,
+        second: false,
+    };
+}
+
 pub(crate) fn pair() -> io::Result<(Stop, Watch)> {
     let (stop, watch) = UnixStream::pair()?;
     Ok((Stop(stop), Watch(watch)))
@@ -51,12 +58,30 @@ impl Watch {
         first: BorrowedFd<'_>,
         second: BorrowedFd<'_>,
     ) -> io::Result<Ready> {
+        self.either(first, second, PollTimeout::NONE)
+    }
+
+    /// Whether one of two is readable now.
+    pub(crate) fn look_at_either(
+        &self,
+        first: BorrowedFd<'_>,
+        second: BorrowedFd<'_>,
+    ) -> io::Result<Ready> {
+        self.either(first, second, PollTimeout::ZERO)
+    }
+
+    fn either(
+        &self,
+        first: BorrowedFd<'_>,
+        second: BorrowedFd<'_>,
+        timeout: PollTimeout,
+    ) -> io::Result<Ready> {
         let mut fds = [
             PollFd::new(first, PollFlags::POLLIN),
             PollFd::new(second, PollFlags::POLLIN),
             PollFd::new(self.0.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, timeout) {
             Ok(_) => {
                 let [first, second, stop] = &fds;
                 let any = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
@@ -69,10 +94,7 @@ impl Watch {
                     })
                 }
             }
-            Err(Errno::EINTR) => Ok(Ready::Which {
-                first: false,
-                second: false,
-            }),
+            Err(Errno::EINTR) => Ok(Ready::NOTHING),
             Err(errno) => Err(errno.into()),
         }
     }

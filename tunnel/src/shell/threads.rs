@@ -4,7 +4,7 @@
 //! waiting for this very core.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::Shared;
 use super::egress::{Departures, Reader, Sender};
 use super::ingress::{Arrivals, Receiver, Writer};
+use super::linger::Linger;
 use super::pipe::{Closing, Pipe};
 use super::relief::{Ease, Ending, Pressure, QUIET, Relief};
 use super::stop::{Ready, Wake, Watch};
@@ -56,11 +57,13 @@ pub(super) fn both(
     let _ending = relief.map(Ending);
     let mut arrivals = Arrivals::new(&shared.sizes);
     let mut pressure = Pressure::default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut linger = Linger::new(shared.linger, cores);
     // Who has the device now, if not we.
     let mut helper: Option<&Relief> = None;
     loop {
         let device = helper.map_or(shared.device.as_fd(), Relief::bell);
-        let (ready, arrived) = match watch.wait_either(device, shared.port.as_fd())? {
+        let (ready, arrived) = match wait(shared, watch, device, &mut linger)? {
             Ready::Stopped => return Ok(()),
             Ready::Which { first, second } => (first, second),
         };
@@ -74,9 +77,17 @@ pub(super) fn both(
             Some(_) | None => {}
         }
         let mut into_bytes = 0;
-        if arrived && receiver.receive(&mut arrivals)? {
-            into_bytes = arrivals.bytes();
-            writer.write(&mut arrivals);
+        if arrived {
+            while receiver.receive(&mut arrivals)? {
+                into_bytes += arrivals.bytes();
+                writer.write(&mut arrivals);
+                if !receiver.has_more() {
+                    break;
+                }
+            }
+        }
+        if helper.is_none() {
+            linger.did(out_bytes, into_bytes);
         }
         if let Some(relief) = relief
             && pressure.is_due(out_bytes, into_bytes)
@@ -85,6 +96,38 @@ pub(super) fn both(
             helper = Some(relief);
         }
     }
+}
+
+/// Until the device or the port has something, at first awake where that is worth it.
+fn wait(
+    shared: &Shared,
+    watch: &Watch,
+    device: BorrowedFd<'_>,
+    linger: &mut Linger,
+) -> io::Result<Ready> {
+    let port = shared.port.as_fd();
+    if !linger.is_allowed() {
+        return watch.wait_either(device, port);
+    }
+    if let Some(until) = linger.begin(shared.clock.boottime()) {
+        loop {
+            let ready = watch.look_at_either(device, port)?;
+            let now = shared.clock.boottime();
+            if ready != Ready::NOTHING {
+                linger.over(now);
+                return Ok(ready);
+            }
+            if now >= until {
+                linger.in_vain(now);
+                break;
+            }
+            // Who is waited for may be waiting for this core.
+            std::thread::yield_now();
+        }
+    }
+    let ready = watch.wait_either(device, port)?;
+    linger.over(shared.clock.boottime());
+    Ok(ready)
 }
 
 /// The second thread: takes the device over while there is much to do both ways.
@@ -159,7 +202,7 @@ pub(super) fn into_first(
     let _closing = Closing(pipe);
     while let Some(mut batch) = pipe.take_free() {
         loop {
-            if watch.wait_readable(shared.port.as_fd())? == Wake::Stopped {
+            if !receiver.has_more() && watch.wait_readable(shared.port.as_fd())? == Wake::Stopped {
                 return Ok(());
             }
             if !receiver.receive(&mut batch)? {

@@ -408,6 +408,7 @@ fn config(choice: Choice, v4: &str, v6: &str) -> ShellConfig {
         udp: choice.udp,
         profile: choice.profile,
         threads: choice.threads,
+        linger: true,
     }
 }
 
