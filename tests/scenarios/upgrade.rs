@@ -68,6 +68,20 @@ with socket.create_connection((sys.argv[1], 8080), timeout=5) as s:
         time.sleep(0.01)
 "#;
 
+/// Every first packet of QUIC is lost, in and out; packets of WireGuard are not.
+const DEAF: &str = "
+table inet deaf {
+    chain in {
+        type filter hook input priority 0; policy accept;
+        meta l4proto udp @th,64,8 & 0xc0 == 0xc0 counter drop
+    }
+    chain out {
+        type filter hook output priority 0; policy accept;
+        meta l4proto udp @th,64,8 & 0xc0 == 0xc0 counter drop
+    }
+}
+";
+
 /// Counted answers of one connection: how many, the longest silence in seconds, segments that were sent twice.
 #[derive(Clone, Copy, Debug)]
 struct Told {
@@ -218,12 +232,7 @@ fn tunnels_that_no_bind_has_renewed_are_cut_by_the_cloud() -> anyhow::Result<()>
     let to = overlay(&b)?.to_string();
     await_server(&a, &to)?;
     let mut client = client(&a, &to, "alone")?;
-    // Every first packet of QUIC is lost from here on; packets of WireGuard are not.
-    let rule = "table inet deaf { chain in { type filter hook input priority 0; policy accept; \
-                meta l4proto udp @th,64,8 & 0xc0 == 0xc0 counter drop; } \
-                chain out { type filter hook output priority 0; policy accept; \
-                meta l4proto udp @th,64,8 & 0xc0 == 0xc0 counter drop; } }";
-    run_with_input(a.host().command("nft").args(["-f", "-"]), rule)?;
+    run_with_input(a.host().command("nft").args(["-f", "-"]), DEAF)?;
     let before = starts(&a);
     a.process()?.signal("HUP")?;
     await_upgrade(&mut a, before)?;
