@@ -81,8 +81,9 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use edgeward_identity::Timestamp;
+    use edgeward_identity::deny::Denied;
     use edgeward_identity::testing::TEST_NOW;
-    use edgeward_identity::{Denied, Timestamp};
     use edgeward_wire::control::{Cut, CutReason};
 
     use super::*;
