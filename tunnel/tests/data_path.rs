@@ -178,6 +178,10 @@ fn a_carrier_that_forges_and_repeats_changes_nothing_of_a_stream() {
             let at = number % bent.len();
             bent[at] ^= 1;
             mischief.push(bent);
+            // Of a number that is yet to come: the others are repetitions before they are forgeries.
+            let mut ahead = datagram.to_vec();
+            ahead[12] ^= 1;
+            mischief.push(ahead);
         }
         mischief
     });
