@@ -150,9 +150,9 @@ fn what_is_read_is_what_was_written() {
 }
 
 fn taken_in(paper: Duration, wireguard: Duration) -> (Node, Books) {
-    let (node, now) = (new_node(1420), SystemClock.boottime());
-    let told = self::paper(paper);
+    let (node, told) = (new_node(1420), self::paper(paper));
     let mut books = Books::of(told.next_number, &told.numbers, told.armed());
+    let now = SystemClock.boottime();
     take_in(&node, vec![peer(wireguard)], &mut books, now).unwrap();
     (node, books)
 }
