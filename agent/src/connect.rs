@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
@@ -33,6 +34,12 @@ use crate::outside;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// A silent cloud is pinged this often and given up after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Where nobody pings, the kernel asks after a silence of so long whether the connection is still there: a router on the
+/// way may have forgotten it, and then no cut would come through before the next challenge is missed. 132 bytes each.
+const PROBE_AFTER: Duration = Duration::from_secs(240);
+/// How long it waits for an answer, and how often it asks again.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES: u32 = 3;
 
 /// A connection that is up.
 pub struct Connected {
@@ -160,6 +167,13 @@ async fn open(
     };
     let tcp = outside::connect(address).await.map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES);
+    SockRef::from(&tcp)
+        .set_tcp_keepalive(&probes)
+        .map_err(unreachable)?;
     let local = tcp.local_addr().map_err(unreachable)?.ip().to_canonical();
     let remote = tcp.peer_addr().map_err(unreachable)?;
     let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
