@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use edgeward_tests::Lab;
 use edgeward_tests::agent::Node;
-use edgeward_tests::cloud::CloudOptions;
+use edgeward_tests::cloud::{CloudOptions, PORT};
 use edgeward_tests::lab::{QUICKSTART_POLICY, copy_folder};
 use edgeward_tests::netns::Host;
+use edgeward_tests::process::run;
 
 /// What an idle metered node may send and receive in a day where rules say nothing of `fresh`.
 const DAY_BYTES: f64 = 1_000_000.0;
@@ -82,6 +83,11 @@ fn an_idle_metered_node_costs_less_than_a_megabyte_a_day_with_its_challenges() -
     // Its peer keeps all bound, and it lets the bind go for which nobody has a use.
     lab.cloud
         .await_event(&["--type", "bind.closed", "--node", "b"])?;
+    let port = format!(":{PORT}");
+    let mut sockets = node.host().command("ss");
+    let told = run(sockets.args(["-tnoH", "dport", "=", port.as_str()]))?;
+    // Nobody pings: the kernel must find out where the session is gone.
+    assert!(told.contains("keepalive"), "{told}");
     if seconds > 0 {
         // What enrolment and the bind have to tell is gathered for so long.
         std::thread::sleep(GATHERED);
@@ -191,7 +197,7 @@ fn watch(
 /// Bytes in and out of a host's cable, headers of Ethernet included.
 fn carried(host: &Host) -> anyhow::Result<u64> {
     let namespace = std::fs::File::open(format!("/run/netns/{}", host.namespace()))?;
-    let text = std::thread::scope(|scope| {
+    let text = std::thread::scope(|scope| -> anyhow::Result<String> {
         scope
             .spawn(|| {
                 nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
@@ -199,8 +205,7 @@ fn carried(host: &Host) -> anyhow::Result<u64> {
             })
             .join()
             .map_err(|_| anyhow::anyhow!("a thread panicked"))?
-    })
-    .and_then(|text: String| Ok::<_, anyhow::Error>(text))?;
+    })?;
     let line = text
         .lines()
         .find_map(|line| line.trim().strip_prefix("eth0:"))

@@ -32,6 +32,7 @@ const PORT: &str = "8080";
 const SOON: Duration = Duration::from_secs(90);
 /// Far above what any way reaches: the limits are not what is measured.
 const CLOUD: &str = "[relay]\nbytes_per_second = 1000000000";
+const HUB: &str = "\n[relay]\nbytes_per_second_pair = 2000000000\nbytes_per_second_node = 4000000000\nbytes_per_second = 8000000000\n";
 
 const POLICY: &str = r#"
 schema = "edgeward-policy/1"
@@ -121,7 +122,11 @@ fn main() -> anyhow::Result<()> {
     let folder = policy.display().to_string();
     lab.cloud.edgeward(&["policy", "apply", &folder])?;
 
-    let mut hub = lab.member("hub", "hub")?;
+    let hub = lab.node("hub")?;
+    let config = hub.folder().join("agent.toml");
+    let before = std::fs::read_to_string(&config)?;
+    std::fs::write(&config, before + HUB)?;
+    let mut hub = lab.enrolled(hub, "hub")?;
     let (mut left, mut right) = (
         lab.site("left", Nat::Symmetric)?,
         lab.site("right", Nat::Symmetric)?,
