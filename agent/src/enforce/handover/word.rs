@@ -130,7 +130,8 @@ mod tests {
             time: TEST_NOW,
         };
         floors.add(1, &cut);
-        let cases: [(&str, Box<dyn FnOnce(&mut PictureParts)>, Code); 6] = [
+        type Change = Box<dyn FnOnce(&mut PictureParts)>;
+        let cases: [(&str, Change, Code); 6] = [
             (
                 "no policy",
                 Box::new(|parts| parts.rules = None),
