@@ -11,6 +11,7 @@ mod ca_rotation;
 mod commands;
 mod durability;
 mod enrolment;
+mod exit;
 mod gateway;
 mod interop_matrix;
 mod key_stores;

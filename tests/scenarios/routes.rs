@@ -63,7 +63,7 @@ do     = ["connect"]
 
 /// TCP on 2600 and 2601: says its name and who asks, then sends back what it is sent. UDP on 2600: the same in one
 /// datagram.
-const SERVER: &str = r#"
+pub(crate) const SERVER: &str = r#"
 import socket, sys, threading
 def tcp(port):
     s = socket.create_server(("0.0.0.0", port))
@@ -223,7 +223,7 @@ fn wire(machine: &Host, plc: &Host) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(from: &Host, address: &str, port: u16, count: usize) -> anyhow::Result<String> {
+pub(crate) fn ask(from: &Host, address: &str, port: u16, count: usize) -> anyhow::Result<String> {
     let mut command = from.command("python3");
     command.args(["-c", CLIENT, address, &port.to_string(), &count.to_string()]);
     Ok(run(&mut command)?.trim().to_owned())
@@ -362,7 +362,7 @@ fn a_node_that_ends_leaves_no_forwarding_behind() -> anyhow::Result<()> {
     Ok(())
 }
 
-const EXIT: &str = r#"
+pub(crate) const EXIT: &str = r#"
 schema = "edgeward-policy/1"
 owner  = "ot"
 scope  = { site = ["quickstart"] }
@@ -371,7 +371,7 @@ scope  = { site = ["quickstart"] }
 exit = ["machines"]
 "#;
 
-const EXIT_RULE: &str = r#"
+pub(crate) const EXIT_RULE: &str = r#"
 [[rule]]
 id     = "gateways-leave"
 effect = "allow"
