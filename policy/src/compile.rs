@@ -14,7 +14,7 @@ use crate::l7::L7;
 use crate::labels::matches;
 use crate::profile::{Profile, ProfileLabel};
 use crate::seconds::Seconds;
-use crate::slice::{CONNECT, Effect, Proto, States, Term, Tiers};
+use crate::slice::{CONNECT, Effect, MESH, Proto, States, Term, Tiers};
 use crate::source::Place;
 use crate::window::Window;
 use crate::workload::{Selectors, Workload};
@@ -173,6 +173,11 @@ impl Group {
 }
 
 impl Interface {
+    /// Whether a device may come there from another node: through the tunnel, to the node itself.
+    pub(crate) fn is_open_to_guests(&self) -> bool {
+        self.net == MESH && self.behind.is_none()
+    }
+
     /// Names of its actions, in the order in which slices number them.
     pub(crate) fn actions(&self) -> Vec<&str> {
         self.l7.as_ref().map_or_else(|| vec![CONNECT], L7::actions)

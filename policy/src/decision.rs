@@ -52,6 +52,22 @@ pub struct Standing {
     pub profiles: Option<StatedProfiles>,
 }
 
+impl Standing {
+    /// What a device counts for that a node of this standing vouches for: as old as the node's own pass, and of its tier.
+    #[must_use]
+    pub fn vouched_for(self) -> Self {
+        Self {
+            state: match self.state {
+                AttestationState::Trusted => AttestationState::Vouched,
+                _ => AttestationState::Stale,
+            },
+            // A device measures nothing itself.
+            profiles: Some(StatedProfiles::NONE),
+            ..self
+        }
+    }
+}
+
 /// Whether the verifier itself hears from the cloud (a heartbeat within 30 s).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Link {

@@ -3,7 +3,7 @@
 //! A decision is made twice: casbin says whether the rows in force allow (in `bucket`), and the rows are read straight
 //! to say which one, why and for how long (in `explain`). Where the two disagree the answer is a denial.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use edgeward_identity::{Kind, SpiffeId, Timestamp};
@@ -11,7 +11,7 @@ use edgeward_identity::{Kind, SpiffeId, Timestamp};
 use crate::decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
 use crate::l7::{ActionSet, L7Request};
 use crate::seconds::Seconds;
-use crate::slice::{ActionId, GroupId, InterfaceIndex, PeerIndex, Proto, Slice, SliceError};
+use crate::slice::{ActionId, GroupId, InterfaceIndex, MESH, PeerIndex, Proto, Slice, SliceError};
 use crate::window::Schedule;
 
 mod bits;
@@ -19,6 +19,7 @@ pub(crate) mod bucket;
 pub(crate) mod cache;
 pub(crate) mod condition;
 pub(crate) mod explain;
+mod guests;
 mod meeting;
 mod openings;
 mod places;
@@ -30,6 +31,7 @@ pub use openings::Opened;
 use cache::{Asked, DecisionCache, Key};
 use condition::{Facts, ProfileTerms};
 use explain::InterfaceRows;
+use guests::{Comes, Guests};
 use openings::Openings;
 use places::Places;
 use select::{Buckets, Budget, Class};
@@ -43,6 +45,7 @@ pub struct Engine {
     buckets: Vec<Buckets>,
     budget: Budget,
     places: Places,
+    guests: Guests,
     schedules: Vec<Schedule>,
     openings: Openings,
     cache: DecisionCache,
@@ -51,6 +54,7 @@ pub struct Engine {
 /// A peer, operator or device of the slice.
 pub(crate) struct KnownSubject {
     pub(crate) kind: Kind,
+    pub(crate) comes: Comes,
     /// Numbers of its groups, sorted.
     pub(crate) groups: Arc<[u32]>,
     class: Class,
@@ -74,19 +78,23 @@ impl Engine {
     /// As [`Self::new`], with rules that break-glass opened on this node.
     pub fn with_opened(slice: Arc<Slice>, opened: &[Opened]) -> Result<Self, EngineError> {
         slice.validate()?;
+        let seen = slice.peers.iter().flat_map(|peer| &peer.devices);
         let count = slice.peers.len() + slice.operators.len() + slice.devices.len();
-        let mut known = Known::with_capacity(count);
+        let mut known = Known::with_capacity(count + seen.clone().count());
         for peer in &slice.peers {
             let profile = ProfileTerms {
                 fresh: peer.fresh,
                 offline: peer.offline,
             };
-            known.add(&peer.id, &peer.groups, profile);
+            known.add(&peer.id, &peer.groups, profile, Comes::Anywhere);
         }
-        let operators = slice.operators.iter().map(|one| (&one.id, &one.groups));
-        let devices = slice.devices.iter().map(|one| (&one.id, &one.groups));
-        for (id, groups) in operators.chain(devices) {
-            known.add(id, groups, ProfileTerms::default());
+        let operators = slice.operators.iter();
+        let operators = operators.map(|one| (&one.id, &one.groups, Comes::Anywhere));
+        let devices = slice.devices.iter();
+        let devices = devices.map(|one| (&one.id, &one.groups, Comes::ByNetwork));
+        let seen = seen.map(|one| (&one.id, &one.groups, Comes::AsGuest));
+        for (id, groups, comes) in operators.chain(devices).chain(seen) {
+            known.add(id, groups, ProfileTerms::default(), comes);
         }
         let interfaces = slice.interfaces.iter();
         let interfaces: Vec<_> = interfaces
@@ -94,6 +102,7 @@ impl Engine {
             .collect();
         Ok(Self {
             openings: Openings::new(&slice, &known.by_id, opened),
+            guests: Guests::new(&slice, |id| known.class_of(id)),
             subjects: known.subjects,
             by_id: known.by_id,
             buckets: interfaces.iter().map(|_| Buckets::default()).collect(),
@@ -210,6 +219,9 @@ impl Engine {
         let Some(subject) = self.subject(subject) else {
             return self.refusal(Reason::UnknownSubject);
         };
+        if !self.comes_to(subject, interface) {
+            return self.refusal(Reason::NoRule);
+        }
         let key = Key {
             subject,
             interface,
@@ -234,6 +246,20 @@ impl Engine {
                 Some(index.0 as usize).filter(|index| *index < self.slice.peers.len())
             }
             Subject::Id(id) => self.by_id.get(id).copied(),
+        }
+    }
+
+    /// Whether somebody can stand before an interface at all: a device comes by the network that it hangs on, or
+    /// through the tunnel of another node, and then no further than to this node.
+    fn comes_to(&self, subject: usize, interface: InterfaceIndex) -> bool {
+        let known = self.slice.interfaces.get(interface.0 as usize);
+        let (Some(subject), Some(interface)) = (self.subjects.get(subject), known) else {
+            return false;
+        };
+        match subject.comes {
+            Comes::Anywhere => true,
+            Comes::ByNetwork => interface.net != MESH,
+            Comes::AsGuest => interface.net == MESH && interface.beyond.is_none(),
         }
     }
 
@@ -266,10 +292,10 @@ impl Engine {
     ) -> Option<explain::Explained> {
         let rows = &self.slice.interfaces.get(interface.0 as usize)?.rows;
         let index = self.interfaces.get(interface.0 as usize)?;
-        let members = &self.subjects.get(subject)?.groups;
+        let subject = self.subjects.get(subject)?;
         Some(index.explain(
             rows,
-            members,
+            (&subject.groups, subject.comes),
             action,
             facts,
             &self.schedules,
@@ -325,7 +351,7 @@ impl Engine {
         let index = key.interface.0 as usize;
         let rows = &self.slice.interfaces.get(index)?.rows;
         let subject = self.subjects.get(key.subject)?;
-        let class = (subject.class, &*subject.groups);
+        let class = (subject.class, &*subject.groups, subject.comes);
         let bucket = self
             .buckets
             .get(index)?
@@ -386,7 +412,8 @@ impl Decision {
 struct Known {
     subjects: Vec<KnownSubject>,
     by_id: HashMap<SpiffeId, usize, foldhash::fast::RandomState>,
-    classes: HashMap<Arc<[u32]>, Class, foldhash::fast::RandomState>,
+    classes: HashMap<(Comes, Arc<[u32]>), Class, foldhash::fast::RandomState>,
+    shared: HashSet<Arc<[u32]>, foldhash::fast::RandomState>,
 }
 
 impl Known {
@@ -395,25 +422,34 @@ impl Known {
             subjects: Vec::with_capacity(count),
             by_id: HashMap::with_capacity_and_hasher(count, Default::default()),
             classes: HashMap::default(),
+            shared: HashSet::default(),
         }
     }
 
-    fn add(&mut self, id: &SpiffeId, ids: &[GroupId], profile: ProfileTerms) {
+    fn class_of(&self, id: &SpiffeId) -> Option<Class> {
+        let known = self.subjects.get(*self.by_id.get(id)?)?;
+        Some(known.class)
+    }
+
+    fn add(&mut self, id: &SpiffeId, ids: &[GroupId], profile: ProfileTerms, comes: Comes) {
         let mut groups: Vec<u32> = ids.iter().map(|id| id.0).collect();
         groups.sort_unstable();
         groups.dedup();
         let next = u32::try_from(self.classes.len()).unwrap_or(Class::MAX);
-        let (groups, class) = match self.classes.get_key_value(groups.as_slice()) {
-            Some((groups, class)) => (Arc::clone(groups), *class),
+        let groups = match self.shared.get(groups.as_slice()) {
+            Some(groups) => Arc::clone(groups),
             None => {
                 let groups: Arc<[u32]> = groups.into();
-                self.classes.insert(Arc::clone(&groups), next);
-                (groups, next)
+                self.shared.insert(Arc::clone(&groups));
+                groups
             }
         };
+        let class = (comes, Arc::clone(&groups));
+        let class = *self.classes.entry(class).or_insert(next);
         self.by_id.insert(id.clone(), self.subjects.len());
         self.subjects.push(KnownSubject {
             kind: id.kind(),
+            comes,
             groups,
             class,
             profile,

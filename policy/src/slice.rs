@@ -28,7 +28,7 @@ pub use bounds::{
 };
 
 /// The `schema` of a slice.
-pub const SLICE_SCHEMA: &str = "edgeward-slice/3";
+pub const SLICE_SCHEMA: &str = "edgeward-slice/4";
 /// Shortest SVID lifetime, whatever the rules say.
 pub const MIN_SVID_LIFETIME: Seconds = Seconds::from_hours(24);
 
@@ -193,7 +193,8 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sources {
-    /// Every node of the fleet, every operator that some operator group names, and every device of the node.
+    /// Every node of the fleet, every operator that some operator group names, and every device of the node. A deny is
+    /// about devices behind other nodes, too; an allow lets those in by their groups only.
     Any,
     /// Members of one of these, never empty.
     Groups(Vec<GroupId>),
@@ -268,7 +269,7 @@ pub struct SlicePeer {
     pub exit: bool,
     /// What of the networks behind it this node may reach, as the overlay knows them; sorted, none inside another.
     pub routes: Vec<IpNet>,
-    /// The devices behind it that lie in `routes` and whose addresses policy names, by ID.
+    /// The devices behind it whose addresses policy names, by ID: those that lie in `routes`, and those that may come here.
     pub devices: Vec<SeenDevice>,
 }
 
@@ -292,18 +293,20 @@ pub struct Egress {
     pub port: u16,
     /// What it leads to in place of the peer itself.
     pub beyond: Option<Beyond>,
-    /// The allows that name this node, never empty.
+    /// The devices of this node that it is for, sorted; none: it is for this node itself.
+    pub devices: Vec<DeviceIndex>,
+    /// The allows that name this node, or these devices; never empty.
     pub rows: Vec<EgressRow>,
 }
 
-/// One allow that names this node as its source.
+/// One allow that names this node, or a device of it, as its source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EgressRow {
     pub rule: Arc<str>,
     pub window: Option<u32>,
     pub until: Option<Timestamp>,
-    /// Whether this node must have an approval ([`Slice::approvals`]).
+    /// Whether who comes must have an approval ([`Slice::approvals`]).
     pub approval: bool,
     pub fresh: Term,
     pub offline: Term,
@@ -354,6 +357,11 @@ impl SliceInterface {
     pub fn action(&self, name: &str) -> Option<ActionId> {
         let position = self.actions().iter().position(|known| *known == name)?;
         u8::try_from(position).ok().map(ActionId)
+    }
+
+    /// Whether a device may come there from another node: through the tunnel, to this node itself.
+    pub fn is_open_to_guests(&self) -> bool {
+        self.net == MESH && self.beyond.is_none()
     }
 
     /// Whether the agent itself answers here and forwards: for what it has to read, and for what lies elsewhere.

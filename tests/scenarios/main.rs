@@ -13,6 +13,7 @@ mod durability;
 mod enrolment;
 mod exit;
 mod gateway;
+mod guests;
 mod interop_matrix;
 mod key_stores;
 mod lan;

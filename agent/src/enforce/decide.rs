@@ -5,6 +5,7 @@
 
 mod devices;
 mod grant;
+mod guests;
 mod named;
 mod picture;
 mod reason;
@@ -105,8 +106,10 @@ impl Decide for Decider {
         let verdict = picture.flow(flow, peer, direction, now);
         if verdict.allow {
             let beyond = picture.beyond(flow.destination, direction);
+            let device = picture.device_of_flow(flow.source, direction);
+            let ends = (device.map(|_| flow.source), beyond);
             self.allowed
-                .count(peer, direction, flow, beyond, &verdict.rule);
+                .count(peer, direction, flow, ends, &verdict.rule);
         }
         verdict
     }

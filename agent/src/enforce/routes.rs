@@ -7,6 +7,7 @@
 //! Nothing is led before the table stands: from the tunnel packets go on to the networks of the plan and nowhere else,
 //! and where this agent turned forwarding on, nothing goes anywhere but into the tunnel.
 
+mod claims;
 mod keeper;
 mod kernel;
 pub mod plan;

@@ -102,6 +102,7 @@ pub(crate) fn slice() -> Slice {
             proto: Proto::Tcp,
             port: REACHED_PORT,
             beyond: None,
+            devices: Vec::new(),
             rows: vec![EgressRow {
                 rule: "a-publishes".into(),
                 window: None,

@@ -35,9 +35,12 @@ impl Proof {
     /// Who that is, by what is known now. `None`: a stranger.
     pub(super) fn who(&self, picture: &Picture) -> Option<Who> {
         match self {
-            Self::Tunnel(address) => Some(Who::Node {
-                id: picture.peer_at(*address)?.clone(),
-                spki: None,
+            Self::Tunnel(address) => Some(match picture.peer_at(*address) {
+                Some(id) => Who::Node {
+                    id: id.clone(),
+                    spki: None,
+                },
+                None => Who::Device(picture.guest_at(*address)?.clone()),
             }),
             Self::Svid { peer, seen } => holder(peer, seen, picture),
             Self::Sighting(seen) => {

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use domain::base::Name;
 use domain::base::name::Label;
 use edgeward_identity::{SpiffeId, TrustDomain, overlay};
-use edgeward_policy::Slice;
+use edgeward_policy::slice::SlicePeer;
+use edgeward_policy::{SeenDevice, Slice};
 
 use crate::view::Overlay;
 
@@ -73,6 +74,14 @@ struct Entry {
     v6: Option<Ipv6Addr>,
     /// Two that DNS cannot tell apart: neither has the name.
     ambiguous: bool,
+}
+
+/// The devices behind a peer that this node may reach; others only come here.
+fn reached_devices(peer: &SlicePeer) -> impl Iterator<Item = &SeenDevice> {
+    peer.devices.iter().filter(|device| {
+        let mut routes = peer.routes.iter();
+        !device.source || routes.any(|net| net.contains(&device.address))
+    })
 }
 
 impl Book {
@@ -188,7 +197,7 @@ impl Book {
         let reached: HashSet<usize> = slice
             .egress
             .iter()
-            .filter(|egress| egress.beyond.is_none())
+            .filter(|egress| egress.beyond.is_none() && egress.devices.is_empty())
             .filter_map(|egress| usize::try_from(egress.peer.0).ok())
             .collect();
         for (index, peer) in slice.peers.iter().enumerate() {
@@ -199,11 +208,11 @@ impl Book {
                     ambiguous: false,
                 },
                 // The name under which its devices stand.
-                false if !peer.devices.is_empty() => Entry::default(),
+                false if reached_devices(peer).next().is_some() => Entry::default(),
                 false => continue,
             };
             self.add(peer.id.name(), addresses);
-            for device in &peer.devices {
+            for device in reached_devices(peer) {
                 self.add_device(device.id.name(), peer.id.name(), Some(device.address));
             }
         }

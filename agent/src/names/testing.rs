@@ -33,6 +33,7 @@ pub(crate) fn device(peer: usize, name: &str, address: &str) -> May {
         id: device_id(name),
         address: address.parse().unwrap(),
         groups: Vec::new(),
+        source: false,
     };
     May::SeeDevice(peer, device)
 }

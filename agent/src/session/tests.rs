@@ -261,7 +261,7 @@ fn key_set(authority: &TestAuthority, control: &SoftwareKey, number: u64) -> Vec
 
 fn empty_slice(node: &SpiffeId, version: u64) -> Slice {
     let json = serde_json::json!({
-        "schema": "edgeward-slice/3",
+        "schema": "edgeward-slice/4",
         "version": version,
         "policy_hash": "00",
         "node": node,

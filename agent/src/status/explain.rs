@@ -5,8 +5,8 @@ use edgeward_identity::{KeySet, Kind, SpiffeId, Timestamp};
 use edgeward_policy::l7::written::WrittenRequest;
 use edgeward_policy::space::{Question, explain};
 use edgeward_policy::{
-    ActionId, ActionSet, Decision, Egress, InterfaceIndex, Standing as Evidence, StatedProfiles,
-    Subject,
+    ActionId, ActionSet, Decision, DeviceIndex, Egress, InterfaceIndex, Standing as Evidence,
+    StatedProfiles, Subject,
 };
 
 use super::{Asked, Checked, MAX_RULES_SHOWN};
@@ -59,7 +59,12 @@ pub(super) fn check(
         now,
     };
     if asked.from == picture.parts().node {
-        return asking.outward(service, interface, known);
+        return asking.outward(service, interface, None, known);
+    }
+    let own = rules.engine().slice().devices.iter();
+    let traveller = (0..).zip(own).find(|(_, own)| own.id == asked.from);
+    if let (Some((number, _)), None) = (traveller, rules.engine().interface(service, interface)) {
+        return asking.outward(service, interface, Some(DeviceIndex(number)), known);
     }
     let index = rules
         .engine()
@@ -159,33 +164,46 @@ impl Asking<'_> {
         &self,
         service: &str,
         interface: &str,
+        device: Option<DeviceIndex>,
         known: impl Fn(&SpiffeId) -> (Option<Evidence>, bool),
     ) -> Result<Vec<Checked>, String> {
         let slice = self.rules.engine().slice();
         let offers = slice
             .egress
             .iter()
-            .filter(|egress| egress.service == service && egress.interface == interface);
+            .filter(|egress| egress.service == service && egress.interface == interface)
+            .filter(|egress| match device {
+                None => egress.devices.is_empty(),
+                Some(device) => egress.devices.binary_search(&device).is_ok(),
+            });
         let answers: Vec<Checked> = offers
             .filter_map(|egress| {
                 let peer = slice.peers.get(egress.peer.0 as usize)?;
                 let (evidence, bound) = known(&peer.id);
-                let decision = self.egress(egress, evidence);
+                let decision = self.egress(egress, device, evidence);
                 Some(self.checked(peer.id.clone(), evidence, bound, &decision))
             })
             .collect();
         if answers.is_empty() {
-            return Err(format!("no rule lets this node reach {}", self.to));
+            return Err(match device {
+                None => format!("no rule lets this node reach {}", self.to),
+                Some(_) => format!("no rule lets {} reach {}", self.from, self.to),
+            });
         }
         Ok(answers)
     }
 
-    fn egress(&self, egress: &Egress, evidence: Option<Evidence>) -> Decision {
+    fn egress(
+        &self,
+        egress: &Egress,
+        device: Option<DeviceIndex>,
+        evidence: Option<Evidence>,
+    ) -> Decision {
         let standing = evidence.unwrap_or(UNKNOWN);
         let link = self.picture.parts().hearing.towards(standing.last_pass);
         self.rules
             .engine()
-            .decide_way(egress, standing, link, self.now)
+            .decide_way(egress, device, standing, link, self.now)
     }
 
     fn checked(

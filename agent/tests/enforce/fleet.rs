@@ -274,6 +274,7 @@ pub(crate) fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
         proto: Proto::Tcp,
         port: OPEN_PORT,
         beyond: None,
+        devices: Vec::new(),
         rows: vec![EgressRow {
             rule: "a-reads".into(),
             window: None,

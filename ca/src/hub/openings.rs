@@ -39,7 +39,12 @@ impl Openings {
                 .iter()
                 .flat_map(|interface| &interface.rows)
                 .any(|row| row.approval && row.rule == approval.rule);
-            let asked_there = approval.subject == slice.node
+            let goes = approval.subject == slice.node
+                || slice
+                    .devices
+                    .iter()
+                    .any(|device| device.id == approval.subject);
+            let asked_there = goes
                 && slice
                     .egress
                     .iter()

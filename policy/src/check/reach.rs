@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use edgeward_identity::{AttestationState, Tier};
 
-use crate::compile::{CompiledPolicy, From, Rule};
+use crate::compile::{CompiledPolicy, From, Interface, Rule};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::labels::{is_within, matches, may_meet};
 use crate::profile::Profile;
@@ -150,11 +150,9 @@ fn never_there(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> {
     let only_devices = !rule.from.any
         && rule.from.operator_groups.is_empty()
         && groups().all(|group| group.via.is_some());
-    let nets: BTreeSet<&str> = rule
-        .targets
-        .iter()
-        .filter_map(|target| Some(policy.interfaces.get(*target)?.net.as_str()))
-        .collect();
+    let targets = rule.targets.iter();
+    let mut targets = targets.filter_map(|target| policy.interfaces.get(*target));
+    let nets: BTreeSet<&str> = targets.clone().map(|target| target.net.as_str()).collect();
     if only_devices {
         let mut members = policy
             .devices
@@ -164,8 +162,16 @@ fn never_there(policy: &CompiledPolicy, rule: &Rule) -> Option<&'static str> {
         if members.peek().is_none() {
             return Some("its groups have no device");
         }
-        let there = rule.everywhere || members.any(|device| nets.contains(device.net.as_str()));
-        return (!there).then_some("no device of its groups hangs on the network of a target");
+        let in_tunnel = targets.any(Interface::is_open_to_guests);
+        let there = rule.everywhere
+            || members.any(|device| {
+                nets.contains(device.net.as_str())
+                    || (in_tunnel && policy.may_travel(device, groups()))
+            });
+        return (!there).then_some(match in_tunnel {
+            true => "no device of its groups hangs on the network of a target, or is led into the tunnel: that takes an `ip`, no certificate, and a [route.x] to it on nodes that vouch for it",
+            false => "no device of its groups hangs on the network of a target",
+        });
     }
     let only_operators = !rule.from.any && rule.from.groups.is_empty();
     let in_tunnel = rule.everywhere || nets.is_empty() || nets.contains(MESH);
@@ -289,6 +295,19 @@ fn leaves_nothing(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
         && runs_cover
         && approval_covers
         && sources_cover(policy, &cover.from, &rule.from)
+        && !opens_to_guests(policy, cover, rule)
+}
+
+/// Whether a rule lets devices through the tunnel that an allow of `any` leaves out.
+fn opens_to_guests(policy: &CompiledPolicy, cover: &Rule, rule: &Rule) -> bool {
+    let groups = rule.from.groups.iter();
+    let mut groups = groups.filter_map(|group| policy.groups.get(*group));
+    let devices = groups.any(|group| group.via.is_some());
+    let mut interfaces = policy.interfaces.iter().enumerate();
+    let in_tunnel = interfaces.any(|(index, interface)| {
+        interface.is_open_to_guests() && (rule.everywhere || rule.targets.contains(&index))
+    });
+    cover.effect == Effect::Allow && cover.from.any && devices && in_tunnel
 }
 
 fn sources_cover(policy: &CompiledPolicy, cover: &From, from: &From) -> bool {

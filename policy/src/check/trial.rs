@@ -63,18 +63,20 @@ fn decide(
         .tier
         .unwrap_or_else(|| subject::tier_of(policy, &groups.nodes));
     let mut nodes = vec![IndexedNode::new(node.clone(), tier, [target.on].into())];
-    match groups.are_devices() {
+    let travels = groups.are_devices() && target.is_open_to_guests();
+    match groups.are_devices() && !travels {
         // The node that the device hangs on is the one it asks.
         true => subject::vouching(policy, target, &groups, test, found)?
             .into_iter()
             .for_each(|group| nodes.iter_mut().for_each(|node| node.join(group))),
-        false => nodes.push(IndexedNode::new(asker, tier, groups.nodes.clone())),
+        // The node itself, or the one that the device comes through.
+        false => nodes.push(IndexedNode::new(asker.clone(), tier, groups.nodes.clone())),
     }
     let fleet = FleetIndex::of_indexed(policy, nodes);
     let end = Timestamp::from_millis(u64::MAX);
     let mut slice = policy.slice_with_everybody(&fleet, &node, end)?;
     if groups.are_devices() {
-        subject::hang(policy, &groups, &who, target, &mut slice);
+        subject::hang(policy, &groups, (&who, &asker), target, &mut slice);
     }
     if test.when.is_none() {
         for window in &mut slice.windows {

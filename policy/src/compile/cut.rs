@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_identity::{SpiffeId, Tier, Timestamp};
+use edgeward_identity::{SpiffeId, Timestamp};
 
 use super::fleet_index::{FleetIndex, IndexedNode};
 use super::{CompiledPolicy, Interface, Rule};
@@ -11,11 +11,12 @@ use crate::fleet::Fleet;
 use crate::profile::Profile;
 use crate::seconds::Seconds;
 use crate::slice::{
-    ActionId, Beyond, Effect, Egress, EgressRow, GroupId, Lifetimes, MESH, PeerIndex, Profiles,
-    Row, SLICE_SCHEMA, Slice, SliceError, SliceInterface, Sources, States, Tiers,
+    ActionId, Beyond, Effect, Egress, GroupId, Lifetimes, MESH, PeerIndex, Profiles, Row,
+    SLICE_SCHEMA, Slice, SliceError, SliceInterface, Sources,
 };
 
 mod beyond;
+mod outward;
 mod subjects;
 
 /// Names of a policy given small numbers in one slice.
@@ -45,6 +46,8 @@ struct Cut<'c> {
     everybody_asked: bool,
     /// Whether `any` may reach something here: then every node and every operator that the policy names is known.
     everybody: bool,
+    /// Groups of devices that may come from other nodes.
+    guests: BTreeSet<usize>,
 }
 
 impl CompiledPolicy {
@@ -105,6 +108,7 @@ impl CompiledPolicy {
             max_offline: None,
             everybody_asked: everybody,
             everybody,
+            guests: BTreeSet::new(),
         };
         let mut slice = cut.slice(expires);
         slice.break_glass = self.break_glass_of(&slice);
@@ -126,6 +130,9 @@ impl<'c> Cut<'c> {
             let rules = self.rules_of(interface);
             for rule in rules.iter().filter(|rule| rule.effect == Effect::Allow) {
                 self.add_sources(rule, &mut peers);
+                if interface.is_open_to_guests() {
+                    self.add_guests(rule, &mut peers);
+                }
                 self.touch(rule);
             }
             let actions = interface.actions();
@@ -256,14 +263,15 @@ impl<'c> Cut<'c> {
         let from = if rule.from.any {
             Sources::Any
         } else {
-            // No device comes through the tunnel: nothing is opened to one there.
+            // No device gets beyond the node that it asks: nothing is opened to one there.
             let on_mesh = interface.net == MESH && rule.effect == Effect::Allow;
+            let closed = on_mesh && !interface.is_open_to_guests();
             let is_device = |group: &usize| {
                 let group = self.policy.groups.get(*group);
                 group.is_some_and(|group| group.via.is_some())
             };
             let groups = rule.from.groups.iter();
-            let groups = groups.filter(|group| !(on_mesh && is_device(group)));
+            let groups = groups.filter(|group| !(closed && is_device(group)));
             let groups: Vec<Named> = groups.map(|group| Named::Group(*group)).collect();
             let operators = rule
                 .from
@@ -309,95 +317,6 @@ impl<'c> Cut<'c> {
             self.windows.len() - 1
         });
         u32::try_from(index).unwrap_or(u32::MAX)
-    }
-
-    /// Interfaces of others that an allow opens to this node, unless a deny closes them whatever the time and evidence.
-    fn egress(&mut self, peers: &mut BTreeSet<usize>) -> Vec<(usize, Egress)> {
-        let mut found = Vec::new();
-        let policy = self.policy;
-        let opened = self.node.groups.iter();
-        let opened = opened.filter_map(|group| self.index.interfaces.opened.get(*group));
-        let opened = opened.flatten().chain(&self.index.interfaces.opened_to_any);
-        for interface in in_order(policy, opened.copied()) {
-            let mut rules = self.rules_of(interface);
-            rules.retain(|rule| self.is_from_here(rule));
-            let closed: BTreeSet<&str> = rules
-                .iter()
-                .filter(|rule| {
-                    rule.effect == Effect::Deny
-                        && rule.states == States::Every
-                        && rule.profiles.is_none()
-                        && rule.window.is_none()
-                        && rule.until.is_none()
-                })
-                .flat_map(|rule| rule.actions.iter().map(String::as_str))
-                .collect();
-            let names = interface.actions();
-            let opens = |rule: &&Rule| {
-                let mut actions = rule.actions.iter().map(String::as_str);
-                rule.effect == Effect::Allow
-                    && actions.any(|action| names.contains(&action) && !closed.contains(action))
-            };
-            let allows: Vec<&Rule> = rules.into_iter().filter(opens).collect();
-            let targets = self.index.members(interface.on);
-            let mut targets: Vec<usize> = targets.filter(|node| *node != self.own).collect();
-            targets.sort_unstable();
-            if allows.is_empty() || targets.is_empty() {
-                continue;
-            }
-            for rule in &allows {
-                self.touch(rule);
-            }
-            let rows: Vec<EgressRow> = allows.iter().map(|rule| self.egress_row(rule)).collect();
-            for target in targets {
-                let node = self.index.node(target);
-                let Some(beyond) = node.and_then(|node| self.beyond(interface, node)) else {
-                    continue;
-                };
-                peers.insert(target);
-                found.push((
-                    target,
-                    Egress {
-                        peer: PeerIndex(0),
-                        service: interface.service.clone(),
-                        interface: interface.name.clone(),
-                        proto: interface.proto,
-                        port: interface.port,
-                        beyond,
-                        rows: rows.clone(),
-                    },
-                ));
-            }
-        }
-        found
-    }
-
-    fn egress_row(&mut self, rule: &Rule) -> EgressRow {
-        EgressRow {
-            rule: rule.id.clone(),
-            window: rule.window.map(|window| self.window(window)),
-            until: rule.until,
-            approval: rule.approval.is_some(),
-            fresh: rule.fresh,
-            offline: rule.offline,
-        }
-    }
-
-    /// Whether a rule is about this node as its source, as far as groups, tier and profiles say.
-    fn is_from_here(&self, rule: &Rule) -> bool {
-        let tier_fits = match &rule.tiers {
-            Tiers::Every => true,
-            Tiers::Rooted => self.node.tier != Tier::Software,
-            Tiers::These(tiers) => tiers.contains(&self.node.tier),
-        };
-        let profile_fits = rule.profiles.as_ref().is_none_or(|named| {
-            let own = self.node.groups.iter();
-            let mut own = own.filter_map(|group| self.policy.groups.get(*group)?.profile);
-            own.any(|profile| named.contains(&profile))
-        });
-        tier_fits
-            && profile_fits
-            && (rule.from.any || !rule.from.groups.is_disjoint(&self.node.groups))
     }
 
     fn group_names(&self) -> Vec<String> {

@@ -30,6 +30,8 @@ pub struct FleetIndex {
     ranks: Vec<usize>,
     /// Slots of the nodes of each group of the policy, in no order.
     members: Vec<Arc<Vec<usize>>>,
+    /// Slots of the nodes that vouch for a device of each group of the policy, in no order.
+    vouchers: Vec<Arc<Vec<usize>>>,
     /// Slots of the nodes that may carry for others, by addresses that are as good as drawn by lot: the first of them
     /// do, and stay the same while others come and go.
     relays: Arc<BTreeSet<(Ipv6Addr, usize)>>,
@@ -128,6 +130,7 @@ impl FleetIndex {
         nodes.dedup_by(|one, other| one.id == other.id);
         let count = nodes.len();
         let mut members = vec![Vec::new(); policy.groups.len()];
+        let mut vouchers = members.clone();
         let mut relays = BTreeSet::new();
         let slots = nodes.into_iter().enumerate().map(|(slot, mut node)| {
             node.take_terms(policy);
@@ -137,6 +140,11 @@ impl FleetIndex {
             for group in &node.groups {
                 if let Some(members) = members.get_mut(*group) {
                     members.push(slot);
+                }
+            }
+            for group in node.vouched() {
+                if let Some(vouchers) = vouchers.get_mut(group) {
+                    vouchers.push(slot);
                 }
             }
             Some(Arc::new(node))
@@ -150,6 +158,7 @@ impl FleetIndex {
             order: (0..count).collect(),
             ranks: (0..count).collect(),
             members: members.into_iter().map(Arc::new).collect(),
+            vouchers: vouchers.into_iter().map(Arc::new).collect(),
             relays: Arc::new(relays),
         }
     }
@@ -173,6 +182,11 @@ impl FleetIndex {
         for group in &indexed.groups {
             if let Some(members) = self.members.get_mut(*group) {
                 Arc::make_mut(members).push(slot);
+            }
+        }
+        for group in indexed.vouched() {
+            if let Some(vouchers) = self.vouchers.get_mut(group) {
+                Arc::make_mut(vouchers).push(slot);
             }
         }
         if indexed.may_relay(policy) {
@@ -206,6 +220,11 @@ impl FleetIndex {
                 Arc::make_mut(members).retain(|member| *member != slot);
             }
         }
+        for group in node.vouched() {
+            if let Some(vouchers) = self.vouchers.get_mut(group) {
+                Arc::make_mut(vouchers).retain(|member| *member != slot);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -222,11 +241,19 @@ impl FleetIndex {
 
     /// Ranks of a group's nodes, in no order.
     pub(super) fn members(&self, group: usize) -> impl Iterator<Item = usize> {
-        let slots = self
-            .members
-            .get(group)
-            .into_iter()
-            .flat_map(|slots| slots.iter());
+        self.ranks_of(self.members.get(group))
+    }
+
+    /// Ranks of the nodes that vouch for a device of this group, in no order.
+    pub(super) fn vouchers(&self, group: usize) -> impl Iterator<Item = usize> {
+        self.ranks_of(self.vouchers.get(group))
+    }
+
+    fn ranks_of<'s>(
+        &'s self,
+        slots: Option<&'s Arc<Vec<usize>>>,
+    ) -> impl Iterator<Item = usize> + 's {
+        let slots = slots.into_iter().flat_map(|slots| slots.iter());
         slots.filter_map(|slot| self.ranks.get(*slot).copied())
     }
 
@@ -305,6 +332,12 @@ impl IndexedNode {
             offline: None,
             software: false,
         }
+    }
+
+    /// The groups of its devices, each once.
+    fn vouched(&self) -> BTreeSet<usize> {
+        let groups = self.devices.iter().flat_map(|(_, groups)| groups);
+        groups.copied().collect()
     }
 
     fn may_relay(&self, policy: &CompiledPolicy) -> bool {

@@ -5,6 +5,8 @@ use edgeward_identity::overlay::prefix_of;
 use ipnet::{IpNet, Ipv6Net};
 use ring::digest::{Context, SHA256};
 
+use super::{CompiledPolicy, Device, Group};
+use crate::labels::{matches, may_meet};
 use crate::slice::SliceRoute;
 
 /// Bits of an IPv6 network into which a whole IPv4 address fits.
@@ -61,6 +63,40 @@ impl Route {
             Seen::As(net) => Some(net),
             Seen::PerNode => None,
         }
+    }
+}
+
+impl Device {
+    /// Whether a route leads to it, as far as net and address say.
+    pub(crate) fn lies_in(&self, route: &Route) -> bool {
+        let address = self.recognised.ip.map(|ip| ip.to_canonical());
+        route.net == self.net && address.is_some_and(|address| route.prefix.contains(&address))
+    }
+
+    /// Who proves a key cannot do so by its packets.
+    pub(crate) fn is_told_by_packets(&self) -> bool {
+        self.recognised.certificate.is_none()
+    }
+}
+
+impl CompiledPolicy {
+    /// Whether a device of these groups may come to other nodes: some node may both vouch for it and lead to it.
+    pub(crate) fn may_travel<'p>(
+        &self,
+        device: &Device,
+        groups: impl Iterator<Item = &'p Group>,
+    ) -> bool {
+        let vouching = groups
+            .filter(|group| matches(&group.matches, &device.labels))
+            .filter_map(|group| self.groups.get(group.via?));
+        let leading: Vec<&Group> = self
+            .routes
+            .iter()
+            .filter(|route| device.lies_in(route))
+            .filter_map(|route| self.groups.get(route.on))
+            .collect();
+        let mut both = vouching.flat_map(|via| leading.iter().map(move |on| (via, on)));
+        device.is_told_by_packets() && both.any(|(via, on)| may_meet(&via.matches, &on.matches))
     }
 }
 

@@ -87,11 +87,13 @@ pub(crate) fn judge(row: &Row, facts: &Facts<'_>, schedules: &[Schedule]) -> Jud
     judged
 }
 
-/// The terms under which this side opens its own filter towards a peer: the peer must have proved itself too.
+/// The terms under which this side opens its own filter towards a peer: the peer must have proved itself too. `device`
+/// is the number of who goes there, if it is not this node itself.
 pub(crate) fn judge_towards_peer(
     row: &EgressRow,
     software_named: bool,
     facts: &Facts<'_>,
+    device: Option<usize>,
     schedules: &[Schedule],
 ) -> Judged {
     let mut judged = Judged::of_terms(
@@ -110,7 +112,10 @@ pub(crate) fn judge_towards_peer(
         return judged;
     }
     if row.approval {
-        let until = facts.openings.approved_here(&row.rule);
+        let until = match device {
+            Some(device) => facts.openings.approved(&row.rule, device),
+            None => facts.openings.approved_here(&row.rule),
+        };
         judged.note_approval(Effect::Allow, until, facts.now);
     }
     judged.note_age(facts, false);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use edgeward_identity::Timestamp;
 
 use super::condition::{Facts, Judged, judge};
+use super::guests::Comes;
 use crate::decision::{Decision, Reason, Verdict};
 use crate::seconds::Seconds;
 use crate::slice::{ActionId, Effect, Profiles, Row, Sources, States, Tiers};
@@ -45,7 +46,7 @@ impl InterfaceRows {
     pub(crate) fn explain(
         &self,
         rows: &[Row],
-        members: &[u32],
+        (members, comes): (&[u32], Comes),
         action: ActionId,
         facts: &Facts<'_>,
         schedules: &[Schedule],
@@ -55,6 +56,7 @@ impl InterfaceRows {
             .about(members)
             .into_iter()
             .filter_map(|index| Some((index, rows.get(index)?)))
+            .filter(|(_, row)| is_meant(row, comes))
             .filter(|(_, row)| row.actions.contains(&action))
             .map(|(index, row)| (index, row, judge(row, facts, schedules)))
             .collect();
@@ -85,6 +87,12 @@ impl InterfaceRows {
         rows.dedup();
         rows
     }
+}
+
+/// Whom nobody but another node's word tells apart is let in by name only.
+fn is_meant(row: &Row, comes: Comes) -> bool {
+    let lets_anybody_in = row.effect == Effect::Allow && row.from == Sources::Any;
+    !(comes == Comes::AsGuest && lets_anybody_in)
 }
 
 /// The decision of a single allow.

@@ -9,7 +9,9 @@ use super::condition::judge_towards_peer;
 use super::{Engine, explain};
 use crate::check::{DEFAULT_FRESH, DEFAULT_OFFLINE};
 use crate::decision::{Decision, Link, Reason, Standing, Subject};
-use crate::slice::{Beyond, Egress, EgressRow, InterfaceIndex, PeerIndex, Proto, Term};
+use crate::slice::{
+    Beyond, DeviceIndex, Egress, EgressRow, InterfaceIndex, PeerIndex, Proto, Term,
+};
 
 /// What stands in place of a rule where two nodes meet because one carries for the other. No rule has this name.
 pub const CARRIES: &str = "role:relay";
@@ -36,9 +38,30 @@ impl Engine {
         let best = self
             .places
             .egress(&self.slice, peer)
-            .filter(|egress| egress.beyond.is_none())
+            .filter(|egress| egress.beyond.is_none() && egress.devices.is_empty())
             .filter(|egress| egress.proto == proto && egress.port == port)
-            .map(|egress| self.egress_decision(egress, standing, link, now))
+            .map(|egress| self.egress_decision(egress, None, standing, link, now))
+            .reduce(Decision::better);
+        best.unwrap_or_else(|| self.refusal(Reason::NoRule))
+    }
+
+    /// Whether a device of this node may open a flow to an interface of a peer, by the peer's standing. What the device
+    /// itself counts for is asked elsewhere. The peer decides for itself.
+    pub fn decide_egress_of(
+        &self,
+        device: DeviceIndex,
+        peer: PeerIndex,
+        (proto, port): (Proto, u16),
+        standing: Standing,
+        link: Link,
+        now: Timestamp,
+    ) -> Decision {
+        let best = self
+            .places
+            .egress(&self.slice, peer)
+            .filter(|egress| egress.devices.binary_search(&device).is_ok())
+            .filter(|egress| egress.proto == proto && egress.port == port)
+            .map(|egress| self.egress_decision(egress, Some(device), standing, link, now))
             .reduce(Decision::better);
         best.unwrap_or_else(|| self.refusal(Reason::NoRule))
     }
@@ -56,27 +79,41 @@ impl Engine {
             let interface = InterfaceIndex(u32::try_from(index).ok()?);
             Some(self.admit(Subject::Peer(peer), standing, interface, link, now))
         });
-        let outward = self
-            .places
-            .egress(&self.slice, peer)
-            .map(|egress| self.egress_decision(egress, standing, link, now));
+        let guests = self.guests.examples(&self.slice, peer).flat_map(|device| {
+            let interfaces = (0..).map(InterfaceIndex).zip(&self.slice.interfaces);
+            let open = interfaces.filter(|(_, known)| known.is_open_to_guests());
+            let vouched = standing.vouched_for();
+            open.map(move |(index, _)| {
+                self.admit(Subject::Id(&device.id), vouched, index, link, now)
+            })
+        });
+        let outward = self.places.egress(&self.slice, peer).flat_map(|egress| {
+            let each = egress.rows.iter().any(|row| row.approval);
+            let devices = egress.devices.iter().copied().map(Some);
+            let devices = devices.take(if each { usize::MAX } else { 1 });
+            let itself = egress.devices.is_empty().then_some(None);
+            let who = itself.into_iter().chain(devices);
+            who.map(move |who| self.egress_decision(egress, who, standing, link, now))
+        });
         let carried = self.carries(peer, standing, link, now);
         let best = inward
+            .chain(guests)
             .chain(outward)
             .chain(carried)
             .reduce(Decision::better);
         best.unwrap_or_else(|| self.refusal(Reason::NoRule))
     }
 
-    /// Whether this node may go one of the ways out that its slice has. The peer decides for itself.
+    /// Whether this node, or a device of it, may go one of the ways out that its slice has. The peer decides for itself.
     pub fn decide_way(
         &self,
         way: &Egress,
+        device: Option<DeviceIndex>,
         standing: Standing,
         link: Link,
         now: Timestamp,
     ) -> Decision {
-        self.egress_decision(way, standing, link, now)
+        self.egress_decision(way, device, standing, link, now)
     }
 
     /// Whether this node may open a flow to something behind a peer. The peer decides for itself.
@@ -92,7 +129,7 @@ impl Engine {
             .places
             .egress(&self.slice, peer)
             .filter(|egress| place.is_in(egress.proto, egress.port, egress.beyond))
-            .map(|egress| self.egress_decision(egress, standing, link, now))
+            .map(|egress| self.egress_decision(egress, None, standing, link, now))
             .reduce(Decision::better);
         best.unwrap_or_else(|| self.refusal(Reason::NoRule))
     }
@@ -146,7 +183,7 @@ impl Engine {
             offline: term(DEFAULT_OFFLINE),
         };
         let facts = self.facts(index, standing, link, now)?;
-        let judged = judge_towards_peer(&row, known.software, &facts, &self.schedules);
+        let judged = judge_towards_peer(&row, known.software, &facts, None, &self.schedules);
         Some(explain::of_one_allow(
             &row.rule,
             &judged,
@@ -157,6 +194,7 @@ impl Engine {
     fn egress_decision(
         &self,
         egress: &Egress,
+        device: Option<DeviceIndex>,
         standing: Standing,
         link: Link,
         now: Timestamp,
@@ -171,8 +209,10 @@ impl Engine {
         ) else {
             return self.refusal(Reason::Internal);
         };
+        let before = self.slice.peers.len() + self.slice.operators.len();
+        let device = device.map(|device| before + device.0 as usize);
         let judged = egress.rows.iter().map(|row| {
-            let judged = judge_towards_peer(row, peer.software, &facts, &self.schedules);
+            let judged = judge_towards_peer(row, peer.software, &facts, device, &self.schedules);
             explain::of_one_allow(&row.rule, &judged, self.slice.expires)
         });
         judged

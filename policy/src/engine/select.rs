@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::bucket::{Bucket, BucketError};
-use crate::slice::{Row, Sources};
+use super::guests::Comes;
+use crate::slice::{Effect, Row, Sources};
 
 /// Most memory that the kept enforcers of one engine take, in bytes; what does not fit is made for one decision.
 const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
 /// Most pairs of interface and class of subjects for which the enforcer is remembered.
 const MAX_KEPT_CLASSES: usize = 65_536;
 
-/// Subjects in the same groups.
+/// Subjects in the same groups that come the same way.
 pub(crate) type Class = u32;
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -40,10 +41,10 @@ pub(crate) struct Budget {
 }
 
 impl Buckets {
-    /// The enforcers for a class of subjects: `groups` are theirs, sorted.
+    /// The enforcers for a class of subjects: the groups are theirs, sorted.
     pub(crate) fn of(
         &self,
-        (class, groups): (Class, &[u32]),
+        (class, groups, comes): (Class, &[u32], Comes),
         rows: &[Row],
         budget: &Budget,
     ) -> Result<Arc<Bucket>, BucketError> {
@@ -52,7 +53,7 @@ impl Buckets {
         {
             return Ok(Arc::clone(bucket));
         }
-        let chosen = about(rows, groups);
+        let chosen = about(rows, groups, comes);
         let same = match self.kept.lock() {
             Ok(kept) => kept.by_rows.get(chosen.as_slice()).cloned(),
             Err(_) => None,
@@ -102,9 +103,9 @@ impl Budget {
 }
 
 /// Rows, denies among them, about a subject in these groups.
-fn about(rows: &[Row], groups: &[u32]) -> Vec<usize> {
+fn about(rows: &[Row], groups: &[u32], comes: Comes) -> Vec<usize> {
     let concerns = |row: &Row| match &row.from {
-        Sources::Any => true,
+        Sources::Any => row.effect == Effect::Deny || comes != Comes::AsGuest,
         Sources::Groups(named) => named
             .iter()
             .any(|group| groups.binary_search(&group.0).is_ok()),

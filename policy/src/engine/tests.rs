@@ -9,6 +9,7 @@ use crate::profile::StatedProfiles;
 use crate::source::SourceFile;
 
 mod beyond;
+mod guests;
 mod l7;
 mod openings;
 mod oracle;

@@ -6,7 +6,7 @@ use edgeward_identity::SpiffeId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::GroupId;
+use super::{GroupId, Slice};
 
 /// What this node does for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +49,28 @@ pub struct SeenDevice {
     /// An ID of kind `device`.
     pub id: SpiffeId,
     pub address: IpAddr,
-    /// As a source: those of its groups that rows here name.
+    /// Those of its groups that rows here name.
     pub groups: Vec<GroupId>,
+    /// Whether some rule lets it in here: then its address is one of its node's AllowedIPs.
+    pub source: bool,
+}
+
+/// Where questions put to policy files have devices that come through other nodes: a documentation address (RFC 5737).
+const SEAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+impl Slice {
+    /// Puts a device behind a peer, as if a route led there.
+    pub(crate) fn seat(&mut self, node: &SpiffeId, id: SpiffeId, groups: Vec<GroupId>) {
+        let mut peers = self.peers.iter_mut();
+        if let Some(peer) = peers.find(|peer| peer.id == *node) {
+            peer.devices.push(SeenDevice {
+                id,
+                address: SEAT.into(),
+                groups,
+                source: true,
+            });
+        }
+    }
 }
 
 impl Beyond {

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::beyond::is_one_to_one;
 use super::{
-    Beyond, CONNECT, GroupId, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface, Sources,
-    States, Tiers,
+    Beyond, CONNECT, Egress, GroupId, MESH, Profiles, Row, SLICE_SCHEMA, Slice, SliceInterface,
+    Sources, States, Tiers,
 };
 use crate::l7::{MAX_ACTIONS, MAX_PATTERNS};
 use crate::workload::{MAX_SLICE_WORKLOADS, MAX_WORKLOAD_TTL, MIN_WORKLOAD_TTL};
@@ -111,11 +111,33 @@ impl Slice {
             }
             port_fits(egress.port, egress.beyond)?;
             not_empty("egress", egress.rows.is_empty())?;
+            self.validate_travellers(egress)?;
             for row in &egress.rows {
                 self.validate_window(row.window)?;
             }
         }
         Ok(())
+    }
+
+    /// What leaves for peers without being this node itself: its devices that are known by an address there.
+    fn validate_travellers(&self, egress: &Egress) -> Result<(), SliceError> {
+        let next = egress.devices.iter().skip(1);
+        let sorted = egress
+            .devices
+            .iter()
+            .zip(next)
+            .all(|(one, other)| one < other);
+        let known = egress.devices.iter().all(|index| {
+            let device = self.devices.get(index.0 as usize);
+            device.is_some_and(|device| {
+                device.seen_as.is_some() && device.recognised.certificate.is_none()
+            })
+        });
+        let beyond = !egress.devices.is_empty() && egress.beyond.is_some();
+        match sorted && known && !beyond {
+            true => Ok(()),
+            false => Err(SliceError::Dangling { what: "a device" }),
+        }
     }
 
     fn validate_workloads(&self) -> Result<(), SliceError> {
@@ -284,6 +306,7 @@ impl Slice {
     }
 
     fn validate_peers_beyond(&self) -> Result<(), SliceError> {
+        let mut sources = std::collections::BTreeSet::new();
         for peer in &self.peers {
             at_most("routes of a peer", peer.routes.len(), MAX_PEER_ROUTES)?;
             at_most("devices of a peer", peer.devices.len(), MAX_PEER_ROUTES)?;
@@ -296,8 +319,15 @@ impl Slice {
             let sound = peer.routes.iter().all(|net| is_network(*net));
             let led = peer.devices.iter().all(|device| {
                 let mut routes = peer.routes.iter();
-                routes.any(|net| net.contains(&device.address))
+                device.source || routes.any(|net| net.contains(&device.address))
             });
+            // Who has an address of his own is known by it.
+            let alone = peer
+                .devices
+                .iter()
+                .filter(|device| device.source)
+                .all(|device| sources.insert(device.address));
+            let apart = apart && alone;
             if !apart || !sound || !led {
                 return Err(SliceError::Route(peer.id.to_string()));
             }

@@ -375,9 +375,15 @@ impl Who {
         let subject = id(self.kind, &self.name)?;
         let mut offering = BTreeSet::from([target.on]);
         let mut nodes = Vec::new();
+        let asker = match self.kind {
+            Kind::Device => id(Kind::Node, "the-node-of-the-device")?,
+            _ => subject.clone(),
+        };
         match self.kind {
-            Kind::Device => offering.extend(&self.nodes),
-            Kind::Node => nodes.push(IndexedNode::new(subject.clone(), tier, self.nodes.clone())),
+            Kind::Device if !target.is_open_to_guests() => offering.extend(&self.nodes),
+            Kind::Node | Kind::Device => {
+                nodes.push(IndexedNode::new(asker.clone(), tier, self.nodes.clone()));
+            }
             _ => {}
         }
         nodes.push(IndexedNode::new(node.clone(), tier, offering));
@@ -391,6 +397,10 @@ impl Who {
                 u32::try_from(place).ok().map(GroupId)
             };
             let groups = self.devices.iter().filter_map(number).collect();
+            if target.is_open_to_guests() {
+                slice.seat(&asker, subject.clone(), groups);
+                return Some((slice, subject));
+            }
             slice.devices.push(SliceDevice {
                 id: subject.clone(),
                 groups,

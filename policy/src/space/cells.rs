@@ -44,8 +44,8 @@ pub(super) struct DeviceCell {
     pub(super) name: String,
     /// Before and after; `None`: not known there. Never empty, since its node must vouch for it.
     pub(super) groups: [Option<BTreeSet<usize>>; 2],
-    /// Whether its node offers the interface.
-    pub(super) offered: Offered,
+    /// Whether its node offers the interface; `None` where it comes through that to another one.
+    pub(super) offered: Option<Offered>,
 }
 
 /// Where the cells are looked for.
@@ -67,10 +67,10 @@ impl Cell {
         }
     }
 
-    /// Whether it can ask a node that offers the interface as said: a device asks its own node only.
+    /// Whether it can ask a node that offers the interface as said: on a network a device asks its own node only.
     pub(super) fn meets(&self, offered: Offered) -> bool {
         match &self.members {
-            Members::Device(device) => device.offered == offered,
+            Members::Device(device) => device.offered.is_none_or(|known| known == offered),
             Members::Node(_) | Members::Operator(_) => true,
         }
     }
@@ -157,7 +157,8 @@ impl Place<'_> {
         cells.collect()
     }
 
-    /// Devices of the interface's network, each on every kind of node that it may hang on.
+    /// Devices of the interface's network, or in the tunnel all that are led there, each on every kind of node that it
+    /// may hang on.
     fn devices(&self, cells: &mut Vec<Cell>) -> Result<(), TooLarge> {
         let names: BTreeSet<&str> = self
             .sides
@@ -186,12 +187,16 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// A device of one side, where it hangs on the network of the interface, with the groups that its labels fit.
+    /// A device of one side, where it can come to the interface, with the groups that its labels fit.
     fn device(&self, number: usize, name: &str) -> Option<(&Device, BTreeSet<usize>)> {
         let side = self.sides.get(number)?;
         let interface = self.interfaces.get(number).copied().flatten()?;
         let device = *side.devices.get(name)?;
-        if device.net != interface.net || interface.net == MESH {
+        let comes = match interface.net.as_str() {
+            MESH => interface.is_open_to_guests() && device.is_told_by_packets(),
+            net => device.net == net,
+        };
+        if !comes {
             return None;
         }
         let mut groups = side.device_groups(self.joint);
@@ -217,7 +222,11 @@ impl Place<'_> {
                 sets.len() - 1
             };
             let on = on.and_then(|group| self.group(*group));
+            let in_tunnel = interface.is_some_and(Interface::is_open_to_guests);
             let vouched = known.as_ref().map(|(device, groups)| {
+                let leading = side.into_iter().flat_map(|side| side.leading_to(device));
+                let leading = leading.filter_map(|group| Some(ask(&self.group(group)?.matches)));
+                let leads = in_tunnel.then(|| leading.collect());
                 let vias = groups.iter().filter_map(|index| {
                     let via = self.group(self.group(*index)?.via?)?;
                     Some((*index, ask(&via.matches)))
@@ -226,10 +235,15 @@ impl Place<'_> {
                 Vouching {
                     scope: ask(&device.scope),
                     vias,
+                    leads,
                 }
             });
-            let on = on.map(|on| ask(&on.matches));
-            questions.sides.push(NodeQuestion { on, vouched });
+            let on = on.filter(|_| !in_tunnel).map(|on| ask(&on.matches));
+            questions.sides.push(NodeQuestion {
+                on,
+                vouched,
+                in_tunnel,
+            });
         }
         (sets, questions)
     }
@@ -242,8 +256,10 @@ struct NodeQuestions {
 }
 
 struct NodeQuestion {
-    /// What offers the interface.
+    /// What offers the interface, where the device asks its own node.
     on: Option<usize>,
+    /// The device comes through its node to others.
+    in_tunnel: bool,
     /// Where the device is known there.
     vouched: Option<Vouching>,
 }
@@ -253,6 +269,8 @@ struct Vouching {
     scope: usize,
     /// Groups of devices, each with what vouches for it.
     vias: Vec<(usize, usize)>,
+    /// In the tunnel: what leads to it.
+    leads: Option<Vec<usize>>,
 }
 
 impl NodeQuestions {
@@ -260,6 +278,7 @@ impl NodeQuestions {
     fn answer(&self, name: &str, kept: &BTreeSet<usize>) -> Option<DeviceCell> {
         let mut offers = [false; 2];
         let mut groups = [None, None];
+        let in_tunnel = self.sides.iter().any(|side| side.in_tunnel);
         for (side, (offers, groups)) in self.sides.iter().zip(offers.iter_mut().zip(&mut groups)) {
             *offers = side.on.is_some_and(|on| kept.contains(&on));
             let Some(vouching) = &side.vouched else {
@@ -267,13 +286,17 @@ impl NodeQuestions {
             };
             let vouched = vouching.vias.iter().filter(|(_, via)| kept.contains(via));
             let vouched: BTreeSet<usize> = vouched.map(|(group, _)| *group).collect();
-            let known = kept.contains(&vouching.scope) && !vouched.is_empty();
-            *groups = Some(vouched).filter(|_| known);
+            let leads = vouching.leads.as_ref();
+            let led = leads.is_none_or(|leads| leads.iter().any(|on| kept.contains(on)));
+            let known = kept.contains(&vouching.scope) && !vouched.is_empty() && led;
+            let comes = side.in_tunnel || !in_tunnel || *offers;
+            *groups = Some(vouched).filter(|_| known && comes);
         }
         let offered = match offers {
-            [true, true] => Offered::Both,
-            [true, false] => Offered::Before,
-            [false, true] => Offered::After,
+            _ if in_tunnel => None,
+            [true, true] => Some(Offered::Both),
+            [true, false] => Some(Offered::Before),
+            [false, true] => Some(Offered::After),
             [false, false] => return None,
         };
         groups.iter().any(Option::is_some).then(|| DeviceCell {

@@ -142,6 +142,7 @@ impl<'p> Pair<'p> {
                         device.labels.clone(),
                         device.scope.clone(),
                         device.net.clone(),
+                        (device.is_told_by_packets(), side.leading_to(device)),
                     );
                     (device.name.clone(), how)
                 })

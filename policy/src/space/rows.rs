@@ -90,7 +90,9 @@ impl SpaceRow {
             Members::Node(groups) => self.any || !self.groups.is_disjoint(groups),
             Members::Device(device) => {
                 let groups = device.groups.get(side.number).and_then(Option::as_ref);
-                groups.is_some_and(|groups| self.any || !self.groups.is_disjoint(groups))
+                // Who comes through another node is let in by name only.
+                let any = self.any && !(device.offered.is_none() && self.is_allow());
+                groups.is_some_and(|groups| any || !self.groups.is_disjoint(groups))
             }
             Members::Operator(name) => {
                 self.operators.contains(name)

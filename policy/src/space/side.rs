@@ -82,6 +82,15 @@ impl<'p> Side<'p> {
             .collect()
     }
 
+    /// The groups whose nodes may lead to a device, among those of both.
+    pub(super) fn leading_to(&self, device: &Device) -> BTreeSet<usize> {
+        let routes = self.policy.routes.iter();
+        let leading = routes.filter(|route| device.lies_in(route));
+        leading
+            .filter_map(|route| self.groups.get(route.on).copied())
+            .collect()
+    }
+
     /// By service and name.
     pub(super) fn interfaces(&self) -> BTreeMap<(&'p str, &'p str), &'p Interface> {
         self.policy

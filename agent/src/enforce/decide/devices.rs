@@ -106,10 +106,13 @@ impl Picture {
         rules.engine().slice().devices.get(index)
     }
 
-    /// What is known of a device's evidence, and the link to judge it by: its state is `vouched` while this node is
-    /// trusted, else `stale`; tier and last pass are this node's own.
+    /// What is known of a device's evidence, and the link to judge it by: its state is `vouched` while the node that it
+    /// hangs on is trusted, else `stale`; tier and last pass are that node's own.
     pub fn device_standing(&self, device: &SpiffeId) -> Result<(Evidence, Link), Nothing> {
-        self.may_grant()?;
+        let rules = self.may_grant()?;
+        if rules.node_of_guest(device).is_some() {
+            return self.guest_standing(rules, device);
+        }
         let own = self.parts.own;
         let passed = own.map(|own| own.passed);
         if !self.parts.floors.admits(device, passed.unwrap_or_default()) {

@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 
 use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::{
-    ActionId, Decision, Link, PeerIndex, Place, Proto, Reason, Request, Standing as Evidence,
-    StatedProfiles, Subject, Target,
+    Decision, Link, PeerIndex, Place, Proto, Reason, Standing as Evidence, StatedProfiles, Subject,
 };
 use edgeward_tunnel::bind::claims::PeerClaims;
 use edgeward_tunnel::filter::{Direction, FlowKey, FlowVerdict};
 use edgeward_tunnel::node::PeerId;
 
+use super::guests::Asked;
 use super::reason::{self, Nothing};
 use super::rules::{Rules, Spot};
 use crate::enforce::hearing::Hearing;
@@ -220,14 +220,26 @@ impl Picture {
         let Some(index) = known.index else {
             return Ok(refusal(rules, Reason::UnknownSubject));
         };
+        let asked = Asked {
+            rules,
+            peer: index,
+            service: (proto, port),
+            evidence: known.evidence,
+            link,
+            now: wall,
+        };
         let place = |address| Place {
             proto,
             address,
             port,
         };
         if !self.is_ours(ours) {
-            // Somebody behind this node opens nothing; whom the peer itself wants to reach there, it asks for.
-            if direction == Direction::Out || !rules.leads_to(ours) {
+            // Of those behind this node its devices go where rules let them; whom the peer itself wants to reach there, it
+            // asks for.
+            if direction == Direction::Out {
+                return self.traveller_goes(&asked, ours, theirs);
+            }
+            if !rules.leads_to(ours) {
                 return Err(Nothing::NotOurs);
             }
             if rules.peer_at(theirs) != Some(index) {
@@ -238,8 +250,7 @@ impl Picture {
         }
         if rules.peer_at(theirs) != Some(index) {
             return match direction {
-                // What lies behind the peer opens nothing here.
-                Direction::In => Err(Nothing::NotTheirs),
+                Direction::In => self.guest_comes(&asked, theirs),
                 Direction::Out => {
                     let (evidence, place) = (known.evidence, place(theirs));
                     Ok(engine.decide_egress_beyond(index, place, evidence, link, wall))
@@ -250,23 +261,7 @@ impl Picture {
             Direction::Out => {
                 engine.decide_egress(index, (proto, port), known.evidence, link, wall)
             }
-            Direction::In => match rules.mesh_interface(proto, port) {
-                None => refusal(rules, Reason::UnknownInterface),
-                Some(interface) if rules.is_forwarded(interface) => {
-                    if !self.parts.listening.contains(&(proto, port)) {
-                        return Err(Nothing::NoGateway);
-                    }
-                    engine.admit(Subject::Peer(index), known.evidence, interface, link, wall)
-                }
-                Some(interface) => engine.decide(&Request {
-                    subject: Subject::Peer(index),
-                    standing: known.evidence,
-                    target: Target::Interface(interface),
-                    action: ActionId::CONNECT,
-                    link,
-                    now: wall,
-                }),
-            },
+            Direction::In => self.admit_here(&asked, Subject::Peer(index))?,
         })
     }
 

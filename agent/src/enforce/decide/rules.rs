@@ -8,7 +8,8 @@ use edgeward_identity::SpiffeId;
 use edgeward_policy::slice::MESH;
 use edgeward_policy::slice::beyond::is_internet;
 use edgeward_policy::{
-    Engine, EngineError, InterfaceIndex, L7, Opened, PeerIndex, Place, Proto, SliceInterface,
+    DeviceIndex, Engine, EngineError, InterfaceIndex, L7, Opened, PeerIndex, Place, Proto,
+    SeenDevice, SliceDevice, SliceInterface,
 };
 use ipnet::IpNet;
 
@@ -26,6 +27,11 @@ pub struct Rules {
     forwarded: HashMap<Spot, (InterfaceIndex, Arc<Forwarded>)>,
     by_address: HashMap<IpAddr, PeerIndex>,
     devices: Devices,
+    /// Devices behind peers that may come here, by where they come from: the peer, and the place in its list.
+    guests: HashMap<IpAddr, (PeerIndex, usize)>,
+    guest_nodes: HashMap<SpiffeId, PeerIndex>,
+    /// Devices of this node that peers know by these addresses.
+    travellers: HashMap<IpAddr, DeviceIndex>,
 }
 
 /// Where connections to an interface arrive.
@@ -95,6 +101,23 @@ impl Rules {
             }
         }
         let devices = Devices::new(&engine.slice().devices);
+        let (mut guests, mut guest_nodes) = (HashMap::new(), HashMap::new());
+        for (index, peer) in (0..).map(PeerIndex).zip(&engine.slice().peers) {
+            let known = peer.devices.iter().enumerate();
+            for (place, device) in known.filter(|(_, device)| device.source) {
+                // Somebody's own address is never a device's.
+                if !by_address.contains_key(&device.address) {
+                    guests.insert(device.address, (index, place));
+                    guest_nodes.insert(device.id.clone(), index);
+                }
+            }
+        }
+        let own = (0..).zip(&engine.slice().devices);
+        let travellers = own
+            .filter(|(_, device)| device.recognised.certificate.is_none())
+            .filter(|(index, device)| devices.is_unique(*index as usize, device))
+            .filter_map(|(index, device)| Some((device.seen_as?, DeviceIndex(index))))
+            .collect();
         Ok(Self {
             number: held.number,
             digest: held.digest,
@@ -103,6 +126,9 @@ impl Rules {
             forwarded,
             by_address,
             devices,
+            guests,
+            guest_nodes,
+            travellers,
         })
     }
 
@@ -155,10 +181,10 @@ impl Rules {
         self.engine.peer(id)
     }
 
-    /// The peer's overlay addresses, each as a prefix of its own, and what it leads to of networks behind it: its
-    /// AllowedIPs.
-    pub fn prefixes(&self, peer: PeerIndex) -> Vec<IpNet> {
-        let Some(peer) = self.engine.slice().peers.get(peer.0 as usize) else {
+    /// The peer's overlay addresses, each as a prefix of its own, what it leads to of networks behind it, and the
+    /// addresses of the devices there that may come here: its AllowedIPs.
+    pub fn prefixes(&self, index: PeerIndex) -> Vec<IpNet> {
+        let Some(peer) = self.engine.slice().peers.get(index.0 as usize) else {
             return Vec::new();
         };
         let v6 = IpNet::from(std::net::IpAddr::from(peer.v6));
@@ -166,8 +192,41 @@ impl Rules {
         let own = std::iter::once(v6).chain(v4);
         // Somebody's own address is never another's network.
         let free = |net: &&IpNet| net.prefix_len() < net.max_prefix_len() || !self.is_taken(net);
-        own.chain(peer.routes.iter().filter(free).copied())
-            .collect()
+        let guests = self.guests_of(index).map(IpNet::from);
+        let led = peer.routes.iter().filter(free).copied();
+        let mut all: Vec<IpNet> = own.chain(led).collect();
+        all.extend(guests.filter(|guest| !peer.routes.contains(guest)));
+        all
+    }
+
+    /// The addresses from which devices behind a peer may come here.
+    pub fn guests_of(&self, peer: PeerIndex) -> impl Iterator<Item = IpAddr> {
+        let known = self.engine.slice().peers.get(peer.0 as usize);
+        let devices = known.into_iter().flat_map(|peer| &peer.devices);
+        let addresses = devices
+            .filter(|device| device.source)
+            .map(|device| device.address);
+        addresses.filter(|address| !self.by_address.contains_key(address))
+    }
+
+    /// The device behind a peer that comes from an address.
+    pub(super) fn guest_at(&self, address: IpAddr) -> Option<(PeerIndex, &SeenDevice)> {
+        let (peer, place) = *self.guests.get(&address)?;
+        let known = self.engine.slice().peers.get(peer.0 as usize)?;
+        Some((peer, known.devices.get(place)?))
+    }
+
+    /// The node that vouches for a device which may come here.
+    pub(super) fn node_of_guest(&self, device: &SpiffeId) -> Option<&SpiffeId> {
+        let peer = self.guest_nodes.get(device)?;
+        let known = self.engine.slice().peers.get(peer.0 as usize)?;
+        Some(&known.id)
+    }
+
+    /// The device of this node that peers know by an address.
+    pub fn traveller_at(&self, address: IpAddr) -> Option<(DeviceIndex, &SliceDevice)> {
+        let index = *self.travellers.get(&address)?;
+        Some((index, self.engine.slice().devices.get(index.0 as usize)?))
     }
 
     /// Whether some rule lets this node to the internet through a peer.

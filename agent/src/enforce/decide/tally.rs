@@ -18,6 +18,8 @@ pub struct Allowed {
     pub direction: Direction,
     pub protocol: u8,
     pub port: u16,
+    /// The address that asked, where it is a device's.
+    pub device: Option<IpAddr>,
     /// The address, where it is neither this node's own nor the peer's.
     pub beyond: Option<IpAddr>,
     pub rule: Arc<str>,
@@ -41,6 +43,7 @@ struct Kind {
     direction: Direction,
     protocol: u8,
     port: u16,
+    device: Option<IpAddr>,
     beyond: Option<IpAddr>,
 }
 
@@ -50,7 +53,7 @@ impl Tally {
         peer: PeerId,
         direction: Direction,
         flow: &FlowKey,
-        beyond: Option<IpAddr>,
+        (device, beyond): (Option<IpAddr>, Option<IpAddr>),
         rule: &Arc<str>,
     ) {
         let kind = Kind {
@@ -58,6 +61,7 @@ impl Tally {
             direction,
             protocol: flow.protocol,
             port: flow.destination_port,
+            device,
             beyond,
         };
         let mut sums = self.0.lock();
@@ -84,6 +88,7 @@ impl Tally {
                 direction: kind.direction,
                 protocol: kind.protocol,
                 port: kind.port,
+                device: kind.device,
                 beyond: kind.beyond,
                 rule,
                 count,
@@ -94,6 +99,7 @@ impl Tally {
                 allowed.peer,
                 allowed.direction,
                 allowed.port,
+                allowed.device,
                 allowed.beyond,
             )
         });
@@ -120,8 +126,8 @@ mod tests {
         let tally = Tally::default();
         let rule: Arc<str> = "r".into();
         for port in 0..=u16::try_from(MAX_ALLOWED).unwrap() {
-            tally.count(PeerId(1), Direction::In, &flow(port), None, &rule);
-            tally.count(PeerId(1), Direction::In, &flow(0), None, &rule);
+            tally.count(PeerId(1), Direction::In, &flow(port), (None, None), &rule);
+            tally.count(PeerId(1), Direction::In, &flow(0), (None, None), &rule);
         }
         let (all, lost) = tally.take();
         assert_eq!((all.len(), lost), (MAX_ALLOWED, 1));

@@ -13,6 +13,7 @@ use crate::enforce::testing::*;
 use crate::view::{CutFloors, Held, Standing};
 
 mod beyond;
+mod guests;
 
 fn flow(parts: PictureParts, key: &FlowKey, direction: Direction) -> FlowVerdict {
     Picture::new(parts).flow(key, PEER, direction, boot(5000))

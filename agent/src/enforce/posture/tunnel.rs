@@ -23,7 +23,10 @@ pub fn of_denial(picture: &Picture, peer: &SpiffeId, denial: &Denial) -> Row {
             peer,
             denial.direction,
             (denial.protocol, port),
-            picture.beyond(denial.destination, denial.direction),
+            (
+                picture.device_of_flow(denial.source, denial.direction),
+                picture.beyond(denial.destination, denial.direction),
+            ),
         )
     }
 }
@@ -40,7 +43,12 @@ pub fn of_allowed(picture: &Picture, peer: &SpiffeId, allowed: &Allowed) -> Row 
             peer,
             allowed.direction,
             (allowed.protocol, allowed.port),
-            allowed.beyond,
+            (
+                allowed
+                    .device
+                    .and_then(|source| picture.device_of_flow(source, allowed.direction)),
+                allowed.beyond,
+            ),
         )
     }
 }
@@ -51,7 +59,7 @@ fn row(
     peer: &SpiffeId,
     direction: Direction,
     (protocol, port): (u8, u16),
-    beyond: Option<IpAddr>,
+    (device, beyond): (Option<&SpiffeId>, Option<IpAddr>),
 ) -> Row {
     let node = &picture.parts().node;
     let (from, to) = match direction {
@@ -73,6 +81,12 @@ fn row(
     let evidence = bound
         .find(|bound| bound.id == *peer)
         .map(|bound| bound.evidence);
+    // A device comes with the word of its node, and goes to the peer as this node does.
+    let evidence = match (device, direction) {
+        (Some(_), Direction::In) => evidence.map(edgeward_policy::Standing::vouched_for),
+        _ => evidence,
+    };
+    let from = device.unwrap_or(from);
     Row {
         allow: false,
         guard: Guard::Tunnel,

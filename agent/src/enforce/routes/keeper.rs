@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::{self, Failed};
-use super::plan::{Armed, Led, Plan};
+use super::plan::{Armed, Claims, Led, Plan};
 use super::table::{self, OURS};
 use crate::enforce::control::{Control, Kernel};
 use crate::enforce::lan::carrier;
@@ -35,7 +35,7 @@ pub(in crate::enforce) struct Setup {
 pub(in crate::enforce) struct Keeper {
     setup: Setup,
     /// What stands in the table; none: no table of this run.
-    led: Option<(BTreeSet<Led>, Option<NetDevice>)>,
+    led: Option<(BTreeSet<Led>, Option<NetDevice>, Claims)>,
     /// A table of an earlier run stands.
     is_stale: bool,
     leased: BTreeMap<IpNet, BootTime>,
@@ -106,7 +106,8 @@ impl Keeper {
             );
         }
         self.unled.clone_from(&plan.unled);
-        self.lead(&plan.led, plan.exit.as_ref()).await?;
+        self.lead(&plan.led, plan.exit.as_ref(), &plan.claims)
+            .await?;
         self.lease(&plan.leased).await?;
         self.setup.into_tunnel.send_if_modified(|present| {
             let changed = *present != plan.into_tunnel;
@@ -139,11 +140,16 @@ impl Keeper {
     }
 
     /// The table stands before anything is forwarded, and until nothing is.
-    async fn lead(&mut self, led: &BTreeSet<Led>, exit: Option<&NetDevice>) -> Result<(), NotKept> {
-        let wanted = (led.clone(), exit.cloned());
+    async fn lead(
+        &mut self,
+        led: &BTreeSet<Led>,
+        exit: Option<&NetDevice>,
+        claims: &Claims,
+    ) -> Result<(), NotKept> {
+        let whole = (led.clone(), exit.cloned(), claims.clone());
         let nothing = led.is_empty() && exit.is_none();
         let untouched = self.led.is_none() && !self.is_stale;
-        if self.led.as_ref() == Some(&wanted) || (untouched && nothing) {
+        if self.led.as_ref() == Some(&whole) || (untouched && nothing) {
             return Ok(());
         }
         if led.iter().any(|led| !super::plan::is_v4(&led.prefix)) {
@@ -159,7 +165,7 @@ impl Keeper {
             .collect();
         let first: BTreeSet<NetDevice> = self.ours.union(&wanted).cloned().collect();
         self.led = None;
-        run_nft(&table::make(tunnel, led, exit, &first)).await?;
+        run_nft(&table::make(tunnel, led, exit, claims, &first)).await?;
         for device in self.ours.difference(&wanted) {
             kernel::forward_no_more(device.as_str());
         }
@@ -173,11 +179,11 @@ impl Keeper {
             }
         }
         if self.ours != first {
-            run_nft(&table::make(tunnel, led, exit, &self.ours)).await?;
+            run_nft(&table::make(tunnel, led, exit, claims, &self.ours)).await?;
         }
         tracing::info!(networks = led.len(), "networks behind this node are led");
         self.is_stale = false;
-        self.led = Some((led.clone(), exit.cloned()));
+        self.led = Some(whole);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use edgeward_identity::BootTime;
 use edgeward_identity::overlay::{PREFIX_BITS, prefix_of};
+use edgeward_policy::{Mac, PeerIndex, SliceDevice};
 use edgeward_tunnel::translate::{Network, Translations};
 use ipnet::{IpNet, Ipv6Net};
 
@@ -22,6 +23,24 @@ pub struct Led {
     pub prefix: IpNet,
 }
 
+/// A device whose address on its network is worth something: how its frames must look there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// As its own network knows it.
+    pub ip: IpAddr,
+    /// `None`: it is known by its address alone.
+    pub mac: Option<Mac>,
+}
+
+/// Who is who on the networks that are led.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Nobody else sends into the tunnel from these addresses.
+    pub addresses: BTreeSet<(NetDevice, Claim)>,
+    /// Stations that a device is known by: they do not pass for one that is known by its address alone.
+    pub stations: BTreeSet<(NetDevice, Mac)>,
+}
+
 /// Somebody who is bound: what the bind lets come from there, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Armed {
@@ -33,6 +52,7 @@ pub struct Armed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub led: BTreeSet<Led>,
+    pub claims: Claims,
     /// The device towards the internet, if this node is an exit.
     pub exit: Option<NetDevice>,
     /// Networks behind bound peers, none inside another.
@@ -75,6 +95,7 @@ impl Plan {
                 real: prefix,
             });
         }
+        plan.claim(&slice.devices, device);
         if slice.roles.exit {
             plan.exit = uplink();
             if plan.exit.is_none() {
@@ -91,15 +112,37 @@ impl Plan {
         let ours = Ipv6Net::new(prefix_of(slice.node.trust_domain()), PREFIX_BITS)
             .map(IpNet::V6)
             .ok();
-        let routes = slice.peers.iter().flat_map(|peer| &peer.routes);
-        for net in routes.take(MAX_LEASED) {
-            let led = plan.led.iter().any(|led| overlap(led.prefix, *net));
-            if !led && !ours.is_some_and(|ours| ours.contains(net)) {
-                plan.into_tunnel.insert(*net);
+        let routes = slice
+            .peers
+            .iter()
+            .flat_map(|peer| peer.routes.iter().copied());
+        let guests = (0..).map(PeerIndex).take(slice.peers.len());
+        let guests = guests.flat_map(|peer| rules.guests_of(peer).map(IpNet::from));
+        for net in routes.chain(guests).take(MAX_LEASED) {
+            let led = plan.led.iter().any(|led| overlap(led.prefix, net));
+            if !led && !ours.is_some_and(|ours| ours.contains(&net)) {
+                plan.into_tunnel.insert(net);
             }
         }
         plan.lease(armed);
         plan
+    }
+
+    fn claim(&mut self, devices: &[SliceDevice], device: &impl Fn(&str) -> Option<NetDevice>) {
+        for known in devices {
+            let Some(net) = device(&known.net) else {
+                continue;
+            };
+            let how = &known.recognised;
+            if let Some(mac) = how.mac {
+                self.claims.stations.insert((net.clone(), mac));
+            }
+            if let (Some(ip), Some(_)) = (how.ip, known.seen_as) {
+                let ip = ip.to_canonical();
+                let claim = Claim { ip, mac: how.mac };
+                self.claims.addresses.insert((net, claim));
+            }
+        }
     }
 
     fn lease(&mut self, armed: &[Armed]) {

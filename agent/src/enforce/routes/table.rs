@@ -10,7 +10,8 @@ use std::fmt::Write as _;
 use edgeward_identity::BootTime;
 use ipnet::IpNet;
 
-use super::plan::{Led, is_v4};
+use super::claims;
+use super::plan::{Claims, Led, is_v4};
 use crate::enforce::{DeviceName, NetDevice, leases};
 
 /// Longest timeout of an element, in seconds: ten years.
@@ -48,15 +49,21 @@ pub fn make(
     tunnel: &DeviceName,
     led: &BTreeSet<Led>,
     exit: Option<&NetDevice>,
+    claims: &Claims,
     ours: &BTreeSet<NetDevice>,
 ) -> String {
     let table = name(tunnel);
     let mut text = format!(
         "table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n\
-         \tset {OURS} {{ type ifname; }}\n\
-         \tchain through {{\n\
+         \tset {OURS} {{ type ifname; }}\n"
+    );
+    claims::sets(&mut text);
+    let _ = write!(
+        text,
+        "\tchain through {{\n\
          \t\ttype filter hook forward priority -290; policy accept;\n"
     );
+    claims::rules(&mut text, tunnel);
     for Led { device, prefix } in led {
         let ip = family(prefix);
         let _ = writeln!(
@@ -109,6 +116,7 @@ pub fn make(
     for device in ours {
         let _ = writeln!(text, "add element inet {table} {OURS} {{ \"{device}\" }}");
     }
+    claims::elements(&mut text, &table, claims);
     text
 }
 
@@ -160,7 +168,7 @@ mod tests {
     fn what_is_not_led_is_dropped_after_what_is() {
         let led = BTreeSet::from([led("lan0", "192.168.1.0/24"), led("lan1", "fd01::/64")]);
         let ours = BTreeSet::from(["lan0".parse().unwrap()]);
-        let text = make(&tunnel(), &led, None, &ours);
+        let text = make(&tunnel(), &led, None, &Claims::default(), &ours);
         let at = |part: &str| {
             text.find(part)
                 .unwrap_or_else(|| panic!("{part} in {text}"))
@@ -213,7 +221,14 @@ mod tests {
             }
         }
         let exit: NetDevice = "wan0".parse().unwrap();
-        let text = make(&tunnel(), &BTreeSet::new(), Some(&exit), &BTreeSet::new());
+        let nothing = (BTreeSet::new(), Claims::default());
+        let text = make(
+            &tunnel(),
+            &nothing.0,
+            Some(&exit),
+            &nothing.1,
+            &BTreeSet::new(),
+        );
         let drops = text.find("iifname \"edgeward0\" counter drop").unwrap();
         let out = text
             .find("iifname \"edgeward0\" oifname \"wan0\" ip daddr != {")

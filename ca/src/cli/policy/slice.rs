@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use edgeward_identity::{Kind, SpiffeId, Tier, Timestamp, TrustDomain};
-use edgeward_policy::slice::{Row, Sources};
+use edgeward_policy::slice::{Egress, Row, Sources};
 use edgeward_policy::{Effect, Fleet, FleetNode, Slice};
 use edgeward_runtime::screen::Table;
 
@@ -124,12 +124,24 @@ fn rows(slice: &Slice) -> Table {
                 format!("{}/{}", egress.proto.as_str(), egress.port),
                 row.rule.to_string(),
                 "allow".to_owned(),
-                "this node".to_owned(),
+                who_goes(slice, egress),
                 "-".to_owned(),
             ]);
         }
     }
     table
+}
+
+fn who_goes(slice: &Slice, egress: &Egress) -> String {
+    let devices = egress.devices.iter();
+    let devices = devices.filter_map(|index| slice.devices.get(index.0 as usize));
+    let names: Vec<String> = devices
+        .map(|known| format!("device/{}", known.id.name()))
+        .collect();
+    match names.is_empty() {
+        true => "this node".to_owned(),
+        false => names.join(","),
+    }
 }
 
 fn sources(slice: &Slice, row: &Row) -> String {

@@ -8,7 +8,7 @@ use crate::ast::{PolicyFile, RuleDef, Scope, Source, TargetName};
 use crate::check::terms::{Directories, DirectoryTerms, offline_within};
 use crate::compile::{From, Interface, Rule};
 use crate::diagnostic::Code;
-use crate::slice::{CONNECT, Effect, MAX_SLICE_ROWS, MESH, States, Term, Tiers};
+use crate::slice::{CONNECT, Effect, MAX_SLICE_ROWS, States, Term, Tiers};
 use crate::source::{Place, Placed};
 
 impl Resolver<'_, '_> {
@@ -170,13 +170,14 @@ impl Resolver<'_, '_> {
         groups.any(|group| group.via.is_some())
     }
 
-    /// Devices hang on a network of the node; routes from there into the tunnel are not in this version.
+    /// A device comes to the nodes themselves; from network to network nothing is led in this version.
     fn devices_reach(&mut self, def: &RuleDef, targets: &BTreeSet<usize>) {
-        let on_mesh = targets.iter().find_map(|target| {
+        let beyond = targets.iter().find_map(|target| {
             let interface = self.policy.interfaces.get(*target)?;
-            (interface.net == MESH).then(|| format!("{}/{}", interface.service, interface.name))
+            let beyond = interface.behind.is_some();
+            beyond.then(|| format!("{}/{}", interface.service, interface.name))
         });
-        let (Some(target), Effect::Allow) = (on_mesh, def.effect) else {
+        let (Some(target), Effect::Allow) = (beyond, def.effect) else {
             return;
         };
         for source in &def.from {
@@ -189,8 +190,8 @@ impl Resolver<'_, '_> {
                 self.found.error_with_help(
                     source.at,
                     Code::NotEnforced,
-                    format!("`{target}` is in the tunnel, where the devices of group `{name}` never are"),
-                    "name an interface on the network they hang on: routes into the tunnel are not in this version",
+                    format!("`{target}` lies beyond its node, where the devices of group `{name}` are not led"),
+                    "name an interface of a node itself: ways from network to network are not in this version",
                 );
             }
         }

@@ -208,13 +208,37 @@ fn those_who_vouch_lie_in_the_scope_of_the_file() {
 }
 
 #[test]
-fn a_rule_from_devices_into_the_tunnel_is_refused_and_says_so() {
-    let text = with(
-        "from = [\"group:plcs\"]\nto = [\"store/drop\"]",
-        "from = [§\"group:plcs\"]\nto = [\"line3/admin\"]",
-    );
-    let found = assert_refused(&text, Code::NotEnforced);
-    assert!(found.message.contains("in the tunnel"), "{found}");
+fn a_rule_from_devices_into_the_tunnel_takes_a_route_to_one_of_them_and_leads_no_further_than_to_a_node()
+ {
+    let to = |target: &str| {
+        let old = "id = \"plcs-store\"\neffect = \"allow\"\nfrom = [\"group:plcs\"]\nto = [\"store/drop\"]";
+        with(
+            old,
+            &format!(
+                "id = §\"plcs-store\"\neffect = \"allow\"\nfrom = [\"group:plcs\"]\nto = [\"{target}\"]"
+            ),
+        )
+    };
+    let found = assert_refused(&to("line3/admin"), Code::MatchesNobody);
+    assert!(found.help.unwrap().contains("[route.x]"));
+    let route = "[route.lan]\non = \"gateways\"\nnet = \"lan0\"\nprefix = \"192.168.1.0/24\"\n";
+    for (old, new) in [
+        ("192.168.1.0", "192.168.2.0"),
+        ("lan0", "lan1"),
+        ("gateways", "scada"),
+    ] {
+        let other = route.replace(old, new);
+        let scada = "[group.others]\nmatch = { role = [\"scada\"], site = [\"suzhou\"] }\n";
+        let text = format!("{}\n{scada}{other}", to("line3/admin"));
+        assert_refused(&text, Code::MatchesNobody);
+    }
+    let led = |target: &str| format!("{}\n{route}", to(target));
+    assert_accepted(&led("line3/admin").replacen('§', "", 1));
+    let beyond = "[service.lan]\non = \"gateways\"\n[service.lan.interface.web]\nnet = \"mesh\"\nl4 = \"tcp/80\"\nroute = \"lan\"\n";
+    let text = led("lan/web").replacen('§', "", 1);
+    let text = text.replacen("from = [\"group:plcs\"]", "from = [§\"group:plcs\"]", 1);
+    let found = assert_refused(&format!("{text}\n{beyond}"), Code::NotEnforced);
+    assert!(found.message.contains("beyond its node"), "{found}");
 }
 
 #[test]
@@ -241,14 +265,17 @@ fn a_rule_about_states_that_no_device_is_in_matches_nobody() {
 }
 
 #[test]
-fn tests_ask_as_a_device_and_never_as_one_in_the_tunnel() {
-    let test = |lines: &str| format!("{BASE}{DEVICES}\n[[test]]\nname = \"t\"\n{lines}\n");
+fn tests_ask_as_a_device_on_a_network_or_behind_another_node() {
+    let more = "[route.lan]\non = \"gateways\"\nnet = \"lan0\"\nprefix = \"192.168.1.0/24\"\n[service.store.interface.tunnel]\nnet = \"mesh\"\nl4 = \"tcp/8883\"\n[[rule]]\nid = \"plcs-come\"\neffect = \"allow\"\nfrom = [\"group:plcs\"]\nto = [\"store/tunnel\"]\ndo = [\"connect\"]\n";
+    let test = |lines: &str| format!("{BASE}{DEVICES}{more}\n[[test]]\nname = \"t\"\n{lines}\n");
     for lines in [
         "from = { groups = [\"plcs\"] }\nto = \"store/drop\"\ndo = \"connect\"\nexpect = \"allow\"\nby = \"plcs-store\"",
         "from = { groups = [\"plcs\"], state = \"stale\" }\nto = \"store/drop\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"state\"",
         "from = { groups = [\"plcs\"], state = \"trusted\" }\nto = \"store/drop\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"state\"",
         "from = { groups = [\"plcs\"], age = \"1h\" }\nto = \"store/drop\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"age\"",
-        "from = { groups = [\"plcs\"] }\nto = \"line3/modbus\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"unknown-subject\"",
+        "from = { groups = [\"plcs\"] }\nto = \"line3/modbus\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"no-rule\"",
+        "from = { groups = [\"plcs\"] }\nto = \"store/tunnel\"\ndo = \"connect\"\nexpect = \"allow\"\nby = \"plcs-come\"",
+        "from = { groups = [\"plcs\"], state = \"stale\" }\nto = \"store/tunnel\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"state\"",
         "from = { groups = [\"gateways\"] }\nto = \"store/drop\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"no-rule\"",
     ] {
         assert_accepted(&test(lines));
@@ -341,7 +368,7 @@ fn a_node_outside_the_scope_or_the_group_that_vouches_brings_no_device() {
 }
 
 #[test]
-fn a_rule_from_devices_and_nodes_opens_the_tunnel_to_the_nodes_alone() {
+fn a_rule_from_devices_and_nodes_to_anything_names_both_wherever_they_can_come() {
     let text = BASE.replacen("scope = { site = [\"suzhou\"] }", "scope = \"any\"", 1);
     let text = format!(
         "{text}{}",
@@ -350,6 +377,10 @@ fn a_rule_from_devices_and_nodes_opens_the_tunnel_to_the_nodes_alone() {
             "from = [\"group:plcs\", \"group:scada\"]\nto = [\"any\"]",
             1
         )
+    );
+    let text = format!(
+        "{text}\n[route.lan]\non = \"gateways\"\nnet = \"lan0\"\nprefix = \"192.168.1.0/24\"\n\
+         [service.lan]\non = \"gateways\"\n[service.lan.interface.web]\nnet = \"mesh\"\nl4 = \"tcp/80\"\nroute = \"lan\"\n"
     );
     let text = text.replacen(
         "id = \"scada-connects\"\neffect = \"allow\"",
@@ -371,7 +402,7 @@ fn a_rule_from_devices_and_nodes_opens_the_tunnel_to_the_nodes_alone() {
             let Sources::Groups(groups) = &row.from else {
                 panic!("groups are named")
             };
-            let expected = if interface.net == "mesh" { 1 } else { 2 };
+            let expected = if interface.beyond.is_some() { 1 } else { 2 };
             assert_eq!(groups.len(), expected, "{}", interface.name);
         }
     }

@@ -111,23 +111,27 @@ pub(super) fn vouching(
     Some(groups.nodes.clone())
 }
 
-/// Hangs the device on the network of the target. Nothing hangs on the tunnel: there it stays unknown.
+/// Hangs the device on the network of the target, or behind the node that vouches for it. It gets no further than to a
+/// node itself: what lies beyond does not know it.
 pub(super) fn hang(
     policy: &CompiledPolicy,
     groups: &Groups,
-    id: &SpiffeId,
+    (id, node): (&SpiffeId, &SpiffeId),
     target: &Interface,
     slice: &mut Slice,
 ) {
-    if target.net == MESH {
-        return;
-    }
     let number = |index: &usize| {
         let name = format!("group:{}", policy.groups.get(*index)?.name);
         let position = slice.groups.iter().position(|known| *known == name)?;
         u32::try_from(position).ok().map(GroupId)
     };
     let groups = groups.devices.iter().filter_map(number).collect();
+    if target.net == MESH {
+        if target.is_open_to_guests() {
+            slice.seat(node, id.clone(), groups);
+        }
+        return;
+    }
     slice.devices.push(SliceDevice {
         id: id.clone(),
         groups,

@@ -6,10 +6,16 @@ use std::net::{IpAddr, Ipv6Addr};
 use edgeward_identity::{Kind, SpiffeId};
 use ipnet::{IpNet, Ipv6Net};
 
-use super::Cut;
+use super::{Cut, Named};
 use crate::compile::fleet_index::IndexedNode;
-use crate::compile::{Behind, Device, Interface, Route, Seen};
+use crate::compile::{Behind, Device, Interface, Route, Rule, Seen};
 use crate::slice::{Beyond, MAX_PEER_ROUTES, MAX_SLICE_PEERS, Roles, SeenDevice, SliceRoute};
+
+/// A device that can come to other nodes, through the one that it hangs on.
+pub(super) struct Source<'c> {
+    pub(super) device: &'c Device,
+    pub(super) groups: &'c BTreeSet<usize>,
+}
 
 /// Where the tests in policy files find what lies behind nodes: documentation addresses (RFC 3849).
 const TESTS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
@@ -105,9 +111,9 @@ impl Cut<'_> {
         test_net(Ipv6Addr::from(TESTS.to_bits() | place), 128)
     }
 
-    /// The devices behind a peer that this node may reach, or that policy names there.
+    /// The devices behind a peer that this node may reach, and those that may come here.
     pub(super) fn seen_devices(&self, node: &IndexedNode, routes: &[IpNet]) -> Vec<SeenDevice> {
-        if routes.is_empty() {
+        if node.devices.is_empty() || (routes.is_empty() && self.guests.is_empty()) {
             return Vec::new();
         }
         let led = self.routes_of(node);
@@ -115,20 +121,59 @@ impl Cut<'_> {
         let mut devices: Vec<SeenDevice> = node
             .devices
             .iter()
-            .filter_map(|(index, _)| {
+            .filter_map(|(index, groups)| {
                 let device = self.policy.devices.get(*index)?;
                 let address = seen_in(&led, device)?;
-                routes.iter().find(|net| net.contains(&address))?;
-                Some(SeenDevice {
+                let source = device.is_told_by_packets() && !groups.is_disjoint(&self.guests);
+                let reached = routes.iter().any(|net| net.contains(&address));
+                let groups = groups.iter();
+                let groups = groups.filter_map(|group| self.groups.known(Named::Group(*group)));
+                (source || reached).then_some(SeenDevice {
                     id: SpiffeId::new(domain, Kind::Device, &device.name).ok()?,
                     address,
-                    groups: Vec::new(),
+                    groups: groups.collect(),
+                    source,
                 })
             })
             .collect();
-        devices.sort_by(|one, other| one.id.cmp(&other.id));
+        // Where there are too many, those that only have a name go first.
+        devices.sort_by(|one, other| (!one.source, &one.id).cmp(&(!other.source, &other.id)));
         devices.truncate(MAX_PEER_ROUTES);
+        devices.sort_by(|one, other| one.id.cmp(&other.id));
         devices
+    }
+
+    /// The devices of a node that other nodes can tell apart by their packets.
+    pub(super) fn sources<'s>(&'s self, node: &'s IndexedNode) -> Vec<Source<'s>> {
+        if node.devices.is_empty() {
+            return Vec::new();
+        }
+        let led = self.routes_of(node);
+        let known = node.devices.iter();
+        let known = known.filter_map(|(index, groups)| {
+            let device = self.policy.devices.get(*index)?;
+            seen_in(&led, device).filter(|_| device.is_told_by_packets())?;
+            Some(Source { device, groups })
+        });
+        known.collect()
+    }
+
+    /// The devices that a rule of an interface in the tunnel names, and the nodes that vouch for them.
+    pub(super) fn add_guests(&mut self, rule: &Rule, peers: &mut BTreeSet<usize>) {
+        for group in &rule.from.groups {
+            let known = self.policy.groups.get(*group);
+            if known.is_none_or(|known| known.via.is_none()) {
+                continue;
+            }
+            self.guests.insert(*group);
+            let vouching = self.index.vouchers(*group);
+            let vouching = vouching.filter(|rank| *rank != self.own);
+            peers.extend(vouching.filter(|rank| {
+                let node = self.index.node(*rank);
+                let sources = node.map_or_else(Vec::new, |node| self.sources(node));
+                sources.iter().any(|source| source.groups.contains(group))
+            }));
+        }
     }
 }
 
