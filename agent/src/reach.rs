@@ -14,4 +14,5 @@ pub mod knocks;
 pub mod local;
 pub mod seeker;
 pub mod shown;
+pub mod switches;
 pub mod ways;

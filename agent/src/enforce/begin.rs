@@ -151,6 +151,7 @@ pub(super) async fn begin(
     let last_words = Arc::clone(&control);
     let ways = reach::driver::Setup {
         view: view.clone(),
+        recorder: Arc::clone(&recorder),
         tunnel: Arc::clone(&tunnel),
         desk: Arc::clone(&control.desk),
         device: config.device.to_string(),

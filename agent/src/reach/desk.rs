@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::seeker::NewlyBound;
+use super::switches::Switched;
 
 /// Both sides hold it.
 #[derive(Default)]
@@ -62,6 +63,8 @@ pub struct Shown {
     pub endpoints: Vec<String>,
     /// Whether something translates addresses between here and the cloud.
     pub translated: Option<bool>,
+    /// Peers that were reached another way before, newest first.
+    pub switched: Vec<Switched>,
 }
 
 impl Desk {

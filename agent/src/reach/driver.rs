@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edgeward_identity::SpiffeId;
+use edgeward_audit::{Event, EventKind};
+use edgeward_identity::{BootTime, SpiffeId};
 use edgeward_tunnel::node::Endpoint;
 use edgeward_tunnel::reach::relay::Limits;
 use edgeward_tunnel::reach::{Config, MayRelay, Reach};
@@ -21,6 +22,8 @@ use super::carry::{self, Brought, CarryEnded, MAX_WAITING, Outgoing};
 use super::desk::{Desk, Shown};
 use super::local::{Local, Watch};
 use super::seeker::{Act, Seeker};
+use super::switches::Switches;
+use crate::enforce::Recorder;
 use crate::view::{CloudSeen, NodeView};
 
 /// How often what WireGuard counted is looked at, and what is shown is renewed.
@@ -35,6 +38,7 @@ const MAX_BROUGHT: usize = 256;
 /// What it needs.
 pub struct Setup {
     pub view: NodeView,
+    pub recorder: Arc<dyn Recorder>,
     pub tunnel: Arc<Tunnel>,
     pub desk: Arc<Desk>,
     /// Policy's word on relays.
@@ -59,6 +63,8 @@ struct Driver {
     outgoing: mpsc::Sender<Outgoing>,
     /// Whether the cloud's relay is needed, and by which attempt it is there.
     carrying: Option<CancellationToken>,
+    switches: Switches,
+    recorder: Arc<dyn Recorder>,
     carry: Carry,
 }
 
@@ -110,6 +116,8 @@ pub async fn run(setup: Setup, token: CancellationToken) {
         seen: CloudSeen::default(),
         outgoing,
         carrying: None,
+        switches: Switches::default(),
+        recorder: setup.recorder,
     };
     driver.work(source, called, bringing, token).await;
 }
@@ -188,7 +196,12 @@ impl Driver {
         for (number, peer) in told.peers {
             match peer {
                 Some(peer) => self.seeker.bound(number, peer, now),
-                None => self.seeker.unbound(number, now),
+                None => {
+                    if let Some(peer) = self.seeker.peer(number) {
+                        self.switches.forget(peer);
+                    }
+                    self.seeker.unbound(number, now);
+                }
             }
         }
         for (number, to) in told.roamed {
@@ -242,7 +255,30 @@ impl Driver {
                 .traffic(peer.id, peer.sent_bytes, peer.received_bytes, now);
         }
         self.port.report();
+        self.record(now);
         self.show();
+    }
+
+    fn record(&mut self, now: BootTime) {
+        let Some(report) = self.switches.take(now) else {
+            return;
+        };
+        let (wall, node) = (self.view.clock.now(), &self.view.node);
+        let event = || Event::new(wall, node.clone(), EventKind::PathChanged);
+        for switched in report.named {
+            self.recorder.record_after(
+                event()
+                    .subject(switched.peer)
+                    .detail("from", switched.from)
+                    .detail("to", switched.to)
+                    .detail("times", switched.times),
+            );
+        }
+        if report.others > 0 {
+            let event = event().subject(node.clone());
+            self.recorder
+                .record_after(event.detail("peers", report.others));
+        }
     }
 
     fn show(&self) {
@@ -253,6 +289,7 @@ impl Driver {
             paths,
             endpoints: known.candidates().iter().map(ToString::to_string).collect(),
             translated: known.is_translated(),
+            switched: self.switches.recent().cloned().collect(),
         });
     }
 
@@ -294,6 +331,10 @@ impl Driver {
                 }
                 Act::Dial { peer, addresses } => self.desk.dial(peer, addresses),
                 Act::Wake(peer) => self.desk.wake(peer),
+                Act::Switched { peer, from, to } => {
+                    let now = self.view.clock.boottime();
+                    self.switches.note(&peer, from, to, now);
+                }
                 Act::OpenChannel { peer, address } => self.open_channel(peer, address),
                 Act::CloseChannel { address } => self.port.close_channel(address),
                 Act::Carry(true) => self.begin_carrying(),

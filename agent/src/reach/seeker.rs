@@ -214,6 +214,11 @@ impl Seeker {
         self.waiting.remove(&peer);
     }
 
+    /// The bound peer behind a number.
+    pub fn peer(&self, number: PeerId) -> Option<&SpiffeId> {
+        self.bound.get(&number)
+    }
+
     /// It was cut, or rests.
     pub fn unbound(&mut self, number: PeerId, now: BootTime) {
         self.input(Input::Unbound(number), now);
@@ -378,6 +383,11 @@ impl Seeker {
         tracing::info!(%peer, from = name_of(from.as_ref()), to = name_of(to.as_ref()), "path");
         metrics::counter!("edgeward_path_switches_total", "to" => name_of(to.as_ref()))
             .increment(1);
+        self.acts.push(Act::Switched {
+            peer: peer.clone(),
+            from: name_of(from.as_ref()),
+            to: name_of(to.as_ref()),
+        });
         let jitter = jitter(&*self.random);
         self.ways.reached(peer, by(to.as_ref()), now, jitter);
     }

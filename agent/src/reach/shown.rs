@@ -41,6 +41,20 @@ pub struct ReachStatus {
     pub translated: Option<bool>,
     /// Those in use first.
     pub paths: Vec<PathStatus>,
+    /// Peers that were reached another way before, newest first.
+    #[serde(default)]
+    pub switched: Vec<SwitchStatus>,
+}
+
+/// A peer that was reached another way before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchStatus {
+    pub peer: SpiffeId,
+    /// `direct`, `relay`, `cloud` or `none`.
+    pub from: String,
+    pub to: String,
+    pub times: u32,
+    pub ago_secs: u64,
 }
 
 /// What the desk shows, for the status.
@@ -71,6 +85,17 @@ pub fn status(shown: &super::desk::Shown, now: BootTime) -> ReachStatus {
         endpoints: shown.endpoints.clone(),
         translated: shown.translated,
         paths,
+        switched: shown
+            .switched
+            .iter()
+            .map(|switched| SwitchStatus {
+                peer: switched.peer.clone(),
+                from: switched.from.to_owned(),
+                to: switched.to.to_owned(),
+                times: switched.times,
+                ago_secs: now.since(switched.last).as_secs(),
+            })
+            .collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::enforce::decide::Picture;
 use crate::enforce::testing::*;
-use crate::reach::shown::PathStatus;
+use crate::reach::shown::{PathStatus, SwitchStatus};
 use crate::view::{Held, Standing};
 
 struct Fixed;
@@ -356,6 +356,13 @@ fn ways_to_peers_are_shown_with_what_they_are_worth() {
         endpoints: vec!["203.0.113.7:4711".to_owned()],
         translated: Some(true),
         paths: vec![path, other, silent],
+        switched: vec![SwitchStatus {
+            peer: "spiffe://plant.example/node/b".parse().unwrap(),
+            from: "direct".to_owned(),
+            to: "relay".to_owned(),
+            times: 3,
+            ago_secs: 7,
+        }],
     };
     let text = status.to_string();
     for wanted in [
@@ -364,6 +371,7 @@ fn ways_to_peers_are_shown_with_what_they_are_worth() {
         "12.3 ms",
         "3 %",
         "1392",
+        "direct -> relay, 3 times",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }

@@ -133,6 +133,7 @@ event_kinds! {
     BindOpened "bind.opened" Must Grants: "two nodes bound and a tunnel may be used";
     BindRefused "bind.refused" Should Neutral: "a bind was refused";
     BindClosed "bind.closed" Should TakesAway: "a bind ended";
+    PathChanged "path.changed" Should Neutral: "a bound peer is reached another way (counts over a time)";
     FlowAllowed "flow.allowed" Should Neutral: "flows were allowed (counts over a time)";
     FlowDenied "flow.denied" Should Neutral: "flows were denied (counts over a time)";
     GatewayUp "gateway.up" Should Neutral: "the gateway listens for an interface";

@@ -149,7 +149,7 @@ fn every_kind_has_its_stable_name_and_class() {
         policy.delivered should, policy.activated must, approval.given must, approval.revoked must, \
         approval.refused should, break-glass.issued must, break-glass.revoked must, break-glass.opened must, \
         break-glass.closed must, break-glass.refused should, break-glass.acknowledged must, bind.opened must, bind.refused should, \
-        bind.closed should, flow.allowed should, flow.denied should, gateway.up should, gateway.down should, \
+        bind.closed should, path.changed should, flow.allowed should, flow.denied should, gateway.up should, gateway.down should, \
         cut.ordered must, cut.effected must, \
         operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
         audit.read must, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \

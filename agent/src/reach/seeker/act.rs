@@ -39,6 +39,12 @@ pub enum Act {
     CloseChannel {
         address: SocketAddr,
     },
+    /// A bound peer is reached another way: `direct`, `relay`, `cloud` or `none`.
+    Switched {
+        peer: SpiffeId,
+        from: &'static str,
+        to: &'static str,
+    },
     /// Whether the stream to the cloud's relay is needed.
     Carry(bool),
 }

@@ -38,6 +38,17 @@ pub(super) fn write(f: &mut Formatter<'_>, reach: &ReachStatus) -> fmt::Result {
             known(path.since_secs.map(super::length)),
         )?;
     }
+    for switched in &reach.switched {
+        writeln!(
+            f,
+            "{:<44} {} -> {}, {} times, last {} ago",
+            switched.peer.to_string(),
+            switched.from,
+            switched.to,
+            switched.times,
+            super::length(switched.ago_secs),
+        )?;
+    }
     writeln!(f)
 }
 
