@@ -71,6 +71,27 @@ impl Node {
         &self.folder
     }
 
+    /// Puts keys in front of its configuration.
+    pub fn configure(&self, lines: &str) -> anyhow::Result<()> {
+        self.rewrite(|before| format!("{lines}\n{before}"))
+    }
+
+    /// Puts tables behind its configuration.
+    pub fn configure_tables(&self, text: &str) -> anyhow::Result<()> {
+        self.rewrite(|before| format!("{before}\n{text}\n"))
+    }
+
+    fn rewrite(&self, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+        let config = self.folder.join("agent.toml");
+        let before = std::fs::read_to_string(&config)?;
+        Ok(std::fs::write(config, change(before))?)
+    }
+
+    /// The name of its tunnel device.
+    pub fn device(&self) -> String {
+        interface_of(&self.host)
+    }
+
     /// Enrols with a token, which goes by a file so that no process list shows it.
     pub fn enrol(&self, token: &str) -> anyhow::Result<()> {
         let output = self.try_enrol(token)?;

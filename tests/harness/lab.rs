@@ -1,6 +1,6 @@
 //! A whole installation on one machine: a cloud and nodes, each on its own host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tempfile::TempDir;
@@ -134,6 +134,25 @@ impl Lab {
     pub fn member_at(&mut self, site: &mut Site, name: &str, role: &str) -> anyhow::Result<Node> {
         let node = self.node_at(site, name)?;
         self.enrolled(node, role)
+    }
+
+    /// As [`Lab::member`], with lines at the beginning of its configuration.
+    pub fn member_with(&mut self, name: &str, role: &str, lines: &str) -> anyhow::Result<Node> {
+        let node = self.node(name)?;
+        node.configure(lines)?;
+        self.enrolled(node, role)
+    }
+
+    /// Applies the quickstart's policy with this file beside its own, or in the place of an earlier one; the folder.
+    pub fn policy_with(&self, file: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.folder().join("policy");
+        if !folder.exists() {
+            copy_folder(Path::new(QUICKSTART_POLICY), &folder)?;
+        }
+        std::fs::write(folder.join(file), text)?;
+        let named = folder.to_str().context("a path")?;
+        self.cloud.edgeward(&["policy", "apply", named])?;
+        Ok(folder)
     }
 
     /// A machine on a host that is there, its TPM off.

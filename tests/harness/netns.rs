@@ -178,6 +178,20 @@ impl Host {
         command
     }
 
+    /// Runs `work` in a thread of its own inside this host; what it opens, and the threads it starts, stay there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        let namespace = std::fs::File::open(format!("/run/netns/{}", self.namespace))?;
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+                    Ok(work())
+                })
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        })
+    }
+
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }

@@ -1,6 +1,5 @@
 //! A LAN interface that nothing stands in front of: the kernel lets in the device that policy names, and nobody else.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use edgeward_tests::Lab;
 use edgeward_tests::agent::Node;
 use edgeward_tests::cloud::CloudOptions;
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::lab::{QUICKSTART_POLICY, copy_folder};
 use edgeward_tests::netns::Host;
 use edgeward_tests::process::{Process, run};
 
@@ -60,7 +58,6 @@ with socket.create_connection((sys.argv[1], 2600), timeout=3) as s:
 struct Floor {
     lab: Lab,
     machine: Node,
-    policy: PathBuf,
     plc: Host,
     other: Host,
     _server: Process,
@@ -69,13 +66,8 @@ struct Floor {
 impl Floor {
     fn new() -> anyhow::Result<Self> {
         let mut lab = Lab::with_policy(&CloudOptions::default())?;
-        let policy = lab.folder().join("policy");
-        copy_folder(Path::new(QUICKSTART_POLICY), &policy)?;
         let machine = lab.node("b")?;
-        let config = machine.folder().join("agent.toml");
-        let before = std::fs::read_to_string(&config)?;
-        let after = format!("{before}\n[interfaces]\nlan0 = \"eth0\"\n");
-        std::fs::write(&config, after)?;
+        machine.configure_tables("[interfaces]\nlan0 = \"eth0\"")?;
         let machine = lab.enrolled(machine, "machine")?;
         let (plc, other) = (lab.host("plc")?, lab.host("other")?);
         let mut server = machine.host().command("python3");
@@ -84,7 +76,6 @@ impl Floor {
         Ok(Self {
             lab,
             machine,
-            policy,
             plc,
             other,
             _server: server,
@@ -101,10 +92,7 @@ impl Floor {
             self.plc.ipv4()
         );
         let text = format!("{SERVICE}\n{device}\n{rules}");
-        std::fs::write(self.policy.join("line.toml"), text)?;
-        let folder = self.policy.display().to_string();
-        self.lab.cloud.edgeward(&["policy", "apply", &folder])?;
-        Ok(())
+        self.lab.policy_with("line.toml", &text).map(|_| ())
     }
 
     fn client(&self, from: &Host, times: u32) -> Command {

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use edgeward_tests::Lab;
-use edgeward_tests::agent::Node;
 use edgeward_tests::cloud::{CloudOptions, TRUST_DOMAIN};
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::lab::{QUICKSTART_POLICY, copy_folder};
 use edgeward_tests::netns::Host;
 use edgeward_tests::process::{Process, run};
 
@@ -105,12 +103,6 @@ fn name_of(node: &str) -> String {
     format!("{node}.{TRUST_DOMAIN}")
 }
 
-fn configure(node: &Node, line: &str) -> anyhow::Result<()> {
-    let path = node.folder().join("agent.toml");
-    let before = std::fs::read_to_string(&path)?;
-    Ok(std::fs::write(path, format!("{line}\n{before}"))?)
-}
-
 /// What `ip netns exec` mounts over `/etc/resolv.conf` for everything that runs on a host.
 struct MountedConf(PathBuf);
 
@@ -141,11 +133,7 @@ impl Drop for MountedConf {
 #[test]
 fn a_node_names_what_it_may_reach_and_nobody_else() -> anyhow::Result<()> {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
-    let policy = lab.folder().join("policy");
-    copy_folder(Path::new(QUICKSTART_POLICY), &policy)?;
-    std::fs::write(policy.join("plc.toml"), DEVICE)?;
-    let folder = policy.display().to_string();
-    lab.cloud.edgeward(&["policy", "apply", &folder])?;
+    lab.policy_with("plc.toml", DEVICE)?;
     let a = lab.member("a", "gateway")?;
     let b = lab.member("b", "machine")?;
     let _status = serve(&b, STATUS)?;
@@ -190,7 +178,7 @@ fn resolv_conf_leads_here_and_is_put_back_even_after_a_crash() -> anyhow::Result
         world.ipv4()
     );
     let conf = MountedConf::new(node.host(), &text)?;
-    configure(&node, "names = \"resolv.conf\"")?;
+    node.configure("names = \"resolv.conf\"")?;
     let mut a = lab.enrolled(node, "gateway")?;
     let b = lab.member("b", "machine")?;
     let _status = serve(&b, STATUS)?;
@@ -309,7 +297,7 @@ impl Resolved {
 fn systemd_resolved_asks_here_for_names_of_the_mesh_only() -> anyhow::Result<()> {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
     let mut node = lab.node("a")?;
-    configure(&node, "names = \"resolved\"")?;
+    node.configure("names = \"resolved\"")?;
     let folder = node.folder().join("resolved");
     std::fs::create_dir_all(&folder)?;
     let resolved = Resolved::start(node.host(), &folder)?;

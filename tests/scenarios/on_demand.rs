@@ -40,15 +40,6 @@ while True:
 open(told, "w").write(answer.decode().splitlines()[-1])
 "#;
 
-/// A member whose configuration begins with these lines.
-fn member(lab: &mut Lab, name: &str, role: &str, lines: &str) -> anyhow::Result<Node> {
-    let node = lab.node(name)?;
-    let config = node.folder().join("agent.toml");
-    let before = std::fs::read_to_string(&config)?;
-    std::fs::write(&config, format!("{lines}\n{before}"))?;
-    lab.enrolled(node, role)
-}
-
 /// The peers that WireGuard has keys of.
 fn armed(node: &Node) -> anyhow::Result<usize> {
     Ok(node.wg_show(&["peers"])?.lines().count())
@@ -76,8 +67,8 @@ fn a_packet_opens_a_bind_and_silence_closes_it_on_both_sides_and_connections_out
 -> anyhow::Result<()> {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
     let lines = "binds = \"on-demand\"\nidle_after = \"4s\"";
-    let a = member(&mut lab, "a", "gateway", lines)?;
-    let b = member(&mut lab, "b", "machine", lines)?;
+    let a = lab.member_with("a", "gateway", lines)?;
+    let b = lab.member_with("b", "machine", lines)?;
     let _status = serve(&b, STATUS)?;
     await_directory(&a)?;
     await_directory(&b)?;
@@ -124,12 +115,8 @@ fn a_packet_opens_a_bind_and_silence_closes_it_on_both_sides_and_connections_out
 fn a_node_that_keeps_all_bound_lets_a_peer_sleep_that_wants_to() -> anyhow::Result<()> {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
     let a = lab.member("a", "gateway")?;
-    let b = member(
-        &mut lab,
-        "b",
-        "machine",
-        "binds = \"on-demand\"\nidle_after = \"4s\"",
-    )?;
+    let lines = "binds = \"on-demand\"\nidle_after = \"4s\"";
+    let b = lab.member_with("b", "machine", lines)?;
     let _status = serve(&b, STATUS)?;
     eventually("the bind opens without a packet", DEADLINE, || {
         let binds = a.status()?["binds"].clone();
@@ -150,12 +137,8 @@ fn a_node_that_keeps_all_bound_lets_a_peer_sleep_that_wants_to() -> anyhow::Resu
 fn a_metered_node_is_quiet_while_nothing_happens_and_cut_at_once_all_the_same() -> anyhow::Result<()>
 {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
-    let metered = member(
-        &mut lab,
-        "a",
-        "gateway",
-        "metered = true\nidle_after = \"4s\"",
-    )?;
+    let lines = "metered = true\nidle_after = \"4s\"";
+    let metered = lab.member_with("a", "gateway", lines)?;
     let usual = lab.member("c", "gateway")?;
     let b = lab.member("b", "machine")?;
     let _status = serve(&b, STATUS)?;

@@ -8,7 +8,6 @@ use anyhow::Context;
 use edgeward_tests::agent::Node;
 use edgeward_tests::cloud::CloudOptions;
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::lab::{QUICKSTART_POLICY, copy_folder};
 use edgeward_tests::process::{Process, output};
 use edgeward_tests::{Lab, bin_dir};
 
@@ -75,34 +74,26 @@ struct Plant {
     lab: Lab,
     caller: Node,
     machine: Node,
-    policy: PathBuf,
 }
 
 impl Plant {
     fn new(more_config: &str) -> anyhow::Result<Self> {
         let mut lab = Lab::with_policy(&CloudOptions::default())?;
-        let policy = lab.folder().join("policy");
-        copy_folder(Path::new(QUICKSTART_POLICY), &policy)?;
-        std::fs::write(policy.join("plant.toml"), format!("{SERVICES}{RULES}"))?;
-        apply(&lab, &policy)?;
+        lab.policy_with("plant.toml", &format!("{SERVICES}{RULES}"))?;
         let caller = lab.member("a", "gateway")?;
         let machine = lab.node("b")?;
-        let config = machine.folder().join("agent.toml");
-        let before = std::fs::read_to_string(&config)?;
-        std::fs::write(&config, format!("{before}\n{more_config}\n"))?;
+        machine.configure_tables(more_config)?;
         let machine = lab.enrolled(machine, "machine")?;
         Ok(Self {
             lab,
             caller,
             machine,
-            policy,
         })
     }
 
     /// No rule speaks of these services any more.
     fn take_rules_away(&self) -> anyhow::Result<()> {
-        std::fs::write(self.policy.join("plant.toml"), SERVICES)?;
-        apply(&self.lab, &self.policy)
+        self.lab.policy_with("plant.toml", SERVICES).map(|_| ())
     }
 
     /// The machine's overlay address.
@@ -135,13 +126,6 @@ impl Plant {
             Ok(())
         })
     }
-}
-
-fn apply(lab: &Lab, policy: &Path) -> anyhow::Result<()> {
-    let folder = policy.display().to_string();
-    lab.cloud
-        .edgeward(&["policy", "apply", &folder])
-        .map(|_| ())
 }
 
 /// Waits until something listens at this port of the machine's loopback.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use edgeward_identity::{BootTime, Clock as _, Secret, SystemClock};
+use edgeward_tests::impair::Faults;
 use edgeward_tests::netns::{Host, Network};
 use edgeward_tunnel::filter::{Decide, Direction, Filter, FlowKey, FlowVerdict};
 use edgeward_tunnel::node::{Event, Node, NodeConfig, PeerConfig, PeerId, Role};
@@ -20,6 +21,8 @@ use edgeward_tunnel::wireguard::StaticKeys;
 
 /// More on demand: `EDGEWARD_TURNS=1000`.
 const TURNS: u64 = 300;
+/// Each takes as long as two round trips.
+const TURNS_ON_A_BAD_CABLE: u64 = 60;
 /// Time from the end of one turn to the next: a node refuses two first messages of one peer within 20 ms, and the
 /// second one is repeated only after half a second.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -61,8 +64,29 @@ fn turns_of_the_key_lose_no_packet_of_a_stream() -> anyhow::Result<()> {
     let turns = std::env::var("EDGEWARD_TURNS").map_or(Ok(TURNS), |text| text.parse())?;
     let mut network = Network::new()?;
     let hosts = [network.host("a", 1)?, network.host("b", 2)?];
+    turn_under_a_stream(&hosts, turns)
+}
+
+/// What is late, twice or out of order is not lost.
+#[test]
+fn turns_on_a_cable_that_delays_repeats_and_exchanges_lose_no_packet() -> anyhow::Result<()> {
+    edgeward_tests::require_root()?;
+    let mut network = Network::new()?;
+    let near = network.host("a", 1)?;
+    let (far, mut cable) = network.host_by_cable("b", 2)?;
+    cable.set(&Faults {
+        delay_ms: 15,
+        jitter_ms: 10,
+        reorder: 100,
+        duplicate: 50,
+        ..Faults::default()
+    })?;
+    turn_under_a_stream(&[near, far], TURNS_ON_A_BAD_CABLE)
+}
+
+fn turn_under_a_stream(hosts: &[Host; 2], turns: u64) -> anyhow::Result<()> {
     let ends = [start(&hosts[0], 1)?, start(&hosts[1], 2)?];
-    arm(&ends, &hosts)?;
+    arm(&ends, hosts)?;
     await_epoch(&ends, 1)?;
 
     let done = Arc::new(AtomicBool::new(false));
@@ -107,7 +131,6 @@ fn turns_of_the_key_lose_no_packet_of_a_stream() -> anyhow::Result<()> {
 
 /// Starts a tunnel whose device, port and threads are in the host's namespace.
 fn start(host: &Host, number: u8) -> anyhow::Result<End> {
-    let namespace = std::fs::File::open(format!("/run/netns/{}", host.namespace()))?;
     let config = ShellConfig {
         tun: TunConfig {
             name: "ewrot0".into(),
@@ -122,9 +145,7 @@ fn start(host: &Host, number: u8) -> anyhow::Result<End> {
         threads: Threads::default(),
         linger: true,
     };
-    // A thread keeps its namespace; what it starts is born there.
-    std::thread::spawn(move || -> anyhow::Result<End> {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+    host.inside(move || -> anyhow::Result<End> {
         let node = Node::new(
             NodeConfig {
                 mtu: 1420,
@@ -142,9 +163,7 @@ fn start(host: &Host, number: u8) -> anyhow::Result<End> {
         )?;
         let stream = UdpSocket::bind((inner(usize::from(number - 1)), STREAM_PORT))?;
         Ok(End { tunnel, stream })
-    })
-    .join()
-    .map_err(|_| anyhow::anyhow!("the starter panicked"))?
+    })?
 }
 
 /// The responder first, as the bind does.

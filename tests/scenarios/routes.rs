@@ -2,7 +2,6 @@
 //! of the overlay, and nothing else in either.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use edgeward_tests::Lab;
 use edgeward_tests::agent::Node;
 use edgeward_tests::cloud::CloudOptions;
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::lab::{QUICKSTART_POLICY, copy_folder};
 use edgeward_tests::netns::Host;
 use edgeward_tests::process::{Process, run};
 
@@ -126,7 +124,6 @@ with socket.create_connection((sys.argv[1], 2600), timeout=3) as s:
 
 struct Cells {
     lab: Lab,
-    policy: PathBuf,
     gateway: Node,
     machines: Vec<Node>,
     plcs: Vec<Host>,
@@ -136,8 +133,6 @@ struct Cells {
 impl Cells {
     fn new() -> anyhow::Result<Self> {
         let mut lab = Lab::with_policy(&CloudOptions::default())?;
-        let policy = lab.folder().join("policy");
-        copy_folder(Path::new(QUICKSTART_POLICY), &policy)?;
         let gateway = lab.member("a", "gateway")?;
         let (mut machines, mut plcs, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for name in ["b", "c"] {
@@ -157,7 +152,6 @@ impl Cells {
         }
         Ok(Self {
             lab,
-            policy,
             gateway,
             machines,
             plcs,
@@ -166,13 +160,8 @@ impl Cells {
     }
 
     fn apply(&self, rules: &str) -> anyhow::Result<()> {
-        std::fs::write(
-            self.policy.join("cells.toml"),
-            format!("{NETWORKS}\n{rules}"),
-        )?;
-        let folder = self.policy.display().to_string();
-        self.lab.cloud.edgeward(&["policy", "apply", &folder])?;
-        Ok(())
+        let text = format!("{NETWORKS}\n{rules}");
+        self.lab.policy_with("cells.toml", &text).map(|_| ())
     }
 
     /// How the overlay knows the host at this machine.
@@ -192,15 +181,6 @@ impl Cells {
             IpAddr::V4(_) => anyhow::bail!("{slice}"),
         }
     }
-}
-
-/// The name of the node's tunnel device.
-fn device(node: &Node) -> anyhow::Result<String> {
-    let config = std::fs::read_to_string(node.folder().join("agent.toml"))?;
-    let mut lines = config.lines();
-    let name = lines.find_map(|line| line.strip_prefix("interface = "));
-    let name = name.map(|name| name.trim_matches('"').to_owned());
-    name.ok_or_else(|| anyhow::anyhow!("no interface in {config}"))
 }
 
 /// A cable between the machine and its cell.
@@ -274,7 +254,7 @@ fn a_gateway_reaches_what_policy_opens_behind_two_nodes_with_the_same_addresses(
     let overlay =
         run(gateway
             .command("ip")
-            .args(["-4", "-o", "addr", "show", &device(&cells.gateway)?]))?;
+            .args(["-4", "-o", "addr", "show", &cells.gateway.device()]))?;
     let overlay = overlay
         .split_whitespace()
         .find_map(|word| word.split_once('/').map(|(address, _)| address.to_owned()))
@@ -384,13 +364,7 @@ do     = ["connect"]
 fn an_exit_leads_whom_a_rule_lets_to_the_internet_and_to_no_private_address() -> anyhow::Result<()>
 {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
-    let policy = lab.folder().join("policy");
-    copy_folder(Path::new(QUICKSTART_POLICY), &policy)?;
-    let gateway = lab.node("a")?;
-    let config = gateway.folder().join("agent.toml");
-    let before = std::fs::read_to_string(&config)?;
-    std::fs::write(&config, format!("exit = \"b\"\n{before}"))?;
-    let gateway = lab.enrolled(gateway, "gateway")?;
+    let gateway = lab.member_with("a", "gateway", "exit = \"b\"")?;
     let machine = lab.node("b")?;
     let internet = lab.host("internet")?;
     let (public, private) = ("9.9.9.9", "10.99.0.1");
@@ -409,16 +383,13 @@ fn an_exit_leads_whom_a_rule_lets_to_the_internet_and_to_no_private_address() ->
     server.args(["-c", SERVER, "internet"]);
     let _server = Process::start("internet", server, &lab.folder().join("internet"))?;
     for address in [public, private] {
-        let device = device(&gateway)?;
+        let device = gateway.device();
         let via = ["route", "add", address, "dev", &device];
         run(gateway.host().command("ip").args(via))?;
     }
     let apply = |lab: &Lab, rules: &str| -> anyhow::Result<()> {
-        std::fs::write(policy.join("exit.toml"), format!("{EXIT}\n{rules}"))?;
-        let folder = policy.display().to_string();
-        lab.cloud
-            .edgeward(&["policy", "apply", &folder])
-            .map(|_| ())
+        let text = format!("{EXIT}\n{rules}");
+        lab.policy_with("exit.toml", &text).map(|_| ())
     };
     apply(&lab, "")?;
     eventually("the machine answers for itself", SOON, || {

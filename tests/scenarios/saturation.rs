@@ -10,7 +10,6 @@ use edgeward_tests::Lab;
 use edgeward_tests::agent::Node;
 use edgeward_tests::cloud::CloudOptions;
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::netns::Host;
 
 use crate::traffic::overlay;
 
@@ -97,9 +96,9 @@ fn saturate(
     meter: &Arc<Meter>,
 ) -> anyhow::Result<Vec<std::thread::JoinHandle<()>>> {
     let target = SocketAddr::new(IpAddr::V6(overlay(b)?), STATUS);
-    let listener = inside(b.host(), || {
-        TcpListener::bind((Ipv6Addr::UNSPECIFIED, STATUS))
-    })??;
+    let listener = b
+        .host()
+        .inside(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, STATUS)))??;
     listener.set_nonblocking(true)?;
     let mut threads = vec![std::thread::spawn({
         let meter = Arc::clone(meter);
@@ -108,24 +107,10 @@ fn saturate(
     for _ in 0..STREAMS {
         let (host, meter) = (a.host().clone(), Arc::clone(meter));
         threads.push(std::thread::spawn(move || {
-            let _no_namespace = inside(&host, || push(target, &meter));
+            let _no_namespace = host.inside(|| push(target, &meter));
         }));
     }
     Ok(threads)
-}
-
-/// Runs `work` in a thread of its own in the host's namespace.
-fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-    let namespace = std::fs::File::open(format!("/run/netns/{}", host.namespace()))?;
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                Ok(work())
-            })
-            .join()
-            .map_err(|_| anyhow::anyhow!("a thread panicked"))?
-    })
 }
 
 fn serve(listener: &TcpListener, meter: &Arc<Meter>) {

@@ -45,6 +45,74 @@ pub fn reaches(from: &Node, to: &Node, port: u16, seconds: u32) -> anyhow::Resul
     Ok(fetch(from, &url, seconds).is_ok_and(|page| page == to.name()))
 }
 
+/// Answers every line with itself.
+const ECHO: &str = r#"
+import socketserver, sys
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(line)
+class Server(socketserver.ThreadingTCPServer):
+    address_family = socketserver.socket.AF_INET6
+    allow_reuse_address = True
+    daemon_threads = True
+Server(("::", int(sys.argv[1])), Echo).serve_forever()
+"#;
+
+/// Asks again and again on one connection, and says when it was answered.
+const ASK: &str = r#"
+import socket, sys, time
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60) as s:
+    f = s.makefile("rb")
+    number = 0
+    while True:
+        number += 1
+        asked = b"%d\n" % number
+        s.sendall(asked)
+        if f.readline() != asked:
+            sys.exit("closed or wrong")
+        print(number, flush=True)
+        time.sleep(0.05)
+"#;
+
+/// One connection, held open through whatever comes.
+pub struct Connection {
+    _server: Process,
+    client: Process,
+}
+
+impl Connection {
+    /// To a port of `to` that nobody serves yet.
+    pub fn open(from: &Node, to: &Node, port: u16) -> anyhow::Result<Self> {
+        let mut server = to.host().command("python3");
+        server.args(["-c", ECHO, &port.to_string()]);
+        let server = Process::start("echo", server, &to.folder().join("echo.log"))?;
+        let mut client = from.host().command("python3");
+        client.args(["-c", ASK, &overlay(to)?.to_string(), &port.to_string()]);
+        let client = Process::start("ask", client, &from.folder().join("ask.log"))?;
+        Ok(Self {
+            _server: server,
+            client,
+        })
+    }
+
+    /// How often it was answered so far.
+    fn answers(&self) -> usize {
+        self.client.log_text().lines().count()
+    }
+
+    /// Waits until it was answered some times more.
+    pub fn goes_on(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        let before = self.answers();
+        eventually("the open connection goes on", deadline, || {
+            self.client.check()?;
+            let since = self.answers() - before;
+            anyhow::ensure!(since >= 5, "answered {since} times since");
+            Ok(())
+        })
+    }
+}
+
 /// Waits until it does.
 pub fn await_reach(from: &Node, to: &Node, port: u16) -> anyhow::Result<()> {
     let what = format!("{} reaches {} on {port}", from.name(), to.name());

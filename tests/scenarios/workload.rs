@@ -10,7 +10,6 @@ use edgeward_identity::SvidLeaf;
 use edgeward_tests::agent::Node;
 use edgeward_tests::cloud::CloudOptions;
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::lab::{QUICKSTART_POLICY, copy_folder};
 use edgeward_tests::process::output;
 use edgeward_tests::{Lab, bin_dir};
 use serde_json::Value;
@@ -125,15 +124,11 @@ fn without_the_cloud_what_is_held_serves_and_nothing_new_is_issued() -> anyhow::
 
 /// Applies the quickstart's policy with one workload more; returns its folder.
 fn register(lab: &Lab, selectors: &str, ttl: &str) -> anyhow::Result<PathBuf> {
-    let folder = lab.folder().join("policy");
-    copy_folder(Path::new(QUICKSTART_POLICY), &folder)?;
     let text_of = format!(
         "schema = \"edgeward-policy/1\"\nowner = \"ot\"\nscope = {{ site = [\"quickstart\"] }}\n\n\
          [workload.\"line/collector\"]\non = \"gateways\"\nmatch = {{ {selectors} }}\nttl = \"{ttl}\"\n"
     );
-    std::fs::write(folder.join("workloads.toml"), text_of)?;
-    lab.cloud.edgeward(&["policy", "apply", &text(&folder)])?;
-    Ok(folder)
+    lab.policy_with("workloads.toml", &text_of)
 }
 
 fn by_user() -> String {

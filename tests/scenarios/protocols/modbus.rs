@@ -147,8 +147,8 @@ fn a_device_on_the_nodes_own_network_reads_registers_and_a_stranger_beside_it_do
         mac.trim(),
         sensor.ipv4()
     );
-    std::fs::write(plant.policy.join("floor.toml"), format!("{ON_LAN}{device}"))?;
-    super::apply(&plant.lab, &plant.policy)?;
+    let text = format!("{ON_LAN}{device}");
+    plant.lab.policy_with("floor.toml", &text)?;
     let address = plant.machine.host().ipv4();
     let mut told = Vec::new();
     eventually("the device is answered", Duration::from_secs(60), || {
