@@ -259,6 +259,18 @@ impl Sides {
         });
     }
 
+    /// One packet as long as the device takes, from the first to nobody.
+    pub(crate) fn long_datagram(&self) {
+        const HEADERS: usize = 28;
+        self.a.inside(|| {
+            let socket = UdpSocket::bind((A4, 0)).unwrap();
+            let packet = vec![0; usize::from(MTU) - HEADERS];
+            socket.send_to(&packet, (B4, 9)).unwrap();
+        });
+        // The router's answer reaches the kernel, not us.
+        thread::sleep(Duration::from_millis(200));
+    }
+
     /// Numbered datagrams from the first to the second: each later than the one before it; how many arrived.
     pub(crate) fn ordered_datagrams(&self, count: u32) -> u32 {
         let receiver = self.b.inside(|| UdpSocket::bind((B4, 0)).unwrap());
