@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use edgeward_tests::agent::Node;
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::process::{Process, output};
+use edgeward_tests::process::{Process, output, run};
 
 /// How long an allowed access may take to be possible: enrolment, bind and handshake included.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
@@ -59,6 +59,9 @@ class Server(socketserver.ThreadingTCPServer):
 Server(("::", int(sys.argv[1])), Echo).serve_forever()
 "#;
 
+/// Whether somebody listens.
+const KNOCK: &str = "import socket, sys; socket.create_connection(('::1', int(sys.argv[1])))";
+
 /// Asks again and again on one connection, and says when it was answered.
 const ASK: &str = r#"
 import socket, sys, time
@@ -87,6 +90,15 @@ impl Connection {
         let mut server = to.host().command("python3");
         server.args(["-c", ECHO, &port.to_string()]);
         let server = Process::start("echo", server, &to.folder().join("echo.log"))?;
+        eventually(
+            "the echo answers on its own host",
+            Duration::from_secs(10),
+            || {
+                let mut knock = to.host().command("python3");
+                knock.args(["-c", KNOCK, &port.to_string()]);
+                run(&mut knock).map(|_| ())
+            },
+        )?;
         let mut client = from.host().command("python3");
         client.args(["-c", ASK, &overlay(to)?.to_string(), &port.to_string()]);
         let client = Process::start("ask", client, &from.folder().join("ask.log"))?;
