@@ -42,7 +42,7 @@ fn part(a: &Node, b: &Node, parted: bool) -> anyhow::Result<()> {
             let number = v4.rsplit('.').next().context("an octet")?;
             text += &format!(
                 "table inet parted {{ chain in {{ type filter hook input priority -300;\n\
-                 ip saddr {v4} drop\nip6 saddr 2001:db8::{number} drop\n}} }}\n"
+                 ip saddr {v4} drop\nip6 saddr 2001:db8::{number} drop\n}}\n}}\n"
             );
         }
         let mut nft = at.host().command("nft");
