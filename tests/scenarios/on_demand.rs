@@ -8,14 +8,17 @@ use edgeward_tests::Lab;
 use edgeward_tests::agent::Node;
 use edgeward_tests::cloud::CloudOptions;
 use edgeward_tests::eventually::eventually;
-use edgeward_tests::process::{Process, run};
+use edgeward_tests::process::{Process, output, run};
 
+use crate::routes::{Cells, DATAGRAM, EXIT, EXIT_RULE, ROUTER, RULE, ask, python};
 use crate::traffic::{overlay, reaches, serve};
 
 /// Open by the quickstart's policy, from gateways to machines.
 const STATUS: u16 = 8080;
 /// Longer than the first packet may need under load: enrolment is over by then.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Behind nobody.
+const NOWHERE: &str = "192.168.99.9";
 /// What a metered node may send and receive in a minute between two challenges, in bytes, ARP and the like included: a
 /// megabyte a day is 694 a minute, challenges included.
 const QUIET_MINUTE_BYTES: u64 = 4_000;
@@ -46,8 +49,12 @@ fn armed(node: &Node) -> anyhow::Result<usize> {
 }
 
 fn await_asleep(node: &Node) -> anyhow::Result<()> {
-    eventually("no bind is left", DEADLINE, || {
-        anyhow::ensure!(armed(node)? == 0, "{}", node.wg_show(&[])?);
+    await_armed(node, 0)
+}
+
+fn await_armed(node: &Node, count: usize) -> anyhow::Result<()> {
+    eventually("no other bind is left", DEADLINE, || {
+        anyhow::ensure!(armed(node)? == count, "{}", node.wg_show(&[])?);
         Ok(())
     })
 }
@@ -129,6 +136,153 @@ fn a_node_that_keeps_all_bound_lets_a_peer_sleep_that_wants_to() -> anyhow::Resu
     assert_eq!((armed(&a)?, armed(&b)?), (0, 0), "it was dialled again");
     eventually("a packet wakes it", DEADLINE, || {
         anyhow::ensure!(reaches(&a, &b, STATUS, 5)?, "{}", a.log_text());
+        Ok(())
+    })
+}
+
+/// Packets into the tunnel that the kernel dropped.
+fn dropped(node: &Node) -> anyhow::Result<u64> {
+    let rules = run(node.host().command("nft").args(["list", "ruleset"]))?;
+    let ours = rules.lines().filter(|line| line.contains("@asleepnets"));
+    let packets = ours.filter_map(|line| {
+        let (_, counter) = line.split_once("counter packets ")?;
+        counter.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    let packets: Vec<u64> = packets.collect();
+    anyhow::ensure!(packets.len() == 4, "{rules}");
+    Ok(packets.iter().sum())
+}
+
+/// Whether the kernel lets packets to this address wake somebody.
+fn wakes(node: &Node, address: &str) -> anyhow::Result<bool> {
+    // As the agent spells it.
+    let device = node.device().replace('_', "_u").replace('-', "_h");
+    let table = format!("edgeward_{device}");
+    let element = format!("{{ {address} }}");
+    let words = ["get", "element", "inet", &table, "asleepnets6", &element];
+    Ok(output(node.host().command("nft").args(words))?
+        .status
+        .success())
+}
+
+/// From its next start the node's kernel learns of networks half a second late: longer than an answer takes.
+fn write_leases_of_networks_slowly(node: &mut Node) -> anyhow::Result<()> {
+    let path = std::env::var("PATH")?;
+    let nft = run(node.host().command("sh").args(["-c", "command -v nft"]))?;
+    let folder = node.folder().join("slow");
+    std::fs::create_dir_all(&folder)?;
+    let script = format!(
+        "#!/bin/sh\ntext=$(cat)\ncase $text in *' nets6'*) sleep 0.5;; esac\n\
+         printf '%s\\n' \"$text\" | exec {} \"$@\"\n",
+        nft.trim()
+    );
+    let slow = folder.join("nft");
+    std::fs::write(&slow, script)?;
+    run(node.host().command("chmod").arg("755").arg(&slow))?;
+    node.stop()?;
+    node.set_environment("PATH", &format!("{}:{path}", folder.display()));
+    node.start()?;
+    node.await_ready()
+}
+
+/// One datagram and its answer, with everybody asleep but `awake` at first.
+fn woken_by_a_datagram(
+    node: &Node,
+    (name, address): (&str, &str),
+    awake: usize,
+) -> anyhow::Result<()> {
+    await_armed(node, awake)?;
+    eventually("no lease is left of the network", DEADLINE, || {
+        anyhow::ensure!(wakes(node, address)?);
+        Ok(())
+    })?;
+    let said = run(&mut python(node.host(), DATAGRAM, address))?;
+    anyhow::ensure!(said.trim() == format!("{name} {ROUTER}"), "{said}");
+    anyhow::ensure!(armed(node)? == awake + 1, "{}", node.wg_show(&[])?);
+    Ok(())
+}
+
+#[test]
+fn a_packet_to_a_network_behind_a_sleeping_peer_wakes_it_and_one_to_any_other_nobody()
+-> anyhow::Result<()> {
+    let lines = "binds = \"on-demand\"\nidle_after = \"4s\"";
+    let mut cells = Cells::with(lines, lines)?;
+    write_leases_of_networks_slowly(&mut cells.gateway)?;
+    let gateway = &cells.gateway;
+    let (host, device) = (gateway.host(), gateway.device());
+    cells.apply("")?;
+    let (b, c) = (cells.seen("b", 17)?, cells.seen("c", 17)?);
+    await_directory(gateway)?;
+    run(host
+        .command("ip")
+        .args(["route", "add", NOWHERE, "dev", &device]))?;
+    let refused = |address: &str| -> anyhow::Result<()> {
+        await_asleep(gateway)?;
+        let before = dropped(gateway)?;
+        anyhow::ensure!(
+            ask(host, address, 2600, 1).is_err(),
+            "{address} is answered"
+        );
+        anyhow::ensure!(
+            dropped(gateway)? > before,
+            "packets to {address} reach the agent"
+        );
+        anyhow::ensure!(armed(gateway)? == 0, "{address} wakes somebody");
+        Ok(())
+    };
+    // No rule opens anything there, so the slice does not give the network.
+    for address in [b.as_str(), &c, NOWHERE] {
+        refused(address)?;
+    }
+
+    cells.apply(RULE)?;
+    eventually("the kernel knows who may be woken", DEADLINE, || {
+        anyhow::ensure!(wakes(gateway, &b)? && wakes(gateway, &c)?);
+        Ok(())
+    })?;
+    for address in [&b, &c] {
+        eventually("a connection wakes whoever leads there", DEADLINE, || {
+            await_asleep(gateway)?;
+            ask(host, address, 2600, 1 << 20).map(|_| ())
+        })?;
+        anyhow::ensure!(!wakes(gateway, address)?, "it has a lease instead");
+    }
+    // The very first datagram waits for the tunnel, and its answer comes in. Only under load may one wait too long.
+    if woken_by_a_datagram(gateway, ("c", &c), 0).is_err() {
+        woken_by_a_datagram(gateway, ("c", &c), 0)?;
+    }
+    refused(NOWHERE)?;
+
+    cells.apply("")?;
+    eventually("the network is given no more", DEADLINE, || {
+        anyhow::ensure!(!wakes(gateway, &b)? && !wakes(gateway, &c)?);
+        Ok(())
+    })?;
+    refused(&b)
+}
+
+#[test]
+fn whoever_sleeps_is_woken_though_somebody_awake_is_the_way_to_everywhere() -> anyhow::Result<()> {
+    let lines = "binds = \"on-demand\"\nidle_after = \"8s\"";
+    let cells = Cells::with(&format!("{lines}\nexit = \"b\""), lines)?;
+    let gateway = &cells.gateway;
+    cells.apply(RULE)?;
+    let exit = format!("{EXIT}\n{EXIT_RULE}");
+    cells.lab.policy_with("exit.toml", &exit)?;
+    let c = cells.seen("c", 17)?;
+    eventually("the exit leads", 2 * DEADLINE, || {
+        let status = gateway.status()?;
+        anyhow::ensure!(status["exit"]["state"] == "leads", "{status}");
+        anyhow::ensure!(wakes(gateway, &c)?, "{}", gateway.log_text());
+        Ok(())
+    })?;
+    eventually("one datagram wakes and is answered", 2 * DEADLINE, || {
+        woken_by_a_datagram(gateway, ("c", &c), 1)
+    })?;
+    await_armed(gateway, 1)?;
+    let _status = serve(&cells.machines[1], STATUS)?;
+    eventually("its own address wakes it too", DEADLINE, || {
+        anyhow::ensure!(reaches(gateway, &cells.machines[1], STATUS, 5)?);
         Ok(())
     })
 }

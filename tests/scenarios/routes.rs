@@ -13,7 +13,7 @@ use edgeward_tests::netns::Host;
 use edgeward_tests::process::{Process, run};
 
 const SOON: Duration = Duration::from_secs(60);
-const ROUTER: &str = "192.168.77.1";
+pub(crate) const ROUTER: &str = "192.168.77.1";
 const PLC: &str = "192.168.77.17";
 /// What is sent at once, in bytes: many segments in one frame of the device.
 const MUCH: usize = 8 << 20;
@@ -50,7 +50,7 @@ do     = "connect"
 expect = "deny"
 "#;
 
-const RULE: &str = r#"
+pub(crate) const RULE: &str = r#"
 [[rule]]
 id     = "gateways-read-cells"
 effect = "allow"
@@ -96,10 +96,10 @@ with socket.create_connection((address, port), timeout=3) as s:
     sys.exit(0 if back == data else "changed on the way")
 "#;
 
-const DATAGRAM: &str = r#"
+pub(crate) const DATAGRAM: &str = r#"
 import socket, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.settimeout(3)
+s.settimeout(6)
 s.sendto(b"x" * 900, (sys.argv[1], 2600))
 data = s.recv(2000)
 name, peer, rest = data.split(b" ", 2)
@@ -122,23 +122,29 @@ with socket.create_connection((sys.argv[1], 2600), timeout=3) as s:
         time.sleep(0.1)
 "#;
 
-struct Cells {
-    lab: Lab,
-    gateway: Node,
-    machines: Vec<Node>,
+pub(crate) struct Cells {
+    pub(crate) lab: Lab,
+    pub(crate) gateway: Node,
+    pub(crate) machines: Vec<Node>,
     plcs: Vec<Host>,
     _servers: Vec<Process>,
 }
 
 impl Cells {
     fn new() -> anyhow::Result<Self> {
+        Self::with("", "")
+    }
+
+    /// With these lines in the configurations of the gateway and of both machines.
+    pub(crate) fn with(gateway: &str, machines_have: &str) -> anyhow::Result<Self> {
         let mut lab = Lab::with_policy(&CloudOptions::default())?;
-        let gateway = lab.member("a", "gateway")?;
+        let gateway = lab.member_with("a", "gateway", gateway)?;
         let (mut machines, mut plcs, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for name in ["b", "c"] {
             let machine = lab.node(name)?;
             let plc = lab.host(&format!("plc-{name}"))?;
             wire(machine.host(), &plc)?;
+            machine.configure(machines_have)?;
             let machine = lab.enrolled(machine, "machine")?;
             let mut server = plc.command("python3");
             server.args(["-c", SERVER, name]);
@@ -159,13 +165,13 @@ impl Cells {
         })
     }
 
-    fn apply(&self, rules: &str) -> anyhow::Result<()> {
+    pub(crate) fn apply(&self, rules: &str) -> anyhow::Result<()> {
         let text = format!("{NETWORKS}\n{rules}");
         self.lab.policy_with("cells.toml", &text).map(|_| ())
     }
 
     /// How the overlay knows the host at this machine.
-    fn seen(&self, machine: &str, last: u8) -> anyhow::Result<String> {
+    pub(crate) fn seen(&self, machine: &str, last: u8) -> anyhow::Result<String> {
         let slice = self
             .lab
             .cloud
@@ -209,7 +215,7 @@ pub(crate) fn ask(from: &Host, address: &str, port: u16, count: usize) -> anyhow
     Ok(run(&mut command)?.trim().to_owned())
 }
 
-fn python(from: &Host, program: &str, address: &str) -> Command {
+pub(crate) fn python(from: &Host, program: &str, address: &str) -> Command {
     let mut command = from.command("python3");
     command.args(["-c", program, address]);
     command

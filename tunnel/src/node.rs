@@ -306,6 +306,24 @@ impl Node {
             .map(|peer| PeerHandle(Arc::clone(peer)))
     }
 
+    /// Whose prefix holds `destination` for a packet going out, unless somebody who sleeps owns a longer one: what lies
+    /// within the networks of one peer may be another's, who is only to be woken.
+    pub fn route_awake(&self, destination: IpAddr) -> Option<PeerHandle> {
+        let (length, peer) = {
+            let table = self.table.read();
+            let (length, peer) = table.routes.lookup_prefix(destination)?;
+            (length, Arc::clone(peer))
+        };
+        let hosts = if destination.is_ipv4() { 32 } else { 128 };
+        // Nothing is longer than a single address: the usual case asks no further.
+        let asleep = length < hosts && self.sleeper_within(destination, length);
+        (!asleep).then_some(PeerHandle(peer))
+    }
+
+    fn is_armed(&self, id: PeerId) -> bool {
+        self.table.read().peers.contains_key(&id)
+    }
+
     fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
         self.table.read().peers.get(&id).cloned()
     }

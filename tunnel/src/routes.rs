@@ -86,11 +86,15 @@ impl<T> Routes<T> {
 
     /// The owner of the longest prefix that holds `address`.
     pub fn lookup(&self, address: IpAddr) -> Option<&T> {
+        self.lookup_prefix(address).map(|(_, owner)| owner)
+    }
+
+    /// The same with the length of that prefix.
+    pub fn lookup_prefix(&self, address: IpAddr) -> Option<(u8, &T)> {
         let (family, key) = self.family_ref(address);
         family.lengths.iter().find_map(|length| {
-            length
-                .prefixes
-                .get(&(key & mask(length.length, family.bits)))
+            let key = key & mask(length.length, family.bits);
+            Some((length.length, length.prefixes.get(&key)?))
         })
     }
 

@@ -1,12 +1,13 @@
 //! Who is armed, and by which number each peer goes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use edgeward_identity::{BootTime, SpiffeId};
 use edgeward_tunnel::node::PeerId;
 use edgeward_tunnel::wireguard::StaticKeys;
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 /// Most peers that are neither armed nor permitted and still known by number: reports of their last flows name them.
 pub(super) const MAX_FORMER: usize = 1024;
@@ -19,6 +20,10 @@ pub(super) struct Books {
     numbers: HashMap<SpiffeId, PeerId>,
     names: HashMap<PeerId, SpiffeId>,
     next: u64,
+    /// Networks of peers that a packet may wake, and whose they are; who of them is awake is not looked at.
+    pub(super) wakeful: watch::Sender<BTreeMap<IpNet, PeerId>>,
+    /// Networks that have a lease in the kernel.
+    pub(super) leased: watch::Sender<BTreeSet<IpNet>>,
 }
 
 /// A peer that WireGuard holds keys of.
@@ -42,6 +47,8 @@ impl Default for Books {
             numbers: HashMap::new(),
             names: HashMap::new(),
             next: 1,
+            wakeful: watch::Sender::default(),
+            leased: watch::Sender::default(),
         }
     }
 }
@@ -62,6 +69,8 @@ impl Books {
             numbers: names.clone().map(|(number, name)| (name, number)).collect(),
             names: names.collect(),
             next,
+            wakeful: watch::Sender::default(),
+            leased: watch::Sender::default(),
         }
     }
 
@@ -123,6 +132,18 @@ impl Books {
         }
     }
 
+    /// Networks whose peers are to be woken by a packet: whoever is open has a lease instead.
+    pub(super) fn asleep(&self) -> BTreeSet<IpNet> {
+        let open = self
+            .armed
+            .values()
+            .filter(|armed| armed.open_since.is_some());
+        let open: HashSet<PeerId> = open.map(|armed| armed.number).collect();
+        let wakeful = self.wakeful.borrow();
+        let asleep = wakeful.iter().filter(|(_, peer)| !open.contains(peer));
+        asleep.map(|(net, _)| *net).collect()
+    }
+
     pub(super) fn open_count(&self) -> usize {
         self.armed
             .values()
@@ -150,6 +171,35 @@ mod tests {
         books.keep_only(|_| false);
         assert_eq!(books.name(b), None);
         assert!(books.number(&id("b")) > b);
+    }
+
+    #[test]
+    fn a_network_sleeps_until_its_peer_is_open() {
+        let mut books = Books::default();
+        let (b, c) = (books.number(&id("b")), books.number(&id("c")));
+        let (of_b, of_c): (IpNet, IpNet) = (
+            "10.7.0.0/16".parse().unwrap(),
+            "10.7.3.0/24".parse().unwrap(),
+        );
+        assert_eq!(books.asleep(), BTreeSet::new());
+        books
+            .wakeful
+            .send_replace(BTreeMap::from([(of_b, b), (of_c, c)]));
+        let mut armed = Armed {
+            number: c,
+            keys: [[1; 32], [2; 32]],
+            until: BootTime::default(),
+            allowed_ips: vec![of_c],
+            open_since: None,
+            handed: false,
+        };
+        books.armed.insert(id("c"), armed.clone());
+        assert_eq!(books.asleep(), BTreeSet::from([of_b, of_c]));
+        armed.open_since = Some(BootTime::default());
+        books.armed.insert(id("c"), armed);
+        assert_eq!(books.asleep(), BTreeSet::from([of_b]));
+        books.armed.clear();
+        assert_eq!(books.asleep(), BTreeSet::from([of_b, of_c]));
     }
 
     #[test]

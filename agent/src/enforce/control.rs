@@ -3,7 +3,7 @@
 //! A grant goes record -> kernel lease -> picture, and forwarding opens with the last. A cut goes the other way: the
 //! picture and the data path refuse first, then flows, then the kernel's elements; the record comes after.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -35,6 +35,9 @@ use crate::reach::seeker::NewlyBound;
 
 /// Longest wait for the record and the kernel before a bind is given up.
 const GRANT_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Longest wait for the kernel's leases of networks behind a peer that is open; without them it is open all the same.
+const NETWORKS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Arms and cuts peers.
 pub(super) struct Control {
@@ -153,6 +156,14 @@ impl Control {
                 changes.extend(hosts(owned).map(|address| Change::Asleep { address }));
             }
         }
+        let mut wakeful = BTreeMap::new();
+        for (prefix, number) in &prefixes {
+            if is_network(prefix) {
+                // The first has it, as in the data path.
+                wakeful.entry(prefix.trunc()).or_insert(*number);
+            }
+        }
+        books.wakeful.send_replace(wakeful);
         let left_out = self.tunnel.node().set_sleepers(prefixes);
         if left_out > 0 {
             tracing::warn!(
@@ -231,6 +242,29 @@ impl Control {
             Err(_) => Err(ControlFailed(
                 "record or lease sets took too long".to_owned(),
             )),
+        }
+    }
+
+    /// What waited goes out when answers from networks behind the peer can come in: their leases are written by whoever
+    /// keeps routes. Called on the bind's own thread.
+    fn await_networks(&self, allowed_ips: &[IpNet]) {
+        let networks: Vec<IpNet> = allowed_ips.iter().copied().filter(is_network).collect();
+        if networks.is_empty() || matches!(self.kernel, Kernel::Off) {
+            return;
+        }
+        let mut leased = self.books.lock().leased.subscribe();
+        let (done, result) = mpsc::sync_channel(1);
+        self.runtime.spawn(async move {
+            let has = |leased: &BTreeSet<IpNet>| {
+                let has = |net: &IpNet| leased.iter().any(|leased| leased.contains(net));
+                networks.iter().all(has)
+            };
+            let written = leased.wait_for(has).await.is_ok();
+            // Whoever asked may have given up.
+            let _gone = done.send(written);
+        });
+        if !matches!(result.recv_timeout(NETWORKS_DEADLINE), Ok(true)) {
+            tracing::debug!("networks of a peer have no lease yet: first answers may be lost");
         }
     }
 
@@ -334,6 +368,7 @@ impl WireGuardControl for Control {
         self.scene
             .change(Kept::Hold, |parts| parts.bound.insert(number, bound));
         drop(books);
+        self.await_networks(&opened.allowed_ips);
         self.tunnel.release(number);
         Ok(())
     }
@@ -408,8 +443,13 @@ impl Kernel {
 pub(super) fn hosts(prefixes: &[IpNet]) -> impl Iterator<Item = IpAddr> + '_ {
     prefixes
         .iter()
-        .filter(|prefix| prefix.prefix_len() == prefix.max_prefix_len())
+        .filter(|prefix| !is_network(prefix))
         .map(IpNet::addr)
+}
+
+/// More than a single address.
+fn is_network(prefix: &IpNet) -> bool {
+    prefix.prefix_len() < prefix.max_prefix_len()
 }
 
 fn node_role(role: Role) -> node::Role {

@@ -2,7 +2,7 @@
 //!
 //! Every packet from or to the device must match an element of the lease sets (addresses, and networks behind peers),
 //! whose timeout is the lease; only on the
-//! way out may it also be for a peer that sleeps, whose packets the agent holds. The chains
+//! way out may it also be for a peer that sleeps, or for a network behind one, whose packets the agent holds. The chains
 //! only drop, so no accept of anybody's rules (on connection state or otherwise) outlives a lease; and they come
 //! before connection tracking (priority `raw`). The table belongs to this device alone. It stays when the agent dies
 //! and is replaced as a whole at the next start; the kernel counts timeouts without time in suspend, the tunnel with.
@@ -59,6 +59,8 @@ pub fn make_table(device: &DeviceName) -> String {
          \tset nets6 {{ type ipv6_addr; flags interval, timeout; }}\n\
          \tset asleep4 {{ type ipv4_addr; }}\n\
          \tset asleep6 {{ type ipv6_addr; }}\n\
+         \tset asleepnets4 {{ type ipv4_addr; flags interval; }}\n\
+         \tset asleepnets6 {{ type ipv6_addr; flags interval; }}\n\
          \tchain from_peers {{\n\
          \t\ttype filter hook prerouting priority raw; policy accept;\n\
          \t\tiifname \"{device}\" ip saddr != @lease4 ip saddr != @nets4 counter drop\n\
@@ -66,13 +68,13 @@ pub fn make_table(device: &DeviceName) -> String {
          \t}}\n\
          \tchain to_peers {{\n\
          \t\ttype filter hook output priority raw; policy accept;\n\
-         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @nets4 ip daddr != @asleep4 counter drop\n\
-         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @nets6 ip6 daddr != @asleep6 counter drop\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @nets4 ip daddr != @asleep4 ip daddr != @asleepnets4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @nets6 ip6 daddr != @asleep6 ip6 daddr != @asleepnets6 counter drop\n\
          \t}}\n\
          \tchain through {{\n\
          \t\ttype filter hook forward priority -300; policy accept;\n\
-         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @nets4 ip daddr != @asleep4 counter drop\n\
-         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @nets6 ip6 daddr != @asleep6 counter drop\n\
+         \t\toifname \"{device}\" ip daddr != @lease4 ip daddr != @nets4 ip daddr != @asleep4 ip daddr != @asleepnets4 counter drop\n\
+         \t\toifname \"{device}\" ip6 daddr != @lease6 ip6 daddr != @nets6 ip6 daddr != @asleep6 ip6 daddr != @asleepnets6 counter drop\n\
          \t}}\n\
          }}\n"
     )
@@ -84,11 +86,18 @@ pub fn table_hash(device: &DeviceName) -> String {
     hex::encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()))
 }
 
-/// Makes the sets of a table that stands hold these leases and no others, in one transaction; networks behind peers
-/// are left as they are. Nobody sleeps until it is known who may.
+/// Makes the sets of a table that stands hold these leases and no others, in one transaction; leases of networks
+/// behind peers are left as they are. Nobody sleeps until it is known who may.
 pub fn replace(device: &DeviceName, leases: &[Change]) -> String {
     let table = table(device);
-    let sets = ["lease4", "lease6", "asleep4", "asleep6"];
+    let sets = [
+        "lease4",
+        "lease6",
+        "asleep4",
+        "asleep6",
+        "asleepnets4",
+        "asleepnets6",
+    ];
     let mut text: String = sets
         .iter()
         .map(|set| format!("flush set inet {table} {set}\n"))

@@ -39,7 +39,7 @@ pub enum Knock {
     Held,
     /// Its peer sleeps, and there is no room to wait.
     Full,
-    /// Nobody who sleeps owns the destination.
+    /// Nobody who sleeps owns the destination: also if its owner is open, and was not given it.
     Nobody,
 }
 
@@ -143,14 +143,27 @@ impl Node {
         self.knocks.sleepers.read().lookup(destination).is_some()
     }
 
+    /// Whether somebody sleeps who owns this destination by a prefix longer than so.
+    pub(super) fn sleeper_within(&self, destination: IpAddr, length: u8) -> bool {
+        let sleepers = self.knocks.sleepers.read();
+        let found = sleepers.lookup_prefix(destination);
+        found.is_some_and(|(of_sleeper, _)| of_sleeper > length)
+    }
+
     /// Takes a packet for a destination that no armed peer owns, or whose peer is awaited.
     pub fn knock(&self, destination: IpAddr, packet: &[u8], now: BootTime) -> Knock {
         let Some(peer) = self.knocks.sleepers.read().lookup(destination).copied() else {
             return Knock::Nobody;
         };
-        let (held, tell) = self
-            .knocks
-            .with_waiting(|waiting| waiting.outward.put(peer, packet, now));
+        let put = self.knocks.with_waiting(|waiting| {
+            // An open peer that was not given this prefix is not woken by it, and what waited would wait in vain and
+            // keep back what follows.
+            let is_open = !waiting.unopened.contains(&peer) && self.is_armed(peer);
+            (!is_open).then(|| waiting.outward.put(peer, packet, now))
+        });
+        let Some((held, tell)) = put else {
+            return Knock::Nobody;
+        };
         if tell {
             self.event(Event::Knocked { peer });
         }

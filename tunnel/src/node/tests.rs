@@ -9,6 +9,7 @@ use crate::wireguard::{
     padded_length,
 };
 
+mod asleep;
 mod handover;
 mod path;
 mod timers;

@@ -22,7 +22,7 @@ pub(super) fn peer_of(
     buffer: &mut [u8],
     now: BootTime,
 ) -> Option<PeerHandle> {
-    let peer = destination.and_then(|destination| node.route(destination));
+    let peer = destination.and_then(|destination| node.route_awake(destination));
     if let Some(peer) = peer
         && !node.awaits(peer.id())
     {
@@ -39,8 +39,13 @@ fn hold(node: &Node, destination: IpAddr, header: VnetHeader, buffer: &mut [u8],
     match Splitter::new(header, buffer) {
         Ok(mut segments) => {
             while let Some(packet) = segments.next_segment(|length| length) {
-                if node.knock(destination, packet, now) != Knock::Held {
-                    break;
+                match node.knock(destination, packet, now) {
+                    Knock::Held => {}
+                    Knock::Full => break,
+                    Knock::Nobody => {
+                        node.count_unroutable();
+                        break;
+                    }
                 }
             }
         }

@@ -39,6 +39,7 @@ pub(in crate::enforce) struct Keeper {
     /// A table of an earlier run stands.
     is_stale: bool,
     leased: BTreeMap<IpNet, BootTime>,
+    asleep: BTreeSet<IpNet>,
     /// Devices on which this agent turned forwarding on.
     ours: BTreeSet<NetDevice>,
     unled: Vec<String>,
@@ -60,6 +61,7 @@ impl Keeper {
             led: None,
             is_stale: false,
             leased: BTreeMap::new(),
+            asleep: BTreeSet::new(),
             ours: BTreeSet::new(),
             unled: Vec::new(),
         }
@@ -69,8 +71,10 @@ impl Keeper {
     pub(in crate::enforce) async fn run(mut self, token: CancellationToken) {
         self.take_over().await;
         let mut changes = self.setup.control.scene.decider().changes();
+        let mut wakeful = self.setup.control.books.lock().wakeful.subscribe();
         loop {
             changes.mark_unchanged();
+            wakeful.mark_unchanged();
             let wait = match self.renew().await {
                 Ok(()) => LOOK_EVERY,
                 Err(failed) => {
@@ -83,6 +87,7 @@ impl Keeper {
             tokio::select! {
                 () = token.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
+                changed = wakeful.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -108,7 +113,7 @@ impl Keeper {
         self.unled.clone_from(&plan.unled);
         self.lead(&plan.led, plan.exit.as_ref(), &plan.claims)
             .await?;
-        self.lease(&plan.leased).await?;
+        self.lease(plan.leased, plan.asleep).await?;
         self.setup.into_tunnel.send_if_modified(|present| {
             let changed = *present != plan.into_tunnel;
             *present = plan.into_tunnel;
@@ -123,9 +128,9 @@ impl Keeper {
 
     fn draw(&self) -> Plan {
         let control = &self.setup.control;
-        let armed: Vec<Armed> = control
-            .books
-            .lock()
+        let books = control.books.lock();
+        let asleep = books.asleep();
+        let armed: Vec<Armed> = books
             .armed
             .values()
             .filter(|armed| armed.open_since.is_some())
@@ -134,9 +139,10 @@ impl Keeper {
                 until: armed.until,
             })
             .collect();
+        drop(books);
         let device = |net: &str| self.setup.nets.device(net).map(carrier);
         let uplink = || kernel::uplink(&self.setup.tunnel);
-        Plan::new(&control.scene.picture(), &armed, &device, &uplink)
+        Plan::new(&control.scene.picture(), &armed, &asleep, &device, &uplink)
     }
 
     /// The table stands before anything is forwarded, and until nothing is.
@@ -187,14 +193,21 @@ impl Keeper {
         Ok(())
     }
 
-    async fn lease(&mut self, leased: &BTreeMap<IpNet, BootTime>) -> Result<(), NotKept> {
+    async fn lease(
+        &mut self,
+        leased: BTreeMap<IpNet, BootTime>,
+        asleep: BTreeSet<IpNet>,
+    ) -> Result<(), NotKept> {
         let control = &self.setup.control;
-        if matches!(control.kernel, Kernel::Off) || *leased == self.leased {
+        if matches!(control.kernel, Kernel::Off) || (leased == self.leased && asleep == self.asleep)
+        {
             return Ok(());
         }
         let now = control.clock.boottime();
-        run_nft(&table::lease(&self.setup.tunnel, leased, now)).await?;
-        self.leased.clone_from(leased);
+        run_nft(&table::lease(&self.setup.tunnel, &leased, &asleep, now)).await?;
+        let networks = leased.keys().copied().collect();
+        control.books.lock().leased.send_replace(networks);
+        (self.leased, self.asleep) = (leased, asleep);
         Ok(())
     }
 

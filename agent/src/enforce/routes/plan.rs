@@ -57,6 +57,8 @@ pub struct Plan {
     pub exit: Option<NetDevice>,
     /// Networks behind bound peers, none inside another.
     pub leased: BTreeMap<IpNet, BootTime>,
+    /// Networks behind peers that a packet wakes, none inside another.
+    pub asleep: BTreeSet<IpNet>,
     /// Networks that the machine must send into the tunnel; what is of the overlay goes there anyway.
     pub into_tunnel: BTreeSet<IpNet>,
     pub translations: Option<Translations>,
@@ -69,6 +71,7 @@ impl Plan {
     pub fn new(
         picture: &Picture,
         armed: &[Armed],
+        asleep: &BTreeSet<IpNet>,
         device: &impl Fn(&str) -> Option<NetDevice>,
         uplink: &impl Fn() -> Option<NetDevice>,
     ) -> Self {
@@ -125,6 +128,7 @@ impl Plan {
             }
         }
         plan.lease(armed);
+        plan.asleep = apart(asleep);
         plan
     }
 
@@ -163,6 +167,20 @@ impl Plan {
             }
         }
     }
+}
+
+/// Networks without those inside another, bounded.
+fn apart(networks: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
+    let mut last: Option<IpNet> = None;
+    // In this order a network comes before what is inside of it, and nothing else between.
+    let outermost = networks.iter().copied().filter(|net| {
+        let inside = last.is_some_and(|last| last.contains(net));
+        if !inside {
+            last = Some(*net);
+        }
+        !inside
+    });
+    outermost.take(MAX_LEASED).collect()
 }
 
 fn overlap(one: IpNet, other: IpNet) -> bool {

@@ -125,11 +125,17 @@ pub fn remove(tunnel: &DeviceName) -> String {
     format!("table inet {table} {{}}\ndelete table inet {table}\n")
 }
 
-/// Says anew which networks of peers have a lease, in the table of leases.
-pub fn lease(tunnel: &DeviceName, leased: &BTreeMap<IpNet, BootTime>, now: BootTime) -> String {
+/// Says anew, in the table of leases, which networks of peers have a lease, and which belong to peers that a packet
+/// wakes: none inside another.
+pub fn lease(
+    tunnel: &DeviceName,
+    leased: &BTreeMap<IpNet, BootTime>,
+    asleep: &BTreeSet<IpNet>,
+    now: BootTime,
+) -> String {
     let table = leases::table(tunnel);
     let mut text = String::new();
-    for set in ["nets4", "nets6"] {
+    for set in ["nets4", "nets6", "asleepnets4", "asleepnets6"] {
         let _ = writeln!(text, "flush set inet {table} {set}");
     }
     for (net, until) in leased {
@@ -141,6 +147,14 @@ pub fn lease(tunnel: &DeviceName, leased: &BTreeMap<IpNet, BootTime>, now: BootT
                 "add element inet {table} {set} {{ {net} timeout {seconds}s }}"
             );
         }
+    }
+    for net in asleep {
+        let set = if is_v4(net) {
+            "asleepnets4"
+        } else {
+            "asleepnets6"
+        };
+        let _ = writeln!(text, "add element inet {table} {set} {{ {net} }}");
     }
     text
 }
@@ -245,11 +259,14 @@ mod tests {
             ("10.7.3.0/24".parse().unwrap(), after(60)),
             ("fd7a:1::/120".parse().unwrap(), after(0)),
         ]);
-        let text = lease(&tunnel(), &leased, now);
+        let asleep = BTreeSet::from(["10.8.0.0/16".parse().unwrap()]);
+        let text = lease(&tunnel(), &leased, &asleep, now);
         assert_eq!(
             text,
             "flush set inet edgeward_edgeward0 nets4\nflush set inet edgeward_edgeward0 nets6\n\
-             add element inet edgeward_edgeward0 nets4 { 10.7.3.0/24 timeout 60s }\n"
+             flush set inet edgeward_edgeward0 asleepnets4\nflush set inet edgeward_edgeward0 asleepnets6\n\
+             add element inet edgeward_edgeward0 nets4 { 10.7.3.0/24 timeout 60s }\n\
+             add element inet edgeward_edgeward0 asleepnets4 { 10.8.0.0/16 }\n"
         );
     }
 }

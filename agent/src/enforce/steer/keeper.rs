@@ -132,7 +132,7 @@ impl Keeper {
     fn keep_awake(&mut self) {
         let now = self.setup.control.clock.boottime();
         let rests = self.woken.is_some_and(|at| now.since(at) < WAKE_EVERY);
-        if let (false, Some((exit, ExitUse::Only | ExitUse::Prefer))) = (rests, &self.setup.exit) {
+        if let (false, Some((exit, _))) = (rests, &self.setup.exit) {
             self.setup.control.desk.wake(exit.clone());
             self.woken = Some(now);
         }

@@ -197,3 +197,22 @@ fn a_peer_that_never_opens_leaves_nothing_behind() {
     assert!(!node.awaits(PeerId(2)));
     assert_eq!(node.take_held(PeerId(2), at(6000)), Held::default());
 }
+
+#[test]
+fn a_routed_network_knocks_at_its_peer_also_inside_a_larger_one_of_somebody_awake() {
+    let node = node(&[("10.7.3.0/24", 3), ("fd00::3/128", 3)]);
+    assert_eq!(node.knock(ip("10.7.4.1"), &PACKET, at(0)), Knock::Nobody);
+    assert!(
+        node.sleeper_within(ip("10.7.3.9"), 8),
+        "10.0.0.0/8 is somebody else's"
+    );
+    assert!(
+        node.sleeper_within(ip("fd00::3"), 0),
+        "the way to the internet is somebody else's"
+    );
+    assert!(!node.sleeper_within(ip("10.7.3.9"), 24));
+    assert!(!node.sleeper_within(ip("10.7.3.9"), 32));
+    assert!(!node.sleeper_within(ip("10.7.4.1"), 8));
+    assert_eq!(node.knock(ip("10.7.3.9"), &PACKET, at(0)), Knock::Held);
+    assert_eq!(node.poll_event(), Some(Event::Knocked { peer: PeerId(3) }));
+}

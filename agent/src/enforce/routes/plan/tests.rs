@@ -31,7 +31,13 @@ fn lan() -> SliceRoute {
 fn plan(parts: PictureParts, armed: &[Armed]) -> Plan {
     let device = |net: &str| net.starts_with("lan").then(|| net.parse().unwrap());
     let uplink = || "wan0".parse().ok();
-    Plan::new(&Picture::new(parts), armed, &device, &uplink)
+    Plan::new(
+        &Picture::new(parts),
+        armed,
+        &BTreeSet::new(),
+        &device,
+        &uplink,
+    )
 }
 
 #[test]
@@ -46,7 +52,13 @@ fn only_an_exit_leads_to_the_internet_and_only_by_an_uplink() {
     };
     assert_eq!(plan(exit(false), &[]).exit, None);
     assert_eq!(plan(exit(true), &[]).exit, "wan0".parse().ok());
-    let none = Plan::new(&Picture::new(exit(true)), &[], &|_| None, &|| None);
+    let none = Plan::new(
+        &Picture::new(exit(true)),
+        &[],
+        &BTreeSet::new(),
+        &|_| None,
+        &|| None,
+    );
     assert_eq!((none.exit, none.unled), (None, vec!["exit".to_owned()]));
 }
 
@@ -105,4 +117,45 @@ fn only_who_is_bound_has_a_lease_and_none_lies_in_another() {
             ("fd7a:1::/120".to_owned(), boot(200))
         ]
     );
+}
+
+#[test]
+fn networks_that_sleep_are_told_without_those_inside_another() {
+    let nets = |texts: &[&str]| -> BTreeSet<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    let planned = |parts: PictureParts, asleep: &[&str]| {
+        Plan::new(&Picture::new(parts), &[], &nets(asleep), &|_| None, &|| {
+            None
+        })
+        .asleep
+    };
+    let asleep = [
+        "10.7.3.0/24",
+        "10.7.0.0/16",
+        "10.7.9.0/24",
+        "10.7.9.128/25",
+        "10.8.0.0/24",
+        "fd7a:1::/120",
+        "fd7a:1::40/122",
+        "fd7a:1::100/120",
+    ];
+    assert_eq!(
+        planned(with(vec![], &[]), &asleep),
+        nets(&[
+            "10.7.0.0/16",
+            "10.8.0.0/24",
+            "fd7a:1::/120",
+            "fd7a:1::100/120"
+        ])
+    );
+    let without_policy = PictureParts {
+        rules: None,
+        ..parts()
+    };
+    assert_eq!(planned(without_policy, &asleep), nets(&[]));
+    let many: BTreeSet<IpNet> = (0..u32::try_from(MAX_LEASED).unwrap() + 9)
+        .map(|number| IpNet::new(std::net::Ipv4Addr::from_bits(number << 8).into(), 24).unwrap())
+        .collect();
+    assert_eq!(apart(&many).len(), MAX_LEASED);
 }
