@@ -35,14 +35,7 @@ impl Engine {
         link: Link,
         now: Timestamp,
     ) -> Decision {
-        let best = self
-            .places
-            .egress(&self.slice, peer)
-            .filter(|egress| egress.beyond.is_none() && egress.devices.is_empty())
-            .filter(|egress| egress.proto == proto && egress.port == port)
-            .map(|egress| self.egress_decision(egress, None, standing, link, now))
-            .reduce(Decision::better);
-        best.unwrap_or_else(|| self.refusal(Reason::NoRule))
+        self.best_egress(None, peer, (proto, port), standing, link, now)
     }
 
     /// Whether a device of this node may open a flow to an interface of a peer, by the peer's standing. What the device
@@ -56,12 +49,28 @@ impl Engine {
         link: Link,
         now: Timestamp,
     ) -> Decision {
+        self.best_egress(Some(device), peer, (proto, port), standing, link, now)
+    }
+
+    /// The best of the ways to an interface of a peer that are for this node, or for a device of it.
+    fn best_egress(
+        &self,
+        device: Option<DeviceIndex>,
+        peer: PeerIndex,
+        (proto, port): (Proto, u16),
+        standing: Standing,
+        link: Link,
+        now: Timestamp,
+    ) -> Decision {
         let best = self
             .places
             .egress(&self.slice, peer)
-            .filter(|egress| egress.devices.binary_search(&device).is_ok())
+            .filter(|egress| match device {
+                Some(device) => egress.devices.binary_search(&device).is_ok(),
+                None => egress.beyond.is_none() && egress.devices.is_empty(),
+            })
             .filter(|egress| egress.proto == proto && egress.port == port)
-            .map(|egress| self.egress_decision(egress, Some(device), standing, link, now))
+            .map(|egress| self.egress_decision(egress, device, standing, link, now))
             .reduce(Decision::better);
         best.unwrap_or_else(|| self.refusal(Reason::NoRule))
     }
