@@ -16,6 +16,8 @@ use crate::node::Endpoint;
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Probes without an answer in a row after which a path counts as dead.
 pub const DEAD_AFTER: u32 = 3;
+/// Probes that say first how good a path is.
+const TRIAL: u32 = 4;
 /// Sizes of packets tried on the way to a peer, in bytes with all headers: Ethernet, WireGuard's own inside another
 /// tunnel, and what IPv6 guarantees.
 pub const PACKET_SIZES: [u16; 4] = [1500, 1420, 1360, 1280];
@@ -52,6 +54,7 @@ pub(super) struct Path {
     judged: u32,
     /// Probes lost since the last answer.
     silent: u32,
+    died: bool,
     pub(super) tries: u32,
     probes: VecDeque<Probe>,
     size: Size,
@@ -96,6 +99,7 @@ impl Path {
             fates: 0,
             judged: 0,
             silent: 0,
+            died: false,
             tries: 0,
             probes: VecDeque::new(),
             size: Size::default(),
@@ -130,6 +134,12 @@ impl Path {
         let place = self.probes.iter().position(|probe| probe.id == id)?;
         let probe = self.probes.remove(place)?;
         let took = now.since(probe.sent);
+        if self.is_silent() {
+            // What was lost while it led nowhere says nothing of how good it is now.
+            self.fates = 0;
+            self.judged = 0;
+            self.rtt = None;
+        }
         if let Some(size) = probe.size {
             self.size.best = self.size.best.max(Some(size));
         } else {
@@ -168,6 +178,7 @@ impl Path {
             }
         }
         self.silent = self.silent.saturating_add(lost);
+        self.died |= self.last_answer.is_some() && self.is_silent();
         lost > 0
     }
 
@@ -189,6 +200,16 @@ impl Path {
 
     pub(super) fn is_failing(&self) -> bool {
         self.silent > 0
+    }
+
+    /// Whether it answers, and was asked too rarely yet to be trusted like one that was in use.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.is_alive() && self.judged < TRIAL
+    }
+
+    /// Whether it stopped answering before, at any time since the network under it is this one.
+    pub(super) fn has_died(&self) -> bool {
+        self.died
     }
 
     pub(super) fn last_answer(&self) -> Option<BootTime> {
@@ -223,6 +244,7 @@ impl Path {
         self.fates = 0;
         self.judged = 0;
         self.silent = 0;
+        self.died = false;
         self.tries = 0;
         self.last_answer = None;
         self.rtt = None;
@@ -351,10 +373,16 @@ mod tests {
             path.expire(time(id * 2000 + 1000));
         }
         assert!(!path.is_alive());
+        assert!(path.has_died());
         path.asked(9, None, time(20_000));
         path.answered(9, us(), time(20_005)).unwrap();
-        assert!(path.is_alive());
-        assert_eq!(path.loss_percent(), 60);
+        assert!(path.is_alive() && path.is_on_trial());
+        assert_eq!(path.loss_percent(), 0, "it is measured anew");
+        for id in 10..13 {
+            path.asked(id, None, time(id * 2000));
+            path.answered(id, us(), time(id * 2000 + 5)).unwrap();
+        }
+        assert!(!path.is_on_trial() && path.has_died());
     }
 
     #[test]

@@ -242,7 +242,8 @@ impl Peer {
             return Some(FIRST_PAUSE.saturating_mul(1 << doublings).min(longest));
         }
         if active {
-            return Some(if chosen { PROBE_CHOSEN } else { PROBE_OTHERS });
+            let often = chosen || path.is_on_trial();
+            return Some(if often { PROBE_CHOSEN } else { PROBE_OTHERS });
         }
         let keep =
             chosen && path.is_direct() && !metered && keepalive::is_needed(path.observed, local);
@@ -268,6 +269,8 @@ impl Peer {
             return Some(best);
         }
         let present_direct = present.is_direct();
+        // One that came and went may go again: it must win like any other.
+        let steady = self.path(best).is_some_and(|path| !path.has_died());
         // Not judged yet: it was good enough for the bind.
         let present_cost = present.cost()?;
         if cost + cost / 4 + BETTER_BY >= present_cost {
@@ -281,7 +284,7 @@ impl Peer {
             Some(_) | None => 1,
         };
         self.challenger = Some((best, wins));
-        (wins >= WINS || (direct && !present_direct)).then_some(best)
+        (wins >= WINS || (direct && steady && !present_direct)).then_some(best)
     }
 
     pub(super) fn take(&mut self, remote: SocketAddr, now: BootTime) {

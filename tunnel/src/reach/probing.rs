@@ -177,6 +177,10 @@ impl Reach {
         let chosen = peer.chosen;
         let found = peer.paths.iter_mut().find_map(|path| {
             let answered = path.answered(ping, observed, now)?;
+            // The pause before was that of a path that leads nowhere.
+            if path.is_on_trial() {
+                path.next_probe = path.next_probe.min(now.plus(PROBE_CHOSEN));
+            }
             Some((path.at, path.is_direct(), answered))
         });
         let Some((at, direct, answered)) = found else {

@@ -70,6 +70,8 @@ pub(super) struct Host {
     pub(super) address: IpAddr,
     pub(super) nat: Option<Nat>,
     pub(super) detours: HashMap<SocketAddr, (Endpoint, Vec<SocketAddr>, RouteId)>,
+    /// Channels through the cloud, and the hosts at their other ends.
+    channels: HashMap<SocketAddr, usize>,
     /// By peer: where WireGuard would send.
     pub(super) used: HashMap<PeerId, SocketAddr>,
     pub(super) told: Vec<Output>,
@@ -91,7 +93,8 @@ pub(super) struct Net {
     pub(super) wire: Wire,
     /// Everything that was sent, with its time.
     pub(super) sent: Vec<(BootTime, Packet)>,
-    under_way: BTreeMap<(BootTime, u64), Packet>,
+    /// By arrival; with a host, what the cloud carries to it.
+    under_way: BTreeMap<(BootTime, u64), (Option<usize>, Packet)>,
     count: u64,
 }
 
@@ -165,6 +168,7 @@ impl Net {
                 holes: HashMap::new(),
             }),
             detours: HashMap::new(),
+            channels: HashMap::new(),
             used: HashMap::new(),
             told: Vec::new(),
         });
@@ -224,6 +228,17 @@ impl Net {
         }
     }
 
+    /// The cloud carries between two hosts from now on.
+    pub(super) fn channel(&mut self, one: usize, two: usize) {
+        for (own, other) in [(one, two), (two, one)] {
+            let host = &mut self.hosts[own];
+            let address = host.reach.channel_address().unwrap();
+            host.channels.insert(address, other);
+            let peer = self.hosts[other].name.clone();
+            self.give(own, Input::Channel { peer, address });
+        }
+    }
+
     pub(super) fn give(&mut self, place: usize, input: Input<'_>) {
         let outputs = self.hosts[place].reach.handle(input, self.now);
         self.perform(place, outputs);
@@ -266,9 +281,12 @@ impl Net {
             };
             self.now = self.now.max(next);
             if packet == Some(next)
-                && let Some((_, packet)) = self.under_way.pop_first()
+                && let Some((_, (carried_to, packet))) = self.under_way.pop_first()
             {
-                self.arrive(packet);
+                match carried_to {
+                    Some(place) => self.datagram(place, packet.from, &packet.bytes),
+                    None => self.arrive(packet),
+                }
                 continue;
             }
             for place in 0..self.hosts.len() {
@@ -309,6 +327,15 @@ impl Net {
     /// Out of a host: through its detours, then its NAT.
     pub(super) fn send(&mut self, place: usize, to: SocketAddr, bytes: Vec<u8>) {
         let host = &mut self.hosts[place];
+        if let Some(other) = host.channels.get(&to).copied() {
+            let mut back = self.hosts[other].channels.iter();
+            let from = back.find_map(|(address, end)| (*end == place).then_some(*address));
+            if let Some(from) = from {
+                // The cloud's line has nothing to do with the wire between hosts.
+                self.carry(other, Packet { from, to, bytes });
+            }
+            return;
+        }
         if is_detour(&to) {
             let Some((relay, _, route)) = host.detours.get(&to) else {
                 return;
@@ -333,13 +360,19 @@ impl Net {
         self.put(Packet { from, to, bytes });
     }
 
+    fn carry(&mut self, other: usize, packet: Packet) {
+        self.count += 1;
+        let at = (self.now.plus(millis(25)), self.count);
+        self.under_way.insert(at, (Some(other), packet));
+    }
+
     /// Onto the wire, from anywhere.
     pub(super) fn put(&mut self, packet: Packet) {
         self.sent.push((self.now, packet.clone()));
         if let Some(delay) = (self.wire)(&packet) {
             self.count += 1;
             self.under_way
-                .insert((self.now.plus(delay), self.count), packet);
+                .insert((self.now.plus(delay), self.count), (None, packet));
         }
     }
 

@@ -301,6 +301,27 @@ fn a_channel_through_the_cloud_is_the_last_resort() {
 }
 
 #[test]
+fn a_direct_way_is_taken_back_from_the_cloud_soon_however_long_it_was_dead() {
+    for dead_for in [10, 60, 600] {
+        let mut net = Net::new();
+        let (a, b) = (net.host("a", "192.0.2.1"), net.host("b", "192.0.2.2"));
+        net.bind(a, b);
+        net.run_talking(a, b, Duration::from_secs(10));
+        let dead = Arc::new(Mutex::new(true));
+        let switch = Arc::clone(&dead);
+        net.wire = Box::new(move |_| (!*switch.lock()).then_some(millis(20)));
+        net.channel(a, b);
+        net.run_talking(a, b, Duration::from_secs(dead_for));
+        assert_eq!(net.chosen(a, b).kind, Kind::Cloud, "{dead_for}");
+        *dead.lock() = false;
+        net.run_talking(a, b, Duration::from_secs(40));
+        for (own, other) in [(a, b), (b, a)] {
+            assert_eq!(net.chosen(own, other).kind, Kind::Direct, "{dead_for}");
+        }
+    }
+}
+
+#[test]
 fn a_bind_made_anew_keeps_its_paths_and_never_repeats_a_counter() {
     let mut net = Net::new();
     let (a, b) = (net.host("a", "192.0.2.1"), net.host("b", "192.0.2.2"));
