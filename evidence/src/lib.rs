@@ -12,6 +12,7 @@
 //!
 //! Structures are those of TPM 2.0 Library part 2 ([`tpm`]), key derivation that of part 1 ([`kdf`]).
 
+pub mod app_log;
 pub mod appraise;
 pub mod boot_log;
 pub mod boot_statement;

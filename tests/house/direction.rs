@@ -9,33 +9,42 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "agent",
         &[
-            "audit", "evidence", "identity", "policy", "runtime", "tunnel", "wire",
+            "apps", "audit", "evidence", "guard", "identity", "policy", "runtime", "tunnel", "wire",
         ],
     ),
+    ("apps", &["identity"]),
     ("audit", &["identity"]),
     (
         "ca",
-        &["audit", "evidence", "identity", "policy", "runtime", "wire"],
+        &[
+            "apps", "audit", "evidence", "identity", "policy", "runtime", "wire",
+        ],
     ),
     ("evidence", &["identity"]),
+    ("guard", &[]),
     ("identity", &[]),
     ("oracle", &[]),
-    ("policy", &["identity"]),
+    ("policy", &["apps", "identity"]),
     ("runtime", &[]),
     ("tunnel", &["evidence", "identity"]),
-    ("wire", &["audit", "evidence", "identity", "policy"]),
+    ("wire", &["apps", "audit", "evidence", "identity", "policy"]),
 ];
 
 /// A part -> the one crate of ours that may name it.
 const KEPT_BY: &[(&str, &str)] = &[
     ("casbin", "policy"),
+    ("fastcdc", "apps"),
+    ("landlock", "guard"),
+    ("seccompiler", "guard"),
+    ("sigstore-tuf", "apps"),
+    ("sigstore-verify", "apps"),
     ("snow", "tunnel"),
     ("sqlx", "ca"),
     ("tss-esapi", "agent"),
 ];
 
 /// Crates whose cores do no I/O: none of these may appear among their dependencies.
-const NO_IO: &[&str] = &["audit", "evidence", "identity", "policy"];
+const NO_IO: &[&str] = &["apps", "audit", "evidence", "identity", "policy"];
 const IO_CRATES: &[&str] = &[
     "hyper",
     "quinn",

@@ -1,0 +1,94 @@
+//! Turns this process into one application: verified by descriptor, in its own control group, behind its walls.
+//!
+//! Every step that fails ends the launch. The order matters: the group before any socket, the root before the program
+//! is opened in it, the user before the walls, the walls before the program.
+
+pub mod calls;
+pub mod order;
+pub mod person;
+pub mod program;
+pub mod root;
+pub mod walls;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::unistd::{dup2_stdin, execveat};
+
+use crate::cgroup::{Cgroup, CgroupError};
+use order::{BadOrder, MAX_ORDER_BYTES, Order};
+
+/// How long reading the program may take.
+const READ_LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error(transparent)]
+    Order(#[from] BadOrder),
+    #[error("order cannot be read: {0}")]
+    Read(#[source] io::Error),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Program(#[from] program::BadProgram),
+    #[error(transparent)]
+    Root(#[from] root::RootError),
+    #[error(transparent)]
+    Person(#[from] person::PersonError),
+    #[error(transparent)]
+    Walls(#[from] walls::WallsError),
+    #[error(transparent)]
+    Calls(#[from] calls::CallsError),
+    #[error("descriptors cannot be put in order: {0}")]
+    Descriptors(#[source] io::Error),
+    #[error("kernel refuses the program: {0}")]
+    Exec(#[source] Errno),
+}
+
+/// Reads the order from standard input and becomes the application. Returns only what failed.
+pub fn run() -> Result<Infallible, LaunchError> {
+    let order = read_order()?;
+    close_others().map_err(LaunchError::Descriptors)?;
+    Cgroup::open(&order.cgroup)?.enter()?;
+    root::build(&order)?;
+    let due = Instant::now() + READ_LIMIT;
+    let program = program::open(&order, due)?;
+    person::become_user(&order)?;
+    walls::raise(&order)?;
+    calls::restrict()?;
+    let args: Vec<&CString> = std::iter::once(&order.name).chain(&order.args).collect();
+    execveat(&program, c"", &args, &order.env, AtFlags::AT_EMPTY_PATH).map_err(LaunchError::Exec)
+}
+
+fn read_order() -> Result<Order, LaunchError> {
+    let mut text = Vec::new();
+    let limit = MAX_ORDER_BYTES as u64 + 1;
+    io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut text)
+        .map_err(LaunchError::Read)?;
+    Ok(Order::parse(&text)?)
+}
+
+/// Nothing but input, output and errors goes on to the application, and its input is empty.
+fn close_others() -> io::Result<()> {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in open {
+        // The listing's own descriptor is among them, closed already.
+        match nix::unistd::close(number) {
+            Ok(()) | Err(Errno::EBADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let nothing = std::fs::File::open("/dev/null")?;
+    dup2_stdin(nothing)?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! System calls that an application has no business with: those that make code out of memory, look into other
+//! processes, change what the kernel runs, or lead around what is asked about files (seccomp(2)).
+
+use std::collections::BTreeMap;
+
+use nix::libc;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter,
+};
+
+/// Numbers of the same calls in the kernel's third table on x86-64, which a list of the first would leave open.
+const X32: i64 = 0x4000_0000;
+/// Calls whose number in that table is another one, where it is refused.
+const X32_OWN: [i64; 4] = [
+    0x4000_0000 + 521, // ptrace
+    0x4000_0000 + 528, // kexec_load
+    0x4000_0000 + 539, // process_vm_readv
+    0x4000_0000 + 540, // process_vm_writev
+];
+
+const REFUSED: [i64; 40] = [
+    // Files without a name, which no other wall sees when a loader maps them.
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    // Files without asking.
+    libc::SYS_open_by_handle_at,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // What files are where.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_mount_setattr,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    // The kernel itself.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_fanotify_init,
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum CallsError {
+    #[error("no list of system calls for this processor")]
+    Processor,
+    #[error("list of system calls: {0}")]
+    List(#[from] BackendError),
+    #[error("kernel refuses the list of system calls: {0}")]
+    Kernel(#[from] seccompiler::Error),
+}
+
+/// Counts for this process and all that come from it.
+pub fn restrict() -> Result<(), CallsError> {
+    // `clone3` hides its flags from filters; the C library falls back to `clone` when it is told that it is missing.
+    apply_filter(&filter([(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?)?;
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, clone_rules()?);
+    rules.insert(libc::SYS_personality, personality_rules()?);
+    if cfg!(target_arch = "x86_64") {
+        let twins: Vec<_> = rules
+            .iter()
+            .map(|(call, rules)| (call + X32, rules.clone()))
+            .collect();
+        rules.extend(twins);
+        rules.extend(X32_OWN.into_iter().map(|call| (call, Vec::new())));
+    }
+    Ok(apply_filter(&filter(rules, libc::EPERM)?)?)
+}
+
+/// A namespace of users would give back every capability inside it.
+fn clone_rules() -> Result<Vec<SeccompRule>, CallsError> {
+    let flag = libc::CLONE_NEWUSER as u64;
+    let has = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::MaskedEq(flag),
+        flag,
+    )?;
+    Ok(vec![SeccompRule::new(vec![has])?])
+}
+
+/// One personality makes all memory that can be read executable.
+fn personality_rules() -> Result<Vec<SeccompRule>, CallsError> {
+    let flag = libc::READ_IMPLIES_EXEC as u64;
+    let has = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(flag),
+        flag,
+    )?;
+    let asks = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0xffff_ffff)?;
+    Ok(vec![SeccompRule::new(vec![has, asks])?])
+}
+
+fn filter(
+    rules: impl IntoIterator<Item = (i64, Vec<SeccompRule>)>,
+    error: i32,
+) -> Result<BpfProgram, CallsError> {
+    let processor =
+        TargetArch::try_from(std::env::consts::ARCH).map_err(|_| CallsError::Processor)?;
+    let filter = SeccompFilter::new(
+        rules.into_iter().collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(error.unsigned_abs()),
+        processor,
+    )?;
+    Ok(filter.try_into()?)
+}

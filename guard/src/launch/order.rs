@@ -1,0 +1,249 @@
+//! What is to be launched, as the agent says it.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+
+/// Longest order, in bytes.
+pub const MAX_ORDER_BYTES: usize = 64 * 1024;
+/// Most arguments, and most variables.
+const MAX_ITEMS: usize = 256;
+/// Variables that change which code a program loads.
+const LOADER_PREFIXES: [&str; 2] = ["LD_", "GLIBC_TUNABLES"];
+
+/// A checked order.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Folder of the unpacked application, on the volume.
+    pub tree: PathBuf,
+    /// Program in it.
+    pub program: PathBuf,
+    pub digest: Digest,
+    pub name: CString,
+    pub args: Vec<CString>,
+    pub env: Vec<CString>,
+    pub uid: u32,
+    pub gid: u32,
+    pub cgroup: PathBuf,
+    /// Folder that the application may write to.
+    pub state: PathBuf,
+    /// Whether the machine's own libraries are shown to it, read-only.
+    pub host_libraries: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BadOrder {
+    #[error("order is longer than the limit in bytes: {MAX_ORDER_BYTES}")]
+    TooLong,
+    #[error("order is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("path is not absolute, or leads upwards: {}", .0.display())]
+    Path(PathBuf),
+    #[error("program is not a path below the application: {}", .0.display())]
+    Program(PathBuf),
+    #[error("applications do not run as root, nor in its group")]
+    Root,
+    #[error("more arguments or variables than the limit: {MAX_ITEMS}")]
+    TooMany,
+    #[error("text holds a zero byte")]
+    Zero,
+    #[error("not a name of a variable: {0:?}")]
+    Variable(String),
+    #[error("variable would change which code is loaded: {0}")]
+    Loader(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    tree: PathBuf,
+    program: PathBuf,
+    digest: Digest,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    uid: u32,
+    gid: u32,
+    cgroup: PathBuf,
+    state: PathBuf,
+    #[serde(default)]
+    host_libraries: bool,
+}
+
+impl Order {
+    pub fn parse(text: &[u8]) -> Result<Self, BadOrder> {
+        if text.len() > MAX_ORDER_BYTES {
+            return Err(BadOrder::TooLong);
+        }
+        let written: Written = serde_json::from_slice(text)?;
+        for path in [&written.tree, &written.cgroup, &written.state] {
+            if !path.is_absolute() || !is_plain(path) {
+                return Err(BadOrder::Path(path.clone()));
+            }
+        }
+        let program = &written.program;
+        if program.is_absolute() || !is_plain(program) || program.file_name().is_none() {
+            return Err(BadOrder::Program(program.clone()));
+        }
+        // The highest numbers mean "no change" to the kernel.
+        let good = |id: u32| id != 0 && id != u32::MAX;
+        if !good(written.uid) || !good(written.gid) {
+            return Err(BadOrder::Root);
+        }
+        if written.args.len() > MAX_ITEMS || written.env.len() > MAX_ITEMS {
+            return Err(BadOrder::TooMany);
+        }
+        let name = format!("{}/{}", super::root::APP, program.display());
+        Ok(Self {
+            name: text_of(name)?,
+            args: written
+                .args
+                .into_iter()
+                .map(text_of)
+                .collect::<Result<_, _>>()?,
+            env: written
+                .env
+                .into_iter()
+                .map(|(name, value)| variable(&name, &value))
+                .collect::<Result<_, _>>()?,
+            tree: written.tree,
+            program: written.program,
+            digest: written.digest,
+            uid: written.uid,
+            gid: written.gid,
+            cgroup: written.cgroup,
+            state: written.state,
+            host_libraries: written.host_libraries,
+        })
+    }
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::RootDir))
+}
+
+fn variable(name: &str, value: &str) -> Result<CString, BadOrder> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(good)
+    {
+        return Err(BadOrder::Variable(name.to_owned()));
+    }
+    if LOADER_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+    {
+        return Err(BadOrder::Loader(name.to_owned()));
+    }
+    text_of(format!("{name}={value}"))
+}
+
+fn text_of(text: String) -> Result<CString, BadOrder> {
+    CString::new(text).map_err(|_| BadOrder::Zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn order() -> Value {
+        json!({
+            "tree": "/apps/acme/collector/2.3.0",
+            "program": "bin/collector",
+            "digest": "00".repeat(32),
+            "args": ["--fast"],
+            "env": { "LANG": "C" },
+            "uid": 990,
+            "gid": 990,
+            "cgroup": "/sys/fs/cgroup/edgeward-apps/collector",
+            "state": "/var/lib/edgeward-apps/collector",
+        })
+    }
+
+    fn with(key: &str, value: Value) -> Result<Order, BadOrder> {
+        let mut order = order();
+        order[key] = value;
+        Order::parse(order.to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_order_that_leads_out_of_its_folders_is_refused() {
+        for path in ["bin/../../x", "/bin/sh", "..", ".", ""] {
+            let refused = with("program", json!(path));
+            assert!(matches!(refused, Err(BadOrder::Program(_))), "{path}");
+        }
+        for key in ["tree", "cgroup", "state"] {
+            for path in ["apps", "/apps/../etc", ""] {
+                assert!(
+                    matches!(with(key, json!(path)), Err(BadOrder::Path(_))),
+                    "{key} {path}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_application_is_never_root() {
+        for key in ["uid", "gid"] {
+            for id in [0, u32::MAX] {
+                assert!(
+                    matches!(with(key, json!(id)), Err(BadOrder::Root)),
+                    "{key} {id}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_variable_reaches_the_loader() {
+        for name in [
+            "LD_PRELOAD",
+            "LD_AUDIT",
+            "LD_LIBRARY_PATH",
+            "GLIBC_TUNABLES",
+        ] {
+            assert!(
+                matches!(with("env", json!({ name: "x" })), Err(BadOrder::Loader(_))),
+                "{name}"
+            );
+        }
+        for name in ["", "A=B", "1A", "A\nB", "Ä"] {
+            assert!(
+                matches!(
+                    with("env", json!({ name: "x" })),
+                    Err(BadOrder::Variable(_))
+                ),
+                "{name}"
+            );
+        }
+        assert!(matches!(
+            with("env", json!({ "A": "\0" })),
+            Err(BadOrder::Zero)
+        ));
+        assert!(matches!(with("args", json!(["\0"])), Err(BadOrder::Zero)));
+    }
+
+    #[test]
+    fn an_order_has_its_limits_and_no_unknown_keys() {
+        assert!(matches!(
+            with("args", json!(vec!["a"; MAX_ITEMS + 1])),
+            Err(BadOrder::TooMany)
+        ));
+        assert!(matches!(
+            with("more", json!(1)),
+            Err(BadOrder::Malformed(_))
+        ));
+        let long = vec![b' '; MAX_ORDER_BYTES + 1];
+        assert!(matches!(Order::parse(&long), Err(BadOrder::TooLong)));
+        let good = with("uid", json!(991)).unwrap();
+        assert_eq!(good.name.to_str().unwrap(), "/app/bin/collector");
+        assert_eq!(good.env, [CString::new("LANG=C").unwrap()]);
+    }
+}

@@ -1,0 +1,13 @@
+//! The guard on a real volume, under a real kernel: as root, each test in a mount namespace of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+mod attacks;
+mod lab;
+mod launcher;
+mod survives;
