@@ -2,6 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
+        "edgeward/v1/apps.proto",
         "edgeward/v1/enrolment.proto",
         "edgeward/v1/relay.proto",
         "edgeward/v1/session.proto",

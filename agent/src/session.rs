@@ -426,6 +426,9 @@ impl Session {
             }
             Body::Peers(update) => self.holder.peers(&update),
             Body::Called(called) => self.holder.publisher.reach.called(called),
+            Body::Apps(_) => {
+                tracing::warn!("the cloud says what applications to have: this agent runs none")
+            }
             Body::Outcome(outcome) => {
                 return match self.holder.outcome(outcome).await {
                     Applied::Renewed => {

@@ -28,6 +28,14 @@ pub const MAX_CARRIED_BYTES: usize = 2048;
 pub const MAX_CARRIED_AT_ONCE: usize = 64;
 /// Largest frame of the cloud's relay, in bytes.
 pub const MAX_RELAY_FRAME_BYTES: usize = 256 * 1024;
+/// Most bytes of metadata or of a manifest in one message.
+pub const MAX_APPS_PIECE_BYTES: usize = 256 * 1024;
+/// Most chunks that one request names.
+pub const MAX_CHUNKS_AT_ONCE: usize = 256;
+/// Largest message of the applications' service, in bytes: a chunk, and what names it.
+pub const MAX_APPS_MESSAGE_BYTES: usize = 1024 * 1024 + 256;
+/// Most applications that a node says something of.
+pub const MAX_APPS_SAID: usize = 256;
 /// Largest frame of the bind's stream, in bytes.
 pub const MAX_BIND_FRAME_BYTES: usize = 64 * 1024;
 /// Application protocol of cloud connections that speak HTTP/2 (gRPC, REST).

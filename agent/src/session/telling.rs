@@ -30,6 +30,7 @@ impl Session {
             slice_deltas: true,
             slice_digest: self.holder.slice_digest(),
             metered: self.metered,
+            apps: None,
         }
     }
 
@@ -46,6 +47,7 @@ impl Session {
             slice_number: self.holder.slice_number(),
             cut_number: progress.cut_number,
             bundle_sequence: self.holder.say_bundle_sequence(),
+            apps: None,
         }
     }
 }

@@ -101,5 +101,6 @@ pub(super) fn welcome(
         stun_port: u32::from(hub.stun_port),
         relays: hub.config.relay.enabled,
         seen_from: String::new(),
+        apps: Vec::new(),
     }
 }

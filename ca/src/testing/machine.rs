@@ -211,6 +211,7 @@ impl Machine {
             slice_deltas: false,
             slice_digest: Vec::new(),
             metered: false,
+            apps: None,
         }
     }
 
