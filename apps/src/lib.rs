@@ -17,8 +17,8 @@ pub mod oci;
 pub mod path;
 pub mod provider;
 pub mod strict;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod unpack;
 #[cfg(test)]
 mod vectors;

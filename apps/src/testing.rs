@@ -12,91 +12,101 @@ use crate::image::{ImageFloors, ImageRefused, PublisherKeys, Refresh};
 use crate::manifest::Manifest;
 use crate::name::PublisherName;
 
+mod published;
+
+pub use published::{Content, Published, TEST_NODE, noise};
+
 /// A day after [`TEST_NOW`].
-pub(crate) fn tomorrow() -> Timestamp {
+pub fn tomorrow() -> Timestamp {
     TEST_NOW.plus(Duration::from_secs(86_400))
 }
 
-pub(crate) fn role_key(key: &SoftwareKey) -> RoleKey {
-    RoleKey::p256(key.public_key()).unwrap()
+pub fn role_key(key: &SoftwareKey) -> RoleKey {
+    RoleKey::p256(key.public_key()).expect("what a test makes holds")
 }
 
-pub(crate) fn signers(keys: &[&SoftwareKey], threshold: usize) -> Signers {
+pub fn signers(keys: &[&SoftwareKey], threshold: usize) -> Signers {
     Signers {
         keys: keys.iter().map(|key| role_key(key)).collect(),
         threshold,
     }
 }
 
-pub(crate) fn signed(mut envelope: Envelope, keys: &[&SoftwareKey]) -> Vec<u8> {
-    let bytes = envelope.to_sign().unwrap();
+pub fn signed(mut envelope: Envelope, keys: &[&SoftwareKey]) -> Vec<u8> {
+    let bytes = envelope.to_sign().expect("what a test makes holds");
     for key in keys {
         envelope
-            .add(&role_key(key), &key.sign(&bytes).unwrap())
-            .unwrap();
+            .add(
+                &role_key(key),
+                &key.sign(&bytes).expect("what a test makes holds"),
+            )
+            .expect("what a test makes holds");
     }
     envelope.to_bytes()
 }
 
-pub(crate) fn policy_keys(keys: &[&SoftwareKey], threshold: u16) -> PublisherKeys {
+pub fn policy_keys(keys: &[&SoftwareKey], threshold: u16) -> PublisherKeys {
     let text = |key: &&SoftwareKey| format!("ecdsa-p256:{}", hex::encode(key.public_key().point()));
     PublisherKeys {
-        keys: keys.iter().map(|key| text(key).parse().unwrap()).collect(),
+        keys: keys
+            .iter()
+            .map(|key| text(key).parse().expect("what a test makes holds"))
+            .collect(),
         threshold,
     }
 }
 
-pub(crate) fn acme() -> PublisherName {
-    "acme".parse().unwrap()
+pub fn acme() -> PublisherName {
+    "acme".parse().expect("what a test makes holds")
 }
 
 /// Keys and numbers of a repository; [`Repository::files`] signs it as it stands.
-pub(crate) struct Repository {
+pub struct Repository {
     /// Two of them sign the root and the image role.
-    pub(crate) offline: Vec<SoftwareKey>,
+    pub offline: Vec<SoftwareKey>,
     /// Timestamp and snapshot.
-    pub(crate) online: SoftwareKey,
+    pub online: SoftwareKey,
     /// Two of the publisher's three sign.
-    pub(crate) publisher: Vec<SoftwareKey>,
-    pub(crate) versions: Versions,
-    pub(crate) expires: Expires,
-    pub(crate) manifests: BTreeMap<String, (u64, Digest)>,
+    pub publisher: Vec<SoftwareKey>,
+    pub versions: Versions,
+    pub expires: Expires,
+    pub manifests: BTreeMap<String, (u64, Digest)>,
     /// Roots that were signed before, by version.
-    pub(crate) roots: BTreeMap<u64, Vec<u8>>,
-    pub(crate) delegations: Option<BTreeMap<PublisherName, Signers>>,
+    pub roots: BTreeMap<u64, Vec<u8>>,
+    pub delegations: Option<BTreeMap<PublisherName, Signers>>,
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct Versions {
-    pub(crate) root: u64,
-    pub(crate) timestamp: u64,
-    pub(crate) snapshot: u64,
-    pub(crate) targets: u64,
-    pub(crate) publisher: u64,
+pub struct Versions {
+    pub root: u64,
+    pub timestamp: u64,
+    pub snapshot: u64,
+    pub targets: u64,
+    pub publisher: u64,
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct Expires {
-    pub(crate) root: Timestamp,
-    pub(crate) timestamp: Timestamp,
-    pub(crate) snapshot: Timestamp,
-    pub(crate) targets: Timestamp,
-    pub(crate) publisher: Timestamp,
+pub struct Expires {
+    pub root: Timestamp,
+    pub timestamp: Timestamp,
+    pub snapshot: Timestamp,
+    pub targets: Timestamp,
+    pub publisher: Timestamp,
 }
 
-pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+pub type Files = BTreeMap<String, Vec<u8>>;
 
 impl Repository {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let keys = |count| {
             (0..count)
-                .map(|_| SoftwareKey::generate().unwrap())
+                .map(|_| SoftwareKey::generate().expect("what a test makes holds"))
                 .collect()
         };
         let end = tomorrow();
         let mut repository = Self {
             offline: keys(3),
-            online: SoftwareKey::generate().unwrap(),
+            online: SoftwareKey::generate().expect("what a test makes holds"),
             publisher: keys(3),
             versions: Versions {
                 root: 1,
@@ -120,16 +130,16 @@ impl Repository {
         repository
     }
 
-    pub(crate) fn offline(&self) -> Vec<&SoftwareKey> {
+    pub fn offline(&self) -> Vec<&SoftwareKey> {
         self.offline.iter().collect()
     }
 
-    pub(crate) fn publisher_keys(&self) -> Vec<&SoftwareKey> {
+    pub fn publisher_keys(&self) -> Vec<&SoftwareKey> {
         self.publisher.iter().collect()
     }
 
     /// The root as the keys stand now, signed by two of them and by `also`.
-    pub(crate) fn sign_root(&mut self, also: &[&SoftwareKey]) {
+    pub fn sign_root(&mut self, also: &[&SoftwareKey]) {
         let offline = self.offline();
         let roles = BTreeMap::from([
             ("root", signers(&offline, 2)),
@@ -137,7 +147,8 @@ impl Repository {
             ("timestamp", signers(&[&self.online], 1)),
             ("snapshot", signers(&[&self.online], 1)),
         ]);
-        let envelope = Envelope::root(self.versions.root, self.expires.root, &roles).unwrap();
+        let envelope = Envelope::root(self.versions.root, self.expires.root, &roles)
+            .expect("what a test makes holds");
         let keys: Vec<&SoftwareKey> = offline
             .into_iter()
             .take(2)
@@ -147,19 +158,21 @@ impl Repository {
         self.roots.insert(self.versions.root, bytes);
     }
 
-    pub(crate) fn root(&self) -> &[u8] {
-        &self.roots[&self.versions.root]
+    pub fn root(&self) -> &[u8] {
+        self.roots
+            .get(&self.versions.root)
+            .expect("the root was signed")
     }
 
-    pub(crate) fn publish(&mut self, manifest: &Manifest) -> Vec<u8> {
-        let bytes = manifest.to_json().unwrap();
+    pub fn publish(&mut self, manifest: &Manifest) -> Vec<u8> {
+        let bytes = manifest.to_json().expect("what a test makes holds");
         let named = (bytes.len() as u64, Digest::of(&bytes));
         self.manifests
             .insert(manifest.app.target(&manifest.version), named);
         bytes
     }
 
-    pub(crate) fn files(&self) -> Files {
+    pub fn files(&self) -> Files {
         let Versions {
             timestamp,
             snapshot,
@@ -167,25 +180,37 @@ impl Repository {
             publisher,
             ..
         } = self.versions;
-        let releases =
-            Envelope::releases(publisher, self.expires.publisher, &self.manifests).unwrap();
-        let releases = signed(releases, &self.publisher_keys()[..2]);
+        let releases = Envelope::releases(publisher, self.expires.publisher, &self.manifests)
+            .expect("what a test makes holds");
+        let releases = signed(
+            releases,
+            &self
+                .publisher_keys()
+                .into_iter()
+                .take(2)
+                .collect::<Vec<_>>(),
+        );
         let default = BTreeMap::from([(acme(), signers(&self.publisher_keys(), 2))]);
         let delegations = self.delegations.as_ref().unwrap_or(&default);
-        let image = Envelope::image(targets, self.expires.targets, delegations).unwrap();
-        let image = signed(image, &self.offline()[..2]);
+        let image = Envelope::image(targets, self.expires.targets, delegations)
+            .expect("what a test makes holds");
+        let image = signed(
+            image,
+            &self.offline().into_iter().take(2).collect::<Vec<_>>(),
+        );
         let pins = BTreeMap::from([
             ("targets".to_owned(), Pin::of(targets, &image)),
             ("acme".to_owned(), Pin::of(publisher, &releases)),
         ]);
-        let whole = Envelope::snapshot(snapshot, self.expires.snapshot, &pins).unwrap();
+        let whole = Envelope::snapshot(snapshot, self.expires.snapshot, &pins)
+            .expect("what a test makes holds");
         let whole = signed(whole, &[&self.online]);
         let fresh = Envelope::timestamp(
             timestamp,
             self.expires.timestamp,
             &Pin::of(snapshot, &whole),
         )
-        .unwrap();
+        .expect("what a test makes holds");
         let fresh = signed(fresh, &[&self.online]);
         let mut files: Files = self
             .roots
@@ -199,13 +224,13 @@ impl Repository {
         files
     }
 
-    pub(crate) fn policy(&self) -> Vec<(PublisherName, PublisherKeys)> {
+    pub fn policy(&self) -> Vec<(PublisherName, PublisherKeys)> {
         vec![(acme(), policy_keys(&self.publisher_keys(), 2))]
     }
 }
 
 /// A refresh from files, to its end.
-pub(crate) fn refreshed(
+pub fn refreshed(
     files: &Files,
     root: &[u8],
     floors: &ImageFloors,

@@ -54,7 +54,7 @@ impl Image {
         &self.refused
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn take_refused(&mut self) -> Option<ImageRefused> {
         self.refused.pop_first().map(|(_, why)| why)
     }
