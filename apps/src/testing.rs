@@ -96,6 +96,12 @@ pub struct Expires {
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
+impl Default for Repository {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Repository {
     pub fn new() -> Self {
         let keys = |count| {
