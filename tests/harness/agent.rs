@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::apps::Ground;
 use crate::bin_dir;
 use crate::clock::MachineClock;
 use crate::cloud::clean_environment;
@@ -27,6 +28,8 @@ pub struct Node {
     clock: Option<MachineClock>,
     environment: Vec<(String, String)>,
     process: Option<Process>,
+    /// After the agent: what it runs goes last.
+    ground: Option<Ground>,
 }
 
 impl Node {
@@ -51,6 +54,7 @@ impl Node {
             clock: None,
             environment: Vec::new(),
             process: None,
+            ground: None,
         })
     }
 
@@ -166,13 +170,17 @@ impl Node {
     /// A power cut and a start: agent and TPM both lose what they held in memory, and so does the run folder.
     pub fn reboot(&mut self) -> anyhow::Result<()> {
         self.power_off()?;
-        self.tpm.power_on()
+        self.tpm.power_on()?;
+        self.ground.as_mut().map_or(Ok(()), Ground::start)
     }
 
     /// A power cut.
     pub fn power_off(&mut self) -> anyhow::Result<()> {
         if self.process.is_some() {
             self.kill()?;
+        }
+        if let Some(ground) = &mut self.ground {
+            ground.cut()?;
         }
         std::fs::remove_dir_all(self.folder.join("run"))?;
         std::fs::create_dir_all(self.folder.join("run"))?;
@@ -186,6 +194,17 @@ impl Node {
             None => MachineClock::new(&self.folder)?,
         };
         Ok(self.clock.insert(made))
+    }
+
+    /// Where its apps live.
+    pub fn ground(&mut self) -> anyhow::Result<&mut Ground> {
+        self.ground
+            .as_mut()
+            .context("the node has no ground for apps")
+    }
+
+    pub(crate) fn take_ground(&mut self, ground: Ground) {
+        self.ground = Some(ground);
     }
 
     /// From now on the agent's commands see this variable.
@@ -214,12 +233,17 @@ impl Node {
     /// The agent's command line on its host.
     pub fn command(&self, verb: &str) -> Command {
         let program = bin_dir().unwrap_or_default().join("edgeward-agent");
+        let inside = |first: &Path| match &self.ground {
+            None => self.host.command(first),
+            Some(ground) => ground.command(first),
+        };
         let mut command = match &self.clock {
-            None => self.host.command(program),
+            None => inside(&program),
             Some(clock) => {
                 let before = clock.before();
                 let mut words = before.iter();
-                let mut command = self.host.command(words.next().map_or("", String::as_str));
+                let first = words.next().map_or("", String::as_str);
+                let mut command = inside(Path::new(first));
                 command.args(words).arg(program);
                 command
             }

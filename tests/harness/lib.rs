@@ -9,6 +9,7 @@
 )]
 
 pub mod agent;
+pub mod apps;
 pub mod clock;
 pub mod cloud;
 pub mod eventually;
@@ -19,6 +20,7 @@ pub mod nat;
 pub mod netns;
 pub mod postgres;
 pub mod process;
+pub mod publisher;
 pub mod swtpm;
 
 pub use lab::Lab;
