@@ -10,8 +10,15 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use crate::launch::order::Limits;
+
 /// Largest file of the kernel's that is read, in bytes.
 const MAX_EVENTS_BYTES: usize = 4096;
+
+/// What limits applications, where the kernel has it here: on machines of the old layout other owners may hold them.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// Period over which a share of a processor is counted, in microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
 
 /// One group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +38,8 @@ pub enum CgroupError {
         #[source]
         error: io::Error,
     },
+    #[error("processes of {} have not gone yet", .0.display())]
+    Busy(PathBuf),
     #[error("kernel has no way to kill a control group (Linux 5.14)")]
     TooOld,
     #[error("processes of {} did not follow within {} ms", .path.display(), .limit.as_millis())]
@@ -60,6 +69,72 @@ impl Cgroup {
         })
     }
 
+    /// The group of all applications, made if it is not there. Whoever calls must not stand in the group above it, or the
+    /// kernel would give the groups below nothing to limit by; so it moves beside them.
+    pub fn of_all(folder: &Path) -> Result<Self, CgroupError> {
+        if !folder.exists() {
+            std::fs::create_dir(folder).map_err(|error| failed(folder, error))?;
+        }
+        let apps = Self::open(folder)?;
+        if let Some(above) = folder.parent().and_then(|above| Self::open(above).ok()) {
+            if above.holds_this_process()? {
+                above.child("guard")?.enter()?;
+            }
+            above.hand_down();
+        }
+        apps.hand_down();
+        Ok(apps)
+    }
+
+    /// Lets the groups below be limited, by whatever there is here.
+    fn hand_down(&self) {
+        for controller in CONTROLLERS {
+            // One that is not here is told when an application starts: `limit` says what does not hold.
+            let _absent = self.write("cgroup.subtree_control", &format!("+{controller}"));
+        }
+    }
+
+    fn holds_this_process(&self) -> Result<bool, CgroupError> {
+        let path = self.folder.join("cgroup.procs");
+        let listed = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
+        let own = std::process::id().to_string();
+        Ok(listed.lines().any(|line| line == own))
+    }
+
+    /// Sets limits, and names those for which there is nothing here to hold them by.
+    pub fn limit(&self, limits: &Limits) -> Result<Vec<&'static str>, CgroupError> {
+        let cpu = limits
+            .cpu_percent
+            .map(|percent| u64::from(percent) * CPU_PERIOD_US / 100);
+        let wanted = [
+            (
+                "memory",
+                "memory.max",
+                limits.memory_bytes.map(|n| n.to_string()),
+            ),
+            ("tasks", "pids.max", limits.tasks.map(|n| n.to_string())),
+            (
+                "cpu",
+                "cpu.max",
+                cpu.map(|share| format!("{share} {CPU_PERIOD_US}")),
+            ),
+        ];
+        let mut lacks = Vec::new();
+        for (name, file, text) in wanted {
+            let Some(text) = text else { continue };
+            match self.folder.join(file).exists() {
+                true => self.write(file, &text)?,
+                false => lacks.push(name),
+            }
+        }
+        Ok(lacks)
+    }
+
+    /// Whether the kernel holds the memory of this group below a limit.
+    pub fn can_limit_memory(&self) -> bool {
+        self.folder.join("memory.max").exists()
+    }
+
     /// Makes a group below this one, or takes the one that is there.
     pub fn child(&self, name: &str) -> Result<Self, CgroupError> {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '@');
@@ -86,10 +161,21 @@ impl Cgroup {
         self.write("cgroup.procs", "0")
     }
 
+    /// Begins to stop every process.
+    pub fn freeze_now(&self) -> Result<(), CgroupError> {
+        self.write("cgroup.freeze", "1")
+    }
+
+    pub fn is_empty(&self) -> Result<bool, CgroupError> {
+        let path = self.folder.join("cgroup.events");
+        let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
+        Ok(Event::Empty.holds(&text))
+    }
+
     /// Stops every process, and waits until each has stopped: on a busy machine that takes as long as it takes to run
     /// each of them once.
     pub fn freeze(&self, limit: Duration) -> Result<(), CgroupError> {
-        self.write("cgroup.freeze", "1")?;
+        self.freeze_now()?;
         self.await_event(Event::Frozen, limit)
     }
 
@@ -99,7 +185,7 @@ impl Cgroup {
 
     /// Ends every process for good: none does anything more in its own code from the first write on that reaches it.
     pub fn end(&self, limit: Duration) -> Result<(), CgroupError> {
-        self.write("cgroup.freeze", "1")?;
+        self.freeze_now()?;
         self.kill()?;
         self.await_empty(limit)?;
         self.thaw()
@@ -170,5 +256,47 @@ fn failed(path: &Path, error: io::Error) -> CgroupError {
     CgroupError::Io {
         path: path.to_owned(),
         error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        memory_bytes: Some(64 << 20),
+        cpu_percent: Some(150),
+        tasks: Some(32),
+    };
+
+    /// What the kernel shows of a group in which the controllers are there.
+    fn group(files: &[&str]) -> (tempfile::TempDir, Cgroup) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(folder.path().join(file), "max\n").unwrap();
+        }
+        let group = Cgroup {
+            folder: folder.path().to_owned(),
+        };
+        (folder, group)
+    }
+
+    #[test]
+    fn a_limit_that_nothing_holds_is_named() {
+        let (_folder, bare) = group(&[]);
+        assert_eq!(bare.limit(&LIMITS).unwrap(), ["memory", "tasks", "cpu"]);
+        assert!(bare.limit(&Limits::default()).unwrap().is_empty());
+        let (_folder, some) = group(&["pids.max"]);
+        assert_eq!(some.limit(&LIMITS).unwrap(), ["memory", "cpu"]);
+    }
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        let (folder, group) = group(&["memory.max", "pids.max", "cpu.max"]);
+        assert!(group.limit(&LIMITS).unwrap().is_empty());
+        let text = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
+        assert!(text("memory.max").starts_with("67108864"));
+        assert!(text("pids.max").starts_with("32"));
+        assert_eq!(text("cpu.max"), "150000 100000");
     }
 }

@@ -9,22 +9,66 @@ use serde::{Deserialize, Serialize};
 use crate::book::{Asked, Book, Reason};
 use crate::digest::Digest;
 use crate::group::Question;
+use crate::launch::order::Written;
+use crate::level::Level;
 
 /// Longest line, in bytes: a full book.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// Longest path or name of a program that is told, in bytes.
 const MAX_TOLD_BYTES: usize = 512;
 
-/// From the agent, through the supervisor, to the watch.
+/// Longest name of an application's group, and of what it was started from, in bytes.
+pub const MAX_RUN_BYTES: usize = 256;
+/// Longest line that an application writes, in bytes; what is longer is cut.
+pub const MAX_OUTPUT_BYTES: usize = 4096;
+
+/// From the agent to the supervisor, and what concerns answers on to the watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     Book(Book),
     /// Process that installs; only the supervisor says so, of whom it has a connection.
     Keeper(i32),
+    /// Makes the group of an application, so that rules may name it before there is a process in it.
+    Make {
+        name: String,
+    },
+    Start(Box<Start>),
+    /// Stops every process of this application and kills it.
+    End {
+        name: String,
+    },
 }
 
-/// From the watch, through the supervisor, to the agent.
+/// An application to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Name of its group below that of all.
+    pub name: String,
+    /// What it is, for whoever asks later what runs.
+    pub what: String,
+    pub order: Written,
+}
+
+/// An application that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    pub name: String,
+    pub what: String,
+    pub pid: i32,
+    /// Limits that nothing holds here.
+    pub lacks: Vec<String>,
+}
+
+/// How an application ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+}
+
+/// From the watch, through the supervisor, to the agent; and from the supervisor itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Told {
@@ -39,6 +83,39 @@ pub enum Told {
         refused: usize,
     },
     Saw(Saw),
+    /// First of all that an agent hears: how well execution is enforced, why not better, and what runs.
+    Here {
+        level: Level,
+        lacks: Vec<String>,
+        runs: Vec<Run>,
+        shut: bool,
+    },
+    Made {
+        name: String,
+    },
+    Started(Run),
+    NotStarted {
+        name: String,
+        why: String,
+    },
+    Ended {
+        name: String,
+        how: Ended,
+    },
+    /// Ended by order: its group has gone, too.
+    Gone {
+        name: String,
+    },
+    /// A line that an application wrote.
+    Wrote {
+        name: String,
+        text: String,
+    },
+    /// So many lines of an application were not passed on.
+    Dropped {
+        name: String,
+        lines: u64,
+    },
     /// The watch cannot be kept alive: everything is refused from now on. Whether the applications were ended, too.
     Shut {
         ended: bool,
@@ -133,12 +210,17 @@ impl Saw {
 
 fn link(path: &str) -> String {
     let target = std::fs::read_link(path).unwrap_or_default();
-    let text = target.to_string_lossy();
+    plain(&target.to_string_lossy(), MAX_TOLD_BYTES)
+}
+
+/// Text that neither moves a cursor nor is longer than so many bytes.
+pub fn plain(text: &str, limit: usize) -> String {
     text.chars()
+        .map(|c| if c == '\t' { ' ' } else { c })
         .filter(|c| !c.is_control())
         .scan(0, |bytes, c| {
             *bytes += c.len_utf8();
-            (*bytes <= MAX_TOLD_BYTES).then_some(c)
+            (*bytes <= limit).then_some(c)
         })
         .collect()
 }
@@ -179,6 +261,8 @@ mod tests {
             "\"beats\"",
             "{\"keeper\":\"1\"}",
             "{\"book\":{}}",
+            "{\"start\":{\"name\":\"a\",\"what\":\"b\"}}",
+            "{\"end\":{}}",
             "\u{7f}",
         ] {
             let mut lines = Lines::default();

@@ -8,6 +8,7 @@ pub mod order;
 pub mod person;
 pub mod program;
 pub mod root;
+pub mod state;
 pub mod walls;
 
 use std::convert::Infallible;
@@ -36,6 +37,8 @@ pub enum LaunchError {
     #[error(transparent)]
     Program(#[from] program::BadProgram),
     #[error(transparent)]
+    State(#[from] state::StateError),
+    #[error(transparent)]
     Root(#[from] root::RootError),
     #[error(transparent)]
     Person(#[from] person::PersonError),
@@ -43,6 +46,8 @@ pub enum LaunchError {
     Walls(#[from] walls::WallsError),
     #[error(transparent)]
     Calls(#[from] calls::CallsError),
+    #[error("order of death cannot be set: {0}")]
+    Memory(#[source] io::Error),
     #[error("descriptors cannot be put in order: {0}")]
     Descriptors(#[source] io::Error),
     #[error("kernel refuses the program: {0}")]
@@ -53,11 +58,16 @@ pub enum LaunchError {
 pub fn run() -> Result<Infallible, LaunchError> {
     let order = read_order()?;
     close_others().map_err(LaunchError::Descriptors)?;
-    Cgroup::open(&order.cgroup)?.enter()?;
+    let group = Cgroup::open(&order.cgroup)?;
+    // Whoever started this must be the last to go when memory runs out; an application need not.
+    std::fs::write("/proc/self/oom_score_adj", "0").map_err(LaunchError::Memory)?;
+    state::prepare(&order)?;
+    group.enter()?;
     root::build(&order)?;
     let due = Instant::now() + READ_LIMIT;
     let program = program::open(&order, due)?;
-    person::become_user(&order)?;
+    person::become_user(&order, group.can_limit_memory())?;
+    state::make_folders(&order)?;
     walls::raise(&order)?;
     calls::restrict()?;
     let args: Vec<&CString> = std::iter::once(&order.name).chain(&order.args).collect();

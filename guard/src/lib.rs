@@ -19,6 +19,7 @@ pub mod group;
 pub mod identity;
 pub mod launch;
 pub mod level;
+pub mod rights;
 pub mod supervise;
 pub mod volume;
 pub mod watch;

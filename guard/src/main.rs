@@ -1,9 +1,13 @@
-//! `edgeward-guard supervise|watch|launch`, started by the agent and by itself.
+//! `edgeward-guard supervise|watch|launch`, started by the system and by itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use edgeward_guard::level::Level;
 use edgeward_guard::{launch, supervise, watch};
+
+/// Applications are launched behind their walls, and the kernel asks about nothing.
+const LAUNCHER_ONLY: &str = "--launcher-only";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -11,13 +15,10 @@ fn main() -> ExitCode {
     let rest: Vec<PathBuf> = args.map(PathBuf::from).collect();
     let failed = match (command.to_str(), rest.as_slice()) {
         (Some("supervise"), [volume, socket, apps]) => {
-            let settings = supervise::Settings {
-                volume: volume.clone(),
-                socket: socket.clone(),
-                apps: apps.clone(),
-                program: PathBuf::from("/proc/self/exe"),
-            };
-            supervise::run(settings).map_or_else(|error| error.to_string(), |never| match never {})
+            supervise(volume, socket, apps, Level::Fanotify)
+        }
+        (Some("supervise"), [only, volume, socket, apps]) if only == Path::new(LAUNCHER_ONLY) => {
+            supervise(volume, socket, apps, Level::Launcher)
         }
         (Some("watch"), []) => {
             watch::run().map_or_else(|error| error.to_string(), |()| "ended".to_owned())
@@ -26,12 +27,25 @@ fn main() -> ExitCode {
             launch::run().map_or_else(|error| error.to_string(), |never| match never {})
         }
         _ => {
-            tell("usage: edgeward-guard supervise VOLUME SOCKET CGROUP | watch | launch");
+            tell(
+                "usage: edgeward-guard supervise [--launcher-only] VOLUME SOCKET CGROUP | watch | launch",
+            );
             return ExitCode::from(2);
         }
     };
     tell(&format!("edgeward-guard: {failed}"));
     ExitCode::FAILURE
+}
+
+fn supervise(volume: &Path, socket: &Path, apps: &Path, most: Level) -> String {
+    let settings = supervise::Settings {
+        volume: volume.to_owned(),
+        socket: socket.to_owned(),
+        apps: apps.to_owned(),
+        most,
+        program: PathBuf::from("/proc/self/exe"),
+    };
+    supervise::run(settings).map_or_else(|error| error.to_string(), |never| match never {})
 }
 
 #[expect(

@@ -1,8 +1,11 @@
 //! The process that holds the group, so that the death of the watch lets nothing through: what it had not answered is
-//! refused, and another takes its place. Decides nothing itself.
+//! refused, and another takes its place. It starts and ends applications as the agent says, and decides nothing itself.
 
 mod agent;
 mod child;
+mod output;
+mod runs;
+mod watching;
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,20 +18,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::book::Book;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::control::{BadLine, Order, Told};
 use crate::group::{Group, GroupError};
+use crate::level::Level;
+use crate::rights;
 use crate::volume::{NotAVolume, Volume};
 use agent::Agent;
-use child::Child;
+use runs::Runs;
+use watching::{Turned, Watching};
 
-/// How long the watch may say nothing before another takes its place.
-const STALLED: Duration = Duration::from_secs(1);
-/// Most watches that may die within the window below; one more, and everything is refused for good. One that only stood
-/// still does not count: on a busy machine that is nobody's fault.
-const MAX_DEATHS: usize = 5;
-const DEATH_WINDOW: Duration = Duration::from_secs(60);
 /// Most records kept for an agent that is away; the oldest go first.
 const MAX_KEPT_RECORDS: usize = 1024;
 const TURN: Duration = Duration::from_millis(50);
@@ -41,6 +40,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Group of all applications: it is killed when nobody can answer for them any more.
     pub apps: PathBuf,
+    /// The best that is tried.
+    pub most: Level,
     /// The watch.
     pub program: PathBuf,
 }
@@ -55,6 +56,8 @@ pub enum SuperviseError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Line(#[from] BadLine),
+    #[error(transparent)]
+    Rights(#[from] rights::Kept),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -68,29 +71,19 @@ pub fn run(settings: Settings) -> Result<std::convert::Infallible, SuperviseErro
 }
 
 struct Supervisor {
-    settings: Settings,
-    group: Group,
-    apps: Cgroup,
     listener: UnixListener,
-    watch: Option<Child>,
-    deaths: VecDeque<Instant>,
+    /// None: the kernel cannot be made to ask, and applications are only launched.
+    watching: Option<Watching>,
+    lacks: Vec<String>,
+    runs: Runs,
+    looked: Instant,
     agent: Option<Agent>,
-    book: Option<Book>,
     kept: VecDeque<Told>,
-    shut: bool,
-}
-
-/// How the watch does.
-#[derive(Clone, Copy, Debug)]
-enum Health {
-    Answers,
-    Stalled,
-    Dead,
 }
 
 impl Supervisor {
     fn new(settings: Settings) -> Result<Self, SuperviseError> {
-        let apps = Cgroup::open(&settings.apps)?;
+        let apps = Cgroup::of_all(&settings.apps)?;
         let volume = Volume::open(&settings.volume)?;
         match std::fs::remove_file(&settings.socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -99,19 +92,22 @@ impl Supervisor {
         let listener = UnixListener::bind(&settings.socket)?;
         std::fs::set_permissions(&settings.socket, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        let group = Group::over(&volume)?;
-        let watch = Child::start(&settings.program, &group)?;
+        let (watching, lacks) = match watched(&settings, &volume) {
+            Ok(group) => (Some(group), Vec::new()),
+            Err(lack) => (None, vec![lack]),
+        };
+        rights::of_supervisor()?;
+        let start = |group| Watching::start(settings.program.clone(), group);
+        let watching = watching.map(start).transpose()?;
+        let runs = Runs::over(settings.program, &settings.volume, apps)?;
         Ok(Self {
-            settings,
-            group,
-            apps,
             listener,
-            watch: Some(watch),
-            deaths: VecDeque::new(),
+            watching,
+            lacks,
+            runs,
+            looked: Instant::now(),
             agent: None,
-            book: None,
             kept: VecDeque::new(),
-            shut: false,
         })
     }
 
@@ -120,16 +116,11 @@ impl Supervisor {
         self.wait();
         self.accept();
         self.hear_agent();
-        if self.shut {
-            self.refuse_all();
-            return;
-        }
-        match self.hear_watch() {
-            Health::Answers => {}
-            Health::Stalled => self.replace_watch(),
-            Health::Dead => {
-                self.deaths.push_back(Instant::now());
-                self.replace_watch();
+        self.look_after_watch();
+        if self.looked.elapsed() >= TURN {
+            self.looked = Instant::now();
+            for told in self.runs.turn() {
+                self.tell(told);
             }
         }
     }
@@ -137,9 +128,8 @@ impl Supervisor {
     fn wait(&self) {
         let mut polled = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
         let sockets = [
-            self.watch.as_ref().map(Child::socket),
+            self.watching.as_ref().and_then(Watching::socket),
             self.agent.as_ref().map(Agent::socket),
-            self.shut.then(|| self.group.as_fd()),
         ];
         polled.extend(
             sockets
@@ -161,13 +151,34 @@ impl Supervisor {
                 continue;
             };
             let pid = agent.pid();
+            if agent.tell(&self.here()).is_err() {
+                continue;
+            }
             while let Some(told) = self.kept.pop_front() {
                 if agent.tell(&told).is_err() {
                     return;
                 }
             }
             self.agent = Some(agent);
-            self.order(&Order::Keeper(pid));
+            self.keeper(pid);
+        }
+    }
+
+    fn here(&self) -> Told {
+        Told::Here {
+            level: match self.watching {
+                Some(_) => Level::Fanotify,
+                None => Level::Launcher,
+            },
+            lacks: self.lacks.clone(),
+            runs: self.runs.list(),
+            shut: self.watching.as_ref().is_some_and(Watching::is_shut),
+        }
+    }
+
+    fn keeper(&mut self, pid: i32) {
+        if let Some(watching) = &mut self.watching {
+            watching.keeper(pid);
         }
     }
 
@@ -175,75 +186,75 @@ impl Supervisor {
         let Some(agent) = &mut self.agent else {
             return;
         };
-        let (books, alive) = agent.hear();
+        let (orders, alive) = agent.hear();
         if !alive {
             self.agent = None;
-            self.order(&Order::Keeper(0));
+            self.keeper(0);
         }
-        for book in books {
-            self.order(&Order::Book(book.clone()));
-            self.book = Some(book);
-        }
-    }
-
-    /// A watch that cannot be told anything is found dead or stalled at the next turn.
-    fn order(&mut self, order: &Order) {
-        if let Some(watch) = &mut self.watch {
-            watch.order(order);
+        for order in orders {
+            if let Some(told) = self.follow(order) {
+                self.tell(told);
+            }
         }
     }
 
-    fn hear_watch(&mut self) -> Health {
-        let Some(watch) = &mut self.watch else {
-            return Health::Dead;
+    fn follow(&mut self, order: Order) -> Option<Told> {
+        match order {
+            Order::Book(book) => match &mut self.watching {
+                Some(watching) => {
+                    watching.take(book);
+                    None
+                }
+                // Nobody asks, so there is nothing that it could be late for.
+                None => Some(Told::Holds(book.version())),
+            },
+            Order::Make { name } => Some(self.runs.make(&name)),
+            Order::Start(start) => Some(
+                match self.watching.as_ref().is_some_and(Watching::is_shut) {
+                    true => Told::NotStarted {
+                        name: start.name,
+                        why: "the volume is shut".to_owned(),
+                    },
+                    false => self.runs.start(*start),
+                },
+            ),
+            Order::End { name } => self.runs.end(&name),
+            Order::Keeper(_) => None,
+        }
+    }
+
+    fn look_after_watch(&mut self) {
+        let Some(watching) = &mut self.watching else {
+            return;
         };
-        let (told, alive) = watch.hear();
-        let stalled = watch.silence() > STALLED;
+        let mut told = Vec::new();
+        match watching.turn(&mut |said| told.push(said)) {
+            Turned::Well => {}
+            Turned::Replaced { refused } => told.push(Told::Restarted { refused }),
+            Turned::Shut => {
+                let ended = self.runs.end_all();
+                told.push(Told::Shut { ended });
+            }
+        }
         for told in told {
             self.tell(told);
         }
-        match (alive, stalled) {
-            (false, _) => Health::Dead,
-            (true, true) => Health::Stalled,
-            (true, false) => Health::Answers,
-        }
     }
 
-    fn refuse_all(&self) {
-        for question in self.group.questions(Duration::ZERO).unwrap_or_default() {
-            self.group.answer(&question, false);
-        }
-    }
-
-    fn replace_watch(&mut self) {
-        if let Some(watch) = self.watch.take() {
-            watch.end();
-        }
-        let refused = self.group.refuse_abandoned();
-        self.deaths.retain(|at| at.elapsed() < DEATH_WINDOW);
-        let started = (self.deaths.len() <= MAX_DEATHS)
-            .then(|| Child::start(&self.settings.program, &self.group));
-        let Some(Ok(watch)) = started else {
-            self.shut = true;
-            let ended = self.apps.kill().is_ok();
-            self.tell(Told::Shut { ended });
-            return;
-        };
-        self.watch = Some(watch);
-        if let Some(book) = self.book.clone() {
-            self.order(&Order::Book(book));
-        }
-        if let Some(agent) = &self.agent {
-            let pid = agent.pid();
-            self.order(&Order::Keeper(pid));
-        }
-        self.tell(Told::Restarted { refused });
-    }
-
+    /// Half a line would make all that follow it unreadable, so an agent that takes none is one no more.
     fn tell(&mut self, told: Told) {
-        if let Some(agent) = &mut self.agent
-            && agent.tell(&told).is_ok()
-        {
+        if let Some(agent) = &mut self.agent {
+            if agent.tell(&told).is_ok() {
+                return;
+            }
+            self.agent = None;
+            self.keeper(0);
+        }
+        // How applications do, an agent hears when it comes; what they write is for one that is there.
+        if !matches!(
+            told,
+            Told::Saw(_) | Told::Lost(_) | Told::Restarted { .. } | Told::Shut { .. }
+        ) {
             return;
         }
         if self.kept.len() >= MAX_KEPT_RECORDS {
@@ -251,4 +262,12 @@ impl Supervisor {
         }
         self.kept.push_back(told);
     }
+}
+
+/// The group of questions over the volume, or why there is none. That something is no volume is an error elsewhere.
+fn watched(settings: &Settings, volume: &Volume) -> Result<Group, String> {
+    if settings.most < Level::Fanotify {
+        return Err("fanotify: not wanted".to_owned());
+    }
+    Group::over(volume).map_err(|error| format!("fanotify: {error}"))
 }

@@ -18,6 +18,7 @@ use crate::book::Reason;
 use crate::control::{BadLine, Lines, Order, Saw, Told, line};
 use crate::court::{Case, Court, Step};
 use crate::group::{Group, GroupError, MAX_DESCRIPTORS};
+use crate::rights;
 
 /// Threads that read files.
 const READERS: usize = 2;
@@ -37,6 +38,8 @@ const ORPHANED: Duration = Duration::from_secs(10);
 pub enum WatchError {
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[error(transparent)]
+    Rights(#[from] rights::Kept),
     #[error("supervisor cannot be reached: {0}")]
     Io(#[from] io::Error),
     #[error("limit on descriptors cannot be set: {0}")]
@@ -51,6 +54,7 @@ pub enum WatchError {
 pub fn run() -> Result<(), WatchError> {
     let limit = u64::from(MAX_DESCRIPTORS.unsigned_abs());
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+    rights::of_watch()?;
     let group = Group::inherited(io::stdin().as_fd().try_clone_to_owned()?)?;
     let socket = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
     let (records, told) = sync_channel(MAX_WAITING_RECORDS);
@@ -131,6 +135,10 @@ fn hear(mut socket: UnixStream, court: &Court, holds: &SyncSender<u64>) -> Resul
         while let Some(order) = lines.take_line() {
             match order? {
                 Order::Keeper(pid) => court.set_keeper(pid),
+                // Not for the watch.
+                Order::Make { .. } | Order::Start(_) | Order::End { .. } => {
+                    return Err(WatchError::Orphaned);
+                }
                 Order::Book(book) => {
                     let version = book.version();
                     court.take(book)?;

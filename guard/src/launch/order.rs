@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
@@ -12,6 +12,8 @@ use crate::digest::Digest;
 pub const MAX_ORDER_BYTES: usize = 64 * 1024;
 /// Most arguments, and most variables.
 const MAX_ITEMS: usize = 256;
+/// Most folders in the state that are made beforehand.
+const MAX_WRITABLE: usize = 16;
 /// Variables that change which code a program loads.
 const LOADER_PREFIXES: [&str; 2] = ["LD_", "GLIBC_TUNABLES"];
 
@@ -31,8 +33,47 @@ pub struct Order {
     pub cgroup: PathBuf,
     /// Folder that the application may write to.
     pub state: PathBuf,
+    /// Folders in the state that are there when it starts.
+    pub writable: Vec<PathBuf>,
     /// Whether the machine's own libraries are shown to it, read-only.
     pub host_libraries: bool,
+    pub limits: Limits,
+}
+
+/// What an application may use at most. `None`: what the machine gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Of one processor, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
+}
+
+/// An order as it is said, unchecked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    pub tree: PathBuf,
+    pub program: PathBuf,
+    pub digest: Digest,
+    #[serde(default)]
+    pub args: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub cgroup: PathBuf,
+    pub state: PathBuf,
+    #[serde(default)]
+    pub writable: Vec<PathBuf>,
+    #[serde(default)]
+    pub host_libraries: bool,
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +86,12 @@ pub enum BadOrder {
     Path(PathBuf),
     #[error("program is not a path below the application: {}", .0.display())]
     Program(PathBuf),
+    #[error("writable folder is not a path below the application's state: {}", .0.display())]
+    Writable(PathBuf),
     #[error("applications do not run as root, nor in its group")]
     Root,
+    #[error("a limit of zero starts nothing")]
+    Limits,
     #[error("more arguments or variables than the limit: {MAX_ITEMS}")]
     TooMany,
     #[error("text holds a zero byte")]
@@ -57,37 +102,26 @@ pub enum BadOrder {
     Loader(String),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    tree: PathBuf,
-    program: PathBuf,
-    digest: Digest,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    uid: u32,
-    gid: u32,
-    cgroup: PathBuf,
-    state: PathBuf,
-    #[serde(default)]
-    host_libraries: bool,
-}
-
 impl Order {
     pub fn parse(text: &[u8]) -> Result<Self, BadOrder> {
         if text.len() > MAX_ORDER_BYTES {
             return Err(BadOrder::TooLong);
         }
-        let written: Written = serde_json::from_slice(text)?;
+        serde_json::from_slice::<Written>(text)?.check()
+    }
+}
+
+impl Written {
+    /// The one maker of [`Order`].
+    pub fn check(self) -> Result<Order, BadOrder> {
+        let written = self;
         for path in [&written.tree, &written.cgroup, &written.state] {
             if !path.is_absolute() || !is_plain(path) {
                 return Err(BadOrder::Path(path.clone()));
             }
         }
         let program = &written.program;
-        if program.is_absolute() || !is_plain(program) || program.file_name().is_none() {
+        if !is_below(program) {
             return Err(BadOrder::Program(program.clone()));
         }
         // The highest numbers mean "no change" to the kernel.
@@ -99,7 +133,16 @@ impl Order {
             return Err(BadOrder::TooMany);
         }
         let name = format!("{}/{}", super::root::APP, program.display());
-        Ok(Self {
+        if let Some(bad) = written.writable.iter().find(|path| !is_below(path)) {
+            return Err(BadOrder::Writable(bad.clone()));
+        }
+        if written.writable.len() > MAX_WRITABLE {
+            return Err(BadOrder::TooMany);
+        }
+        if written.limits.has_zero() {
+            return Err(BadOrder::Limits);
+        }
+        Ok(Order {
             name: text_of(name)?,
             args: written
                 .args
@@ -118,9 +161,22 @@ impl Order {
             gid: written.gid,
             cgroup: written.cgroup,
             state: written.state,
+            writable: written.writable,
             host_libraries: written.host_libraries,
+            limits: written.limits,
         })
     }
+}
+
+impl Limits {
+    fn has_zero(&self) -> bool {
+        self.memory_bytes == Some(0) || self.cpu_percent == Some(0) || self.tasks == Some(0)
+    }
+}
+
+/// A path that stays below whatever it is put to.
+fn is_below(path: &Path) -> bool {
+    path.is_relative() && is_plain(path) && path.file_name().is_some()
 }
 
 fn is_plain(path: &Path) -> bool {
@@ -187,6 +243,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn writable_folders_stay_below_the_state_and_limits_leave_something() {
+        for path in ["/etc", "..", "data/../../x", ""] {
+            let refused = with("writable", json!([path]));
+            assert!(matches!(refused, Err(BadOrder::Writable(_))), "{path}");
+        }
+        let many = vec!["data"; MAX_WRITABLE + 1];
+        assert!(matches!(
+            with("writable", json!(many)),
+            Err(BadOrder::TooMany)
+        ));
+        for limit in ["memory_bytes", "cpu_percent", "tasks"] {
+            let refused = with("limits", json!({ limit: 0 }));
+            assert!(matches!(refused, Err(BadOrder::Limits)), "{limit}");
+            assert!(with("limits", json!({ limit: 1 })).is_ok(), "{limit}");
+        }
+        assert!(with("writable", json!(["data/cache"])).is_ok());
     }
 
     #[test]

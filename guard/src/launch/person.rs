@@ -17,7 +17,9 @@ pub enum PersonError {
     NotGivenUp,
 }
 
-pub fn become_user(order: &Order) -> Result<(), PersonError> {
+/// Limits that the group cannot hold here are held for each process (memory) and for the user (tasks), who is the
+/// application's alone.
+pub fn become_user(order: &Order, group_limits_memory: bool) -> Result<(), PersonError> {
     let kept = |what| move |error| PersonError::Kept(what, error);
     let (uid, gid) = (Uid::from_raw(order.uid), Gid::from_raw(order.gid));
     for capability in CapabilitySet::all().iter() {
@@ -29,6 +31,12 @@ pub fn become_user(order: &Order) -> Result<(), PersonError> {
                 return Err(PersonError::Kept("capability", error));
             }
         }
+    }
+    if let Some(tasks) = order.limits.tasks.map(u64::from) {
+        setrlimit(Resource::RLIMIT_NPROC, tasks, tasks).map_err(kept("number of tasks"))?;
+    }
+    if let (Some(bytes), false) = (order.limits.memory_bytes, group_limits_memory) {
+        setrlimit(Resource::RLIMIT_DATA, bytes, bytes).map_err(kept("memory"))?;
     }
     setgroups(&[]).map_err(kept("groups"))?;
     setresgid(gid, gid, gid).map_err(kept("group"))?;

@@ -66,7 +66,8 @@ pub enum RootError {
 
 /// From the return on this process sees the application's tree only.
 pub fn build(order: &Order) -> Result<(), RootError> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(RootError::Namespace)?;
+    // Shared memory and queues of System V know users, not roots: those of the machine's are not the application's.
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC).map_err(RootError::Namespace)?;
     let all = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, all, None::<&str>).map_err(RootError::Namespace)?;
     // Any folder serves that exists everywhere and of which nothing is shown: it is covered in this namespace only.

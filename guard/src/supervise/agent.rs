@@ -8,7 +8,6 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
-use crate::book::Book;
 use crate::control::{BadLine, Lines, Order, Told, line};
 
 /// How long the agent may leave what it is told unread.
@@ -55,17 +54,17 @@ impl Agent {
         self.stream.as_fd()
     }
 
-    /// Books that came, and whether the agent is still there and understood.
-    pub(super) fn hear(&mut self) -> (Vec<Book>, bool) {
-        let mut books = Vec::new();
+    /// Orders that came, and whether the agent is still there and understood.
+    pub(super) fn hear(&mut self) -> (Vec<Order>, bool) {
+        let mut orders = Vec::new();
         let alive = super::child::read_some(&self.stream, &mut self.lines);
         while let Some(order) = self.lines.take_line() {
             match order {
-                Ok(Order::Book(book)) => books.push(book),
-                Ok(Order::Keeper(_)) | Err(_) => return (books, false),
+                Ok(Order::Keeper(_)) | Err(_) => return (orders, false),
+                Ok(order) => orders.push(order),
             }
         }
-        (books, alive)
+        (orders, alive)
     }
 
     pub(super) fn tell(&mut self, told: &Told) -> Result<(), NotTheAgent> {

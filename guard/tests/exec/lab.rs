@@ -107,7 +107,12 @@ impl Lab {
     }
 
     pub fn guard(self, mode: Mode, listed: &[&Path]) -> Guarded {
-        Guarded::start(self, mode, listed)
+        Guarded::start(self, mode, listed, &[])
+    }
+
+    /// Without the kernel's questions.
+    pub fn launcher_only(self, listed: &[&Path]) -> Guarded {
+        Guarded::start(self, Mode::Enforce, listed, &["--launcher-only"])
     }
 }
 
@@ -138,18 +143,10 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    fn start(lab: Lab, mode: Mode, listed: &[&Path]) -> Self {
+    fn start(lab: Lab, mode: Mode, listed: &[&Path], options: &[&str]) -> Self {
         let listed = digests(listed);
-        let socket = lab.outside("guard.sock");
-        let supervisor = Command::new(GUARD)
-            .arg("supervise")
-            .args([&lab.volume(), &socket, &lab.apps.folder().to_owned()])
-            .spawn()
-            .unwrap();
-        let stream = eventually(|| UnixStream::connect(&socket).ok());
-        stream
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .unwrap();
+        let supervisor = supervise(&lab, options);
+        let stream = connect(&lab);
         let mut guarded = Self {
             stream,
             lines: Lines::default(),
@@ -170,6 +167,43 @@ impl Guarded {
         let order = line(&Order::Book(book)).unwrap();
         self.stream.write_all(&order).unwrap();
         self.hears(|told| matches!(told, Told::Holds(v) if *v == version));
+    }
+
+    pub fn order(&mut self, order: &Order) {
+        self.stream.write_all(&line(order).unwrap()).unwrap();
+    }
+
+    /// Another agent takes the place of the first.
+    pub fn reconnect(&mut self) {
+        self.stream = connect(&self.lab);
+        self.lines = Lines::default();
+        self.heard.clear();
+    }
+
+    /// Waits until the other end of the socket is closed.
+    pub fn hears_the_end(&mut self) {
+        eventually(|| {
+            let mut chunk = [0; 65536];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => Some(()),
+                Ok(_) => None,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+                Err(_) => Some(()),
+            }
+        });
+    }
+
+    /// The supervisor dies, and another takes its place.
+    pub fn supervise_anew(&mut self) {
+        let watch = self.watch_now();
+        self.supervisor.kill().unwrap();
+        self.supervisor.wait().unwrap();
+        if let Some(watch) = watch {
+            let _gone = kill(watch, Signal::SIGKILL);
+        }
+        std::fs::remove_file(self.lab.outside("guard.sock")).unwrap();
+        self.supervisor = supervise(&self.lab, &[]);
+        self.reconnect();
     }
 
     /// Waits for something to be told; all that was told stays in `heard`.
@@ -219,7 +253,7 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         // The supervisor first: it would start another watch.
         let watch = self.watch_now();
-        self.supervisor.kill().unwrap();
+        let _gone = self.supervisor.kill();
         self.supervisor.wait().unwrap();
         if let Some(watch) = watch {
             let _gone = kill(watch, Signal::SIGKILL);
@@ -237,6 +271,28 @@ impl Guarded {
             .ok()
             .map(Pid::from_raw)
     }
+}
+
+fn supervise(lab: &Lab, options: &[&str]) -> Child {
+    Command::new(GUARD)
+        .arg("supervise")
+        .args(options)
+        .args([
+            &lab.volume(),
+            &lab.outside("guard.sock"),
+            &lab.apps.folder().to_owned(),
+        ])
+        .spawn()
+        .unwrap()
+}
+
+fn connect(lab: &Lab) -> UnixStream {
+    let socket = lab.outside("guard.sock");
+    let stream = eventually(|| UnixStream::connect(&socket).ok());
+    stream
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    stream
 }
 
 pub fn digests(paths: &[&Path]) -> BTreeMap<Digest, String> {

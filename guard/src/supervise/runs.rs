@@ -1,0 +1,241 @@
+//! The applications that run: started by the launcher, each in its own group, ended with all that it started.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::output::Output;
+use crate::cgroup::{Cgroup, CgroupError};
+use crate::control::{BadLine, Ended, MAX_RUN_BYTES, Run, Start, Told, line, plain};
+use crate::launch::order::{BadOrder, MAX_ORDER_BYTES};
+
+/// Most applications at once.
+const MAX_RUNS: usize = 256;
+/// Room for a whole order, so that handing it over never waits for the launcher.
+const PIPE_BYTES: i32 = 128 * 1024;
+
+pub(super) struct Runs {
+    program: PathBuf,
+    volume: PathBuf,
+    apps: Cgroup,
+    runs: BTreeMap<String, Running>,
+    /// Groups that go as soon as they are empty.
+    leaving: BTreeMap<String, Cgroup>,
+}
+
+struct Running {
+    run: Run,
+    group: Cgroup,
+    process: Child,
+    output: Output,
+    ended: Option<Ended>,
+}
+
+/// Why an application is not started.
+#[derive(Debug, thiserror::Error)]
+enum NotStarted {
+    #[error("runs already")]
+    Runs,
+    #[error("more applications than the limit: {MAX_RUNS}")]
+    TooMany,
+    #[error("what it is takes more bytes than the limit: {MAX_RUN_BYTES}")]
+    What,
+    #[error("leads out of the volume or of the group of all applications: {}", .0.display())]
+    Outside(PathBuf),
+    #[error(transparent)]
+    Order(#[from] BadOrder),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Line(#[from] BadLine),
+    #[error("launcher cannot be started: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Runs {
+    /// Whatever a supervisor before this one left running is ended: nobody knows what it was.
+    pub(super) fn over(program: PathBuf, volume: &Path, apps: Cgroup) -> Result<Self, CgroupError> {
+        apps.kill()?;
+        Ok(Self {
+            program,
+            volume: volume.to_owned(),
+            apps,
+            runs: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn list(&self) -> Vec<Run> {
+        let runs = self.runs.values().filter(|run| run.ended.is_none());
+        runs.map(|run| run.run.clone()).collect()
+    }
+
+    pub(super) fn make(&mut self, name: &str) -> Told {
+        let made = self.leave_no_longer(name).and_then(|()| {
+            let group = self.apps.child(name)?;
+            group.thaw()
+        });
+        match made {
+            Ok(()) => Told::Made {
+                name: name.to_owned(),
+            },
+            Err(error) => not_started(name, &error.into()),
+        }
+    }
+
+    pub(super) fn start(&mut self, start: Start) -> Told {
+        let name = start.name.clone();
+        match self.try_start(start) {
+            Ok(run) => Told::Started(run),
+            Err(error) => not_started(&name, &error),
+        }
+    }
+
+    /// Writes, and waits for nothing: `turn` tells when all have gone.
+    pub(super) fn end(&mut self, name: &str) -> Option<Told> {
+        let group = self.apps.child(name).ok()?;
+        // Frozen first: while each is being killed, none of the others runs on.
+        let _kill_counts = group.freeze_now();
+        let killed = group.kill();
+        self.leaving.insert(name.to_owned(), group);
+        killed.err().map(|error| not_started(name, &error.into()))
+    }
+
+    pub(super) fn end_all(&self) -> bool {
+        self.apps.kill().is_ok()
+    }
+
+    /// What the applications wrote and which have ended.
+    pub(super) fn turn(&mut self) -> Vec<Told> {
+        let mut told = Vec::new();
+        for running in self.runs.values_mut() {
+            told.extend(running.turn());
+        }
+        self.runs.retain(|_, running| !running.has_gone());
+        let runs = &self.runs;
+        self.leaving.retain(|name, group| {
+            let empty = group.is_empty().unwrap_or(true) && !runs.contains_key(name);
+            if empty {
+                // One that does not go has groups below: nobody's but root's, who made them.
+                let _gone = group.clone().remove();
+                told.push(Told::Gone { name: name.clone() });
+            }
+            !empty
+        });
+        told
+    }
+
+    fn try_start(&mut self, start: Start) -> Result<Run, NotStarted> {
+        let Start { name, what, order } = start;
+        if self.runs.contains_key(&name) {
+            return Err(NotStarted::Runs);
+        }
+        if self.runs.len() >= MAX_RUNS {
+            return Err(NotStarted::TooMany);
+        }
+        if what.len() > MAX_RUN_BYTES {
+            return Err(NotStarted::What);
+        }
+        order.clone().check()?;
+        self.leave_no_longer(&name)?;
+        let group = self.apps.child(&name)?;
+        if order.cgroup != group.folder() {
+            return Err(NotStarted::Outside(order.cgroup));
+        }
+        if !order.tree.starts_with(&self.volume) {
+            return Err(NotStarted::Outside(order.tree));
+        }
+        group.thaw()?;
+        let lacks = group.limit(&order.limits)?;
+        let text = line(&order)?;
+        if text.len() > MAX_ORDER_BYTES {
+            return Err(BadOrder::TooLong.into());
+        }
+        let (output, write) = Output::open()?;
+        let mut process = Command::new(&self.program)
+            .arg("launch")
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(write.try_clone()?)
+            .stderr(write)
+            .spawn()?;
+        if let Err(error) = hand_over(&mut process, &text) {
+            let _gone_already = process.kill();
+            let _reaped = process.wait();
+            return Err(error.into());
+        }
+        let run = Run {
+            name: name.clone(),
+            what,
+            pid: i32::try_from(process.id()).unwrap_or(0),
+            lacks: lacks.into_iter().map(ToOwned::to_owned).collect(),
+        };
+        let running = Running {
+            run: run.clone(),
+            group,
+            process,
+            output,
+            ended: None,
+        };
+        self.runs.insert(name, running);
+        Ok(run)
+    }
+
+    /// A group that was about to go is used again.
+    fn leave_no_longer(&mut self, name: &str) -> Result<(), CgroupError> {
+        match self.leaving.remove(name) {
+            Some(group) if !group.is_empty()? => {
+                self.leaving.insert(name.to_owned(), group.clone());
+                Err(CgroupError::Busy(group.folder().to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Running {
+    fn turn(&mut self) -> Vec<Told> {
+        let name = &self.run.name;
+        let mut told = self.output.read(name);
+        if self.ended.is_none()
+            && let Ok(Some(status)) = self.process.try_wait()
+        {
+            self.ended = Some(Ended {
+                code: status.code(),
+                signal: status.signal(),
+            });
+            // What it started goes with it.
+            let _empty_already = self.group.kill();
+        }
+        if let (Some(how), true) = (self.ended, self.has_gone()) {
+            told.extend(self.output.read(name));
+            told.extend(self.output.finish(name));
+            let name = name.clone();
+            told.push(Told::Ended { name, how });
+        }
+        told
+    }
+
+    fn has_gone(&self) -> bool {
+        self.ended.is_some() && self.group.is_empty().unwrap_or(true)
+    }
+}
+
+fn hand_over(process: &mut Child, order: &[u8]) -> io::Result<()> {
+    let Some(mut input) = process.stdin.take() else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES))?;
+    input.write_all(order)
+}
+
+fn not_started(name: &str, error: &NotStarted) -> Told {
+    Told::NotStarted {
+        name: plain(name, MAX_RUN_BYTES),
+        why: plain(&error.to_string(), 2 * MAX_RUN_BYTES),
+    }
+}

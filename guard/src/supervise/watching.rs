@@ -1,0 +1,147 @@
+//! Over the watch: it is replaced when it dies or stands still, and what it had not answered is refused.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::SuperviseError;
+use super::child::Child;
+use crate::book::Book;
+use crate::control::{Order, Told};
+use crate::group::Group;
+
+/// How long the watch may say nothing before another takes its place.
+const STALLED: Duration = Duration::from_secs(1);
+/// Most watches that may die within the window below; one more, and everything is refused for good. One that only stood
+/// still does not count: on a busy machine that is nobody's fault.
+const MAX_DEATHS: usize = 5;
+const DEATH_WINDOW: Duration = Duration::from_secs(60);
+
+pub(super) struct Watching {
+    program: PathBuf,
+    group: Group,
+    watch: Option<Child>,
+    deaths: VecDeque<Instant>,
+    book: Option<Book>,
+    keeper: i32,
+    shut: bool,
+}
+
+/// What became of the watch in one turn.
+pub(super) enum Turned {
+    Well,
+    Replaced {
+        refused: usize,
+    },
+    /// It cannot be kept alive.
+    Shut,
+}
+
+/// How the watch does.
+#[derive(Clone, Copy, Debug)]
+enum Health {
+    Answers,
+    Stalled,
+    Dead,
+}
+
+impl Watching {
+    pub(super) fn start(program: PathBuf, group: Group) -> Result<Self, SuperviseError> {
+        let watch = Child::start(&program, &group)?;
+        Ok(Self {
+            program,
+            group,
+            watch: Some(watch),
+            deaths: VecDeque::new(),
+            book: None,
+            keeper: 0,
+            shut: false,
+        })
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut
+    }
+
+    /// What to wait for.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self.shut {
+            true => Some(self.group.as_fd()),
+            false => self.watch.as_ref().map(Child::socket),
+        }
+    }
+
+    pub(super) fn take(&mut self, book: Book) {
+        self.order(&Order::Book(book.clone()));
+        self.book = Some(book);
+    }
+
+    pub(super) fn keeper(&mut self, pid: i32) {
+        self.keeper = pid;
+        self.order(&Order::Keeper(pid));
+    }
+
+    /// Hears the watch and sees to it that there is one.
+    pub(super) fn turn(&mut self, tell: &mut dyn FnMut(Told)) -> Turned {
+        if self.shut {
+            self.refuse_all();
+            return Turned::Well;
+        }
+        match self.hear(tell) {
+            Health::Answers => Turned::Well,
+            Health::Stalled => self.replace(),
+            Health::Dead => {
+                self.deaths.push_back(Instant::now());
+                self.replace()
+            }
+        }
+    }
+
+    /// A watch that cannot be told anything is found dead or stalled at the next turn.
+    fn order(&mut self, order: &Order) {
+        if let Some(watch) = &mut self.watch {
+            watch.order(order);
+        }
+    }
+
+    fn hear(&mut self, tell: &mut dyn FnMut(Told)) -> Health {
+        let Some(watch) = &mut self.watch else {
+            return Health::Dead;
+        };
+        let (told, alive) = watch.hear();
+        let stalled = watch.silence() > STALLED;
+        told.into_iter().for_each(tell);
+        match (alive, stalled) {
+            (false, _) => Health::Dead,
+            (true, true) => Health::Stalled,
+            (true, false) => Health::Answers,
+        }
+    }
+
+    fn refuse_all(&self) {
+        for question in self.group.questions(Duration::ZERO).unwrap_or_default() {
+            self.group.answer(&question, false);
+        }
+    }
+
+    fn replace(&mut self) -> Turned {
+        if let Some(watch) = self.watch.take() {
+            watch.end();
+        }
+        let refused = self.group.refuse_abandoned();
+        self.deaths.retain(|at| at.elapsed() < DEATH_WINDOW);
+        let started =
+            (self.deaths.len() <= MAX_DEATHS).then(|| Child::start(&self.program, &self.group));
+        let Some(Ok(watch)) = started else {
+            self.shut = true;
+            return Turned::Shut;
+        };
+        self.watch = Some(watch);
+        if let Some(book) = self.book.clone() {
+            self.order(&Order::Book(book));
+        }
+        self.order(&Order::Keeper(self.keeper));
+        Turned::Replaced { refused }
+    }
+}
