@@ -164,6 +164,22 @@ event_kinds! {
     WorkloadServed "workload.served" Should Neutral: "a process on a node was handed an SVID";
     WorkloadRefused "workload.refused" Should Neutral: "an SVID for a process on a node was refused";
     BootStated "boot.stated" Must Grants: "a node stated that a new boot key continues its attested state";
+    PublisherChanged "publisher.changed" Must Grants: "the root or the image role of the applications' repository was replaced: publishers, their keys, their thresholds";
+    AppPublished "app.published" Must Grants: "a publisher's release was taken into the repository";
+    AppAssigned "app.assigned" Should Neutral: "the director's word for a node changed";
+    AppReturned "app.returned" Must Grants: "an operator ordered the way back to the release before";
+    AppRevoked "app.revoked" Must TakesAway: "a release, or a file in releases, runs nowhere any more";
+    AppInstalling "app.installing" Must Grants: "a release was verified and is being put in place on a node";
+    AppInstalled "app.installed" Must Neutral: "a release is in place on a node: the receipt";
+    AppRefused "app.refused" Should Neutral: "a node refused a release, or what was to prove it";
+    AppRemoved "app.removed" Must TakesAway: "a release is on a node no longer";
+    AppStarted "app.started" Must Grants: "an app was started";
+    AppEnded "app.ended" Should TakesAway: "an app's processes ended, or were ended";
+    AppDenied "app.denied" Should Neutral: "files were kept from being opened or executed (counts over a time)";
+    AppWouldDeny "app.would_deny" Should Neutral: "in observe mode: what would have been denied (counts over a time)";
+    AppLevelChanged "app.level_changed" Must Neutral: "applications are controlled at another level than before";
+    AppGuardRestarted "app.guard_restarted" Should Neutral: "the guard's watch was replaced";
+    AppGuardShut "app.guard_shut" Must TakesAway: "the guard refuses everything on its volume until an operator looks";
 }
 
 impl EventKind {

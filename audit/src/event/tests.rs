@@ -128,6 +128,11 @@ fn nothing_that_a_stranger_can_cause_orders_a_flush() {
         K::ApiRefused,
         K::PolicyRefused,
         K::JournalRefused,
+        K::AppRefused,
+        K::AppEnded,
+        K::AppDenied,
+        K::AppWouldDeny,
+        K::AppGuardRestarted,
     ];
     for kind in strangers {
         assert!(kind.class() < Class::Must, "{kind}");
@@ -155,7 +160,11 @@ fn every_kind_has_its_stable_name_and_class() {
         audit.read must, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
         journal.forked must, journal.refused should, cloud.initialised must, cloud.started must, \
         cloud.stopped must, agent.started must, agent.stopped must, agent.held must, agent.upgraded must, agent.recovered must, \
-        workload.issued must, workload.served should, workload.refused should, boot.stated must";
+        workload.issued must, workload.served should, workload.refused should, boot.stated must, \
+        publisher.changed must, app.published must, app.assigned should, app.returned must, app.revoked must, \
+        app.installing must, app.installed must, app.refused should, app.removed must, app.started must, \
+        app.ended should, app.denied should, app.would_deny should, app.level_changed must, \
+        app.guard_restarted should, app.guard_shut must";
     let class = |kind: EventKind| {
         serde_json::to_value(kind.class())
             .unwrap()
