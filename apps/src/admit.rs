@@ -7,7 +7,7 @@ use edgeward_identity::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::director::{Agreed, Director, Disagreed};
+use crate::director::{Agreed, Director, Disagreed, Orders};
 use crate::image::PublisherKeys;
 use crate::manifest::{Entry, Manifest};
 use crate::name::{AppName, PublisherName, Version};
@@ -24,6 +24,27 @@ pub struct AppRules {
     pub allow: Vec<Allow>,
     #[serde(default)]
     pub deny: Vec<Deny>,
+    #[serde(default)]
+    pub mode: Mode,
+    /// Digest of the first root of the image repository, for nodes that were given none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_root: Option<Digest>,
+    /// By whom the OCI images of a publisher must be signed besides; nobody, where none is named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cosign: BTreeMap<PublisherName, PublisherKeys>,
+    /// What an app may reach, as `service/interface`; nothing, where nothing is named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reach: BTreeMap<AppName, BTreeSet<String>>,
+}
+
+/// What follows from rules that refuse a release. Signatures, floors and expiry hold either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Enforce,
+    /// It runs all the same, and what would have been denied is told.
+    Observe,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,12 +93,13 @@ pub struct AppFloor {
 }
 
 /// A release that may be installed. Only [`admit`] makes one; whatever installs takes it as an argument.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Installable {
     manifest: Manifest,
     digest: Digest,
     until: Timestamp,
     floors: AppFloors,
+    would_deny: Option<NotAdmitted>,
 }
 
 /// Why a release may not be installed. The code is stable; the text is for the operator.
@@ -144,15 +166,8 @@ pub fn admit(
     }
     let manifest = agreed.manifest(manifest)?;
     let digest = agreed.release().digest;
-    rules.allows(&manifest, digest)?;
-    if let Some(denied) = director
-        .orders()
-        .denied
-        .iter()
-        .find(|denied| names(&manifest, digest, denied))
-    {
-        return Err(NotAdmitted::Denied(format!("revoked digest {denied}")));
-    }
+    let would_deny = rules.judge(&manifest, digest)?;
+    director.orders().denies(&manifest, digest)?;
     let mut floors = floors.clone();
     floors.director = number;
     floors.raise(&manifest.app, &manifest.version, agreed.assigned().back)?;
@@ -161,10 +176,35 @@ pub fn admit(
         digest,
         until: agreed.until(),
         floors,
+        would_deny,
     })
 }
 
+impl Orders {
+    /// Whether a release was revoked, or a file in it.
+    pub fn denies(&self, manifest: &Manifest, digest: Digest) -> Result<(), NotAdmitted> {
+        let denied = |denied: &&Digest| names(manifest, digest, denied);
+        match self.denied.iter().find(denied) {
+            Some(denied) => Err(NotAdmitted::Denied(format!("revoked digest {denied}"))),
+            None => Ok(()),
+        }
+    }
+}
+
 impl AppRules {
+    /// As [`AppRules::allows`], in the mode that the rules are in: what is only to be told is returned.
+    pub fn judge(
+        &self,
+        manifest: &Manifest,
+        digest: Digest,
+    ) -> Result<Option<NotAdmitted>, NotAdmitted> {
+        match (self.allows(manifest, digest), self.mode) {
+            (Ok(()), _) => Ok(None),
+            (Err(refused), Mode::Enforce) => Err(refused),
+            (Err(refused), Mode::Observe) => Ok(Some(refused)),
+        }
+    }
+
     /// Deny wins, else any allow, else deny.
     pub fn allows(&self, manifest: &Manifest, digest: Digest) -> Result<(), NotAdmitted> {
         if self.allow.len() > MAX_RULES || self.deny.len() > MAX_RULES {
@@ -273,6 +313,11 @@ impl Installable {
     /// The words that it rests on end then.
     pub fn until(&self) -> Timestamp {
         self.until
+    }
+
+    /// Why rules refuse it, where they only observe.
+    pub fn would_deny(&self) -> Option<&NotAdmitted> {
+        self.would_deny.as_ref()
     }
 
     /// To be stored, and the TPM's epoch raised, before the release is activated.

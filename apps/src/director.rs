@@ -125,6 +125,11 @@ impl Director {
         self.number
     }
 
+    /// Until when it holds: apps that run by it are stopped then.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+
     pub fn orders(&self) -> &Orders {
         &self.orders
     }

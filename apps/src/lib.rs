@@ -23,7 +23,7 @@ pub mod unpack;
 #[cfg(test)]
 mod vectors;
 
-pub use admit::{AppFloors, AppRules, Installable, NotAdmitted, admit};
+pub use admit::{AppFloors, AppRules, Installable, Mode, NotAdmitted, admit};
 pub use digest::Digest;
 pub use director::{Agreed, Director, Orders};
 pub use image::{Image, ImageFloors, PublisherKeys, Refresh, Release};

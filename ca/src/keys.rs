@@ -421,7 +421,11 @@ impl CloudKeys {
                 &self.control
             }
             Purpose::Log => &self.log,
-            Purpose::Keys | Purpose::Journal | Purpose::Jwt | Purpose::Opening => {
+            Purpose::Keys
+            | Purpose::Journal
+            | Purpose::Jwt
+            | Purpose::Opening
+            | Purpose::Director => {
                 return Err(SignError::KeyStore("no key for this purpose".to_owned()));
             }
         };

@@ -53,6 +53,8 @@ pub enum Purpose {
     BreakGlass = 9,
     /// An operator's word that a grant may be opened. Signed with the key of its certificate, never one of the cloud's.
     Opening = 10,
+    /// What one node should have of applications.
+    Director = 11,
 }
 
 /// What the signature covers besides the payload.
@@ -396,7 +398,7 @@ impl KeySet {
 }
 
 impl Purpose {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Keys,
         Self::Results,
         Self::Policy,
@@ -407,6 +409,7 @@ impl Purpose {
         Self::Jwt,
         Self::BreakGlass,
         Self::Opening,
+        Self::Director,
     ];
 
     fn from_u8(value: u8) -> Option<Self> {

@@ -8,8 +8,7 @@ use edgeward_identity::{KeySet, Purpose, SignedObject, Signer as _, SoftwareKey,
 use super::*;
 use crate::director::{Assigned, Orders, Wish};
 use crate::image::{Image, ImageFloors, ImageRefused};
-use crate::manifest::tests::sample;
-use crate::testing::{Repository, acme, policy_keys, refreshed, tomorrow};
+use crate::testing::{Repository, acme, policy_keys, refreshed, sample, tomorrow};
 
 const NODE: &str = "spiffe://plant.example/node/gw-3";
 
@@ -74,7 +73,7 @@ impl Scene {
     }
 
     fn object(&self) -> SignedObject {
-        let header = self.header(Purpose::Policy, NODE);
+        let header = self.header(Purpose::Director, NODE);
         SignedObject::sign_json(&self.key, header, &self.orders).unwrap()
     }
 
@@ -91,7 +90,7 @@ impl Scene {
 
     fn keys(&self) -> KeySet {
         let keys = vec![PurposeKey {
-            purpose: Purpose::Policy,
+            purpose: Purpose::Director,
             key: *self.key.public_key(),
             not_after: tomorrow(),
         }];
@@ -147,7 +146,7 @@ fn domain() -> TrustDomain {
 
 fn expect(domain: &TrustDomain) -> Expect<'_> {
     Expect {
-        purpose: Purpose::Policy,
+        purpose: Purpose::Director,
         trust_domain: domain,
         audience: NODE,
         least_number: 0,
@@ -229,7 +228,7 @@ fn a_director_s_word_is_for_one_node_one_purpose_and_a_time() {
     };
     open(&|_| {}).unwrap();
     assert!(open(&|expect| expect.audience = "spiffe://plant.example/node/gw-4").is_err());
-    assert!(open(&|expect| expect.purpose = Purpose::Control).is_err());
+    assert!(open(&|expect| expect.purpose = Purpose::Policy).is_err());
     assert!(open(&|expect| expect.least_number = 8).is_err());
     assert!(open(&|expect| expect.now = tomorrow()).is_err());
     let ended = scene
@@ -306,6 +305,33 @@ fn the_policy_says_whose_apps_and_which() {
         .code(),
         "app-rules"
     );
+}
+
+#[test]
+fn rules_that_observe_tell_and_let_pass_what_is_proven_and_nothing_else() {
+    let mut scene = Scene::new();
+    scene.rules.allow.clear();
+    scene.rules.mode = Mode::Observe;
+    let observed = scene.admitted().unwrap();
+    assert_eq!(
+        observed.would_deny().map(NotAdmitted::code),
+        Some("app-not-allowed")
+    );
+    scene.orders.denied.insert(observed.digest());
+    assert_eq!(scene.admitted().unwrap_err().code(), "app-denied");
+    scene.orders.denied.clear();
+    scene.floors.apps.insert(
+        sample().app,
+        AppFloor {
+            highest: "2.4".parse().unwrap(),
+            previous: None,
+        },
+    );
+    assert_eq!(scene.admitted().unwrap_err().code(), "app-rollback");
+    scene.rules.mode = Mode::Enforce;
+    assert_eq!(scene.admitted().unwrap_err().code(), "app-not-allowed");
+    let allowed = Scene::new().admitted().unwrap();
+    assert!(allowed.would_deny().is_none());
 }
 
 #[test]
