@@ -8,7 +8,8 @@ use edgeward_identity::{KeySet, Purpose, SignedObject, Signer as _, SoftwareKey,
 use super::*;
 use crate::director::{Assigned, Orders, Wish};
 use crate::image::{Image, ImageFloors, ImageRefused};
-use crate::testing::{Repository, acme, policy_keys, refreshed, sample, tomorrow};
+use crate::manifest::tests::sample;
+use crate::testing::{Repository, acme, policy_keys, refreshed, tomorrow};
 
 const NODE: &str = "spiffe://plant.example/node/gw-3";
 

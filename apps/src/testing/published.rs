@@ -16,7 +16,7 @@ use crate::manifest::{Entry, EntryPoint, Manifest};
 use crate::name::AppName;
 use crate::path::AppPath;
 
-const PURPOSE: Purpose = Purpose::Policy;
+const PURPOSE: Purpose = Purpose::Director;
 /// Whose the director's word is.
 pub const TEST_NODE: &str = "spiffe://plant.example/node/gw-3";
 
