@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::{dup2_stdin, execveat};
 
 use crate::cgroup::{Cgroup, CgroupError};
@@ -46,6 +48,8 @@ pub enum LaunchError {
     Walls(#[from] walls::WallsError),
     #[error(transparent)]
     Calls(#[from] calls::CallsError),
+    #[error("kernel does not tell of the death of whoever ordered: {0}")]
+    Parent(#[source] Errno),
     #[error("order of death cannot be set: {0}")]
     Memory(#[source] io::Error),
     #[error("descriptors cannot be put in order: {0}")]
@@ -56,6 +60,8 @@ pub enum LaunchError {
 
 /// Reads the order from standard input and becomes the application. Returns only what failed.
 pub fn run() -> Result<Infallible, LaunchError> {
+    // Until it is another user's, it goes with whoever ordered it: nobody would know what it becomes.
+    set_pdeathsig(Signal::SIGKILL).map_err(LaunchError::Parent)?;
     let order = read_order()?;
     close_others().map_err(LaunchError::Descriptors)?;
     let group = Cgroup::open(&order.cgroup)?;

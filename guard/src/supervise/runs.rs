@@ -101,11 +101,18 @@ impl Runs {
         // Frozen first: while each is being killed, none of the others runs on.
         let _kill_counts = group.freeze_now();
         let killed = group.kill();
+        if let Some(running) = self.runs.get_mut(name) {
+            // It may be about to enter.
+            let _gone_already = running.process.kill();
+        }
         self.leaving.insert(name.to_owned(), group);
         killed.err().map(|error| not_started(name, &error.into()))
     }
 
-    pub(super) fn end_all(&self) -> bool {
+    pub(super) fn end_all(&mut self) -> bool {
+        for running in self.runs.values_mut() {
+            let _gone_already = running.process.kill();
+        }
         self.apps.kill().is_ok()
     }
 

@@ -11,18 +11,18 @@ use edgeward_guard::book::Mode;
 use edgeward_guard::cgroup::Cgroup;
 use serde_json::{Value, json};
 
-pub const UID: u32 = 990;
+pub(crate) const UID: u32 = 990;
 /// Programs of Debian packages that make up the application.
 const PROGRAMS: [&str; 6] = ["cat", "cp", "ls", "perl", "sh", "sleep"];
 
-pub struct App {
-    pub tree: PathBuf,
-    pub state: PathBuf,
-    pub group: Cgroup,
+pub(crate) struct App {
+    pub(crate) tree: PathBuf,
+    pub(crate) state: PathBuf,
+    pub(crate) group: Cgroup,
 }
 
 impl App {
-    pub fn unpack(lab: &Lab) -> Self {
+    pub(crate) fn unpack(lab: &Lab) -> Self {
         for name in PROGRAMS {
             lab.file(
                 &format!("app/{name}"),
@@ -39,11 +39,11 @@ impl App {
         }
     }
 
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         PROGRAMS.iter().map(|name| self.tree.join(name)).collect()
     }
 
-    pub fn order(&self, script: &str) -> Value {
+    pub(crate) fn order(&self, script: &str) -> Value {
         json!({
             "tree": self.tree,
             "program": "sh",
@@ -79,19 +79,19 @@ impl App {
         child
     }
 
-    pub fn run(&self, script: &str) -> Output {
+    pub(crate) fn run(&self, script: &str) -> Output {
         Self::start(&self.order(script)).wait_with_output().unwrap()
     }
 
     /// What the script printed; it must have ended well.
-    pub fn says(&self, script: &str) -> String {
+    pub(crate) fn says(&self, script: &str) -> String {
         let output = self.run(script);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script}: {errors}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    pub fn can(&self, script: &str) -> bool {
+    pub(crate) fn can(&self, script: &str) -> bool {
         self.run(script).status.success()
     }
 }

@@ -135,6 +135,21 @@ fn an_application_runs_on_while_the_agent_is_away_and_is_known_to_the_next() {
 }
 
 #[test]
+fn an_application_that_is_ended_while_it_is_being_started_does_not_stay() {
+    let (app, mut guarded) = guarded();
+    for _ in 0..20 {
+        guarded.heard.clear();
+        guarded.order(&start(&app.order("exec sleep 1000")));
+        guarded.order(&Order::End {
+            name: "app".to_owned(),
+        });
+        guarded.hears(|told| matches!(told, Told::Ended { .. }));
+        guarded.hears(|told| matches!(told, Told::Gone { .. }));
+        assert!(!app.group.folder().exists());
+    }
+}
+
+#[test]
 fn a_group_can_be_made_before_there_is_anything_in_it() {
     let (app, mut guarded) = guarded();
     app.group.clone().remove().unwrap();
@@ -248,6 +263,7 @@ fn what_an_application_may_use_is_limited_also_where_its_group_cannot_be() {
     let told = guarded.hears(|told| matches!(told, Told::Started(_)));
     let held = app.group.folder().join("cpu.max").exists();
     assert!(matches!(told, Told::Started(run) if run.lacks.is_empty() == held));
+    guarded.hears(|told| matches!(told, Told::Ended { .. }));
 }
 
 #[test]
