@@ -3,6 +3,7 @@
 //! [`view::NodeView`] is what the node holds at this moment, verified; the session writes it, enforcement reads it.
 
 pub mod accept;
+pub mod apps;
 pub mod boot;
 pub mod break_glass;
 pub mod cli;

@@ -1,0 +1,17 @@
+//! Signed applications on this node: fetched, verified, installed, started.
+
+mod activate;
+mod check;
+mod folder;
+pub mod installer;
+mod place;
+pub mod receipt;
+mod shared;
+pub mod stage;
+pub mod store;
+mod sweep;
+pub mod volume;
+
+pub use activate::NotActivated;
+pub use check::TreeDiffers;
+pub use sweep::Swept;
