@@ -10,6 +10,8 @@ mod shared;
 pub mod stage;
 pub mod store;
 mod sweep;
+#[cfg(test)]
+mod testing;
 pub mod volume;
 
 pub use activate::NotActivated;

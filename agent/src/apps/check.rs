@@ -105,7 +105,7 @@ fn check_file(
     if known.kind != Kind::File {
         return Err(TreeDiffers::Kind(path.to_owned()));
     }
-    if known.mode != mode || known.owner != owner || known.links != 1 {
+    if known.mode != mode || known.owner != owner || known.shared {
         return Err(TreeDiffers::Access(path.to_owned()));
     }
     if known.bytes != file.size || digest_of(tree, path).map_err(at(path))? != file.digest {

@@ -38,7 +38,8 @@ pub(super) struct Known {
     /// Permission bits, the set-id bits among them.
     pub(super) mode: u32,
     pub(super) owner: u32,
-    pub(super) links: u64,
+    /// A file with another name somewhere.
+    pub(super) shared: bool,
 }
 
 impl Folder {
@@ -132,7 +133,7 @@ impl Folder {
             bytes: u64::try_from(stat.st_size).unwrap_or_default(),
             mode: stat.st_mode & 0o7777,
             owner: stat.st_uid,
-            links: stat.st_nlink as u64,
+            shared: kind == Kind::File && stat.st_nlink != 1,
         }))
     }
 
