@@ -9,70 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::director::{Agreed, Director, Disagreed, Orders};
 use crate::image::PublisherKeys;
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::Manifest;
 use crate::name::{AppName, PublisherName, Version};
 
-/// Most entries in each list of the rules.
-pub const MAX_RULES: usize = 1_000;
+mod rules;
 
-/// What the policy says of apps on one node: `[publisher.x]` and `[apps.x]` of its groups, joined. Nothing that is not
-/// allowed runs; empty rules allow nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AppRules {
-    pub publishers: BTreeMap<PublisherName, PublisherKeys>,
-    pub allow: Vec<Allow>,
-    #[serde(default)]
-    pub deny: Vec<Deny>,
-    #[serde(default)]
-    pub mode: Mode,
-    /// Digest of the first root of the image repository, for nodes that were given none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_root: Option<Digest>,
-    /// By whom the OCI images of a publisher must be signed besides; nobody, where none is named.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub cosign: BTreeMap<PublisherName, PublisherKeys>,
-    /// What an app may reach, as `service/interface`; nothing, where nothing is named.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub reach: BTreeMap<AppName, BTreeSet<String>>,
-}
-
-/// What follows from rules that refuse a release. Signatures, floors and expiry hold either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    #[default]
-    Enforce,
-    /// It runs all the same, and what would have been denied is told.
-    Observe,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, untagged)]
-pub enum Allow {
-    /// The one manifest.
-    Digest { digest: Digest },
-    Publisher {
-        publisher: PublisherName,
-        /// `None`: all of its apps.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        name: Option<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        min_version: Option<Version>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, untagged)]
-pub enum Deny {
-    /// A manifest, or any file in an app.
-    Digest { digest: Digest },
-    Publisher {
-        publisher: PublisherName,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        name: Option<String>,
-    },
-}
+use rules::names;
+pub use rules::{
+    Allow, AppRules, BadRules, Deny, MAX_PUBLISHER_KEYS, MAX_RULED_PUBLISHERS, MAX_RULES, Mode,
+};
 
 /// The highest version of each app that was accepted here. Sealed as [`ImageFloors`](crate::image::ImageFloors) are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,72 +136,6 @@ impl Orders {
     }
 }
 
-impl AppRules {
-    /// As [`AppRules::allows`], in the mode that the rules are in: what is only to be told is returned.
-    pub fn judge(
-        &self,
-        manifest: &Manifest,
-        digest: Digest,
-    ) -> Result<Option<NotAdmitted>, NotAdmitted> {
-        match (self.allows(manifest, digest), self.mode) {
-            (Ok(()), _) => Ok(None),
-            (Err(refused), Mode::Enforce) => Err(refused),
-            (Err(refused), Mode::Observe) => Ok(Some(refused)),
-        }
-    }
-
-    /// Deny wins, else any allow, else deny.
-    pub fn allows(&self, manifest: &Manifest, digest: Digest) -> Result<(), NotAdmitted> {
-        if self.allow.len() > MAX_RULES || self.deny.len() > MAX_RULES {
-            return Err(NotAdmitted::TooManyRules);
-        }
-        let (app, version) = (&manifest.app, &manifest.version);
-        if !self.publishers.contains_key(app.publisher()) {
-            return Err(NotAdmitted::NotAllowed(app.clone(), version.clone()));
-        }
-        for rule in &self.deny {
-            if rule.concerns(manifest, digest) {
-                return Err(NotAdmitted::Denied(format!("{app} {version}, by a rule")));
-            }
-        }
-        let mut least: Option<&Version> = None;
-        for rule in &self.allow {
-            match rule {
-                Allow::Digest { digest: only } if *only == digest => return Ok(()),
-                Allow::Publisher {
-                    publisher,
-                    name,
-                    min_version,
-                } if is_of(app, publisher, name.as_deref()) => match min_version {
-                    Some(wanted) if version < wanted => {
-                        least = Some(least.map_or(wanted, |other| other.min(wanted)))
-                    }
-                    _ => return Ok(()),
-                },
-                _ => {}
-            }
-        }
-        let (app, version) = (app.clone(), version.clone());
-        Err(match least {
-            Some(least) => NotAdmitted::TooOld {
-                app,
-                version,
-                least: least.clone(),
-            },
-            None => NotAdmitted::NotAllowed(app, version),
-        })
-    }
-}
-
-impl Deny {
-    fn concerns(&self, manifest: &Manifest, digest: Digest) -> bool {
-        match self {
-            Self::Digest { digest: denied } => names(manifest, digest, denied),
-            Self::Publisher { publisher, name } => is_of(&manifest.app, publisher, name.as_deref()),
-        }
-    }
-}
-
 impl AppFloors {
     /// An operator's order leads one version back, to the one that was in force before, and no further.
     fn raise(&mut self, app: &AppName, version: &Version, back: bool) -> Result<(), NotAdmitted> {
@@ -324,19 +203,6 @@ impl Installable {
     pub fn floors(&self) -> &AppFloors {
         &self.floors
     }
-}
-
-/// Whether a digest is that of the app, or of a file in it.
-fn names(manifest: &Manifest, own: Digest, digest: &Digest) -> bool {
-    own == *digest
-        || manifest
-            .entries()
-            .values()
-            .any(|entry| matches!(entry, Entry::File(file) if file.digest == *digest))
-}
-
-fn is_of(app: &AppName, publisher: &PublisherName, name: Option<&str>) -> bool {
-    app.publisher() == publisher && name.is_none_or(|name| name == app.name())
 }
 
 /// Publishers whose metadata a node needs: those that rules name with their keys, for the apps that are assigned.

@@ -53,6 +53,14 @@ impl PublisherName {
 }
 
 impl AppName {
+    pub fn new(publisher: &PublisherName, name: &str) -> Result<Self, NameError> {
+        check_name(name)?;
+        Ok(Self {
+            publisher: publisher.clone(),
+            name: name.to_owned(),
+        })
+    }
+
     pub fn publisher(&self) -> &PublisherName {
         &self.publisher
     }
@@ -117,11 +125,7 @@ impl FromStr for AppName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let (publisher, name) = text.split_once('/').ok_or(NameError::App)?;
-        check_name(name)?;
-        Ok(Self {
-            publisher: publisher.parse()?,
-            name: name.to_owned(),
-        })
+        Self::new(&publisher.parse()?, name)
     }
 }
 

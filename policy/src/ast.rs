@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use edgeward_apps::admit::{self, Allow, Deny};
+use edgeward_apps::{Digest, PublisherKeys, PublisherName};
 use edgeward_identity::{AttestationState, Tier, Timestamp};
 use ipnet::IpNet;
 
+use crate::apps::Install;
 use crate::compile::Seen;
 use crate::decision::{Reason, Verdict};
 use crate::device::Recognition;
@@ -41,6 +44,8 @@ pub(crate) struct PolicyFile {
     pub(crate) role: Option<RoleDef>,
     pub(crate) publishers: Vec<PublisherDef>,
     pub(crate) apps: Vec<AppsDef>,
+    /// SHA-256 of the first root of the image repository.
+    pub(crate) apps_root: Option<Placed<Digest>>,
     pub(crate) break_glass: Vec<BreakGlassDef>,
     /// Names that stand in the file though their definition could not be read: (kind, name).
     pub(crate) unreadable: BTreeSet<(&'static str, String)>,
@@ -148,16 +153,24 @@ pub(crate) struct RoleDef {
     pub(crate) exit: Vec<Placed<String>>,
 }
 
-/// Who may sign what runs. Checked, not enforced.
+/// Who may sign what runs.
 pub(crate) struct PublisherDef {
-    pub(crate) name: Placed<String>,
+    pub(crate) name: Placed<PublisherName>,
+    pub(crate) keys: PublisherKeys,
+    /// Who must have signed the image that an app was made from.
+    pub(crate) cosign: Option<PublisherKeys>,
 }
 
-/// What may run on a group of nodes. Checked, not enforced.
+/// What may run on a group of nodes.
 pub(crate) struct AppsDef {
     /// The group's.
     pub(crate) name: Placed<String>,
-    pub(crate) publishers: Vec<Placed<String>>,
+    pub(crate) allow: Vec<Placed<Allow>>,
+    pub(crate) deny: Vec<Placed<Deny>>,
+    pub(crate) install: Vec<Placed<Install>>,
+    pub(crate) mode: admit::Mode,
+    /// Where it says that nothing is enforced.
+    pub(crate) observed_at: Option<Place>,
 }
 
 /// A request may be two actions at once: denied where either is.

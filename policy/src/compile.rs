@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use edgeward_identity::{AttestationState, Kind, SpiffeId, Tier, Timestamp, TrustDomain};
 
+use crate::apps::{GroupApps, Signers};
 use crate::ast::LabelSets;
 use crate::check::{Report, Summary};
 use crate::device::Recognition;
@@ -55,6 +56,8 @@ pub struct CompiledPolicy {
     /// Groups of nodes that may lead to the internet.
     pub(crate) exits: BTreeSet<usize>,
     pub(crate) invariants: Vec<Invariant>,
+    pub(crate) signers: Signers,
+    pub(crate) apps: Vec<GroupApps>,
     /// Rules whose target is `any`.
     pub(crate) everywhere: Vec<usize>,
     /// Made when it is first asked for; nothing changes a policy after that.
@@ -210,6 +213,8 @@ impl CompiledPolicy {
             relays: BTreeSet::new(),
             exits: BTreeSet::new(),
             invariants: Vec::new(),
+            signers: Signers::default(),
+            apps: Vec::new(),
             everywhere: Vec::new(),
             sorted: OnceLock::new(),
         }

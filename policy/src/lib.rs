@@ -4,6 +4,7 @@
 //! [`check`](check()) and [`CompiledPolicy`] are for the cloud, [`Slice`] travels, [`Engine`] and [`filter`] are for the node.
 //! No I/O: files come in as path and text, time is told, the fleet is handed in.
 
+pub mod apps;
 mod ast;
 pub mod check;
 pub mod compile;

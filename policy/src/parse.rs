@@ -54,6 +54,7 @@ const TOP: Keys = Keys {
         "role",
         "publisher",
         "apps",
+        "apps_root",
     ],
     not_enforced: &[],
 };
@@ -151,6 +152,7 @@ fn parse_file<'s>(index: usize, file: &'s SourceFile, found: &mut Diagnostics<'s
         role: None,
         publishers: Vec::new(),
         apps: Vec::new(),
+        apps_root: None,
         break_glass: Vec::new(),
         unreadable: BTreeSet::new(),
     };
@@ -277,6 +279,9 @@ fn read_definitions(reader: &mut Reader<'_, '_>, top: &Fields<'_>, policy: &mut 
     for (name, value) in each(reader, "apps") {
         let read = programs::read_apps(reader, name.clone(), value);
         keep(read, &mut policy.apps, ("apps", name), &mut lost);
+    }
+    if let Some(value) = top.get("apps_root") {
+        policy.apps_root = programs::read_apps_root(reader, value);
     }
     if let Some(value) = top.get("role") {
         policy.role = networks::read_role(reader, value);

@@ -87,6 +87,10 @@ pub struct Profile {
     pub ima: Option<ImaRequirement>,
     /// The least that the node's control of applications must be.
     pub app_control: Option<AppControl>,
+    /// The PCR that the node measures into what it installed and ran: compared with the replay of its record, not with
+    /// a value. Left out where there is none, so that profiles keep the hash that results name them by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apps_pcr: Option<u8>,
     pub mode: Mode,
     /// Oldest pass that counts while the verifier is connected.
     pub fresh: Option<Seconds>,

@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use edgeward_apps::AppRules;
 use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::device::SliceDevice;
 use crate::l7::L7;
-use crate::profile::{Profile, ProfileLabel};
+use crate::profile::{Mode, Profile, ProfileLabel};
 use crate::seconds::Seconds;
 use crate::window::Window;
 use crate::workload::Workload;
@@ -28,7 +29,7 @@ pub use bounds::{
 };
 
 /// The `schema` of a slice.
-pub const SLICE_SCHEMA: &str = "edgeward-slice/4";
+pub const SLICE_SCHEMA: &str = "edgeward-slice/5";
 /// Shortest SVID lifetime, whatever the rules say.
 pub const MIN_SVID_LIFETIME: Seconds = Seconds::from_hours(24);
 
@@ -91,6 +92,8 @@ pub struct Slice {
     pub approvals: Vec<SliceApproval>,
     /// What may be opened here with the cloud gone.
     pub break_glass: Vec<SliceBreakGlass>,
+    /// Applications that may run on this node, and who may sign them.
+    pub apps: AppRules,
 }
 
 /// A rule that asks for an approval has one, for one subject.
@@ -393,6 +396,18 @@ impl Slice {
         })
         .flatten()
         .collect()
+    }
+}
+
+impl Slice {
+    /// The PCR that this node measures into what it installs and runs: that of its profiles that are enforced, else of
+    /// those that are not yet. Where two differ the cloud compares neither.
+    pub fn apps_pcr(&self) -> Option<u8> {
+        let of = |mode: Mode| {
+            let mut profiles = self.profiles.iter().filter(move |one| one.mode == mode);
+            profiles.find_map(|profile| profile.apps_pcr)
+        };
+        of(Mode::Enforce).or_else(|| of(Mode::Monitor))
     }
 }
 

@@ -121,6 +121,7 @@ pub(crate) fn slice() -> Slice {
         devices: Vec::new(),
         approvals: Vec::new(),
         break_glass: Vec::new(),
+        apps: Default::default(),
     }
 }
 

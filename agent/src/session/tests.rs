@@ -261,7 +261,7 @@ fn key_set(authority: &TestAuthority, control: &SoftwareKey, number: u64) -> Vec
 
 fn empty_slice(node: &SpiffeId, version: u64) -> Slice {
     let json = serde_json::json!({
-        "schema": "edgeward-slice/4",
+        "schema": "edgeward-slice/5",
         "version": version,
         "policy_hash": "00",
         "node": node,
@@ -269,6 +269,7 @@ fn empty_slice(node: &SpiffeId, version: u64) -> Slice {
         "expires": TEST_NOW.plus(HOUR * 10),
         "groups": [], "windows": [], "interfaces": [], "peers": [], "operators": [], "egress": [], "profiles": [],
         "workloads": [], "devices": [], "approvals": [], "break_glass": [],
+        "apps": { "publishers": {}, "allow": [] },
         "lifetimes": { "largest_offline": 43200, "max_offline": 259200 },
     });
     Slice::parse(&serde_json::to_vec(&json).unwrap()).unwrap()

@@ -170,6 +170,7 @@ fn slice(number: u64, workloads: &[(&str, Selectors)]) -> Arc<HeldSlice> {
         devices: Vec::new(),
         approvals: Vec::new(),
         break_glass: Vec::new(),
+        apps: Default::default(),
         workloads: workloads
             .iter()
             .map(|(name, selectors)| Workload {

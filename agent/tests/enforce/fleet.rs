@@ -323,6 +323,7 @@ pub(crate) fn slice(node: &SpiffeId, peer: &SpiffeId, side: Side) -> Slice {
         devices: Vec::new(),
         approvals: Vec::new(),
         break_glass: Vec::new(),
+        apps: Default::default(),
     }
 }
 

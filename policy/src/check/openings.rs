@@ -46,6 +46,8 @@ pub enum OpeningKind {
     PeopleAlways,
     /// Rules whose time and age people may waive with the cloud gone.
     BreakGlass,
+    /// A group where refusals of apps are recorded and nothing is refused.
+    AppsObserved,
 }
 
 pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Opening> {
@@ -94,6 +96,11 @@ pub(super) fn list(files: &[PolicyFile], places: &Diagnostics<'_>) -> Vec<Openin
             if workload.selectors.value.is_program_only() {
                 let at = workload.selectors.at;
                 add(at, OpeningKind::ProgramOnly, &workload.name.value);
+            }
+        }
+        for apps in &file.apps {
+            if let Some(at) = apps.observed_at {
+                add(at, OpeningKind::AppsObserved, &apps.name.value);
             }
         }
         for glass in &file.break_glass {
@@ -164,6 +171,7 @@ impl OpeningKind {
             Self::AddressOnly => "a device known by one address alone, whoever takes it",
             Self::PeopleAlways => "lets people in at any time, for ever, unasked",
             Self::BreakGlass => "break-glass: waives window, end, approval and age of its rules",
+            Self::AppsObserved => "observes apps: what no rule allows runs and is recorded",
         }
     }
 }

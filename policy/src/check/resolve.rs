@@ -16,9 +16,9 @@ use crate::parse::lists::Lists;
 use crate::source::Place;
 
 mod approvals;
+mod apps;
 mod devices;
 mod invariants;
-mod later;
 mod members;
 mod networks;
 mod rules;
@@ -88,7 +88,7 @@ pub(super) fn resolve(
     resolver.roles(files);
     resolver.clashes();
     resolver.workloads(files);
-    resolver.later(files);
+    resolver.apps(files);
     resolver.rules(files, &directories);
     resolver.break_glass(files);
     resolver.invariants(files);

@@ -8,8 +8,8 @@ use crate::source::{MAX_FILE_BYTES, MAX_FILES, MAX_LIST};
 
 mod accepted;
 mod approvals;
+mod apps;
 mod devices;
-mod later;
 mod networks;
 mod notes;
 mod refused;

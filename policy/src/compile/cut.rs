@@ -207,6 +207,9 @@ impl<'c> Cut<'c> {
             devices: self.devices(),
             approvals: Vec::new(),
             break_glass: Vec::new(),
+            apps: self
+                .policy
+                .app_rules_on(|on| self.node.groups.contains(&on)),
         }
     }
 

@@ -32,6 +32,10 @@ const PROFILE: Keys = Keys {
     ],
     not_enforced: &[],
 };
+/// PCRs that the operating system extends and nobody resets (TCG PC Client Platform TPM Profile 1.05, 4.4), but for
+/// that of IMA.
+const APPS_PCRS: [u8; 7] = [8, 9, 11, 12, 13, 14, 15];
+
 const IMA: Keys = Keys {
     accepted: &["allow", "deny", "violations"],
     not_enforced: &[],
@@ -73,6 +77,7 @@ pub(super) fn read_profile(
     let offline = fields.seconds(reader, "offline");
     let apps_pcr = read_apps_pcr(reader, &fields);
     let (tiers, mode) = (tiers.ok()??, mode.ok()?);
+    let apps_pcr = apps_pcr.ok()?;
     let ima = ima.ok()?;
     let (fresh, offline) = (fresh.ok()?, offline.ok()?);
     let profile = Profile {
@@ -84,20 +89,32 @@ pub(super) fn read_profile(
         secure_boot: secure_boot.ok()?,
         ima: None,
         app_control: app_control.ok()?.map(|level| level.value),
+        apps_pcr: apps_pcr.map(|(index, _)| index),
         mode: mode.as_ref().map_or(Mode::Enforce, |mode| mode.value),
         fresh: fresh.map(|fresh| fresh.value),
         offline: offline.as_ref().map(|offline| offline.value),
     };
     checks_something(reader, name, &profile, ima.is_some())?;
-    if let Some((index, at)) = apps_pcr.ok()? {
-        match profile.pcrs.contains_key(&index) {
-            true => reader.bad(
-                at,
-                format!("PCR {index} is also in `pcr` of profile `{}`", name.value),
-                "what runs changes it: it has no value to be compared with",
+    if let Some((_, at)) = apps_pcr
+        && profile.bank != PcrBank::Sha256
+    {
+        reader.bad(
+            at,
+            format!(
+                "profile `{}` measures apps in another bank than sha256",
+                name.value
             ),
-            false => reader.not_enforced(at, &fields.what("apps_pcr")),
-        }
+            "the agent's record is of sha256: write pcr_bank = \"sha256\", or leave it out",
+        );
+    }
+    if let Some((index, at)) = apps_pcr
+        && profile.pcrs.contains_key(&index)
+    {
+        reader.bad(
+            at,
+            format!("PCR {index} is also in `pcr` of profile `{}`", name.value),
+            "what runs changes it: it has no value to be compared with",
+        );
     }
     Some(ProfileDef {
         at: name.at,
@@ -178,15 +195,13 @@ fn read_apps_pcr(
     };
     let at = reader.place(value.span().start);
     let index = u8::from_str_radix(integer.as_str(), integer.radix()).ok();
-    match index.filter(|index| *index <= MAX_PCR && !RESETTABLE_PCRS.contains(index)) {
+    match index.filter(|index| APPS_PCRS.contains(index)) {
         Some(index) => Ok(Some((index, at))),
         None => {
             reader.bad(
                 at,
                 format!("not a PCR to rely on: {}", integer.as_str()),
-                format!(
-                    "0 to {MAX_PCR}, but for 16 and 23, which anybody on the machine can reset"
-                ),
+                "one of 8, 9 and 11 to 15: the firmware, IMA and the processor have the others",
             );
             Err(Unreadable)
         }

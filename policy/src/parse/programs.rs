@@ -1,33 +1,40 @@
-//! `[publisher.x]` and `[apps.x]`: who may sign what runs, and what may run where.
+//! `[publisher.x]`, `[apps_root]` and `[apps.x]`: who may sign what runs, and what may run where.
 
 use std::collections::BTreeSet;
 
+use edgeward_apps::admit::{MAX_PUBLISHER_KEYS, Mode};
+use edgeward_apps::image::KeyText;
+use edgeward_apps::{AppName, Digest, PublisherKeys, PublisherName, Version};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::fields::{Fields, Keys, MAX_NAME_BYTES, Reader, Unreadable};
+use super::fields::{Fields, Keys, Reader, Unreadable};
 use crate::ast::{AppsDef, PublisherDef};
 use crate::source::{MAX_LIST, Placed};
 
-/// Most keys of one publisher.
-const MAX_PUBLISHER_KEYS: usize = 64;
+mod entries;
+
+use entries::{read_allow, read_deny, read_install};
+
 /// Hex digits of an Ed25519 public key (RFC 8032, section 5.1.5).
 const ED25519_DIGITS: usize = 64;
 /// Hex digits of an uncompressed P-256 point (SEC 1, section 2.3.3): 04, then both coordinates.
 const P256_DIGITS: usize = 130;
-/// Most parts of a version, and the largest number in each.
-const MAX_VERSION_PARTS: usize = 4;
 
 const PUBLISHER: Keys = Keys {
+    accepted: &["keys", "threshold", "cosign"],
+    not_enforced: &[],
+};
+const COSIGN: Keys = Keys {
     accepted: &["keys", "threshold"],
     not_enforced: &[],
 };
-const APPS: Keys = Keys {
-    accepted: &["allow", "deny", "mode"],
+const APPS_ROOT: Keys = Keys {
+    accepted: &["sha256"],
     not_enforced: &[],
 };
-const APP: Keys = Keys {
-    accepted: &["publisher", "name", "min_version", "digest"],
+const APPS: Keys = Keys {
+    accepted: &["allow", "deny", "install", "mode"],
     not_enforced: &[],
 };
 
@@ -38,32 +45,58 @@ pub(super) fn read_publisher(
 ) -> Option<PublisherDef> {
     let what = format!("publisher `{}`", name.value);
     let fields = reader.table(value, &what, &PUBLISHER)?;
-    let keys = fields
+    let own = publisher_name(reader, &name, "name of the publisher");
+    let keys = read_keys(reader, &fields, &what);
+    let cosign = fields.get("cosign").map(|value| {
+        let what = fields.what("cosign");
+        let fields = reader.table(value, &what, &COSIGN)?;
+        read_keys(reader, &fields, &what)
+    });
+    Some(PublisherDef {
+        name: Placed {
+            value: own?,
+            at: name.at,
+        },
+        keys: keys?,
+        cosign: match cosign {
+            Some(keys) => Some(keys?),
+            None => None,
+        },
+    })
+}
+
+/// Keys, and how many of them it takes.
+fn read_keys(
+    reader: &mut Reader<'_, '_>,
+    fields: &Fields<'_>,
+    what: &str,
+) -> Option<PublisherKeys> {
+    let texts = fields
         .required(reader, "keys")
         .and_then(|value| reader.strings(value, &fields.what("keys")));
     let threshold = fields.required(reader, "threshold");
-    let keys = keys?;
-    let mut seen = BTreeSet::new();
-    for key in &keys {
-        let Some(plain) = public_key(&key.value) else {
+    let texts = texts?;
+    let mut keys = BTreeSet::new();
+    for text in &texts {
+        let Ok(key) = text.value.parse::<KeyText>() else {
             reader.bad(
-                key.at,
-                format!("not a public key: {:?}", key.value),
+                text.at,
+                format!("not a public key: {:?}", text.value),
                 format!(
                     "write \"ed25519:\" and {ED25519_DIGITS} hex digits, or \"ecdsa-p256:\" and {P256_DIGITS} of the uncompressed point"
                 ),
             );
             return None;
         };
-        if !seen.insert(plain) {
+        if !keys.insert(key) {
             let help = "one key that counts twice would lower the threshold";
-            reader.bad(key.at, format!("{what} names a key twice"), help);
+            reader.bad(text.at, format!("{what} names a key twice"), help);
             return None;
         }
     }
     if keys.len() > MAX_PUBLISHER_KEYS {
         let help = format!("at most {MAX_PUBLISHER_KEYS}");
-        reader.bad(name.at, format!("{what} has more keys than fit"), help);
+        reader.bad(fields.at, format!("{what} has more keys than fit"), help);
         return None;
     }
     let value = threshold?;
@@ -71,8 +104,9 @@ pub(super) fn read_publisher(
         reader.wrong_type(value, &fields.what("threshold"), "a number: 2");
         return None;
     };
-    let number = usize::from_str_radix(integer.as_str(), integer.radix()).ok();
-    if number.is_none_or(|number| number == 0 || number > keys.len()) {
+    let number = u16::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let threshold = number.filter(|number| (1..=keys.len()).contains(&usize::from(*number)));
+    let Some(threshold) = threshold else {
         let at = reader.place(value.span().start);
         reader.bad(
             at,
@@ -84,22 +118,28 @@ pub(super) fn read_publisher(
             format!("from 1 to the number of keys, {}", keys.len()),
         );
         return None;
-    }
-    Some(PublisherDef { name })
+    };
+    Some(PublisherKeys { keys, threshold })
 }
 
-/// The key in lower case, if it is one.
-fn public_key(text: &str) -> Option<String> {
-    let (kind, digits) = text.split_once(':')?;
-    let (length, start) = match kind {
-        "ed25519" => (ED25519_DIGITS, ""),
-        "ecdsa-p256" => (P256_DIGITS, "04"),
-        _ => return None,
-    };
-    let fits = digits.len() == length
-        && digits.starts_with(start)
-        && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    fits.then(|| text.to_ascii_lowercase())
+/// The root that nodes without one take.
+pub(super) fn read_apps_root(
+    reader: &mut Reader<'_, '_>,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<Placed<Digest>> {
+    let fields = reader.table(value, "`apps_root`", &APPS_ROOT)?;
+    let text = fields.required_string(reader, "sha256")?;
+    match text.value.to_ascii_lowercase().parse() {
+        Ok(value) => Some(Placed { value, at: text.at }),
+        Err(_) => {
+            reader.bad(
+                text.at,
+                format!("{} is no digest: {:?}", fields.what("sha256"), text.value),
+                "write the 64 hex digits that `edgeward publisher root` shows of the root file",
+            );
+            None
+        }
+    }
 }
 
 pub(super) fn read_apps(
@@ -110,27 +150,33 @@ pub(super) fn read_apps(
     let what = format!("apps `{}`", name.value);
     let fields = reader.table(value, &what, &APPS)?;
     fields.required(reader, "allow");
-    let allow = read_entries(reader, &fields, "allow");
-    let deny = read_entries(reader, &fields, "deny");
-    let mode = fields.optional_string(reader, "mode");
-    if let Some(mode) = mode.ok()? {
-        reader.word(
-            &mode,
-            &fields.what("mode"),
-            &[("enforce", ()), ("observe", ())],
-        )?;
-    }
-    let (mut publishers, deny) = (allow.ok()?, deny.ok()?);
-    publishers.extend(deny);
-    Some(AppsDef { name, publishers })
+    let allow = read_list(reader, &fields, "allow", read_allow);
+    let deny = read_list(reader, &fields, "deny", read_deny);
+    let install = read_list(reader, &fields, "install", read_install);
+    let word = fields.optional_string(reader, "mode").ok()?;
+    let words = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+    let mode = match &word {
+        None => Mode::Enforce,
+        Some(word) => reader.word(word, &fields.what("mode"), &words)?,
+    };
+    Some(AppsDef {
+        name,
+        allow: allow.ok()?,
+        deny: deny.ok()?,
+        install: install.ok()?,
+        mode,
+        observed_at: word.filter(|_| mode == Mode::Observe).map(|word| word.at),
+    })
 }
 
-/// The publishers that a list names.
-fn read_entries(
+type ReadEntry<T> = fn(&mut Reader<'_, '_>, &Spanned<DeValue<'_>>, &str) -> Option<Placed<T>>;
+
+fn read_list<T>(
     reader: &mut Reader<'_, '_>,
     fields: &Fields<'_>,
     key: &str,
-) -> Result<Vec<Placed<String>>, Unreadable> {
+    read: ReadEntry<T>,
+) -> Result<Vec<Placed<T>>, Unreadable> {
     let Some(value) = fields.get(key) else {
         return Ok(Vec::new());
     };
@@ -146,93 +192,35 @@ fn read_entries(
         reader.bad(at, message, "name publishers rather than digests");
         return Err(Unreadable);
     }
-    let mut publishers = Vec::new();
-    let mut sound = true;
-    for entry in array {
-        match read_entry(reader, entry, &format!("an entry of {what}")) {
-            Some(publisher) => publishers.extend(publisher),
-            None => sound = false,
-        }
-    }
-    if sound {
-        Ok(publishers)
-    } else {
-        Err(Unreadable)
+    let what = format!("an entry of {what}");
+    let read = array.iter().map(|entry| read(reader, entry, &what));
+    let entries: Vec<Placed<T>> = read.flatten().collect();
+    match entries.len() == array.len() {
+        true => Ok(entries),
+        false => Err(Unreadable),
     }
 }
 
-/// `Some(None)`: known by its digest.
-fn read_entry(
+/// A publisher by its name.
+fn publisher_name(
     reader: &mut Reader<'_, '_>,
-    value: &Spanned<DeValue<'_>>,
+    name: &Placed<String>,
     what: &str,
-) -> Option<Option<Placed<String>>> {
-    let fields = reader.table(value, what, &APP)?;
-    let publisher = fields.optional_string(reader, "publisher").ok()?;
-    let name = fields.optional_string(reader, "name").ok()?;
-    let version = fields.optional_string(reader, "min_version").ok()?;
-    let digest = fields.optional_string(reader, "digest").ok()?;
-    let by_digest = digest.is_some() && publisher.is_none() && name.is_none() && version.is_none();
-    let by_publisher =
-        digest.is_none() && publisher.is_some() && (name.is_some() || version.is_none());
-    if !by_digest && !by_publisher {
-        reader.bad(
-            fields.at,
-            format!("{what} does not say one thing"),
-            "name a digest alone, or a publisher, and then if wanted name and min_version",
-        );
-        return None;
+) -> Option<PublisherName> {
+    let read = name.value.parse::<PublisherName>();
+    if let Err(error) = &read {
+        let message = format!("{what} does not fit: {:?}", name.value);
+        reader.bad(name.at, message, error.to_string());
     }
-    if let Some(name) = &name
-        && !reader.is_name(name, &fields.what("name"))
-    {
-        return None;
-    }
-    if let Some(version) = &version
-        && !is_version(&version.value)
-    {
-        let message = format!(
-            "{} is no version: {:?}",
-            fields.what("min_version"),
-            version.value
-        );
-        reader.bad(
-            version.at,
-            message,
-            "write numbers with dots between: 2.3.0",
-        );
-        return None;
-    }
-    if let Some(digest) = &digest {
-        let bytes = digest.value.strip_prefix("sha256:").map(hex::decode);
-        if !bytes.is_some_and(|bytes| bytes.is_ok_and(|bytes| bytes.len() == 32)) {
-            let message = format!("{} is no digest: {:?}", fields.what("digest"), digest.value);
-            reader.bad(digest.at, message, "write \"sha256:\" and 64 hex digits");
-            return None;
-        }
-    }
-    Some(publisher)
+    read.ok()
 }
 
 /// `publisher/name`.
 pub(super) fn is_program(text: &str) -> bool {
-    let is_name = |name: &str| {
-        !name.is_empty()
-            && name.len() <= MAX_NAME_BYTES
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    text.split_once('/')
-        .is_some_and(|(publisher, name)| is_name(publisher) && is_name(name))
+    text.parse::<AppName>().is_ok()
 }
 
 /// Numbers with dots between them, none with a zero in front.
 pub(super) fn is_version(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('.').collect();
-    parts.len() <= MAX_VERSION_PARTS
-        && parts.iter().all(|part| {
-            let number = part.parse::<u32>();
-            number.is_ok_and(|number| number.to_string() == *part)
-        })
+    text.parse::<Version>().is_ok()
 }

@@ -1,6 +1,7 @@
 //! What a slice may hold at most, and the check of its inner references. A slice is signed by the cloud; it is
 //! checked all the same, since everything after it counts on it.
 
+use edgeward_apps::admit::BadRules;
 use edgeward_identity::Kind;
 use ipnet::IpNet;
 
@@ -54,6 +55,8 @@ pub enum SliceError {
     Empty { what: &'static str },
     #[error("slice maps networks to others that do not fit: {0}")]
     Route(String),
+    #[error("slice says of apps what does not hold: {0}")]
+    Apps(#[from] BadRules),
     #[error("slice names twice: {what}")]
     Twice { what: String },
     #[error("node is not in the fleet: {0}")]
@@ -105,6 +108,7 @@ impl Slice {
         self.validate_workloads()?;
         self.validate_openings()?;
         self.validate_beyond()?;
+        self.apps.validate()?;
         for egress in &self.egress {
             if egress.peer.0 as usize >= self.peers.len() {
                 return Err(SliceError::Dangling { what: "a peer" });

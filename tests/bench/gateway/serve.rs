@@ -229,5 +229,6 @@ fn slice(authority: &TestAuthority, port: u16, to: SocketAddr, l7: L7) -> anyhow
         devices: Vec::new(),
         approvals: Vec::new(),
         break_glass: Vec::new(),
+        apps: Default::default(),
     })
 }

@@ -18,6 +18,7 @@ fn profile(name: &str, pcrs: &[(u8, &[&str])]) -> policy::Profile {
         secure_boot: None,
         ima: None,
         app_control: None,
+        apps_pcr: None,
         mode: policy::Mode::Enforce,
         fresh: None,
         offline: None,

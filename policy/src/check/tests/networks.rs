@@ -1,6 +1,6 @@
 //! Routes, roles, what leads beyond nodes, and the internet as a target.
 
-use super::later::{after, assert_refused_among};
+use super::apps::{after, assert_refused_among};
 use super::*;
 
 const ROUTE: &str = "[route.line3-lan]\non = \"gateways\"\nnet = \"lan0\"\nprefix = \"192.168.1.0/24\"\nas = \"fd7a:1::/96\"\n";

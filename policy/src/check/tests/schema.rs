@@ -125,6 +125,13 @@ fn every_table_has_the_keys_in_the_schema_that_the_parser_accepts() {
         ("/$defs/publisher", "[publisher.x]\nzzzz = 1"),
         ("/$defs/apps", "[apps.x]\nzzzz = 1"),
         ("/$defs/app", "[apps.x]\nallow = [{ zzzz = 1 }]"),
+        ("/$defs/deniedApp", "[apps.x]\ndeny = [{ zzzz = 1 }]"),
+        ("/$defs/installedApp", "[apps.x]\ninstall = [{ zzzz = 1 }]"),
+        (
+            "/$defs/publisher/properties/cosign",
+            "[publisher.x]\ncosign = { zzzz = 1 }",
+        ),
+        ("/properties/apps_root", "[apps_root]\nzzzz = 1"),
         ("/$defs/breakGlass", "[break-glass.x]\nzzzz = 1"),
         ("/$defs/test", "[[test]]\nzzzz = 1"),
         (

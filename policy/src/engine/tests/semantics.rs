@@ -524,7 +524,7 @@ fn an_unsound_slice_makes_no_engine() {
         change(&mut slice);
         assert!(Engine::new(Arc::new(slice)).is_err());
     };
-    refuse(&|slice| slice.schema = "edgeward-slice/3".into());
+    refuse(&|slice| slice.schema = "edgeward-slice/4".into());
     refuse(&|slice| slice.node = id(Kind::Operator, "li"));
     refuse(&|slice| slice.windows.clear());
     refuse(&|slice| slice.groups.clear());
