@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use edgeward_apps::Director;
+use edgeward_apps::director::Disagreed;
 use edgeward_identity::bundle::{BundleError, NoSuccession};
 use edgeward_identity::signed::{EVERYBODY, Expect, Malformed, Unacceptable};
 use edgeward_identity::{
@@ -42,6 +44,8 @@ pub enum NotAccepted {
     Roots(#[from] NoSuccession),
     #[error("roots would go that the key set stands on")]
     Stranded,
+    #[error("director's word: {0}")]
+    Director(#[source] Box<Disagreed>),
     #[error("{what} says another number or time than its signed header")]
     Number { what: &'static str },
 }
@@ -150,6 +154,23 @@ pub fn slice(
     })
 }
 
+/// What applications this node should have.
+pub fn director(
+    bytes: &[u8],
+    keys: &KeySet,
+    node: &SpiffeId,
+    least_number: u64,
+    now: Timestamp,
+) -> Result<Director, NotAccepted> {
+    let object = parse("director's word", bytes)?;
+    let audience = node.to_string();
+    let expect = for_node(Purpose::Director, node, &audience, least_number, now);
+    Director::open(&object, keys, &expect).map_err(|refused| match refused {
+        Disagreed::Signed(source) => signed("director's word")(source),
+        other => NotAccepted::Director(Box::new(other)),
+    })
+}
+
 /// A heartbeat; returns its number too. Its expiry is not asked: its number must be above every one before, and a node
 /// whose clock runs ahead must not count as cut off for that.
 pub fn heartbeat(
@@ -216,6 +237,7 @@ impl NotAccepted {
             Self::BundleBehind { .. } => "bundle_rollback",
             Self::Roots(refused) => refused.code(),
             Self::Stranded => "bundle_stranded",
+            Self::Director(_) => "director_malformed",
             Self::Number { .. } => "signed_number",
         }
     }

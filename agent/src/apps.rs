@@ -2,10 +2,13 @@
 
 mod activate;
 mod check;
+pub mod fetch;
+pub mod floors;
 mod folder;
 pub mod installer;
 mod place;
 pub mod receipt;
+pub mod report;
 mod shared;
 pub mod stage;
 pub mod store;

@@ -309,6 +309,7 @@ impl Enrolment<'_> {
             cuts: CutFloors::default(),
             join: 0,
             glass: Default::default(),
+            apps: Default::default(),
         };
         let mut recent = Recent::at(now, self.boot.kernel(), self.clock.boottime());
         recent.result_number = result.number();

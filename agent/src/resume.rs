@@ -129,6 +129,7 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         },
         standing,
         cuts: held.cuts,
+        director: held.director,
     };
     let (mut publisher, view) = view::channel(clock.clone(), boot.clone(), initial);
     let bind_key = root.signer(stored.slot, Priority::Bind).await?;

@@ -198,7 +198,7 @@ impl Session {
                 tokio::select! {
                     () = token.cancelled() => break,
                     () = tokio::time::sleep_until(over) => break,
-                    ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
+                    ordered = self.holder.publisher.orders.next() => self.holder.serve(ordered).await,
                 }
             }
         }
@@ -227,7 +227,7 @@ impl Session {
                     Ok(connected) => break connected,
                     Err(error) => return error.into(),
                 },
-                ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
+                ordered = self.holder.publisher.orders.next() => self.holder.serve(ordered).await,
             }
         };
         let verdict = connected.verdict.clone();
@@ -356,7 +356,7 @@ impl Session {
                     return ended;
                 },
                 () = tokio::time::sleep(SETTLE_AFTER), if self.holder.is_unsettled() => self.holder.settle().await,
-                ordered = self.holder.publisher.glass.next() => self.holder.glass(ordered).await,
+                ordered = self.holder.publisher.orders.next() => self.holder.serve(ordered).await,
                 () = tokio::time::sleep_until(late), if status_due.is_some() => {
                     status_due = None;
                     let status = self.status(&live);
@@ -426,8 +426,8 @@ impl Session {
             }
             Body::Peers(update) => self.holder.peers(&update),
             Body::Called(called) => self.holder.publisher.reach.called(called),
-            Body::Apps(_) => {
-                tracing::warn!("the cloud says what applications to have: this agent runs none")
+            Body::Apps(bytes) => {
+                self.holder.apps(&bytes);
             }
             Body::Outcome(outcome) => {
                 return match self.holder.outcome(outcome).await {

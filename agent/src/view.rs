@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use edgeward_apps::Director;
 use edgeward_identity::svid::SvidError;
 use edgeward_identity::tls::Credentials;
 use edgeward_identity::{Clock, KeySet, Signer, SpiffeId, Svid, TrustView};
@@ -17,8 +18,10 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use crate::apps::floors::{AppsOrder, Ledger, LedgerOrders, ledger};
+use crate::apps::report::AppsReport;
 use crate::boot::Boot;
-use crate::break_glass::{Desk, GlassOrders, OpenGlass, orders};
+use crate::break_glass::{Desk, GlassOrders, OpenGlass, Ordered, orders};
 use crate::names::Shown;
 use crate::workload::svids::Svids;
 
@@ -80,6 +83,12 @@ pub struct NodeView {
     pub outcome: watch::Receiver<Arc<Outcome>>,
     /// For whoever looks for ways to peers.
     pub reach: ReachSide,
+    /// What applications this node should have; none before the cloud has said.
+    pub director: watch::Receiver<Option<Arc<Director>>>,
+    /// Where what was accepted of applications is stored.
+    pub ledger: Ledger,
+    /// What became of them. Their desk writes it.
+    pub apps: watch::Sender<Arc<AppsReport>>,
 }
 
 /// The write side of a [`NodeView`].
@@ -100,12 +109,29 @@ pub struct Publisher {
     pub standing: watch::Sender<Standing>,
     pub cuts: watch::Sender<Arc<CutFloors>>,
     pub opened: watch::Sender<Arc<Vec<OpenGlass>>>,
-    pub glass: GlassOrders,
+    /// What others on this node want of whoever writes here.
+    pub orders: Orders,
     pub cloud: watch::Sender<Option<Channel>>,
     /// Why this node is still on its way back; none while it is not.
     pub recovery: watch::Sender<Option<Arc<str>>>,
     pub outcome: watch::Sender<Arc<Outcome>>,
     pub reach: SessionSide,
+    pub director: watch::Sender<Option<Arc<Director>>>,
+    pub apps: watch::Receiver<Arc<AppsReport>>,
+}
+
+/// Something that somebody else on this node wants of the one writer of its state.
+#[derive(Debug)]
+pub enum Order {
+    Glass(Ordered),
+    Apps(AppsOrder),
+}
+
+/// Where such orders arrive.
+#[derive(Debug)]
+pub struct Orders {
+    glass: GlassOrders,
+    ledger: LedgerOrders,
 }
 
 /// A verified policy slice with the bytes that were signed.
@@ -140,6 +166,7 @@ pub struct Initial {
     pub link: CloudLink,
     pub standing: Standing,
     pub cuts: CutFloors,
+    pub director: Option<Arc<Director>>,
 }
 
 /// Makes both sides.
@@ -150,6 +177,8 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
     let trust = Arc::new(ArcSwap::from_pointee(initial.trust));
     let (desk, glass) = orders();
     let (session_side, reach_side) = reach_sides();
+    let (ledger, ledger_orders) = ledger();
+    let apps = watch::Sender::default();
     let publisher = Publisher {
         credentials: credentials.clone(),
         session_key: initial.svid.signer().clone(),
@@ -167,11 +196,16 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         standing: watch::Sender::new(initial.standing),
         cuts: watch::Sender::new(Arc::new(initial.cuts)),
         opened: watch::Sender::default(),
-        glass,
+        orders: Orders {
+            glass,
+            ledger: ledger_orders,
+        },
         cloud: watch::Sender::new(None),
         recovery: watch::Sender::new(None),
         outcome: watch::Sender::default(),
         reach: session_side,
+        director: watch::Sender::new(initial.director),
+        apps: apps.subscribe(),
     };
     let view = NodeView {
         node,
@@ -198,8 +232,21 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         recovery: publisher.recovery.subscribe(),
         outcome: publisher.outcome.subscribe(),
         reach: reach_side,
+        director: publisher.director.subscribe(),
+        ledger,
+        apps,
     };
     (publisher, view)
+}
+
+impl Orders {
+    /// Waits for ever while nobody wants anything.
+    pub async fn next(&mut self) -> Order {
+        tokio::select! {
+            ordered = self.glass.next() => Order::Glass(ordered),
+            order = self.ledger.next() => Order::Apps(order),
+        }
+    }
 }
 
 impl Publisher {

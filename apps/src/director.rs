@@ -21,7 +21,7 @@ pub const MAX_DENIED: usize = 20_000;
 pub const MAX_DIRECTOR_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A director's word that was verified: its maker is [`Director::open`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Director {
     number: u64,
     expires: Timestamp,

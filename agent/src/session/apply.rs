@@ -19,8 +19,9 @@ use crate::accept::{self, NotAccepted};
 use crate::enforce::Recorder;
 use crate::state::{Blob, SignedTime};
 use crate::tpm::SvidSlot;
-use crate::view::{Heard, Publisher, Standing};
+use crate::view::{Heard, Order, Publisher, Standing};
 
+mod apps;
 mod break_glass;
 mod identity;
 mod trust;
@@ -136,6 +137,9 @@ impl Holder {
         }
         if let Some(overlay) = &welcome.overlay {
             self.overlay(overlay);
+        }
+        if !welcome.apps.is_empty() {
+            self.apps(&welcome.apps);
         }
         if heard == Applied::Done {
             self.release().await;
@@ -371,6 +375,14 @@ impl Holder {
             self.raise().await;
         } else {
             self.keeper.store();
+        }
+    }
+
+    /// Serves what somebody else on this node wants.
+    pub async fn serve(&mut self, order: Order) {
+        match order {
+            Order::Glass(ordered) => self.glass(ordered).await,
+            Order::Apps(order) => self.ledger(order).await,
         }
     }
 

@@ -39,12 +39,19 @@ impl Keeper {
     /// Writes what has changed; always the floor.
     pub fn store(&mut self) {
         if self.dirty {
-            let written = tokio::task::block_in_place(|| self.folder.write_held(&self.stored));
-            if self.told(written) {
-                self.dirty = false;
-            }
+            self.store_held();
         }
         self.store_recent();
+    }
+
+    /// Writes the large file, within the present epoch. Whether it is stored.
+    pub fn store_held(&mut self) -> bool {
+        let written = tokio::task::block_in_place(|| self.folder.write_held(&self.stored));
+        let stored = self.told(written);
+        if stored {
+            self.dirty = false;
+        }
+        stored
     }
 
     /// Writes the small file.

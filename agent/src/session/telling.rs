@@ -30,8 +30,15 @@ impl Session {
             slice_deltas: true,
             slice_digest: self.holder.slice_digest(),
             metered: self.metered,
-            apps: None,
+            apps: Some(self.said_of_apps()),
         }
+    }
+
+    /// The number is that of the word in hand: the desk may be behind it.
+    fn said_of_apps(&self) -> v1::AppsState {
+        let mut said = self.holder.publisher.apps.borrow().to_wire();
+        said.director_number = self.holder.director_number();
+        said
     }
 
     fn own_endpoints(&self, local: IpAddr) -> Vec<String> {
@@ -47,7 +54,7 @@ impl Session {
             slice_number: self.holder.slice_number(),
             cut_number: progress.cut_number,
             bundle_sequence: self.holder.say_bundle_sequence(),
-            apps: None,
+            apps: Some(self.said_of_apps()),
         }
     }
 }

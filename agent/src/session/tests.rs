@@ -105,6 +105,7 @@ impl World {
             cuts: CutFloors::default(),
             join: 0,
             glass: Default::default(),
+            apps: Default::default(),
         };
         let initial = Initial {
             svid: Arc::new(svid),
@@ -120,6 +121,7 @@ impl World {
             link: CloudLink::never_since(Timestamp::default()),
             standing,
             cuts: CutFloors::default(),
+            director: None,
         };
         let (publisher, view) = view::channel(node_clock.clone(), boot.clone(), initial);
         let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use edgeward_apps::Director;
 use edgeward_evidence::result::{CheckedResult, ResultExpect, check_result};
 use edgeward_identity::SignedObject;
 use edgeward_identity::bundle::BundleError;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Recent, base64_bytes};
 use crate::accept::{self, NotAccepted};
+use crate::apps::floors::AppsState;
 use crate::break_glass::GlassUses;
 use crate::tpm::SvidSlot;
 use crate::view::{CutFloors, Directory, HeldSlice, Overlay, StoredPeer};
@@ -44,6 +46,9 @@ pub struct Stored {
     /// Break-glass grants that were opened here.
     #[serde(default)]
     pub glass: GlassUses,
+    /// What this node has of applications, and must not fall behind of.
+    #[serde(default)]
+    pub apps: AppsState,
 }
 
 /// Bytes, base64 in the file.
@@ -62,6 +67,7 @@ pub struct Held {
     pub peers: Directory,
     pub overlay: Overlay,
     pub cuts: CutFloors,
+    pub director: Option<Arc<Director>>,
 }
 
 /// The stored state does not hold what a node needs.
@@ -106,6 +112,15 @@ impl Stored {
                 .ok()
                 .map(Arc::new),
         };
+        let director = match self.apps.director.0.is_empty() {
+            true => None,
+            false => accept::director(&self.apps.director.0, &keys, &self.node, 0, now)
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "the stored director's word does not hold any more");
+                })
+                .ok()
+                .map(Arc::new),
+        };
         let result = recent.and_then(|recent| {
             let expect = ResultExpect {
                 trust_domain,
@@ -128,6 +143,7 @@ impl Stored {
                 v4: self.v4,
             },
             cuts: self.cuts.clone(),
+            director,
         })
     }
 
@@ -136,11 +152,13 @@ impl Stored {
         self.peers.clone_from(&before.peers);
         self.cuts = before.cuts.clone();
         self.glass = before.glass.clone();
+        self.apps = before.apps.of_before();
     }
 
     /// When the newest of the signed objects was issued: it is not earlier than that now.
     pub fn newest_signed(&self) -> Timestamp {
-        [&self.key_set, &self.deny_list, &self.slice]
+        let director = &self.apps.director;
+        [&self.key_set, &self.deny_list, &self.slice, director]
             .into_iter()
             .map(|object| issued(&object.0))
             .max()

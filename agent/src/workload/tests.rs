@@ -74,6 +74,7 @@ impl World {
             link: CloudLink::never_since(Timestamp::default()),
             standing: Standing::Granting,
             cuts: CutFloors::default(),
+            director: None,
         };
         let boot = Arc::new(Boot::new("kernel", None).unwrap());
         let (publisher, view) = view::channel(clock.clone(), boot, initial);

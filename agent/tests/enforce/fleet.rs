@@ -145,6 +145,7 @@ impl Fleet {
             link,
             standing: Standing::Granting,
             cuts: CutFloors::default(),
+            director: None,
         };
         view::channel(Arc::new(SystemClock), Arc::clone(&member.boot), initial)
     }
