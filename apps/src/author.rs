@@ -8,9 +8,16 @@ use serde_json::{Map, Value, json};
 use sigstore_tuf::{Key, canonical_json};
 
 use crate::digest::Digest;
+use crate::image::KeyText;
 use crate::name::PublisherName;
 use crate::provider::{self, ForeignProvider};
 use crate::strict::{self, Ambiguous};
+
+mod reading;
+mod tally;
+
+pub use reading::{Kind, TOP_ROLES};
+pub use tally::Tally;
 
 const SPEC_VERSION: &str = "1.0.33";
 /// Longest metadata that is taken up to be signed further, in bytes.
@@ -23,6 +30,7 @@ pub const MAX_SIGNATURES: usize = 64;
 pub struct RoleKey {
     id: String,
     value: Value,
+    text: KeyText,
 }
 
 /// Who signs a role.
@@ -60,44 +68,64 @@ pub enum Unauthored {
     Canonical(#[source] sigstore_tuf::Error),
     #[error("time is out of range")]
     Time,
+    #[error("key {0} is of a kind that is not used here: ed25519 and ecdsa-p256 are")]
+    Key(String),
     #[error(transparent)]
     Provider(#[from] ForeignProvider),
 }
 
 impl RoleKey {
     pub fn p256(key: &PublicKey) -> Result<Self, Unauthored> {
-        use base64::Engine as _;
-        let der = base64::engine::general_purpose::STANDARD.encode(key.spki_der());
-        let lines: Vec<&str> = der
-            .as_bytes()
-            .chunks(64)
-            .map(|line| std::str::from_utf8(line).unwrap_or_default())
-            .collect();
-        let pem = format!(
-            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-            lines.join("\n")
-        );
-        Self::new(
-            json!({ "keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp256", "keyval": { "public": pem } }),
-        )
+        Self::of(&KeyText::p256(*key))
     }
 
     pub fn ed25519(key: &[u8; 32]) -> Result<Self, Unauthored> {
-        Self::new(
-            json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": hex::encode(key) } }),
-        )
+        Self::of(&KeyText::ed25519(*key))
+    }
+
+    /// A key as this version writes it.
+    pub fn of(text: &KeyText) -> Result<Self, Unauthored> {
+        provider::ensure()?;
+        let value = match text.kind() {
+            "ed25519" => {
+                let digits = hex::encode(text.parts().1);
+                json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": digits } })
+            }
+            "ecdsa-p256" => {
+                let public = public_pem(text);
+                json!({ "keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp256", "keyval": { "public": public } })
+            }
+            _ => return Err(Unauthored::Key(text.to_string())),
+        };
+        let key: Key = serde_json::from_value(value.clone()).map_err(|_| Unauthored::Shape)?;
+        let id = key.key_id().map_err(Unauthored::Canonical)?;
+        let text = text.clone();
+        Ok(Self { id, value, text })
     }
 
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    fn new(value: Value) -> Result<Self, Unauthored> {
-        provider::ensure()?;
-        let key: Key = serde_json::from_value(value.clone()).map_err(|_| Unauthored::Shape)?;
-        let id = key.key_id().map_err(Unauthored::Canonical)?;
-        Ok(Self { id, value })
+    /// What it is, however metadata writes it.
+    pub fn text(&self) -> &KeyText {
+        &self.text
     }
+}
+
+/// PEM of the `SubjectPublicKeyInfo`.
+pub fn public_pem(key: &KeyText) -> String {
+    use base64::Engine as _;
+    let der = base64::engine::general_purpose::STANDARD.encode(key.spki_der());
+    let lines: Vec<&str> = der
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap_or_default())
+        .collect();
+    format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        lines.join("\n")
+    )
 }
 
 impl Signers {

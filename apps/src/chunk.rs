@@ -1,7 +1,9 @@
 //! Content cut where it says so itself (FastCDC): what two releases share has the same chunks, and travels once.
 
+use std::io::{self, Read};
+
 use crate::digest::{Digest, Hasher};
-use crate::manifest::{Chunk, File, MAX_CHUNK_BYTES};
+use crate::manifest::{Chunk, File, MAX_CHUNK_BYTES, MAX_CHUNKS};
 
 /// Shortest chunk but for the last of a file, in bytes.
 pub const MIN_CHUNK_BYTES: usize = 32 * 1024;
@@ -29,6 +31,41 @@ pub fn cut(content: &[u8], executable: bool) -> File {
         executable,
         chunks: chunks.collect(),
     }
+}
+
+/// The same of a file of any length, each chunk handed on as it is cut.
+pub fn cut_stream(
+    content: impl Read,
+    executable: bool,
+    mut each: impl FnMut(&Chunk, &[u8]) -> io::Result<()>,
+) -> io::Result<File> {
+    let cutter = fastcdc::v2020::StreamCDC::new(
+        content,
+        MIN_CHUNK_BYTES,
+        MEAN_CHUNK_BYTES,
+        MAX_CHUNK_BYTES as usize,
+    );
+    let (mut hasher, mut size, mut chunks) = (Hasher::new(), 0u64, Vec::new());
+    for cut in cutter {
+        let bytes = cut.map_err(io::Error::from)?.data;
+        let chunk = Chunk {
+            digest: Digest::of(&bytes),
+            size: u32::try_from(bytes.len()).map_err(io::Error::other)?,
+        };
+        each(&chunk, &bytes)?;
+        hasher.update(&bytes);
+        size = size.saturating_add(u64::from(chunk.size));
+        chunks.push(chunk);
+        if chunks.len() > MAX_CHUNKS {
+            return Err(io::Error::other("more chunks than an app may have"));
+        }
+    }
+    Ok(File {
+        digest: hasher.finish(),
+        size,
+        executable,
+        chunks,
+    })
 }
 
 /// A file in the making: each chunk is checked before it is written, the whole when it is complete.
@@ -159,6 +196,30 @@ mod tests {
             .filter(|chunk| !old.chunks.contains(chunk))
             .count();
         assert!(fresh <= 3, "{fresh} of {}", new.chunks.len());
+    }
+
+    #[test]
+    fn a_file_in_pieces_is_cut_as_in_one() {
+        struct Slow<'c>(&'c [u8]);
+        impl Read for Slow<'_> {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                let some = into.len().min(1_013);
+                self.0.read(&mut into[..some])
+            }
+        }
+        for length in [0, 1, MIN_CHUNK_BYTES, 5_000_000] {
+            let content = noise(length, 7);
+            let mut whole = Vec::new();
+            let file = cut_stream(Slow(&content), true, |chunk, bytes| {
+                check(chunk, bytes).unwrap();
+                whole.extend_from_slice(bytes);
+                Ok(())
+            });
+            assert_eq!(file.unwrap(), cut(&content, true), "{length}");
+            assert_eq!(whole, content);
+        }
+        let full = |_: &Chunk, _: &[u8]| Err(io::Error::other("disk full"));
+        assert!(cut_stream(noise(10, 1).as_slice(), false, full).is_err());
     }
 
     #[test]

@@ -7,6 +7,8 @@ use crate::digest::Digest;
 use crate::strict::{self, Ambiguous};
 use crate::unpack::MAX_LAYERS;
 
+pub mod carried;
+
 /// Longest index, and longest manifest of an image, in bytes.
 pub const MAX_DOCUMENT_BYTES: u64 = 1024 * 1024;
 /// Most images in one index.

@@ -10,6 +10,8 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edgeward_identity::PublicKey;
+use edgeward_identity::keys::BadSignature;
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use serde::{Deserialize, Serialize};
 use sigstore_tuf::{Key, RoleKeys, Root, Targets};
 
@@ -189,14 +191,19 @@ impl Material {
             .chars()
             .filter(|char| !char.is_ascii_whitespace())
             .collect();
-        let der = STANDARD.decode(body).ok()?;
-        if let Some(Ok(key)) = der
+        Some(Self::of_der(&STANDARD.decode(body).ok()?))
+    }
+
+    fn of_der(der: &[u8]) -> Self {
+        let ed25519 = der
             .strip_prefix(&ED25519_SPKI_PREFIX)
-            .map(TryInto::try_into)
-        {
-            return Some(Self::Ed25519(key));
+            .map(TryInto::try_into);
+        match ed25519 {
+            Some(Ok(key)) => Self::Ed25519(key),
+            _ => {
+                PublicKey::from_spki_der(der).map_or_else(|_| Self::Other(der.to_vec()), Self::P256)
+            }
         }
-        Some(PublicKey::from_spki_der(&der).map_or(Self::Other(der), Self::P256))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -209,6 +216,48 @@ impl Material {
 }
 
 impl KeyText {
+    pub fn p256(key: PublicKey) -> Self {
+        Self(Material::P256(key))
+    }
+
+    pub fn ed25519(key: [u8; ED25519_BYTES]) -> Self {
+        Self(Material::Ed25519(key))
+    }
+
+    /// A key of one of the two kinds, from DER of its `SubjectPublicKeyInfo`.
+    pub fn from_spki_der(der: &[u8]) -> Result<Self, BadAuthority> {
+        match Material::of_der(der) {
+            Material::Other(_) => Err(BadAuthority::KeyText),
+            known => Ok(Self(known)),
+        }
+    }
+
+    /// As metadata writes keys, of whatever kind.
+    pub(crate) fn of_metadata(text: &str) -> Option<Self> {
+        Material::of(text).map(Self)
+    }
+
+    /// `ed25519`, `ecdsa-p256`, or `other` for what is not used here.
+    pub fn kind(&self) -> &'static str {
+        match self.0 {
+            Material::Ed25519(_) => "ed25519",
+            Material::P256(_) => "ecdsa-p256",
+            Material::Other(_) => "other",
+        }
+    }
+
+    /// Checks a signature: ECDSA as ASN.1 DER, Ed25519 as its 64 bytes.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        let algorithm: &dyn VerificationAlgorithm = match &self.0 {
+            Material::Ed25519(_) => &ED25519,
+            Material::P256(_) => &ECDSA_P256_SHA256_ASN1,
+            Material::Other(_) => return Err(BadSignature),
+        };
+        UnparsedPublicKey::new(algorithm, self.0.bytes())
+            .verify(message, signature)
+            .map_err(|_| BadSignature)
+    }
+
     /// Whether it is an Ed25519 key, and its bytes as verifiers take them.
     pub(crate) fn parts(&self) -> (bool, &[u8]) {
         (matches!(self.0, Material::Ed25519(_)), self.0.bytes())
@@ -255,12 +304,7 @@ impl From<KeyText> for String {
 
 impl fmt::Display for KeyText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.0 {
-            Material::Ed25519(_) => "ed25519",
-            Material::P256(_) => "ecdsa-p256",
-            Material::Other(_) => "other",
-        };
-        write!(f, "{kind}:{}", hex::encode(self.0.bytes()))
+        write!(f, "{}:{}", self.kind(), hex::encode(self.0.bytes()))
     }
 }
 
