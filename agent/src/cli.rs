@@ -23,6 +23,7 @@ mod recover;
 mod screen;
 mod status;
 mod token;
+mod tpm_key;
 
 pub use failure::Failure;
 
@@ -130,6 +131,9 @@ pub enum Command {
     /// Show this machine's PCRs, quoted by its TPM
     #[command(after_help = quote::EXAMPLES)]
     Quote(quote::Arguments),
+    /// Signing keys in this machine's TPM, for a publisher or an operator
+    #[command(subcommand, after_help = tpm_key::EXAMPLES)]
+    TpmKey(tpm_key::Command),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
@@ -181,7 +185,7 @@ impl Command {
         match self {
             Self::Run(arguments) => !arguments.check,
             Self::Check(arguments) => arguments.from.is_none(),
-            Self::Enrol(_) | Self::Recover(_) | Self::Quote(_) => true,
+            Self::Enrol(_) | Self::Recover(_) | Self::Quote(_) | Self::TpmKey(_) => true,
             Self::Status | Self::BreakGlass(_) | Self::Explain(_) | Self::Completions(_) => false,
         }
     }
@@ -241,6 +245,7 @@ async fn dispatch(command: Command, session: Session) -> Result<(), Failure> {
         Command::BreakGlass(command) => break_glass::run(&session, command).await,
         Command::Check(arguments) => check::run(&session, &arguments).await,
         Command::Quote(arguments) => quote::run(&session, &arguments).await,
+        Command::TpmKey(command) => tpm_key::run(&session, command).await,
         Command::Completions(arguments) => {
             completions(session.screen, &arguments);
             Ok(())

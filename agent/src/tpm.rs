@@ -18,6 +18,7 @@ pub mod code;
 pub mod device;
 pub mod ek;
 pub mod health;
+pub mod kept;
 pub mod keys;
 pub mod nv;
 pub mod quote;

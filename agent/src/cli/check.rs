@@ -95,10 +95,16 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<(), 
 
 /// A TPM for a look at it, beside an agent that may be running.
 pub(super) async fn borrow_tpm(config: &Config, tpm: &TpmConfig) -> Result<TpmRoot, Failure> {
-    if tpm.place.shows_strangers_objects() && agent_runs(config) {
-        return Err(Failure::TpmInUse);
-    }
+    free_tpm(config, tpm)?;
     Ok(open_tpm(tpm, false).await?)
+}
+
+/// Whether another client than the agent may come.
+pub(super) fn free_tpm(config: &Config, tpm: &TpmConfig) -> Result<(), Failure> {
+    match tpm.place.shows_strangers_objects() && agent_runs(config) {
+        true => Err(Failure::TpmInUse),
+        false => Ok(()),
+    }
 }
 
 async fn tpm(config: &Config, findings: &mut Vec<Finding>) -> Result<Box<dyn Root>, Finding> {

@@ -41,6 +41,12 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    #[error("{}: {source}", path.display())]
+    KeyFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
     #[error(transparent)]

@@ -70,7 +70,7 @@ pub fn unseal(device: &mut Device, blob: &SealedBlob) -> Result<Secret<Vec<u8>>,
     Ok(Secret::new(data.to_vec()))
 }
 
-fn with_storage_root<T>(
+pub(super) fn with_storage_root<T>(
     context: &mut Context,
     use_it: impl FnOnce(&mut Context, tss_esapi::handles::KeyHandle) -> Result<T, Error>,
 ) -> Result<T, Error> {

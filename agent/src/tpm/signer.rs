@@ -118,7 +118,7 @@ pub(super) fn ecdsa_der(signature: &Signature) -> Result<Vec<u8>, TpmError> {
 }
 
 /// Says that the digest was not made by the TPM: an unrestricted key signs it, a restricted one refuses.
-fn outside_digest() -> Result<HashcheckTicket, tss_esapi::Error> {
+pub(super) fn outside_digest() -> Result<HashcheckTicket, tss_esapi::Error> {
     HashcheckTicket::try_from(TPMT_TK_HASHCHECK {
         tag: TPM2_ST_HASHCHECK,
         hierarchy: TPM2_RH_NULL,

@@ -29,12 +29,17 @@ pub(super) fn ek(kind: EkKind) -> Result<Public, Error> {
 
 /// The attestation key: signs nothing but what the TPM itself made.
 pub(super) fn ak() -> Result<Public, Error> {
-    signing(true, AK_LABEL)
+    signing(true, labelled(AK_LABEL)?)
 }
 
 /// The SVID's key. Another label gives another key, the same label the same: no blob to keep.
 pub(super) fn svid(label: &[u8; 32]) -> Result<Public, Error> {
-    signing(false, label)
+    signing(false, labelled(label)?)
+}
+
+/// A key that is kept in a file: drawn by the TPM, so that it needs no label.
+pub(super) fn kept() -> Result<Public, Error> {
+    signing(false, EccPoint::default())
 }
 
 /// The storage root under which the state's key is sealed.
@@ -108,7 +113,12 @@ pub(super) fn same_shape(found: &Public, template: &Public) -> bool {
     common && parameters
 }
 
-fn signing(restricted: bool, label: &[u8; 32]) -> Result<Public, Error> {
+fn labelled(label: &[u8; 32]) -> Result<EccPoint, Error> {
+    let x = EccParameter::try_from(label.as_slice())?;
+    Ok(EccPoint::new(x, EccParameter::default()))
+}
+
+fn signing(restricted: bool, unique: EccPoint) -> Result<Public, Error> {
     let scheme = EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256));
     let parameters = PublicEccParametersBuilder::new()
         .with_ecc_scheme(scheme)
@@ -117,10 +127,6 @@ fn signing(restricted: bool, label: &[u8; 32]) -> Result<Public, Error> {
         .with_is_signing_key(true)
         .with_restricted(restricted)
         .build()?;
-    let unique = EccPoint::new(
-        EccParameter::try_from(label.as_slice())?,
-        EccParameter::default(),
-    );
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::Ecc)
         .with_name_hashing_algorithm(HashingAlgorithm::Sha256)

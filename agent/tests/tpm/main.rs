@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod kept;
 mod keys;
 mod pki;
 mod power;
