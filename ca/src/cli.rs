@@ -8,9 +8,11 @@ use edgeward_runtime::screen::{Colour, Format, Screen};
 use edgeward_runtime::telemetry::LogFormat;
 
 mod apikeys;
+mod app;
 mod audit;
 mod break_glass;
 mod ca;
+mod ceremony;
 mod client;
 mod completions;
 pub mod context;
@@ -21,8 +23,11 @@ mod operators;
 mod policy;
 mod profile;
 mod progress;
+mod publisher;
+mod repo;
 mod results;
 mod screen;
+mod signing;
 mod sources;
 mod status;
 mod tokens;
@@ -137,6 +142,12 @@ pub enum Command {
     /// What machines must measure: record it, see what changed, propose changes
     #[command(subcommand)]
     Profile(profile::Command),
+    /// Who may publish applications: roots and publishers, signed offline by a few of many
+    #[command(subcommand)]
+    Publisher(publisher::Command),
+    /// Signed applications: make releases, publish, see where they run, revoke
+    #[command(subcommand)]
+    App(app::Command),
     /// What happened, from a log that nobody can quietly edit
     #[command(subcommand)]
     Audit(audit::Command),
@@ -223,6 +234,8 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(session, command).await,
         Command::BreakGlass(command) => break_glass::run(session, command).await,
         Command::Profile(command) => profile::run(session, command).await,
+        Command::Publisher(command) => publisher::run(session, command).await,
+        Command::App(command) => app::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Operator(command) => operators::run(session, command).await,
         Command::Ca(command) => ca::run(session, command).await,

@@ -11,11 +11,16 @@ use crate::access::Role;
 use crate::store::eks::EkList;
 use crate::when::When;
 
+mod apps;
 mod ca;
 mod nodes;
 mod openings;
 mod rollout;
 
+pub use apps::{
+    AppView, MissingRequest, MissingView, PublishedView, PublisherView, PublishersView,
+    ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
+};
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
 pub use nodes::{ComparedProfile, Explained, NodeView, ReasonRequest};
 pub use openings::{

@@ -12,6 +12,7 @@ use edgeward_wire::limits::ALPN_HTTP1;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
@@ -22,6 +23,10 @@ use tokio_rustls::TlsConnector;
 use super::Failure;
 use super::context::{Context, Credential, read_api_key};
 use crate::api::views::ProblemView;
+
+mod line;
+
+pub(super) use line::Line;
 
 /// How long a connection to one address may take, handshake included.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -180,15 +185,20 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let stream = self.connect().await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
-        tokio::spawn(connection);
+        let mut sender = self.open().await?;
         sender
             .send_request(request)
             .await
             .map_err(|error| lost(&error))
+    }
+
+    async fn open(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+        let stream = self.connect().await?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        tokio::spawn(connection);
+        Ok(sender)
     }
 
     async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {

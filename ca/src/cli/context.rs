@@ -18,7 +18,8 @@ use super::{Failure, Session};
 
 mod files;
 
-use files::{make_folder, read_bounded, read_private, write_private};
+pub(super) use files::read_private;
+use files::{make_folder, read_bounded, write_private};
 
 /// Where `edgeward serve` leaves the first operator's context by default: used where no other is chosen.
 const LOCAL_ADMIN: &str = "/var/lib/edgeward/admin";

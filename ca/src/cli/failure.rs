@@ -55,6 +55,9 @@ pub enum Failure {
     Sign(#[from] edgeward_identity::SignError),
     #[error(transparent)]
     Sources(#[from] SourceFault),
+    /// Keys, metadata or content of applications are not as they must be.
+    #[error("{0}")]
+    Unsound(String),
     /// The question cannot be answered, and why.
     #[error("{0}")]
     NoAnswer(String),
@@ -79,6 +82,7 @@ impl Failure {
             | Self::File { .. }
             | Self::Sign(_)
             | Self::NoAnswer(_)
+            | Self::Unsound(_)
             | Self::Sources(_) => exit::FAILED,
         }
     }

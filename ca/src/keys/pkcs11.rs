@@ -82,13 +82,17 @@ impl Token {
 
     /// The key called `name`.
     pub fn key(self: &Arc<Self>, name: &str) -> Result<Arc<dyn Signer>, TokenFault> {
-        let label = self.uri.label(name);
+        self.key_called(&self.uri.label(name))
+    }
+
+    /// The key with exactly this label: one that is not ours.
+    pub fn key_called(self: &Arc<Self>, label: &str) -> Result<Arc<dyn Signer>, TokenFault> {
         let session = self.session(false)?;
-        let private = self.private(&session, &label)?;
-        let public = self.public(&session, &label)?;
+        let private = self.private(&session, label)?;
+        let public = self.public(&session, label)?;
         Ok(Arc::new(TokenKey {
             token: self.clone(),
-            label,
+            label: label.to_owned(),
             public,
             sessions: Mutex::new(vec![(session, private)]),
         }))

@@ -12,7 +12,7 @@ use super::super::Failure;
 /// Largest file of a context, in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-pub(super) fn read_private(path: &Path) -> Result<Secret<String>, Failure> {
+pub(in crate::cli) fn read_private(path: &Path) -> Result<Secret<String>, Failure> {
     let mode = fs::metadata(path)
         .map_err(Failure::file(path))?
         .permissions()
