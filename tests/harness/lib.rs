@@ -18,6 +18,7 @@ pub mod lab;
 pub mod measured;
 pub mod nat;
 pub mod netns;
+pub mod plant;
 pub mod postgres;
 pub mod process;
 pub mod publisher;

@@ -85,6 +85,21 @@ impl Program {
         })
     }
 
+    /// A script with the interpreter that runs it, which takes its libraries from the machine.
+    pub fn python(script: &str) -> anyhow::Result<Self> {
+        let interpreter = std::fs::canonicalize("/usr/bin/python3").context("package python3")?;
+        let entry = "bin/python3".to_owned();
+        let program = Self {
+            files: BTreeMap::from([(entry.clone(), executable(std::fs::read(interpreter)?))]),
+            entry,
+            args: ["-I", "-S", "/app/main.py"].map(str::to_owned).into(),
+            identity: None,
+            host_libraries: true,
+            resources: Resources::default(),
+        };
+        Ok(program.with_file("main.py", script.as_bytes()))
+    }
+
     /// With one more file, which is no program.
     #[must_use]
     pub fn with_file(mut self, path: &str, bytes: &[u8]) -> Self {
