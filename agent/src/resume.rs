@@ -217,6 +217,7 @@ impl SessionParts {
             restored: self.restored,
             logs: Arc::new(logs),
             metered: false,
+            guard: None,
         }
     }
 }
