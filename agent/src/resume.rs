@@ -217,7 +217,6 @@ impl SessionParts {
             restored: self.restored,
             logs: Arc::new(logs),
             metered: false,
-            guard: None,
         }
     }
 }

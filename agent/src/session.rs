@@ -22,7 +22,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use crate::apps::guard::GuardState;
 use crate::boot::Boot;
 use crate::clock::NodeClock;
 use crate::connect::{Connected, NotConnected, Verdict, connect};
@@ -89,8 +88,6 @@ pub struct Session {
     pub logs: Arc<LogReader>,
     /// The link is paid by the byte.
     pub metered: bool,
-    /// How applications are controlled here; none on a node that has none.
-    pub guard: Option<watch::Receiver<GuardState>>,
 }
 
 /// Why a session ended. Another one follows.
@@ -308,7 +305,6 @@ impl Session {
             clock: self.clock.clone(),
             boot_key: *self.boot.public_key(),
             node: self.view.node.clone(),
-            guard: self.guard.clone(),
             exporter: live.connected.exporter,
         });
         let mut watchdog = tokio::time::interval(HEARTBEAT_EVERY / 2);

@@ -16,12 +16,17 @@ use crate::provider::{self, ForeignProvider};
 use crate::strict::{self, Ambiguous};
 
 mod authority;
+mod codes;
 mod floors;
 mod release;
+mod stated;
 
 pub use authority::{BadAuthority, KeyText, PublisherKeys};
 pub use floors::{ImageFloors, RoleFloor};
 pub use release::{Image, Release};
+pub use stated::{
+    BadFile, MAX_DELEGATED, MAX_RELEASES, StatedImage, StatedManifest, StatedReleases, StatedRoot,
+};
 
 use authority::Authority;
 use release::{Published, end_of};

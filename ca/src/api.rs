@@ -22,6 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::guard::Guard;
+use crate::apps::Repository;
 use crate::audit::{AuditLog, RecordFault};
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
@@ -33,6 +34,7 @@ use crate::store::{Store, StoreError};
 
 mod apikeys;
 mod approvals;
+mod apps;
 mod audit;
 mod break_glass;
 mod ca;
@@ -44,6 +46,7 @@ mod nodes;
 mod operators;
 mod policies;
 pub mod problem;
+mod publishers;
 mod replacement;
 pub mod results;
 mod status;
@@ -74,10 +77,12 @@ pub struct Api {
     pub keys: Arc<CloudKeys>,
     pub control: Arc<dyn Control>,
     pub ek: Arc<EkTrust>,
+    pub apps: Arc<Repository>,
     pub settings: Settings,
     cursor_key: CursorKey,
     compiling: Semaphore,
     uploads: Semaphore,
+    app_uploads: Semaphore,
     with_logs: Semaphore,
     followers: Arc<Semaphore>,
 }
@@ -207,6 +212,8 @@ impl utoipa::Modify for Credentials {
         (name = "tokens", description = "Bootstrap tokens: what a new machine enrols with"),
         (name = "nodes", description = "Machines with an agent"),
         (name = "policies", description = "Who may reach what"),
+        (name = "publishers", description = "Who may release applications"),
+        (name = "apps", description = "Signed applications and their releases"),
         (name = "audit", description = "What happened, and whether the record is complete"),
         (name = "operators", description = "People and scripts with a certificate"),
         (name = "apikeys", description = "Keys for scripts"),
@@ -225,6 +232,7 @@ impl Api {
         keys: Arc<CloudKeys>,
         control: Arc<dyn Control>,
         ek: Arc<EkTrust>,
+        apps: Arc<Repository>,
         settings: Settings,
     ) -> Result<Arc<Self>, StoreError> {
         let cursor_key = CursorKey::new(&cursor_secret(&store).await?);
@@ -235,10 +243,12 @@ impl Api {
             keys,
             control,
             ek,
+            apps,
             settings,
             cursor_key,
             compiling: Semaphore::new(MAX_COMPILING),
             uploads: Semaphore::new(MAX_UPLOADS),
+            app_uploads: Semaphore::new(apps::MAX_UPLOADS),
             with_logs: Semaphore::new(evidence::MAX_WITH_LOGS),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
         }))
@@ -295,6 +305,20 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
             api.clone(),
             one_of_few,
         ));
+    let apps = OpenApiRouter::new()
+        .routes(routes!(publishers::list))
+        .routes(routes!(publishers::put))
+        .routes(routes!(apps::list, apps::publish))
+        .routes(routes!(apps::show))
+        .routes(routes!(apps::missing))
+        .routes(routes!(apps::chunk, apps::put_chunk))
+        .routes(routes!(apps::manifest, apps::put_manifest))
+        .routes(routes!(apps::metadata))
+        .layer(DefaultBodyLimit::max(apps::MAX_UPLOAD_BYTES))
+        .layer(axum::middleware::from_fn_with_state(
+            api.clone(),
+            apps::one_of_some,
+        ));
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status::status))
         .routes(routes!(tokens::list, tokens::create))
@@ -329,6 +353,7 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(eks::list, eks::put))
         .routes(routes!(eks::remove))
         .merge(policies)
+        .merge(apps)
         .split_for_parts()
 }
 

@@ -15,6 +15,10 @@ use serde::Deserialize;
 use crate::keys::stores::KeyStores;
 use crate::store::Database;
 
+mod apps;
+
+pub use apps::Apps;
+
 /// Environment variables that belong to other programs of ours, not to this file.
 const TWINS: Twins = Twins {
     prefix: "EDGEWARD_",
@@ -74,6 +78,7 @@ pub struct Config {
     pub token: TokenDefaults,
     pub recover: Recover,
     pub relay: Relay,
+    pub apps: Apps,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
     /// How long one attempt to enrol may take: a token's reservation lasts as long.
@@ -153,6 +158,8 @@ struct File {
     #[serde(default)]
     relay: Relay,
     #[serde(default)]
+    apps: apps::Table,
+    #[serde(default)]
     enrol: Enrol,
 }
 
@@ -226,6 +233,7 @@ impl Config {
             ));
         }
         Ok(Self {
+            apps: file.apps.check(&file.data_dir)?,
             stun: stun(file.stun_listen.as_deref(), file.listen)?,
             advertise: advertised(file.advertise, file.listen)?,
             ek_roots: file
@@ -406,6 +414,10 @@ mod tests {
             ("[enrol]\ndeadline = \"3m\"", "enrol.deadline"),
             ("stun_listen = \"on\"", "stun_listen"),
             ("[relay]\nbytes_per_second = 9", "relay.bytes_per_second"),
+            ("[apps]\nmax_bytes = 9", "apps.max_bytes"),
+            ("[apps]\nmax_bytes = 2000000", "apps.publisher_bytes"),
+            ("[apps]\ntimestamp_ttl = \"1m\"", "apps.timestamp_ttl"),
+            ("[apps]\nbytes_per_second = 9", "apps.bytes_per_second"),
         ] {
             match load(&format!("{LEAST}{extra}\n"), &[]) {
                 Err(BadConfig::Value { key: found, .. }) => assert_eq!(found, key),
@@ -457,9 +469,11 @@ mod tests {
                 ("EDGEWARD_TOKEN__USES", "3"),
                 ("EDGEWARD_ATTEST__INTERVAL", "5s"),
                 ("EDGEWARD_ATTEST__JITTER", "1s"),
+                ("EDGEWARD_APPS__FOLDER", "/srv/apps"),
             ],
         )
         .unwrap();
+        assert_eq!(config.apps.folder, Path::new("/srv/apps"));
         assert_eq!(config.attest.interval, Duration::from_secs(5));
         assert_eq!(config.token.uses, 3);
     }

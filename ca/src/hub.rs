@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::apps::Repository;
 use crate::attest::{Measures, NoThread, Verifiers};
 use crate::audit::{AuditLog, RecordFault};
 use crate::authorities::Trusts;
@@ -67,6 +68,7 @@ pub struct Hub {
     pub(crate) keys: Arc<CloudKeys>,
     pub(crate) store: Store,
     pub(crate) audit: Arc<AuditLog>,
+    pub(crate) apps: Arc<Repository>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) trust: Arc<ArcSwap<TrustView>>,
     pub(crate) connections: Arc<Connections>,
@@ -162,6 +164,7 @@ pub struct Parts {
     pub keys: Arc<CloudKeys>,
     pub store: Store,
     pub audit: Arc<AuditLog>,
+    pub apps: Arc<Repository>,
     pub clock: Arc<dyn Clock>,
     pub trust: Arc<ArcSwap<TrustView>>,
     pub connections: Arc<Connections>,
@@ -219,6 +222,7 @@ impl Hub {
             keys: parts.keys,
             store: parts.store,
             audit: parts.audit,
+            apps: parts.apps,
             clock: parts.clock,
             trust: parts.trust,
             connections: parts.connections,

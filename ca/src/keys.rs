@@ -10,6 +10,7 @@
 //! | `control.key` | signs policy slices, the deny-list, cuts, signed time and break-glass grants | named by the key set |
 //! | `log.key` | signs checkpoints of the audit log | named by the key set |
 //! | `jwt.key` | signs JWT-SVIDs | named by the key set |
+//! | `apps-online.key` | signs snapshot and timestamp of the image repository | named by its offline root |
 //! | `keyset*` | the key set: which key may sign what, signed by the root | 2 years, renewed at half |
 //!
 //! A root's key may be moved away: the cloud runs without it, but can then renew neither the issuing certificate nor
@@ -72,6 +73,8 @@ pub struct CloudKeys {
     log: Arc<dyn Signer>,
     /// An older installation has none before its first start with the root key at hand.
     jwt: Option<Arc<dyn Signer>>,
+    /// No member knows it by the key set: the image repository's offline root names it.
+    apps_online: Arc<dyn Signer>,
     last_number: AtomicU64,
 }
 
@@ -213,6 +216,13 @@ impl CloudKeys {
             }
             found => Some(found?),
         };
+        let apps_online = match stores.fixed(Owner::AppsOnline, folder) {
+            Err(KeysFault::Missing(_) | KeysFault::Token(TokenFault::NoKey { .. })) => {
+                let name = Owner::AppsOnline.as_str();
+                stores.make(Owner::AppsOnline, folder, name)?.0
+            }
+            found => found?,
+        };
         let keys = Self {
             trust_domain: trust_domain.clone(),
             folder: folder.to_owned(),
@@ -220,6 +230,7 @@ impl CloudKeys {
             control: stores.fixed(Owner::Control, folder)?,
             log: stores.fixed(Owner::Log, folder)?,
             jwt,
+            apps_online,
             stores,
             ring: ArcSwap::from_pointee(ring),
             turn: Mutex::new(()),
@@ -386,6 +397,11 @@ impl CloudKeys {
     /// The key that signs checkpoints of the audit log.
     pub fn log_signer(&self) -> &Arc<dyn Signer> {
         &self.log
+    }
+
+    /// The key that signs snapshot and timestamp of the image repository.
+    pub(crate) fn apps_signer(&self) -> &Arc<dyn Signer> {
+        &self.apps_online
     }
 
     /// The key that signs JWT-SVIDs, if members know it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
-use edgeward_identity::{BootTime, VerifiedPeer};
+use edgeward_identity::BootTime;
 use edgeward_wire::limits::{MAX_CARRIED_AT_ONCE, MAX_CARRIED_BYTES, MAX_RELAY_FRAME_BYTES};
 use edgeward_wire::v1;
 use edgeward_wire::v1::relay_server::{Relay, RelayServer};
@@ -21,12 +21,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::hub::{Hub, Member};
+use crate::budget::Budget;
+use crate::hub::Hub;
 use crate::serve::Caller;
-
-mod budget;
-
-use budget::Budget;
 
 /// Most frames that wait for one node.
 const MAX_QUEUED: usize = 32;
@@ -306,7 +303,7 @@ impl Relay for RelayService {
         }
         let member = self.hub.member(peer.id().name());
         member
-            .filter(|member| stands(member, &peer, self.hub.clock.now()))
+            .filter(|member| member.stands(&peer, self.hub.clock.now()))
             .ok_or_else(|| Status::permission_denied("node_status"))?;
         let name = peer.id().name().to_owned();
         let (number, frames, displaced) = self.enter(&name);
@@ -324,17 +321,6 @@ impl Relay for RelayService {
             .take_until(displaced.cancelled_owned());
         Ok(Response::new(Box::pin(frames)))
     }
-}
-
-/// Active, and with a certificate that the cloud knows.
-fn stands(member: &Member, peer: &VerifiedPeer, now: edgeward_identity::Timestamp) -> bool {
-    let key = peer.spki_hash();
-    member.is_active()
-        && member.id == *peer.id()
-        && member
-            .keys
-            .iter()
-            .any(|(known, end)| *known == key && *end > now)
 }
 
 #[allow(

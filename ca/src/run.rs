@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Control, Settings};
+use crate::apps::{self, AppsService, Repository};
 use crate::audit::{AuditLog, LaterWriter};
 use crate::config::Config;
 use crate::cut::NodeControl;
@@ -83,11 +84,20 @@ pub async fn start(
     }));
     let connections = Connections::new();
     let (stun, stun_port) = bind_stun(&config).await?;
+    let apps = Repository::open(apps::Parts {
+        store: store.clone(),
+        audit: audit.clone(),
+        clock: clock.clone(),
+        keys: keys.clone(),
+        config: config.apps.clone(),
+    })
+    .await?;
     let hub = Hub::load(Parts {
         config: config.clone(),
         keys: keys.clone(),
         store: store.clone(),
         audit: audit.clone(),
+        apps: apps.clone(),
         clock: clock.clone(),
         trust: trust.clone(),
         connections: connections.clone(),
@@ -111,6 +121,7 @@ pub async fn start(
         keys.clone(),
         control,
         ek_trust.clone(),
+        apps.clone(),
         settings(&config),
     )
     .await?;
@@ -122,6 +133,7 @@ pub async fn start(
     .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
     .add_service(WorkloadService::new(hub.clone()).into_server())
     .add_service(RelayService::new(hub.clone(), token.clone()).into_server())
+    .add_service(AppsService::new(hub.clone()).into_server())
     .into_axum_router();
     let server = Server {
         credentials: credentials.clone(),
@@ -132,6 +144,7 @@ pub async fn start(
         rest: api.router(),
         on_refused: record_refused(audit.clone(), clock.clone()),
     };
+    tasks.spawn("apps", apps.run(token.clone()));
     tasks.spawn("ek-roots", ek_trust.run(token.clone()));
     if let Some(socket) = stun {
         tasks.spawn("stun", stun::run(socket, clock.clone(), token.clone()));

@@ -31,6 +31,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod apikeys;
 pub mod approvals;
+pub mod apps;
 pub mod audit;
 pub mod authorities;
 pub mod break_glass;

@@ -11,7 +11,6 @@ mod ca_rotation;
 mod commands;
 mod durability;
 mod enrolment;
-mod exec;
 mod exit;
 mod gateway;
 mod guests;

@@ -7,11 +7,8 @@ use edgeward_evidence::tpm::{Attest, PcrBank};
 use edgeward_identity::{PublicKey, SpiffeId, Timestamp};
 use edgeward_wire::v1;
 use ring::digest::{Context, SHA256};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::apps::guard::GuardState;
-use crate::apps::level;
 use crate::clock::NodeClock;
 use crate::logs::{IMA_PCR, LogReader, QuotedIma};
 use crate::root::{Conversation, Root, RootError, nonce_of};
@@ -29,7 +26,6 @@ pub(super) struct Sources {
     pub(super) clock: Arc<NodeClock>,
     pub(super) boot_key: PublicKey,
     pub(super) node: SpiffeId,
-    pub(super) guard: Option<watch::Receiver<GuardState>>,
     pub(super) exporter: Exporter,
 }
 
@@ -108,16 +104,10 @@ impl Sources {
             nonce: challenge.nonce,
             root: Some(root),
             logs,
-            app_control: self.app_control(),
+            app_control: String::new(),
             time: self.clock.wall().millis(),
         };
         Ok(Made { evidence, moment })
-    }
-
-    /// As it is at this moment, not as it was when the guard came.
-    fn app_control(&self) -> String {
-        let word = |guard: &watch::Receiver<GuardState>| level::word(&guard.borrow());
-        self.guard.as_ref().map_or("", word).to_owned()
     }
 
     async fn read_logs(

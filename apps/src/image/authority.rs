@@ -132,6 +132,13 @@ impl Authority {
         Ok((self.keys.clone(), role))
     }
 
+    pub(super) fn keys(&self) -> PublisherKeys {
+        PublisherKeys {
+            keys: self.material.values().cloned().map(KeyText).collect(),
+            threshold: u16::try_from(self.role.threshold).unwrap_or(u16::MAX),
+        }
+    }
+
     /// Changes whenever a key or the threshold does.
     pub(super) fn fingerprint(&self) -> Digest {
         let mut hasher = Hasher::new();

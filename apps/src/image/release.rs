@@ -59,6 +59,10 @@ impl Image {
         self.refused.pop_first().map(|(_, why)| why)
     }
 
+    pub fn into_refused(self) -> BTreeMap<PublisherName, ImageRefused> {
+        self.refused
+    }
+
     /// When the first of the roles ends on which releases of a publisher rest.
     pub fn valid_until(&self, publisher: &PublisherName) -> Result<Timestamp, ImageRefused> {
         self.published(publisher)

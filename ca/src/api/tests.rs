@@ -22,6 +22,7 @@ use tower::ServiceExt;
 use super::{Api, Control, ControlFault, Settings};
 use crate::access::{Class, Role};
 use crate::api::views::CaView;
+use crate::apps::{self, Repository};
 use crate::audit::AuditLog;
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
@@ -204,13 +205,30 @@ impl Bench {
         let ek = EkTrust::load(&folder.path().join("ek-roots"), (*store).clone())
             .await
             .unwrap();
+        let (audit, keys) = (Arc::new(audit), Arc::new(keys));
+        let apps = Repository::open(apps::Parts {
+            store: (*store).clone(),
+            audit: audit.clone(),
+            clock: Arc::new(SystemClock),
+            keys: keys.clone(),
+            config: crate::config::Apps {
+                folder: folder.path().join("apps"),
+                max_bytes: 8_000_000,
+                publisher_bytes: 4_000_000,
+                timestamp_ttl: std::time::Duration::from_secs(86_400),
+                bytes_per_second: 1_000_000,
+            },
+        })
+        .await
+        .unwrap();
         let api = Api::new(
             (*store).clone(),
-            Arc::new(audit),
+            audit,
             Arc::new(SystemClock),
-            Arc::new(keys),
+            keys,
             control.clone(),
             ek,
+            apps,
             settings,
         )
         .await

@@ -18,7 +18,7 @@ mod openings;
 mod rollout;
 
 pub use apps::{
-    AppView, MissingRequest, MissingView, PublishedView, PublisherView, PublishersView,
+    AppView, EndingView, MissingRequest, MissingView, PublishedView, PublisherView, PublishersView,
     ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
 };
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use edgeward_identity::{AttestationState, SpiffeId, SpkiHash, Timestamp};
+use edgeward_identity::{AttestationState, SpiffeId, SpkiHash, Timestamp, VerifiedPeer};
 use edgeward_policy::{Fleet, FleetNode};
 use edgeward_wire::v1;
 
@@ -50,6 +50,17 @@ impl Member {
 
     pub(crate) fn is_active(&self) -> bool {
         self.row.status == NodeStatus::Active
+    }
+
+    /// Active, and with a certificate that the cloud knows.
+    pub(crate) fn stands(&self, peer: &VerifiedPeer, now: Timestamp) -> bool {
+        let key = peer.spki_hash();
+        self.is_active()
+            && self.id == *peer.id()
+            && self
+                .keys
+                .iter()
+                .any(|(known, end)| *known == key && *end > now)
     }
 
     /// As policies are sliced against it.

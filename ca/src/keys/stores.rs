@@ -24,6 +24,8 @@ pub(crate) enum Owner {
     Control,
     Log,
     Jwt,
+    /// Snapshot and timestamp of the image repository.
+    AppsOnline,
 }
 
 /// `[keys.<owner>]` of the configuration.
@@ -36,6 +38,7 @@ pub struct KeyStores {
     pub control: Kept,
     pub log: Kept,
     pub jwt: Kept,
+    pub apps_online: Kept,
 }
 
 /// One table of it.
@@ -90,6 +93,7 @@ impl Owner {
             Self::Control => "control",
             Self::Log => "log",
             Self::Jwt => "jwt",
+            Self::AppsOnline => "apps-online",
         }
     }
 }
@@ -166,6 +170,7 @@ impl Stores {
             Owner::Control => &self.choice.control,
             Owner::Log => &self.choice.log,
             Owner::Jwt => &self.choice.jwt,
+            Owner::AppsOnline => &self.choice.apps_online,
         };
         &kept.store
     }

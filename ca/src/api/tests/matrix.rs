@@ -75,6 +75,7 @@ async fn every_grpc_method_admits_exactly_the_callers_of_its_row() {
             "/edgeward.v1.Session/{*method}",
             post(|| async { "reached" }),
         )
+        .route("/edgeward.v1.Apps/{*method}", post(|| async { "reached" }))
         .route("/edgeward.v1.Relay/{*method}", post(|| async { "reached" }))
         .route(
             "/edgeward.v1.Workloads/{*method}",

@@ -16,12 +16,34 @@ pub struct PublishersView {
     /// The image role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<RoleView>,
+    /// What this cloud signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<RoleView>,
     pub publishers: Vec<PublisherView>,
+    /// Offline roles that somebody should sign anew, the most urgent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ending: Vec<EndingView>,
 }
 
-/// Metadata of a role that is signed offline.
+/// An offline role that ends soon, or has ended.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EndingView {
+    /// `root`, `targets` or a publisher.
+    pub role: String,
+    pub expires: When,
+    /// 1: within 60 days, 2: within 30, 3: within 7, 4: it has ended, and nodes install nothing that rests on it.
+    pub urgency: u8,
+}
+
+/// Metadata of a role.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RoleView {
+    /// Under which `GET /api/v1/apps/metadata/{name}` has it.
+    #[serde(default)]
+    pub name: String,
+    /// SHA-256 of the file.
+    #[serde(default)]
+    pub digest: String,
     pub version: u64,
     pub expires: When,
 }

@@ -1,5 +1,7 @@
 //! How much one node may send through the cloud. Told the time.
 
+use std::time::Duration;
+
 use edgeward_identity::BootTime;
 
 /// How many seconds' worth may go at once.
@@ -7,7 +9,7 @@ const BURST_SECONDS: u64 = 10;
 
 /// What a node has left.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     per_second: u64,
     /// Thousandths of a byte.
     left: u64,
@@ -15,7 +17,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(per_second: u64, now: BootTime) -> Self {
+    pub(crate) fn new(per_second: u64, now: BootTime) -> Self {
         Self {
             per_second,
             left: most(per_second),
@@ -24,7 +26,7 @@ impl Budget {
     }
 
     /// Takes these bytes, if so many are left.
-    pub(super) fn take(&mut self, bytes: usize, now: BootTime) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize, now: BootTime) -> bool {
         let passed = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
         let earned = passed.saturating_mul(self.per_second);
         self.left = self.left.saturating_add(earned).min(most(self.per_second));
@@ -40,6 +42,15 @@ impl Budget {
             None => false,
         }
     }
+
+    /// How long until so many are left, as of the last taking.
+    pub(crate) fn wait(&self, bytes: usize) -> Duration {
+        let wanted = u64::try_from(bytes)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(1000);
+        let lacking = wanted.saturating_sub(self.left);
+        Duration::from_millis(lacking.div_ceil(self.per_second.max(1)))
+    }
 }
 
 fn most(per_second: u64) -> u64 {
@@ -48,8 +59,6 @@ fn most(per_second: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(millis: u64) -> BootTime {
@@ -66,5 +75,6 @@ mod tests {
         assert!(budget.take(100, at(100)));
         assert!(!budget.take(10_001, at(1_000_000)));
         assert!(budget.take(10_000, at(1_000_000)));
+        assert_eq!(budget.wait(500), Duration::from_millis(500));
     }
 }
