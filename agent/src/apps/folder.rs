@@ -271,6 +271,11 @@ pub(super) fn lock(fd: impl AsFd) -> io::Result<()> {
     Ok(fs::ioctl_setflags(&fd, flags | IFlags::IMMUTABLE)?)
 }
 
+/// Whether [`lock`] holds.
+pub(super) fn is_locked(fd: impl AsFd) -> io::Result<bool> {
+    Ok(fs::ioctl_getflags(&fd)?.contains(IFlags::IMMUTABLE))
+}
+
 /// Takes [`lock`] back. On a file system that has no such flag there is nothing to do.
 pub(super) fn unlock(fd: impl AsFd) -> io::Result<()> {
     match fs::ioctl_getflags(&fd) {

@@ -210,6 +210,10 @@ fn fill(
 
 /// From now on nobody adds to a folder or takes from it.
 pub(super) fn seal(folder: &Folder, locks: bool) -> io::Result<()> {
+    // Of a locked folder not even the mode can be set again.
+    if locks && folder::is_locked(folder)? {
+        return Ok(());
+    }
     folder.set_mode(FOLDER_MODE)?;
     match locks {
         true => folder::lock(folder),
