@@ -4,20 +4,25 @@
 //! PCR, the digest that was extended, and the content that the digest is of.
 
 mod record;
+mod state;
 mod tlv;
 
 pub use record::{App, Event, Happened};
+pub use state::{AppState, Runs, is_runs};
 
 use ring::digest::{SHA256, digest};
 
 use tlv::{Reader, put};
 
-/// Most records of one boot.
-pub const MAX_RECORDS: usize = 4_097;
+/// Most records of one boot, the one that says that there are no more among them: so many that all of them fit into one
+/// answer beside the other logs.
+pub const MAX_RECORDS: usize = 1_025;
 /// Largest content of one record, in bytes.
-pub const MAX_CONTENT_BYTES: usize = 1024;
+pub const MAX_CONTENT_BYTES: usize = 512;
+/// Bytes of a record around its content: five types and lengths, number, PCR, the algorithm's type and length, digest.
+const AROUND_CONTENT_BYTES: usize = 69;
 /// Largest log, in bytes.
-pub const MAX_LOG_BYTES: usize = MAX_RECORDS * (MAX_CONTENT_BYTES + 96);
+pub const MAX_LOG_BYTES: usize = MAX_RECORDS * (MAX_CONTENT_BYTES + AROUND_CONTENT_BYTES);
 
 const RECORD_NUMBER: u8 = 0;
 const PCR: u8 = 1;
@@ -46,7 +51,8 @@ pub enum Standing {
     Broken,
 }
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+/// Why bytes are no log. The fault is the node's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadLog {
     #[error("log is larger than the limit in bytes: {MAX_LOG_BYTES}")]
     TooLarge,
@@ -71,34 +77,67 @@ pub enum NotWritten {
     Full,
     #[error("content is larger than the limit in bytes: {MAX_CONTENT_BYTES}")]
     TooLarge,
-    #[error("PCR can be reset by programs, or does not exist: {0}")]
+    #[error("content says nothing that could be read again")]
+    Content,
+    #[error("PCR is not one for applications: {0}")]
     Pcr(u32),
+}
+
+/// Whether applications may be measured there. 0 to 7 are the firmware's, 10 is IMA's; 16 and 23 can be reset from the
+/// machine's own locality, and 17 to 22 belong to dynamic launch.
+pub fn is_apps_pcr(pcr: u32) -> bool {
+    matches!(pcr, 8 | 9 | 11..=15)
+}
+
+impl BadLog {
+    /// Stable reason code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge | Self::TooMany => "apps_log_too_large",
+            Self::OtherPcr(_) => "apps_log_other_pcr",
+            Self::Malformed(_) | Self::Number(_) | Self::Digest(_) | Self::Content(_) => {
+                "apps_log_malformed"
+            }
+        }
+    }
 }
 
 impl AppLog {
     /// Reads a whole log of this PCR. Every byte counts: nothing may follow the last record.
     pub fn parse(bytes: &[u8], pcr: u32) -> Result<Self, BadLog> {
-        if bytes.len() > MAX_LOG_BYTES {
-            return Err(BadLog::TooLarge);
-        }
-        let mut reader = Reader::new(bytes);
-        let mut events = Vec::new();
-        while !reader.is_empty() {
-            if events.len() >= MAX_RECORDS {
-                return Err(BadLog::TooMany);
-            }
-            events.push(read_record(&mut reader, events.len(), pcr)?);
-        }
         Ok(Self {
+            events: read_records(bytes, 0, pcr)?,
             bytes: bytes.to_owned(),
-            events,
         })
+    }
+
+    /// The bytes of the records from number `first` on, up to the one after which the PCR has the value `at`. Where it
+    /// never has, all of them: what that means is for whoever reads them to say.
+    pub fn part(&self, first: usize, start: PcrValue, at: &PcrValue) -> &[u8] {
+        let mut value = start;
+        let mut end = self.events.len();
+        for (number, event) in self.events.iter().enumerate() {
+            if value == *at {
+                end = number;
+                break;
+            }
+            value = extended(&value, event);
+        }
+        let [from, to] = [first.min(end), end].map(|number| self.offset(number));
+        self.bytes.get(from..to).unwrap_or_default()
+    }
+
+    /// Where a record begins.
+    fn offset(&self, number: usize) -> usize {
+        let before = self.events.iter().take(number);
+        before
+            .map(|event| AROUND_CONTENT_BYTES + event.to_bytes().len())
+            .sum()
     }
 
     /// Adds a record and gives its bytes, which must be on disk before the digest is extended.
     pub fn append(&mut self, pcr: u32, event: &Event) -> Result<(Vec<u8>, PcrValue), NotWritten> {
-        // 16 and 23 can be reset from the machine's own locality, 17 to 22 belong to dynamic launch.
-        if pcr >= 16 {
+        if !is_apps_pcr(pcr) {
             return Err(NotWritten::Pcr(pcr));
         }
         if self.events.len() >= MAX_RECORDS {
@@ -107,6 +146,9 @@ impl AppLog {
         let content = event.to_bytes();
         if content.len() > MAX_CONTENT_BYTES {
             return Err(NotWritten::TooLarge);
+        }
+        if Event::from_bytes(&content).is_none() {
+            return Err(NotWritten::Content);
         }
         let value = hash(&[&content]);
         let mut record = Vec::new();
@@ -154,9 +196,30 @@ impl AppLog {
 }
 
 fn replay(events: &[Event], start: PcrValue) -> PcrValue {
-    events.iter().fold(start, |value, event| {
-        hash(&[&value, &hash(&[&event.to_bytes()])])
-    })
+    events
+        .iter()
+        .fold(start, |value, event| extended(&value, event))
+}
+
+fn extended(value: &PcrValue, event: &Event) -> PcrValue {
+    hash(&[value, &hash(&[&event.to_bytes()])])
+}
+
+/// All records in these bytes, the first of which has this number.
+fn read_records(bytes: &[u8], first: usize, pcr: u32) -> Result<Vec<Event>, BadLog> {
+    if bytes.len() > MAX_LOG_BYTES {
+        return Err(BadLog::TooLarge);
+    }
+    let mut reader = Reader::new(bytes);
+    let mut events = Vec::new();
+    while !reader.is_empty() {
+        let number = first.saturating_add(events.len());
+        if number >= MAX_RECORDS {
+            return Err(BadLog::TooMany);
+        }
+        events.push(read_record(&mut reader, number, pcr)?);
+    }
+    Ok(events)
 }
 
 fn read_record(reader: &mut Reader<'_>, number: usize, pcr: u32) -> Result<Event, BadLog> {

@@ -7,6 +7,7 @@ pub mod profile;
 
 use edgeward_identity::AttestationState;
 
+use crate::app_log::{AppState, BadLog, Runs};
 use crate::boot_log::{BootLog, BootLogRefused, JudgedBoot};
 use crate::digest::Digest;
 use crate::ima::{IMA_PCR, ImaRefused, ImaVerdict};
@@ -24,6 +25,8 @@ pub use profile::{
 pub const LOG_PENDING: &str = "log_pending";
 /// Most codes of monitoring profiles that an appraisal carries.
 pub const MAX_WOULD_FAIL: usize = 8;
+/// Most bytes of names and versions of what runs that a result says.
+pub const MAX_RUNS_BYTES: usize = 3 * 1024;
 
 /// What there is beside a quote. Nothing of it is believed that was not judged against the quoted values.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +40,8 @@ pub struct Logs<'a> {
     pub ima: Option<Result<&'a ImaVerdict, &'a ImaRefused>>,
     /// As the agent says.
     pub app_control: Option<AppControl>,
+    /// The log of applications, as far as it was followed. Absent: none came.
+    pub apps: Option<Result<&'a AppState, &'a BadLog>>,
     /// The boot log itself, to name events for people.
     pub boot_log: Option<&'a BootLog>,
     /// The one of this node that passed last, to name what changed.
@@ -57,6 +62,7 @@ pub struct Appraisal {
     notices: Vec<Finding>,
     monitored: Vec<Monitored>,
     compared: Compared,
+    runs: Option<Runs>,
 }
 
 /// What a profile that only watches would have said.
@@ -81,6 +87,7 @@ pub(crate) struct Compared {
 /// Compares all that the profile names; every mismatch is a reason.
 pub fn appraise(evidence: &VerifiedEvidence, profile: &Profile, logs: &Logs<'_>) -> Appraisal {
     let mut reasons = Vec::new();
+    let mut measured = None;
     if !profile.tiers().contains(&evidence.tier()) {
         reasons.push(Mismatch::Tier(evidence.tier()));
     }
@@ -89,17 +96,25 @@ pub fn appraise(evidence: &VerifiedEvidence, profile: &Profile, logs: &Logs<'_>)
             compare(facts, profile, &mut reasons);
             compare_boot(facts, profile, logs, &mut reasons);
             compare_ima(facts, profile, logs, &mut reasons);
+            measured = compare_apps(facts, profile, logs, &mut reasons);
         }
         None => reasons.push(Mismatch::Selection),
     }
+    let app_control = controlled(logs, measured);
     if let Some(least) = profile.app_control()
         && !logs.pending
-        && logs.app_control < Some(least)
+        && app_control < Some(least)
     {
         reasons.push(Mismatch::AppControl {
-            found: logs.app_control,
+            found: app_control,
             least,
         });
+    }
+    let runs = measured.and_then(AppState::runs);
+    let is_said = runs.as_ref().is_some_and(is_sayable);
+    let mut notices = notices(evidence, logs);
+    if let Some(state) = measured.filter(|_| !is_said) {
+        notices.push(unsaid(state));
     }
     let findings = reasons
         .iter()
@@ -116,8 +131,9 @@ pub fn appraise(evidence: &VerifiedEvidence, profile: &Profile, logs: &Logs<'_>)
             && (profile.wants_logs() || profile.app_control().is_some()),
         reasons,
         findings,
-        notices: notices(evidence, logs),
+        notices,
         monitored: Vec::new(),
+        runs: runs.filter(|_| is_said),
         compared: Compared {
             configuration: (profile.secure_boot().is_some() && !logs.pending)
                 || compares(&[1, 3, 5, 7]),
@@ -139,6 +155,7 @@ pub fn appraise_without_profile(evidence: &VerifiedEvidence, logs: &Logs<'_>) ->
         notices: notices(evidence, logs),
         monitored: Vec::new(),
         compared: Compared::default(),
+        runs: None,
     }
 }
 
@@ -226,6 +243,11 @@ impl Appraisal {
         self.stated.as_ref()
     }
 
+    /// What runs on the node, measured; `None` where nothing proves it.
+    pub fn runs(&self) -> Option<&Runs> {
+        self.runs.as_ref()
+    }
+
     pub(crate) fn compared(&self) -> Compared {
         self.compared
     }
@@ -301,6 +323,66 @@ fn compare_ima(facts: &TpmFacts, profile: &Profile, logs: &Logs<'_>, reasons: &m
             reasons.push(Mismatch::ImaReplay(verdict.known()));
         }
         Some(_) => reasons.extend(verdict.files().iter().cloned().map(Mismatch::ImaFile)),
+    }
+}
+
+/// The log of applications, if it leads to the quoted value.
+fn compare_apps<'a>(
+    facts: &TpmFacts,
+    profile: &Profile,
+    logs: &Logs<'a>,
+    reasons: &mut Vec<Mismatch>,
+) -> Option<&'a AppState> {
+    let pcr = profile.apps_pcr()?;
+    let Some(quoted) = facts.pcr_values().get(&pcr) else {
+        reasons.push(Mismatch::NotQuoted(pcr));
+        return None;
+    };
+    let state = match logs.apps {
+        Some(Ok(state)) if state.pcr() == u32::from(pcr) => state,
+        Some(Err(refused)) => {
+            reasons.push(Mismatch::Apps(refused.clone()));
+            return None;
+        }
+        None if logs.pending => return None,
+        // That of another PCR says nothing about this one.
+        Some(Ok(_)) | None => {
+            reasons.push(Mismatch::AppsLogMissing(pcr));
+            return None;
+        }
+    };
+    if !state.reached(quoted) {
+        reasons.push(Mismatch::AppsReplay(pcr, state.records()));
+        return None;
+    }
+    Some(state)
+}
+
+/// What the agent says, but not more than what was measured last.
+fn controlled(logs: &Logs<'_>, measured: Option<&AppState>) -> Option<AppControl> {
+    match measured.and_then(AppState::level) {
+        Some(level) => logs.app_control.min(AppControl::from_word(level)),
+        None => logs.app_control,
+    }
+}
+
+fn is_sayable(runs: &Runs) -> bool {
+    let bytes = |(name, version): (&String, &String)| name.len() + version.len();
+    runs.iter().map(bytes).sum::<usize>() <= MAX_RUNS_BYTES
+}
+
+fn unsaid(state: &AppState) -> Finding {
+    match state.runs() {
+        None => Finding::new(
+            "apps_log_full",
+            format!("{} records", state.records()),
+            "Reboot the node: more happened to its applications since its boot than is measured, so nothing proves what runs.",
+        ),
+        Some(runs) => Finding::new(
+            "runs_too_many",
+            format!("{} applications", runs.len()),
+            "Run fewer applications on this node, or such with shorter names: rules that ask what runs cannot be met.",
+        ),
     }
 }
 

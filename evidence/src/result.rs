@@ -13,6 +13,7 @@ use edgeward_identity::{
     TrustDomain,
 };
 
+use crate::app_log::Runs;
 use crate::appraise::{Appraisal, LOG_PENDING, ProfileRef, STATED_BY_DEFAULT};
 use crate::digest::Digest;
 use crate::tpm::PcrSelection;
@@ -40,6 +41,8 @@ pub struct AttestationResult {
     would_fail: Vec<String>,
     tpm: Option<TpmResult>,
     vector: TrustVector,
+    /// `None`: nothing proves what runs.
+    runs: Option<Runs>,
     issued: Timestamp,
     deny_number: u64,
 }
@@ -158,6 +161,7 @@ impl AttestationResult {
                 }
             }),
             vector: TrustVector::new(evidence, appraisal),
+            runs: appraisal.runs().cloned(),
             issued: context.issued,
             deny_number: context.deny_number,
         })
@@ -212,6 +216,12 @@ impl AttestationResult {
     /// Codes of mismatches that a profile in mode `monitor` let pass.
     pub fn would_fail(&self) -> &[String] {
         &self.would_fail
+    }
+
+    /// Applications that run on the node, as its TPM measured: `publisher/name` and version. `None` where nothing proves
+    /// it; that is not the same as none.
+    pub fn runs(&self) -> Option<&Runs> {
+        self.runs.as_ref()
     }
 
     pub fn issued(&self) -> Timestamp {

@@ -235,6 +235,7 @@ impl SoftwareTpm {
             secure_boot: None,
             ima: None,
             app_control: None,
+            apps_pcr: None,
             mode: Mode::Enforce,
         })
         .expect("it compares something")

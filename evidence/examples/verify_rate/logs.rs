@@ -72,6 +72,7 @@ impl Logged {
             secure_boot: Some(true),
             ima: Some(policy.clone()),
             app_control: None,
+            apps_pcr: None,
             mode: Mode::Enforce,
         });
         Self {

@@ -81,7 +81,7 @@ fn a_log_that_is_one_record_ahead_is_mended_and_any_other_difference_is_not() {
 
 #[test]
 fn a_pcr_that_can_be_reset_a_full_log_and_a_large_record_are_refused() {
-    for pcr in [16, 17, 23, 24, u32::MAX] {
+    for pcr in [0, 7, 10, 16, 17, 23, 24, u32::MAX] {
         let refused = AppLog::default().append(pcr, &started("1"));
         assert_eq!(refused, Err(NotWritten::Pcr(pcr)));
     }
@@ -93,6 +93,8 @@ fn a_pcr_that_can_be_reset_a_full_log_and_a_large_record_are_refused() {
         AppLog::default().append(APPS_PCR, &large),
         Err(NotWritten::TooLarge)
     );
+    let strange = AppLog::default().append(APPS_PCR, &started("2.3\n"));
+    assert_eq!(strange, Err(NotWritten::Content));
 }
 
 #[test]
@@ -112,6 +114,121 @@ fn content_in_another_form_is_refused_although_its_digest_fits() {
         put(&mut bytes, CONTENT, content);
         assert_eq!(AppLog::parse(&bytes, APPS_PCR), Err(BadLog::Content(0)));
     }
+}
+
+#[test]
+fn texts_of_an_own_choice_are_no_content() {
+    let good = started("2.3.1");
+    let breaks: [fn(&mut App); 5] = [
+        |app| app.publisher = "Acme".to_owned(),
+        |app| app.name = "a/b".to_owned(),
+        |app| app.name = String::new(),
+        |app| app.version = "2..3".to_owned(),
+        |app| app.digest = "AB".repeat(32),
+    ];
+    for change in breaks {
+        let mut event = good.clone();
+        if let Happened::Started(app) = &mut event.happened {
+            change(app);
+        }
+        assert_eq!(Event::from_bytes(&event.to_bytes()), None, "{event:?}");
+    }
+    assert_eq!(Event::from_bytes(&good.to_bytes()), Some(good));
+}
+
+fn app(version: &str) -> App {
+    match started(version).happened {
+        Happened::Started(app) => App {
+            digest: hash_text(version),
+            ..app
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn hash_text(text: &str) -> String {
+    hex::encode(hash(&[text.as_bytes()]))
+}
+
+fn written(events: &[Happened]) -> AppLog {
+    let mut log = AppLog::default();
+    for happened in events {
+        let event = Event {
+            happened: happened.clone(),
+            level: "fanotify".to_owned(),
+        };
+        log.append(APPS_PCR, &event).unwrap();
+    }
+    log
+}
+
+fn followed(events: &[Happened]) -> AppState {
+    let log = written(events);
+    AppState::new(APPS_PCR, ZERO)
+        .follow(0, log.bytes(), &log.replay(ZERO))
+        .unwrap()
+}
+
+#[test]
+fn what_was_revoked_stopped_or_replaced_runs_no_more_and_a_silent_log_says_nothing() {
+    use Happened::{Overflow, Revoked, Started, Stopped};
+    let runs = |events: &[Happened]| {
+        let runs = followed(events).runs();
+        runs.map(|runs| runs.into_values().collect::<Vec<_>>())
+    };
+    let [old, new] = [app("2.3.0"), app("2.4.0")];
+    let none: Vec<String> = Vec::new();
+    let none = Some(none);
+    assert_eq!(runs(&[Started(old.clone()), Revoked(old.clone())]), none);
+    assert_eq!(runs(&[Started(old.clone()), Stopped(old.clone())]), none);
+    assert_eq!(runs(&[Happened::Installed(old.clone())]), none);
+    assert_eq!(runs(&[Started(old.clone()), Overflow]), None);
+    let only_new = Some(vec!["2.4.0".to_owned()]);
+    let upgraded = [Started(old.clone()), Started(new.clone())];
+    assert_eq!(runs(&upgraded), only_new);
+    // The word about the release before comes late.
+    let late = [&upgraded[..], &[Revoked(old.clone())]].concat();
+    assert_eq!(runs(&late), only_new);
+    let back = [&late[..], &[Started(old)]].concat();
+    assert_eq!(runs(&back), Some(vec!["2.3.0".to_owned()]));
+}
+
+#[test]
+fn a_log_is_followed_in_parts_up_to_each_quote_and_not_from_behind_what_is_known() {
+    let log = log(3);
+    let quoted: Vec<PcrValue> = (0..=3).map(|n| replay(&log.events[..n], ZERO)).collect();
+    let begun = AppState::new(APPS_PCR, ZERO);
+    // More came than the quote covers.
+    let two = begun.follow(0, log.bytes(), &quoted[2]).unwrap();
+    assert_eq!(two.records(), 2);
+    assert!(two.reached(&quoted[2]) && !two.reached(&quoted[3]));
+    let third = log.part(2, ZERO, &quoted[3]);
+    let all = two.follow(2, third, &quoted[3]).unwrap();
+    assert!(all.reached(&quoted[3]));
+    // What is known already may come again, and a gap may not.
+    let again = two.follow(0, log.bytes(), &quoted[3]).unwrap();
+    assert_eq!(again, all);
+    assert_eq!(begun.follow(2, third, &quoted[3]), Err(BadLog::Number(2)));
+    assert_eq!(begun.follow(0, third, &quoted[3]), Err(BadLog::Number(0)));
+    assert_eq!(log.part(0, ZERO, &quoted[0]), b"");
+    assert_eq!(log.part(3, ZERO, &quoted[2]), b"");
+    assert_eq!(log.part(0, ZERO, &[9; 32]), log.bytes());
+    let first = log.part(0, ZERO, &quoted[1]);
+    assert_eq!(begun.follow(0, first, &quoted[1]).unwrap().records(), 1);
+}
+
+#[test]
+fn the_largest_record_and_the_longest_log_are_within_their_limits() {
+    let longest = App {
+        publisher: "p".repeat(63),
+        name: "n".repeat(63),
+        version: ["4294967295"; 4].join("."),
+        digest: "ab".repeat(32),
+    };
+    let log = written(&[Happened::Installed(longest)]);
+    assert!(log.bytes().len() <= MAX_CONTENT_BYTES + AROUND_CONTENT_BYTES);
+    let content = log.events()[0].to_bytes().len();
+    assert_eq!(log.bytes().len(), content + AROUND_CONTENT_BYTES);
 }
 
 /// The TPM hashes by itself: `swtpm`, in a network namespace of its own.

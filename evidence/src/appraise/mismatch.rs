@@ -5,6 +5,7 @@ use edgeward_identity::Tier;
 use super::finding::Finding;
 use super::profile::{AppControl, Profile};
 use super::{Logs, events};
+use crate::app_log::BadLog;
 use crate::boot_log::{BootLogRefused, SecureBootRefused};
 use crate::ima::{FileFault, IMA_PCR, ImaRefused, RefusedFile};
 
@@ -41,6 +42,12 @@ pub enum Mismatch {
     ImaReplay(u64),
     #[error("file {} of the ima list: {}", fault_word(.0.fault), .0.path)]
     ImaFile(RefusedFile),
+    #[error("profile judges which applications run, and no log of pcr {0} came")]
+    AppsLogMissing(u8),
+    #[error("log of applications: {0}")]
+    Apps(BadLog),
+    #[error("log of applications does not replay to the quoted value of pcr {0}: {1} records")]
+    AppsReplay(u8, usize),
     #[error("control of applications is {} where at least {} is asked for", .found.map_or("none", AppControl::as_str), .least.as_str())]
     AppControl {
         found: Option<AppControl>,
@@ -72,6 +79,9 @@ impl Mismatch {
                 FileFault::Denied => "ima_file_denied",
                 FileFault::Violation => "ima_violation",
             },
+            Self::AppsLogMissing(_) => "apps_log_missing",
+            Self::Apps(refused) => refused.code(),
+            Self::AppsReplay(..) => "apps_log_replay",
             Self::AppControl { .. } => "profile_app_control",
         }
     }
@@ -116,6 +126,8 @@ impl Mismatch {
             Self::ImaFile(file) => finding
                 .at(IMA_PCR)
                 .event(format!("ima entry {}: {}", file.entry, file.path)),
+            Self::AppsLogMissing(pcr) | Self::AppsReplay(pcr, _) => finding.at(*pcr),
+            Self::Apps(_) => finding,
             Self::AppControl { least, .. } => {
                 finding.expected([format!("at least {}", least.as_str())])
             }
@@ -178,6 +190,12 @@ impl Mismatch {
                     "Find out what wrote to the file while it was in use, and reboot the node."
                 }
             },
+            Self::AppsLogMissing(_) => {
+                "Update the agent: this version does not measure the applications that it runs."
+            }
+            Self::Apps(_) | Self::AppsReplay(..) => {
+                "Reboot the node; if it happens again, see what else extends the PCR (docs/apps-measured.md), or take the node out and look at it."
+            }
             Self::AppControl { .. } => "Raise the control of applications on the node.",
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use edgeward_identity::Tier;
 use serde::{Deserialize, Serialize};
 
+use crate::app_log::is_apps_pcr;
 use crate::digest::Digest;
 use crate::ima::{IMA_PCR, ImaPolicy};
 use crate::tpm::{PcrBank, PcrSelection};
@@ -37,8 +38,11 @@ pub struct ProfileFields {
     pub secure_boot: Option<bool>,
     /// What may have run.
     pub ima: Option<Arc<ImaPolicy>>,
-    /// The least that the node's control of applications must be. The agent's own word: nothing a TPM signs.
+    /// The least that the node's control of applications must be. The agent's own word: nothing a TPM signs, but where
+    /// `apps_pcr` is named no more than what was measured there.
     pub app_control: Option<AppControl>,
+    /// Where the agent measures what it runs. What stands there must be what its log replays to; no value is compared.
+    pub apps_pcr: Option<u8>,
     pub mode: Mode,
 }
 
@@ -89,6 +93,12 @@ pub enum BadProfile {
     TooManyDigests(u8),
     #[error("there is no such pcr, or it can be reset at will (16 and 23): {0}")]
     Pcr(u8),
+    #[error("applications cannot be measured in this pcr: {0}")]
+    AppsPcr(u8),
+    #[error("a pcr in which applications are measured has no value to compare: {0}")]
+    AppsPcrCompared(u8),
+    #[error("applications are measured in the bank of sha-256 alone")]
+    AppsBank,
     #[error("value of a pcr is not hex of the bank's length: {pcr}: {text:?}")]
     Digest { pcr: u8, text: String },
 }
@@ -112,6 +122,7 @@ impl Profile {
         if pcr.is_empty() && fields.secure_boot.is_none() && fields.ima.is_none() {
             return Err(BadProfile::ComparesNothing);
         }
+        check_apps_pcr(&fields)?;
         let selection = select(fields.bank, quoted_pcrs(&fields))?;
         let stated = select(fields.bank, stated_pcrs(&fields))?;
         let hash = hash_of(&fields, &pcr);
@@ -161,9 +172,15 @@ impl Profile {
         self.fields.app_control
     }
 
+    pub fn apps_pcr(&self) -> Option<u8> {
+        self.fields.apps_pcr
+    }
+
     /// Whether it cannot be judged without logs.
     pub fn wants_logs(&self) -> bool {
-        self.fields.secure_boot.is_some() || self.fields.ima.is_some()
+        self.fields.secure_boot.is_some()
+            || self.fields.ima.is_some()
+            || self.fields.apps_pcr.is_some()
     }
 
     /// What to ask a TPM for: all that is compared, and [`EVIDENCE_PCRS`].
@@ -172,7 +189,7 @@ impl Profile {
     }
 
     /// What a result names, and a boot without the cloud must equal: only what is compared, and never what goes on
-    /// changing while the machine runs (PCR 10).
+    /// changing while the machine runs (PCR 10, and where applications are measured).
     pub fn stated(&self) -> &PcrSelection {
         &self.stated
     }
@@ -228,6 +245,23 @@ fn quoted_pcrs(fields: &ProfileFields) -> impl Iterator<Item = u8> + '_ {
         .into_iter()
         .chain(fields.pcr.keys().copied())
         .chain(ima)
+        .chain(fields.apps_pcr)
+}
+
+fn check_apps_pcr(fields: &ProfileFields) -> Result<(), BadProfile> {
+    let Some(pcr) = fields.apps_pcr else {
+        return Ok(());
+    };
+    if !is_apps_pcr(u32::from(pcr)) {
+        return Err(BadProfile::AppsPcr(pcr));
+    }
+    if fields.pcr.contains_key(&pcr) {
+        return Err(BadProfile::AppsPcrCompared(pcr));
+    }
+    match fields.bank {
+        PcrBank::Sha256 => Ok(()),
+        PcrBank::Sha384 | PcrBank::Sha512 => Err(BadProfile::AppsBank),
+    }
 }
 
 fn stated_pcrs(fields: &ProfileFields) -> BTreeSet<u8> {
@@ -286,7 +320,7 @@ fn hash_of(fields: &ProfileFields, pcr: &BTreeMap<u8, BTreeSet<Vec<u8>>>) -> Dig
         .map(|(index, digests)| (*index, digests.iter().map(hex::encode).collect()))
         .collect();
     let canonical = serde_json::json!([
-        "edgeward-profile-v2",
+        "edgeward-profile-v3",
         fields.name,
         fields.tiers,
         fields.bank,
@@ -296,6 +330,7 @@ fn hash_of(fields: &ProfileFields, pcr: &BTreeMap<u8, BTreeSet<Vec<u8>>>) -> Dig
         fields.secure_boot,
         fields.ima.as_ref().map(|policy| policy.hash()),
         fields.app_control.map(AppControl::as_str),
+        fields.apps_pcr,
     ]);
     Digest::of(canonical.to_string().as_bytes())
 }

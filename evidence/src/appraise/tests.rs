@@ -1,3 +1,4 @@
+mod apps;
 mod logs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,7 @@ pub(crate) fn fields() -> ProfileFields {
         secure_boot: None,
         ima: None,
         app_control: None,
+        apps_pcr: None,
         mode: Mode::Enforce,
     }
 }
@@ -61,7 +63,7 @@ fn codes(fields: ProfileFields, tpm: &mut SoftwareTpm, tier: Tier) -> Vec<&'stat
 #[test]
 fn a_profile_that_compares_nothing_cannot_be_made() {
     type BreakIt = fn(&mut ProfileFields);
-    let broken: [(BreakIt, BadProfile); 10] = [
+    let broken: [(BreakIt, BadProfile); 15] = [
         (|fields| fields.pcr.clear(), BadProfile::ComparesNothing),
         (
             // The agent's own word is no evidence.
@@ -70,6 +72,33 @@ fn a_profile_that_compares_nothing_cannot_be_made() {
                 fields.app_control = Some(AppControl::Kernel);
             },
             BadProfile::ComparesNothing,
+        ),
+        (
+            // Whatever replays there says nothing about the machine below.
+            |fields| {
+                fields.pcr.clear();
+                fields.apps_pcr = Some(14);
+            },
+            BadProfile::ComparesNothing,
+        ),
+        (|fields| fields.apps_pcr = Some(7), BadProfile::AppsPcr(7)),
+        (|fields| fields.apps_pcr = Some(16), BadProfile::AppsPcr(16)),
+        (
+            |fields| {
+                fields
+                    .pcr
+                    .insert(14, BTreeSet::from([hex::encode([0; 32])]));
+                fields.apps_pcr = Some(14);
+            },
+            BadProfile::AppsPcrCompared(14),
+        ),
+        (
+            |fields| {
+                fields.bank = PcrBank::Sha384;
+                fields.pcr = BTreeMap::from([(0, BTreeSet::from([hex::encode([0; 48])]))]);
+                fields.apps_pcr = Some(14);
+            },
+            BadProfile::AppsBank,
         ),
         (|fields| fields.tiers.clear(), BadProfile::NoTier),
         (

@@ -33,6 +33,8 @@ pub struct JudgedBoot {
     firmware: Option<String>,
     secure_boot: Result<SecureBoot, SecureBootRefused>,
     path: Result<BootPath, BootPathRefused>,
+    /// What the log gives for PCRs beyond the firmware's, whoever went on with them.
+    left: BTreeMap<u8, Vec<u8>>,
     /// Values of PCRs that boot loaders extend and that replayed.
     loader_values: BTreeMap<u8, Vec<u8>>,
 }
@@ -79,6 +81,11 @@ pub(super) fn judge_in(
             .filter(|(pcr, _)| LOADER_PCRS.contains(pcr) && replayed.contains(pcr))
             .map(|(pcr, value)| (*pcr, value.clone()))
             .collect(),
+        left: log
+            .replay(bank)
+            .into_iter()
+            .filter(|(pcr, _)| !FIRMWARE_PCRS.contains(pcr))
+            .collect(),
         replayed,
         extended_after_log,
     })
@@ -107,6 +114,12 @@ impl JudgedBoot {
     /// Quoted PCRs beyond the firmware's that the log extends, but not to the quoted value: programs went on.
     pub fn extended_after_log(&self) -> &BTreeSet<u8> {
         &self.extended_after_log
+    }
+
+    /// What the log says that the boot left in a PCR, with which programs may have gone on since. Nothing vouches for it
+    /// by itself: whoever goes on from here must come to the quoted value. `None`: the log does not extend it.
+    pub fn left(&self, pcr: u8) -> Option<&[u8]> {
+        self.left.get(&pcr).map(Vec::as_slice)
     }
 
     /// The firmware's version, where its digest covers it; bounded and printable.

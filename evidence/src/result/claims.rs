@@ -7,6 +7,7 @@ use edgeward_identity::{AttestationState, PublicKey, SpiffeId, SpkiHash, Tier, T
 use serde::{Deserialize, Serialize};
 
 use super::{AttestationResult, ResultRefused, TpmResult};
+use crate::app_log::{Runs, is_runs};
 use crate::appraise::{Appraisal, Mode, ProfileRef};
 use crate::digest::Digest;
 use crate::tpm::{PcrBank, PcrSelection};
@@ -37,6 +38,13 @@ pub(super) struct Claims {
         skip_serializing_if = "Option::is_none"
     )]
     tpm: Option<TpmClaims>,
+    /// Absent where nothing proves what runs.
+    #[serde(
+        rename = "edgeward.runs",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    runs: Option<Runs>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -190,6 +198,7 @@ impl Claims {
                 reset: tpm.reset_count,
                 restart: tpm.restart_count,
             }),
+            runs: result.runs.clone(),
         }
     }
 
@@ -241,11 +250,17 @@ impl Claims {
             would_fail: self.node.would_fail,
             tpm: self.tpm.as_ref().map(tpm_of).transpose()?,
             vector: self.submods.node.vector,
+            runs: self.runs,
             issued,
             deny_number: self.node.deny,
         };
         if result.tpm.is_some() == (result.tier == Tier::Software) {
             return Err(bad("tier and tpm"));
+        }
+        if let Some(runs) = &result.runs
+            && (result.tpm.is_none() || result.profile.is_none() || !is_runs(runs))
+        {
+            return Err(bad("runs"));
         }
         let vouches = result.state != AttestationState::None;
         if vouches && (result.tpm.is_none() || result.profile.is_none()) {

@@ -6,8 +6,11 @@ use edgeward_identity::signed::{EVERYBODY, Header, PurposeKey};
 use edgeward_identity::{Kind, SignedObject, SoftwareKey};
 
 use super::*;
+use crate::app_log::{App, AppLog, AppState, Event, Happened};
 use crate::appraise::tests::{fields, software_evidence, tpm_evidence};
-use crate::appraise::{Logs, Mode, Profile, ProfileFields, appraise, appraise_without_profile};
+use crate::appraise::{
+    EVIDENCE_PCRS, Logs, Mode, Profile, ProfileFields, appraise, appraise_without_profile,
+};
 use crate::testing::{SoftwareTpm, sha256_selection};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -206,6 +209,72 @@ fn a_checked_result_says_what_the_evidence_said() {
     assert_eq!(tpm.ak().name(), facts.ak_name());
     assert_eq!(tpm.pcr_digest(), facts.pcr_digest());
     assert_eq!(tpm.reset_count(), facts.reset_count());
+}
+
+/// What nothing proves is absent, which is not the same as nothing running.
+#[test]
+fn a_result_says_what_runs_only_where_a_log_proved_it() {
+    let (key, set) = keys();
+    let mut tpm = SoftwareTpm::new();
+    let mut log = AppLog::default();
+    let app = App {
+        publisher: "acme".to_owned(),
+        name: "collector".to_owned(),
+        version: "2.3.1".to_owned(),
+        digest: "ab".repeat(32),
+    };
+    let started = Event {
+        happened: Happened::Started(app),
+        level: "fanotify".to_owned(),
+    };
+    let before = tpm.pcrs[14];
+    log.append(14, &started).unwrap();
+    tpm.pcrs[14] = log.replay(before);
+    let boot_key = *SoftwareKey::generate().unwrap().public_key();
+    let selection = sha256_selection(&EVIDENCE_PCRS);
+    let evidence = tpm.evidence(&node("gw-1"), &boot_key, Tier::Virtual, &selection);
+    let state = AppState::new(14, before)
+        .follow(0, log.bytes(), &tpm.pcrs[14])
+        .unwrap();
+    let profile = |apps_pcr| {
+        Profile::new(ProfileFields {
+            apps_pcr,
+            ..fields()
+        })
+        .unwrap()
+    };
+    let logs = Logs {
+        apps: Some(Ok(&state)),
+        ..Logs::default()
+    };
+    let said = |profile: &Profile| {
+        let appraisal = appraise(&evidence, profile, &logs);
+        let result =
+            AttestationResult::new(&evidence, &appraisal, &context(&node("gw-1"))).unwrap();
+        let bytes = signed(&result, &key);
+        let checked = check_result(
+            &bytes,
+            &set,
+            &ResultExpect {
+                trust_domain: &domain(),
+                spiffe_id: &node("gw-1"),
+                svid_spki: &evidence.svid_key().spki_hash(),
+                least_number: 0,
+                now: NOW,
+            },
+        )
+        .unwrap();
+        let claims = token::payload_of(&bytes).unwrap();
+        (
+            checked.result().runs().cloned(),
+            claims["edgeward.runs"].clone(),
+        )
+    };
+    let (runs, claim) = said(&profile(Some(14)));
+    assert_eq!(runs.unwrap()["acme/collector"], "2.3.1");
+    assert_eq!(claim, serde_json::json!({ "acme/collector": "2.3.1" }));
+    let (runs, claim) = said(&profile(None));
+    assert_eq!((runs, claim), (None, serde_json::Value::Null));
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn strict() -> ProfileFields {
     }
 }
 
-fn codes_of(appraisal: &Appraisal) -> Vec<&'static str> {
+pub(super) fn codes_of(appraisal: &Appraisal) -> Vec<&'static str> {
     let codes: Vec<_> = appraisal.reasons().iter().map(Mismatch::code).collect();
     let told: Vec<_> = appraisal
         .findings()

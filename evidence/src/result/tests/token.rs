@@ -210,6 +210,22 @@ fn claims_that_are_missing_unknown_or_at_odds_are_refused_whoever_signed_them() 
         let found = with(&|claims| *claims.pointer_mut(path).expect(path) = value.clone());
         assert_eq!(found, Err(refused), "{path}: {value}");
     }
+    for runs in [
+        json!({ "acme/collector": "2.x" }),
+        json!({ "acme": "2.3.1" }),
+        json!({ "acme/Collector": "2.3.1" }),
+        json!({ "acme/a/b": "2.3.1" }),
+        json!({ "acme/\u{202e}": "2.3.1" }),
+    ] {
+        let found = with(&|claims| claims["edgeward.runs"] = runs.clone());
+        assert_eq!(found, Err("result_inconsistent"), "{runs}");
+    }
+    let listed = with(&|claims| claims["edgeward.runs"] = json!(["acme/collector"]));
+    assert_eq!(listed, Err("signed_payload"));
+    assert_eq!(
+        with(&|claims| claims["edgeward.runs"] = json!({ "acme/collector": "2.3.1" })),
+        Ok(())
+    );
     for path in [
         "",
         "/submods",
