@@ -6,6 +6,7 @@ pub mod fetch;
 pub mod floors;
 mod folder;
 pub mod installer;
+pub mod measure;
 mod place;
 pub mod receipt;
 pub mod report;

@@ -7,6 +7,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use edgeward_evidence::BootLog;
 use edgeward_evidence::boot_log::MAX_BOOT_LOG_BYTES;
 use edgeward_evidence::tpm::PcrBank;
 use edgeward_wire::v1;
@@ -105,7 +106,18 @@ impl LogReader {
         v1::Logs {
             boot: wanted.boot.then(|| self.boot(&wanted.boot_known)).flatten(),
             ima: wanted.ima.then(|| self.ima(wanted.ima_known, quoted)),
+            // Not a log of the machine: the agent keeps it.
+            apps: None,
         }
+    }
+
+    /// What the firmware's log says that the boot left in a PCR, in the bank of SHA-256; none where it says nothing.
+    /// Blocks on files.
+    pub fn left(&self, pcr: u8) -> Option<[u8; 32]> {
+        let log = read_whole(&self.paths.boot, MAX_BOOT_LOG_BYTES).ok()?;
+        let log = BootLog::parse(&log).ok()?;
+        let values = log.replay(PcrBank::Sha256.hash());
+        values.get(&pcr)?.as_slice().try_into().ok()
     }
 
     /// None: it is the one that is known.

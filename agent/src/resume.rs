@@ -12,6 +12,7 @@ use edgeward_evidence::result::CheckedResult;
 use edgeward_identity::Clock;
 use tokio::sync::watch;
 
+use crate::apps::measure::Measure;
 use crate::boot::Boot;
 use crate::break_glass::Closer;
 use crate::clock::NodeClock;
@@ -199,7 +200,8 @@ impl SessionParts {
         progress: watch::Receiver<Progress>,
         endpoints: Endpoints,
         addresses: Vec<String>,
-        logs: LogReader,
+        logs: Arc<LogReader>,
+        measure: Measure,
     ) -> Session {
         if !addresses.is_empty() {
             self.keeper.stored.addresses = addresses;
@@ -215,7 +217,8 @@ impl SessionParts {
             progress,
             endpoints,
             restored: self.restored,
-            logs: Arc::new(logs),
+            logs,
+            measure,
             metered: false,
         }
     }

@@ -81,6 +81,12 @@ pub trait Root: Send + Sync + fmt::Debug {
     /// Whether this root, and no other, made that signature.
     fn has_vouched(&self, message: &[u8], signature: &[u8]) -> bool;
 
+    /// Extends a PCR in which applications are measured; false where there is no TPM.
+    async fn extend(&self, pcr: u8, digest: [u8; 32]) -> Result<bool, RootError>;
+
+    /// What that PCR holds; none where there is no TPM.
+    async fn pcr(&self, pcr: u8) -> Result<Option<[u8; 32]>, RootError>;
+
     /// The epoch that the newest state carries; none where nothing can keep one.
     async fn epoch(&self) -> Result<Option<u64>, RootError>;
 

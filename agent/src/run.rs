@@ -7,8 +7,10 @@ use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_runtime::readiness::{Gate, Readiness};
 use edgeward_runtime::shutdown::Tasks;
 use edgeward_runtime::{monitor, shutdown};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::apps::measure::Measure;
 use crate::config::Config;
 use crate::enforce::{self, Recorder};
 use crate::logs::LogReader;
@@ -57,6 +59,8 @@ pub async fn run(config: Config, left: Option<Left>) -> anyhow::Result<()> {
             Some(lost.loss)
         }
     };
+    let logs = Arc::new(LogReader::new(config.logs.clone()));
+    let measure = Measure::new(machine.root.clone(), logs.clone(), config.run_dir.clone());
     let Resumed {
         view,
         journal,
@@ -79,7 +83,14 @@ pub async fn run(config: Config, left: Option<Left>) -> anyhow::Result<()> {
         token.clone(),
     )
     .await?;
-    let workloads = workload::begin(view.clone(), recorder.clone(), config.workload.clone())?;
+    // Held as long as the process: applications come and go in it.
+    let (_launched, launched) = watch::channel(Arc::default());
+    let workloads = workload::begin(
+        view.clone(),
+        recorder.clone(),
+        config.workload.clone(),
+        launched,
+    )?;
     let names = names::begin(
         view.clone(),
         NamesSetup {
@@ -96,12 +107,14 @@ pub async fn run(config: Config, left: Option<Left>) -> anyhow::Result<()> {
         enforcement.progress(),
         config.endpoints(listen.port()),
         config.cloud,
-        LogReader::new(config.logs),
+        logs,
+        measure.clone(),
     );
     session.metered = config.metered;
     let giver = enforcement.giver();
     tasks.spawn("enforcement", enforcement.run());
     tasks.spawn("session", session.run(token.clone()));
+    tasks.spawn("measure", measure.run(view.clone(), token.clone()));
     tasks.spawn("names", names.run(token.clone()));
     tasks.spawn("workloads", workloads.run(token.clone()));
     tasks.spawn("readiness", follow_grants(view.clone(), grant_gate, token));

@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
+use crate::apps::measure::Measure;
 use crate::boot::Boot;
 use crate::clock::NodeClock;
 use crate::connect::{Connected, NotConnected, Verdict, connect};
@@ -86,6 +87,8 @@ pub struct Session {
     /// The stored state was put back: nothing is said before this node has come back.
     pub restored: bool,
     pub logs: Arc<LogReader>,
+    /// What this node runs, measured.
+    pub measure: Measure,
     /// The link is paid by the byte.
     pub metered: bool,
 }
@@ -302,6 +305,7 @@ impl Session {
         let mut answers = evidence::Answers::new(evidence::Sources {
             root: self.root.clone(),
             logs: self.logs.clone(),
+            measure: self.measure.clone(),
             clock: self.clock.clone(),
             boot_key: *self.boot.public_key(),
             node: self.view.node.clone(),

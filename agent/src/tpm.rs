@@ -21,6 +21,7 @@ pub mod health;
 pub mod kept;
 pub mod keys;
 pub mod nv;
+pub mod pcr;
 pub mod quote;
 pub mod seal;
 pub mod signer;

@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::enforce::Recorder;
@@ -36,6 +37,7 @@ use api::Api;
 use authority::Cloud;
 use desk::Desk;
 use pods::Pods;
+use selectors::Launched;
 use socket::Socket;
 use stream::Places;
 use svids::Svids;
@@ -67,6 +69,7 @@ pub fn begin(
     view: NodeView,
     recorder: Arc<dyn Recorder>,
     config: WorkloadConfig,
+    launched: watch::Receiver<Arc<Vec<Launched>>>,
 ) -> Result<Serving, NotServed> {
     let socket = Socket::bind(&config.socket).map_err(|source| NotServed {
         path: config.socket,
@@ -79,6 +82,7 @@ pub fn begin(
         view.clone(),
         svids.clone(),
         config.pods,
+        launched,
         recorder,
     ));
     Ok(Serving {

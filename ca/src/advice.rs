@@ -69,6 +69,34 @@ const EXACT: &[(&str, &str)] = &[
         "Raise the control of applications on the node; agents of this version report none.",
     ),
     (
+        "apps_log_missing",
+        "Update the agent: this version does not measure the applications that it runs.",
+    ),
+    (
+        "apps_log_malformed",
+        "Reboot the node; if it happens again, take it out and look at it: its log of applications is none.",
+    ),
+    (
+        "apps_log_too_large",
+        "Update the agent; if it happens again, take the node out and look at it.",
+    ),
+    (
+        "apps_log_other_pcr",
+        "Update the agent; if it happens again, take the node out and look at it.",
+    ),
+    (
+        "apps_log_replay",
+        "See what else extends the PCR that the profile names, and reboot the node; if nothing does, take it out and look at it.",
+    ),
+    (
+        "apps_log_full",
+        "Reboot the node: more happened to its applications since its boot than is measured.",
+    ),
+    (
+        "runs_too_many",
+        "Run fewer applications on the node, or such with shorter names: rules that ask what runs cannot be met.",
+    ),
+    (
         "boot_log_missing",
         "Let the agent read the firmware's event log: `boot_log` in agent.toml.",
     ),

@@ -135,6 +135,21 @@ impl AppLog {
             .sum()
     }
 
+    /// The whole records at the beginning: whoever wrote the rest was cut off.
+    pub fn salvage(bytes: &[u8], pcr: u32) -> Self {
+        let mut reader = Reader::new(bytes);
+        let mut log = Self::default();
+        while log.events.len() < MAX_RECORDS
+            && let Ok(event) = read_record(&mut reader, log.events.len(), pcr)
+        {
+            let length = AROUND_CONTENT_BYTES + event.to_bytes().len();
+            let record = bytes.iter().skip(log.bytes.len()).take(length);
+            log.bytes.extend(record);
+            log.events.push(event);
+        }
+        log
+    }
+
     /// Adds a record and gives its bytes, which must be on disk before the digest is extended.
     pub fn append(&mut self, pcr: u32, event: &Event) -> Result<(Vec<u8>, PcrValue), NotWritten> {
         if !is_apps_pcr(pcr) {

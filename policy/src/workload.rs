@@ -51,6 +51,10 @@ pub struct Selectors {
     /// Kubernetes pod that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub k8s: Option<Pod>,
+    /// Signed application that the node started it as, `publisher/name`: by its control group, its user, and a program
+    /// that is one of the application's files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
 }
 
 /// Which pods; never empty.
@@ -73,7 +77,11 @@ impl Selectors {
 
     /// Says only which program, which every user of the machine who may run it can satisfy.
     pub fn is_program_only(&self) -> bool {
-        self.uid.is_none() && self.gid.is_none() && self.unit.is_none() && self.k8s.is_none()
+        self.uid.is_none()
+            && self.gid.is_none()
+            && self.unit.is_none()
+            && self.k8s.is_none()
+            && self.app.is_none()
     }
 }
 

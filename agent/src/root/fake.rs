@@ -1,5 +1,6 @@
 //! A root without keys, for tests of what is stored.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,6 +18,9 @@ use crate::tpm::{Priority, SvidSlot};
 pub(crate) struct FakeRoot {
     tag: u8,
     pub(crate) epoch: Mutex<u64>,
+    pub(crate) pcrs: Mutex<BTreeMap<u8, [u8; 32]>>,
+    /// The next extension is not done.
+    pub(crate) busy: Mutex<bool>,
 }
 
 impl FakeRoot {
@@ -24,6 +28,8 @@ impl FakeRoot {
         Self {
             tag,
             epoch: Mutex::new(0),
+            pcrs: Mutex::default(),
+            busy: Mutex::default(),
         }
     }
 }
@@ -93,6 +99,23 @@ impl Root for FakeRoot {
 
     fn has_vouched(&self, message: &[u8], signature: &[u8]) -> bool {
         signature == [&[self.tag], message].concat()
+    }
+
+    async fn extend(&self, pcr: u8, digest: [u8; 32]) -> Result<bool, RootError> {
+        if std::mem::take(&mut *self.busy.lock()) {
+            return Err(RootError::Random);
+        }
+        let mut pcrs = self.pcrs.lock();
+        let value = pcrs.entry(pcr).or_default();
+        let next = ring::digest::digest(&ring::digest::SHA256, &[*value, digest].concat());
+        value.copy_from_slice(next.as_ref());
+        Ok(true)
+    }
+
+    async fn pcr(&self, pcr: u8) -> Result<Option<[u8; 32]>, RootError> {
+        Ok(Some(
+            self.pcrs.lock().get(&pcr).copied().unwrap_or_default(),
+        ))
     }
 
     async fn epoch(&self) -> Result<Option<u64>, RootError> {

@@ -172,6 +172,14 @@ impl Root for SoftwareRoot {
         false
     }
 
+    async fn extend(&self, _: u8, _: [u8; 32]) -> Result<bool, RootError> {
+        Ok(false)
+    }
+
+    async fn pcr(&self, _: u8) -> Result<Option<[u8; 32]>, RootError> {
+        Ok(None)
+    }
+
     async fn epoch(&self) -> Result<Option<u64>, RootError> {
         Ok(None)
     }

@@ -16,7 +16,7 @@ use super::{Conversation, EnrolClaim, Root, RootError};
 use crate::tpm::signer::point_of;
 use crate::tpm::{
     Certified, EkChoice, Endorsement, PcrRequest, Priority, Quoted, SealedBlob, SvidSlot, Tpm,
-    TpmError, TpmSigner, activate, ek, keys, nv, quote, seal, vouch,
+    TpmError, TpmSigner, activate, ek, keys, nv, pcr, quote, seal, vouch,
 };
 
 /// The TPM with what of it does not change while the agent runs.
@@ -297,6 +297,20 @@ impl Root for TpmRoot {
 
     fn has_vouched(&self, message: &[u8], signature: &[u8]) -> bool {
         point_of(&self.ak_public).is_ok_and(|ak| vouch::is_vouched(&ak, message, signature))
+    }
+
+    async fn extend(&self, index: u8, digest: [u8; 32]) -> Result<bool, RootError> {
+        self.tpm
+            .call(Priority::Session, move |device| {
+                pcr::extend(device, index, digest)
+            })
+            .await?;
+        Ok(true)
+    }
+
+    async fn pcr(&self, index: u8) -> Result<Option<[u8; 32]>, RootError> {
+        let read = move |device: &mut _| pcr::read(device, index);
+        Ok(Some(self.tpm.call(Priority::Session, read).await?))
     }
 
     async fn epoch(&self) -> Result<Option<u64>, RootError> {

@@ -9,6 +9,7 @@ use edgeward_wire::v1;
 use ring::digest::{Context, SHA256};
 use tokio::task::JoinSet;
 
+use crate::apps::measure::Measure;
 use crate::clock::NodeClock;
 use crate::logs::{IMA_PCR, LogReader, QuotedIma};
 use crate::root::{Conversation, Root, RootError, nonce_of};
@@ -23,6 +24,7 @@ const MAX_ANSWERS: usize = 2;
 pub(super) struct Sources {
     pub(super) root: Arc<dyn Root>,
     pub(super) logs: Arc<LogReader>,
+    pub(super) measure: Measure,
     pub(super) clock: Arc<NodeClock>,
     pub(super) boot_key: PublicKey,
     pub(super) node: SpiffeId,
@@ -93,10 +95,14 @@ impl Sources {
             .await?;
         let moment = signed.and_then(|time| moment_of(&root, time));
         let logs = match challenge.logs.clone() {
-            Some(wanted) => Some(
-                self.read_logs(wanted, quoted_ima(&root, &challenge))
-                    .await?,
-            ),
+            Some(wanted) => {
+                let apps = self.read_apps(&wanted, &root).await;
+                let ima = quoted_ima(&root, &challenge);
+                Some(v1::Logs {
+                    apps,
+                    ..self.read_logs(wanted, ima).await?
+                })
+            }
             None => None,
         };
         leave_out_known(&mut root, &challenge.pcrs_known);
@@ -104,10 +110,27 @@ impl Sources {
             nonce: challenge.nonce,
             root: Some(root),
             logs,
-            app_control: String::new(),
+            app_control: self.measure.level(),
             time: self.clock.wall().millis(),
         };
         Ok(Made { evidence, moment })
+    }
+
+    /// After the quote, so that the log holds all that the quoted PCR covers.
+    async fn read_apps(
+        &self,
+        wanted: &v1::LogsWanted,
+        root: &v1::attest_evidence::Root,
+    ) -> Option<v1::AppsPart> {
+        let pcr = wanted.apps_pcr_plus_one.checked_sub(1)?;
+        let quoted = &quote_of(root)?.pcrs;
+        let quoted = quoted.iter().find(|quoted| quoted.index == pcr)?;
+        let pcr = u8::try_from(pcr).ok()?;
+        let part = self.measure.part(pcr, wanted.apps_known, &quoted.digest);
+        let part = part.await;
+        metrics::counter!("edgeward_log_bytes_sent_total", "log" => "apps")
+            .increment(u64::try_from(part.records.len()).unwrap_or(u64::MAX));
+        Some(part)
     }
 
     async fn read_logs(

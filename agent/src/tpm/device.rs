@@ -141,6 +141,28 @@ impl Device {
         })
     }
 
+    /// As [`Device::run`], for what must not be done twice: again only where the TPM says that it did nothing.
+    pub(super) fn once<T>(
+        &mut self,
+        what: &'static str,
+        mut command: impl FnMut(&mut Context) -> Result<T, Error>,
+    ) -> Result<T, TpmError> {
+        let mut wait = BACKOFF[0];
+        let mut tries = 1;
+        loop {
+            let error = match command(&mut self.context) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let passing = Fault::from(error).is_transient();
+            if tries >= MAX_TRIES || !passing || !self.shared.pause(wait) {
+                return Err(failed(what)(error));
+            }
+            tries += 1;
+            wait = (wait * 2).min(BACKOFF[1]);
+        }
+    }
+
     /// The bare context, for clean-up that must not be retried.
     pub(super) fn with_context<T>(&mut self, act: impl FnOnce(&mut Context) -> T) -> T {
         act(&mut self.context)

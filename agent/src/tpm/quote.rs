@@ -123,7 +123,10 @@ fn quoted(attest: &Attest, signature: &Signature, pcrs: Vec<PcrValue>) -> Result
 }
 
 /// Values by rising index, also where the TPM returns them in several goes.
-fn read_pcrs(device: &mut Device, selection: &PcrSelection) -> Result<Vec<PcrValue>, TpmError> {
+pub(super) fn read_pcrs(
+    device: &mut Device,
+    selection: &PcrSelection,
+) -> Result<Vec<PcrValue>, TpmError> {
     let bank = hashing(selection.bank());
     let mut left: Vec<u8> = selection.indexes().collect();
     let mut values = Vec::with_capacity(left.len());

@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use super::cgroup::{self, MAX_CGROUP_BYTES};
 use super::digest::{Digests, NoDigest};
 use super::pods::Pods;
-use super::selectors::Process;
+use super::selectors::{Launched, Process, launched_as};
 
 /// Largest file of `/proc` that is read, in bytes.
 const MAX_PROC_BYTES: usize = MAX_CGROUP_BYTES;
@@ -92,14 +92,16 @@ impl Caller {
     }
 
     /// What the process is now. Blocks on files of `/proc`.
-    pub fn look(&self, pods: &Pods) -> Result<Process, NotAttested> {
+    pub fn look(&self, pods: &Pods, launched: &[Launched]) -> Result<Process, NotAttested> {
         let place = cgroup::read(&read_proc(self.pid, "cgroup")?);
+        let app = launched_as(launched, place.unified.as_deref(), self.uid);
         let process = Process {
             uid: self.uid,
             gid: self.gid,
             path: self.program_path(),
             unit: place.unit,
             pod: place.pod_uid.map(|uid| pods.facts_of(uid)),
+            app,
         };
         self.check_same()?;
         Ok(process)
@@ -229,7 +231,7 @@ mod tests {
         let (one, other) = UnixStream::pair().unwrap();
         let caller = Caller::of(&one).unwrap();
         assert_eq!(caller.pid, i32::try_from(std::process::id()).unwrap());
-        let process = caller.look(&Pods::default()).unwrap();
+        let process = caller.look(&Pods::default(), &[]).unwrap();
         assert_eq!(process.uid, nix::unistd::geteuid().as_raw());
         let program = std::env::current_exe().unwrap();
         assert_eq!(process.path.as_deref(), program.to_str());
@@ -243,7 +245,7 @@ mod tests {
             ..caller
         };
         assert!(matches!(
-            reused.look(&Pods::default()),
+            reused.look(&Pods::default(), &[]),
             Err(NotAttested::Ended)
         ));
         let changed = Caller {
@@ -252,7 +254,7 @@ mod tests {
             ..reused
         };
         assert!(matches!(
-            changed.look(&Pods::default()),
+            changed.look(&Pods::default(), &[]),
             Err(NotAttested::Ended)
         ));
     }

@@ -18,46 +18,49 @@ pub struct Place {
     pub unit: Option<String>,
     /// UID of the pod.
     pub pod_uid: Option<String>,
+    /// The path in the unified hierarchy, from the root that the agent sees.
+    pub unified: Option<String>,
 }
 
-/// Reads `/proc/PID/cgroup`. What it does not say, or says in another form, is absent: then no selector on it matches.
+/// Reads `/proc/PID/cgroup`, the path of the unified hierarchy, too. What it does not say, or says in another form, is absent: then no selector on it matches.
 pub fn read(text: &str) -> Place {
-    let Some(path) = path_of(text) else {
-        return Place::default();
+    let unified = hierarchy(text, "");
+    // In the hybrid layout systemd keeps both alike; where only the old one has it, that counts.
+    let path = match (unified, hierarchy(text, "name=systemd")) {
+        (Some("/") | None, Some(systemd)) => Some(systemd),
+        (unified, _) => unified,
     };
-    // A path that leads out of our own root is seen from outside its namespace: its names are not ours to judge.
-    let mut parts = path.split('/').skip(1);
-    if !path.starts_with('/') || parts.clone().any(|part| part == "..") {
-        return Place::default();
+    let mut place = Place {
+        unified: unified.filter(|path| is_ours(path)).map(ToOwned::to_owned),
+        ..Place::default()
+    };
+    if let Some(path) = path.filter(|path| is_ours(path)) {
+        let mut parts = path.split('/').skip(1);
+        place.unit = unit_of(&mut parts.clone());
+        place.pod_uid = pod_of(&mut parts);
     }
-    Place {
-        unit: unit_of(&mut parts.clone()),
-        pod_uid: pod_of(&mut parts),
-    }
+    place
 }
 
-/// The unified hierarchy's path, else that of systemd's own.
-fn path_of(text: &str) -> Option<&str> {
+/// The path in one hierarchy: the unified one has no name.
+fn hierarchy<'t>(text: &'t str, wanted: &str) -> Option<&'t str> {
     if text.len() > MAX_CGROUP_BYTES {
         return None;
     }
-    let of = |wanted: &str| {
-        text.lines().find_map(|line| {
-            let (number, rest) = line.split_once(':')?;
-            let (controllers, path) = rest.split_once(':')?;
-            let fits = match wanted {
-                "" => number == "0" && controllers.is_empty(),
-                named => controllers == named,
-            };
-            fits.then_some(path)
-        })
-    };
-    let unified = of("");
-    // In the hybrid layout systemd keeps both alike; where only the old one has it, that counts.
-    match (unified, of("name=systemd")) {
-        (Some("/") | None, Some(systemd)) => Some(systemd),
-        (unified, _) => unified,
-    }
+    text.lines().find_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let fits = match wanted {
+            "" => number == "0" && controllers.is_empty(),
+            named => controllers == named,
+        };
+        fits.then_some(path)
+    })
+}
+
+/// A path that leads out of our own root is seen from outside its namespace: its names are not ours to judge.
+fn is_ours(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| part != "..")
 }
 
 /// The first part that is no slice, as systemd itself reads it.
@@ -113,6 +116,17 @@ mod tests {
         assert_eq!(unit(own).as_deref(), Some("own.service"));
         assert_eq!(unit("/mine/collector.service"), None);
         assert_eq!(unit("/../system.slice/collector.service"), None);
+    }
+
+    #[test]
+    fn a_group_of_an_application_is_one_of_the_unified_hierarchy_only() {
+        let unified = |text: &str| read(text).unified;
+        let hybrid = "1:name=systemd:/edgeward/apps/a\n0::/\n";
+        assert_eq!(unified(hybrid).as_deref(), Some("/"));
+        assert_eq!(unified("1:name=systemd:/edgeward/apps/a\n"), None);
+        assert_eq!(unified("0::/../edgeward/apps/a\n"), None);
+        let own = unified("4:memory:/x\n0::/edgeward/apps/a\n");
+        assert_eq!(own.as_deref(), Some("/edgeward/apps/a"));
     }
 
     #[test]

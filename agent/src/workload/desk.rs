@@ -10,11 +10,12 @@ use edgeward_identity::jwt::JwtBundle;
 use edgeward_identity::{Purpose, SpiffeId};
 use edgeward_policy::Workload;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::caller::{Caller, NotAttested};
 use super::digest::Digests;
 use super::pods::Pods;
-use super::selectors::{Process, matches, matches_but_digest};
+use super::selectors::{Launched, Process, asks_digest, matches, matches_but_digest};
 use super::svids::{Held, Svids};
 use crate::enforce::Recorder;
 use crate::view::NodeView;
@@ -30,6 +31,7 @@ pub(super) struct Desk {
     pub(super) svids: Arc<Svids>,
     digests: Digests,
     pods: Pods,
+    launched: watch::Receiver<Arc<Vec<Launched>>>,
     recorder: Arc<dyn Recorder>,
     refusals: Mutex<BTreeMap<(u32, &'static str), Refusals>>,
 }
@@ -68,6 +70,7 @@ impl Desk {
         view: NodeView,
         svids: Arc<Svids>,
         pods: Pods,
+        launched: watch::Receiver<Arc<Vec<Launched>>>,
         recorder: Arc<dyn Recorder>,
     ) -> Self {
         Self {
@@ -75,9 +78,15 @@ impl Desk {
             svids,
             digests: Digests::default(),
             pods,
+            launched,
             recorder,
             refusals: Mutex::default(),
         }
+    }
+
+    /// Applications as they were started; changes when one is, or is about to be ended.
+    pub(super) fn launched(&self) -> watch::Receiver<Arc<Vec<Launched>>> {
+        self.launched.clone()
     }
 
     /// The workloads that a process is now; never empty. Looks at the process anew every time.
@@ -192,14 +201,15 @@ impl Desk {
         caller: &Caller,
         registered: &[Workload],
     ) -> Result<Vec<SpiffeId>, NotAttested> {
-        let process: Process = caller.look(&self.pods)?;
+        let launched = self.launched.borrow().clone();
+        let process: Process = caller.look(&self.pods, &launched)?;
         let candidates: Vec<&Workload> = registered
             .iter()
             .filter(|workload| matches_but_digest(&workload.selectors, &process))
             .collect();
         let asks = candidates
             .iter()
-            .any(|workload| workload.selectors.digest.is_some());
+            .any(|workload| asks_digest(&workload.selectors));
         let digest = match asks {
             false => None,
             // A program that cannot be read has no digest; other registrations of the process hold all the same.

@@ -93,6 +93,7 @@ async fn tell<T, F, B>(
     let mut keys = desk.view.keys.clone();
     let mut svids = desk.svids.changed();
     let mut cloud = desk.view.cloud.clone();
+    let mut launched = desk.launched();
     let mut said: Option<T> = None;
     let begun = Instant::now();
     loop {
@@ -101,6 +102,7 @@ async fn tell<T, F, B>(
         trust.mark_unchanged();
         keys.mark_unchanged();
         svids.mark_unchanged();
+        launched.mark_unchanged();
         let built = match build(desk.clone(), caller.clone()).await {
             Ok(built) => built,
             // Nothing yet: a node that is on its way up is trusted in a moment.
@@ -138,6 +140,8 @@ async fn tell<T, F, B>(
             changed = trust.changed() => changed.is_ok(),
             changed = keys.changed() => changed.is_ok(),
             changed = svids.changed() => changed.is_ok(),
+            // An application loses its identity before it is ended.
+            changed = launched.changed() => changed.is_ok(),
             changed = cloud.changed() => {
                 // Another session: what was refused before may be granted now.
                 desk.svids.hurry();

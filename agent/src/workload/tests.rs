@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use edgeward_apps::Digest;
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
 use edgeward_identity::signed::{EVERYBODY, Header, PurposeKey};
@@ -49,6 +50,8 @@ struct World {
     clock: Arc<TurnedClock>,
     notes: Arc<Notes>,
     socket: PathBuf,
+    /// Applications that this node started.
+    launched: watch::Sender<Arc<Vec<Launched>>>,
     _folder: tempfile::TempDir,
     _ends: tokio_util::sync::DropGuard,
 }
@@ -82,7 +85,8 @@ impl World {
         let path = folder.path().join("workload.sock");
         let notes = Arc::new(Notes::default());
         let svids = Arc::new(Svids::new(authority.clone(), clock.clone()));
-        let desk = Desk::new(view, svids, Pods::default(), notes.clone());
+        let (launched_to, launched) = watch::channel(Arc::default());
+        let desk = Desk::new(view, svids, Pods::default(), launched, notes.clone());
         let socket = Socket::bind(&path).unwrap();
         let token = CancellationToken::new();
         let serving = Serving {
@@ -96,6 +100,7 @@ impl World {
             clock,
             notes,
             socket: path,
+            launched: launched_to,
             _folder: folder,
             _ends: token.drop_guard(),
         }
@@ -328,6 +333,47 @@ async fn a_profile_that_is_not_served_is_unimplemented() {
     let codec = tonic_prost::ProstCodec::<X509svidRequest, X509svidResponse>::default();
     let answer = grpc.unary(asked(X509svidRequest {}), path, codec).await;
     assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+}
+
+/// This process, as if it were an application of which these are the files.
+fn as_application(files: &[Vec<u8>]) -> Launched {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    Launched {
+        cgroup: cgroup::read(&text).unified.unwrap(),
+        uid: own_uid(),
+        facts: selectors::AppFacts {
+            name: "acme/collector".to_owned(),
+            files: Arc::new(files.iter().map(|file| Digest::of(file)).collect()),
+        },
+    }
+}
+
+#[tokio::test]
+async fn an_application_has_its_identity_while_it_runs_and_what_it_was_made_to_run_has_none() {
+    let app = Selectors {
+        app: Some("acme/collector".to_owned()),
+        ..Selectors::default()
+    };
+    let world = World::new(&[("a", app)]);
+    let mut client = world.client().await;
+    let refused = async |client: &mut Client| {
+        let refused = next(&mut x509(client).await.unwrap()).await;
+        assert_eq!(refused.unwrap_err().message(), "no_identity");
+    };
+    refused(&mut client).await;
+    // The program is none of the application's files.
+    let launched = as_application(&[b"another program".to_vec()]);
+    world.launched.send_replace(Arc::new(vec![launched]));
+    refused(&mut client).await;
+    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let launched = as_application(&[b"a library".to_vec(), own]);
+    world.launched.send_replace(Arc::new(vec![launched]));
+    let mut stream = x509(&mut client).await.unwrap();
+    assert_eq!(ids(&next(&mut stream).await.unwrap()), ["a"]);
+    // Before it is ended: what it holds open says that it is nobody any more.
+    world.launched.send_replace(Arc::default());
+    let ended = next(&mut stream).await.unwrap_err();
+    assert_eq!(ended.message(), "no_identity");
 }
 
 #[tokio::test]

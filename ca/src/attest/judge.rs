@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgeward_evidence::app_log::{AppState, BadLog};
 use edgeward_evidence::appraise::{
     AppControl, Appraisal, Logs, Mismatch, Profile, appraise, appraise_without_profile,
 };
@@ -101,6 +102,7 @@ pub struct Beside {
     pub(super) boot: Option<KnownBoot>,
     pub(super) ima: Option<Result<KnownIma, ImaRefused>>,
     pub(super) app_control: Option<AppControl>,
+    pub(super) apps: Option<Result<AppState, BadLog>>,
     /// The TPM's firmware version in the evidence that passed last.
     pub(super) firmware_before: Option<u64>,
 }
@@ -232,6 +234,7 @@ fn weigh(case: &Case, answer: Answer) -> Result<Verdict, Refusal> {
     let beside = Beside {
         boot: looked.boot,
         ima: looked.ima,
+        apps: looked.apps,
         app_control,
         firmware_before: case.firmware_before,
     };
@@ -282,6 +285,7 @@ impl Beside {
             boot: self.boot.as_ref().map(KnownBoot::judged),
             ima: None,
             app_control: self.app_control,
+            apps: self.apps.as_ref().map(Result::as_ref),
             boot_log,
             boot_log_passed,
             firmware_before: self.firmware_before,

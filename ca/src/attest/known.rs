@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use edgeward_evidence::app_log::AppState;
 use edgeward_evidence::boot_log::judge::FIRMWARE_PCRS;
 use edgeward_evidence::boot_log::{BootLogRefused, JudgedBoot, SecureBoot};
 use edgeward_evidence::ima::{IMA_PCR, ImaVerdict};
@@ -28,6 +29,7 @@ pub struct Known {
     pub(super) pcr_values: BTreeMap<u8, Vec<u8>>,
     pub(super) boot: Option<KnownBoot>,
     pub(super) ima: Option<KnownIma>,
+    pub(super) apps: Option<AppState>,
 }
 
 /// A boot log that was judged.
@@ -56,6 +58,8 @@ pub struct Asked {
     pub(super) known: Option<Arc<Known>>,
     pub(super) boot: bool,
     pub(super) ima: bool,
+    /// The PCR whose log of applications is asked for.
+    pub(super) apps: Option<u8>,
     /// Parts of an IMA list that came in answer to earlier challenges.
     pub(super) progress: Option<KnownIma>,
 }
@@ -68,6 +72,12 @@ impl Known {
             // A list that does not lead to the quoted value is to be sent anew, from its beginning.
             Some(Ok(_) | Err(_)) | None => None,
         };
+        let reached = |apps: &&AppState| {
+            let pcr = u8::try_from(apps.pcr()).ok();
+            let quoted = pcr.and_then(|pcr| facts.pcr_values().get(&pcr));
+            quoted.is_some_and(|quoted| apps.reached(quoted))
+        };
+        let apps = beside.apps.as_ref().and_then(|apps| apps.as_ref().ok());
         Self {
             identity: case.measured.identity,
             boot_key: case.boot_key,
@@ -77,6 +87,7 @@ impl Known {
             pcr_values: facts.pcr_values().clone(),
             boot: beside.boot.clone(),
             ima: followed,
+            apps: apps.filter(reached).cloned(),
         }
     }
 
@@ -158,6 +169,7 @@ impl Asked {
             // Asked of every machine, also where nothing needs it: people record, compare and explain with it.
             boot: tpm,
             ima: tpm && !measured.ima().is_empty(),
+            apps: measured.apps_pcr().filter(|_| tpm),
             progress,
         }
     }
@@ -172,13 +184,16 @@ impl Asked {
     pub fn logs_to_wire(&self) -> Option<v1::LogsWanted> {
         let known = self.known.as_deref();
         let boot = known.and_then(|known| known.boot.as_ref());
-        (self.boot || self.ima).then(|| v1::LogsWanted {
+        let apps = known.and_then(|known| known.apps.as_ref());
+        (self.boot || self.ima || self.apps.is_some()).then(|| v1::LogsWanted {
             boot: self.boot,
             boot_known: boot
                 .map(|boot| boot.hash.as_bytes().to_vec())
                 .unwrap_or_default(),
             ima: self.ima,
             ima_known: self.ima_known(),
+            apps_pcr_plus_one: self.apps.map_or(0, |pcr| u32::from(pcr) + 1),
+            apps_known: apps.map_or(0, |apps| u64::try_from(apps.records()).unwrap_or(u64::MAX)),
         })
     }
 

@@ -45,6 +45,8 @@ pub enum Unmeasurable {
     Values(u8),
     #[error("profiles of one node want secure boot on and off: {0}")]
     SecureBoot(String),
+    #[error("profiles of one node measure applications in different pcrs: {0}")]
+    AppsPcr(String),
     #[error("profiles of one node accept no common file: {0}")]
     Files(String),
     #[error("profile: {0}")]
@@ -126,6 +128,12 @@ impl Measured {
     /// The profile in force and those beside it.
     pub fn profiles(&self) -> impl Iterator<Item = &Profile> {
         self.profile.iter().chain(&self.monitors)
+    }
+
+    /// Where the node measures its applications. One that monitors beside an enforcing profile and names another PCR is
+    /// not served: a node keeps one log.
+    pub fn apps_pcr(&self) -> Option<u8> {
+        self.profiles().find_map(Profile::apps_pcr)
     }
 
     /// Lists of files that the IMA list is judged by, each once.
@@ -241,6 +249,10 @@ fn merge(
     if wanted.len() > 1 {
         return Err(Unmeasurable::SecureBoot(name));
     }
+    let apps: BTreeSet<u8> = profiles.iter().filter_map(|_| None).collect();
+    if apps.len() > 1 {
+        return Err(Unmeasurable::AppsPcr(name));
+    }
     Ok(ProfileFields {
         ima: lists.merge(profiles, &name)?,
         // A longer name is cut, and then names no profile to any rule: the hash tells profiles apart.
@@ -261,6 +273,7 @@ fn merge(
             .filter_map(|profile| profile.app_control)
             .max()
             .map(level),
+        apps_pcr: apps.first().copied(),
         mode,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use edgeward_evidence::app_log::AppLog;
 use edgeward_evidence::ima::{MAX_IMA_PART_BYTES, window};
 use edgeward_evidence::make_credential::{ActivationSecret, Credential};
 use edgeward_evidence::testing::SoftwareTpm;
@@ -27,6 +28,8 @@ pub(crate) struct Machine {
     /// Most bytes of its IMA list that it sends at once.
     pub(crate) ima_limit: usize,
     pub(crate) app_control: &'static str,
+    /// What it measured of its applications, and what the boot left in that PCR; none: an agent that does not.
+    pub(crate) apps: Option<(AppLog, [u8; 32])>,
     /// How far its own clock is ahead of the cloud's, and how far behind.
     pub(crate) clock_off: (Duration, Duration),
 }
@@ -41,6 +44,7 @@ impl Machine {
             ima: None,
             ima_limit: MAX_IMA_PART_BYTES,
             app_control: "",
+            apps: None,
             clock_off: (Duration::ZERO, Duration::ZERO),
         }
     }
@@ -86,7 +90,27 @@ impl Machine {
                 missing: String::new(),
             }),
             ima,
+            apps: self
+                .apps
+                .as_ref()
+                .and_then(|apps| self.apps_part(apps, wanted)),
         }
+    }
+
+    fn apps_part(
+        &self,
+        (log, start): &(AppLog, [u8; 32]),
+        wanted: &v1::LogsWanted,
+    ) -> Option<v1::AppsPart> {
+        let pcr = usize::try_from(wanted.apps_pcr_plus_one)
+            .unwrap()
+            .checked_sub(1)?;
+        let known = usize::try_from(wanted.apps_known).unwrap();
+        Some(v1::AppsPart {
+            first: wanted.apps_known,
+            records: log.part(known, *start, &self.tpm.pcrs[pcr]).to_vec(),
+            missing: String::new(),
+        })
     }
 
     pub(crate) fn svid(&self) -> Svid {

@@ -117,6 +117,19 @@ fn content_in_another_form_is_refused_although_its_digest_fits() {
 }
 
 #[test]
+fn of_a_log_that_was_cut_off_the_whole_records_are_left() {
+    let log = log(3);
+    let size = log.bytes().len() / 3;
+    for end in 0..=log.bytes().len() {
+        let left = AppLog::salvage(&log.bytes()[..end], APPS_PCR);
+        assert_eq!(left.events().len(), end / size, "{end}");
+        assert_eq!(AppLog::parse(left.bytes(), APPS_PCR), Ok(left));
+    }
+    let other = AppLog::salvage(log.bytes(), 13);
+    assert_eq!(other, AppLog::default());
+}
+
+#[test]
 fn texts_of_an_own_choice_are_no_content() {
     let good = started("2.3.1");
     let breaks: [fn(&mut App); 5] = [

@@ -130,17 +130,13 @@ fn read_selectors(
         None => Ok(None),
         Some(value) => read_pod(reader, &fields.what("k8s"), value).map(Some),
     };
-    let app = fields.optional_string(reader, "app").ok()?;
-    if let Some(app) = app {
-        match is_program(&app.value) {
-            true => reader.not_enforced(app.at, &fields.what("app")),
-            false => reader.bad(
-                app.at,
-                format!("{} is no program: {:?}", fields.what("app"), app.value),
-                "write \"<publisher>/<name>\"",
-            ),
-        }
-    }
+    let app = read_text(
+        reader,
+        &fields,
+        "app",
+        is_program,
+        "write the application as it is published: \"<publisher>/<name>\"",
+    );
     let selectors = Selectors {
         uid: uid.ok()?,
         gid: gid.ok()?,
@@ -148,6 +144,7 @@ fn read_selectors(
         digest: digest.ok()?,
         unit: unit.ok()?,
         k8s: k8s.ok()?,
+        app: app.ok()?,
     };
     // A key that was refused already is no second error.
     if selectors.is_empty() && reader.found.count() == before {
@@ -155,7 +152,7 @@ fn read_selectors(
             at,
             Code::ChecksNothing,
             format!("{what} is empty: every process would be this workload"),
-            "name at least one of uid, gid, path, digest, unit, k8s",
+            "name at least one of uid, gid, path, digest, unit, k8s, app",
         );
         return None;
     }

@@ -121,6 +121,7 @@ impl Logs {
                 missing: String::new(),
             }),
             ima,
+            apps: None,
         })
     }
 }

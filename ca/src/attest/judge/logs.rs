@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use edgeward_evidence::app_log::{AppState, BadLog, PcrValue};
 use edgeward_evidence::boot_log::{MAX_BOOT_LOG_BYTES, judge};
 use edgeward_evidence::ima::{
     IMA_PCR, ImaEntry, ImaPolicy, ImaRefused, ImaVerdict, MAX_IMA_LIST_BYTES, parse_binary,
@@ -25,6 +26,7 @@ pub(super) struct Looked {
     pub(super) boot_log: Option<Vec<u8>>,
     pub(super) ima: Option<Result<KnownIma, ImaRefused>>,
     pub(super) tail: Option<ImaTail>,
+    pub(super) apps: Option<Result<AppState, BadLog>>,
 }
 
 /// Judges the logs of an answer against its quote. `Err`: more must be asked for first.
@@ -50,12 +52,40 @@ pub(super) fn look(case: &Case, facts: &TpmFacts, logs: v1::Logs) -> Result<Look
         false => (None, None),
         true => ima(case, facts, logs.ima.unwrap_or_default())?,
     };
+    let apps = asked
+        .apps
+        .and_then(|pcr| apps(pcr, known, facts, boot.as_ref(), logs.apps?));
     Ok(Looked {
         boot,
         boot_log,
         ima,
         tail,
+        apps,
     })
+}
+
+/// Goes on with the log of applications from where it is known, or from what the boot left in its PCR.
+fn apps(
+    pcr: u8,
+    known: Option<&Known>,
+    facts: &TpmFacts,
+    boot: Option<&KnownBoot>,
+    came: v1::AppsPart,
+) -> Option<Result<AppState, BadLog>> {
+    let quoted = facts.pcr_values().get(&pcr)?;
+    let followed = known.and_then(|known| known.apps.clone());
+    let begun = followed
+        .filter(|apps| apps.pcr() == u32::from(pcr))
+        .unwrap_or_else(|| AppState::new(u32::from(pcr), left(boot, pcr)));
+    Some(begun.follow(came.first, &came.records, quoted))
+}
+
+/// Where no log tells, nothing was extended: if that is not so, no records lead to the quoted value.
+fn left(boot: Option<&KnownBoot>, pcr: u8) -> PcrValue {
+    let judged = boot.and_then(|boot| boot.judged().ok());
+    let left = judged.and_then(|judged| judged.left(pcr));
+    left.and_then(|left| left.try_into().ok())
+        .unwrap_or_default()
 }
 
 type Booted = (Option<KnownBoot>, Option<Vec<u8>>);
