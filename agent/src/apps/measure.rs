@@ -214,7 +214,7 @@ impl Measure {
 
 /// The PCR that the profiles of this node name. Before there is a policy nothing is said.
 pub(crate) fn pcr_of(slice: &Option<Arc<HeldSlice>>) -> Option<u8> {
-    slice.as_ref().and(None)
+    slice.as_ref()?.slice.apps_pcr()
 }
 
 #[cfg(test)]

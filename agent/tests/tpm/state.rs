@@ -29,6 +29,7 @@ fn stored(address: &str) -> Stored {
         cuts: CutFloors::default(),
         join: 0,
         glass: Default::default(),
+        apps: Default::default(),
     }
 }
 

@@ -249,7 +249,10 @@ fn merge(
     if wanted.len() > 1 {
         return Err(Unmeasurable::SecureBoot(name));
     }
-    let apps: BTreeSet<u8> = profiles.iter().filter_map(|_| None).collect();
+    let apps: BTreeSet<u8> = profiles
+        .iter()
+        .filter_map(|profile| profile.apps_pcr)
+        .collect();
     if apps.len() > 1 {
         return Err(Unmeasurable::AppsPcr(name));
     }

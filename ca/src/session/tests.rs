@@ -11,6 +11,7 @@ use edgeward_wire::v1::{self, cloud_message::Body, node_message};
 
 use crate::testing::{Agent, Cloud, Machine, copy_of, domain, eventually, node, now};
 
+mod apps;
 mod deltas;
 mod join;
 mod logs;

@@ -108,6 +108,7 @@ impl Fleet {
             secure_boot: None,
             ima: None,
             app_control: None,
+            apps_pcr: None,
             mode: Mode::Enforce,
         })
         .unwrap();

@@ -125,6 +125,34 @@ fn a_node_in_two_groups_must_pass_both_profiles() {
 }
 
 #[test]
+fn a_node_measures_its_applications_in_one_pcr_or_its_profiles_contradict_each_other() {
+    let with = |mut profile: policy::Profile, pcr| {
+        profile.apps_pcr = Some(pcr);
+        profile
+    };
+    let one = with(profile("one", &[(7, &["aa"])]), 14);
+    let other = with(profile("two", &[(7, &["aa"])]), 15);
+    let refused = made(&[&one, &other]).unwrap_err();
+    assert!(matches!(refused, Unmeasurable::AppsPcr(_)), "{refused}");
+    let plain = profile("three", &[(7, &["aa"])]);
+    let measured = made(&[&plain, &one]).unwrap();
+    assert_eq!(measured.apps_pcr(), Some(14));
+    assert!(measured.selection.contains(14));
+    assert_eq!(made(&[&plain]).unwrap().apps_pcr(), None);
+    // A value that is compared there never holds.
+    let both = profile("four", &[(14, &["aa"])]);
+    let refused = made(&[&one, &both]).unwrap_err();
+    assert!(matches!(
+        refused,
+        Unmeasurable::Profile(BadProfile::AppsPcrCompared(14))
+    ));
+    // What only monitors has no consequences, and its log is asked for all the same.
+    let watching = with(monitor("five", &[(7, &["aa"])]), 13);
+    let measured = made(&[&plain, &watching]).unwrap();
+    assert_eq!(measured.apps_pcr(), Some(13));
+}
+
+#[test]
 fn a_profile_that_monitors_is_judged_beside_those_that_enforce_and_its_pcrs_are_quoted() {
     let one = profile("one", &[(7, &["aa"])]);
     let watching = monitor("two", &[(7, &["bb"]), (15, &["cc"])]);

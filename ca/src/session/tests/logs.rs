@@ -42,7 +42,7 @@ async fn one(profile: &str, machine: &mut Machine) -> Cloud {
 }
 
 /// Asks again at once and answers; what was asked, what was answered, what came of it.
-async fn again(
+pub(super) async fn again(
     cloud: &Cloud,
     agent: &mut Agent,
     machine: &mut Machine,

@@ -55,14 +55,21 @@ fn a_workload_without_group_or_match_is_refused() {
 }
 
 #[test]
-fn an_app_is_not_enforced_by_this_version_alone_or_among_others() {
-    for selectors in [
-        "app = §\"acme/collector\"",
-        "uid = 990, app = §\"acme/collector\"",
-    ] {
-        let lines = format!("on = \"gateways\"\nmatch = {{ {selectors} }}");
-        assert_refused(&workload(&lines), Code::NotEnforced);
+fn an_app_is_named_as_it_is_published_and_is_no_opening() {
+    for app in ["collector", "acme/", "/collector", "acme/a/b", ""] {
+        let lines = format!("on = \"gateways\"\nmatch = {{ app = §\"{app}\" }}");
+        assert_refused(&workload(&lines), Code::BadValue);
     }
+    // Another process of the machine cannot be it, whoever may run the same program.
+    let lines = "on = \"gateways\"\nmatch = { app = \"acme/collector\" }";
+    let report = check(&one(&workload(lines).replace('§', "")));
+    assert!(report.diagnostics.is_empty(), "{:?}", report.diagnostics);
+    assert!(
+        report
+            .openings
+            .iter()
+            .all(|opening| opening.kind != crate::check::OpeningKind::ProgramOnly)
+    );
 }
 
 #[test]
