@@ -2,14 +2,20 @@
 
 mod activate;
 mod check;
+pub mod enforcing;
 pub mod fetch;
 pub mod floors;
 mod folder;
+pub mod guard;
 pub mod installer;
+pub mod launch;
+pub mod level;
 pub mod measure;
 mod place;
 pub mod receipt;
+pub mod records;
 pub mod report;
+pub mod runs;
 mod shared;
 pub mod stage;
 pub mod store;

@@ -220,6 +220,7 @@ impl SessionParts {
             logs,
             measure,
             metered: false,
+            guard: None,
         }
     }
 }

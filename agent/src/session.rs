@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
+use crate::apps::guard::GuardState;
 use crate::apps::measure::Measure;
 use crate::boot::Boot;
 use crate::clock::NodeClock;
@@ -91,6 +92,8 @@ pub struct Session {
     pub measure: Measure,
     /// The link is paid by the byte.
     pub metered: bool,
+    /// How applications are controlled here; none on a node that has none.
+    pub guard: Option<watch::Receiver<GuardState>>,
 }
 
 /// Why a session ended. Another one follows.
@@ -309,6 +312,7 @@ impl Session {
             clock: self.clock.clone(),
             boot_key: *self.boot.public_key(),
             node: self.view.node.clone(),
+            guard: self.guard.clone(),
             exporter: live.connected.exporter,
         });
         let mut watchdog = tokio::time::interval(HEARTBEAT_EVERY / 2);

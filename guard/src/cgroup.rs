@@ -137,9 +137,10 @@ impl Cgroup {
 
     /// Makes a group below this one, or takes the one that is there.
     pub fn child(&self, name: &str) -> Result<Self, CgroupError> {
-        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '@');
-        // Names with a dot are the kernel's own files.
-        if name.is_empty() || name.len() > 200 || !name.chars().all(good) {
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '@' | '.');
+        // Names with a dot are the kernel's own files; none of these holds an @.
+        let own = name.starts_with('.') || name.contains('.') && !name.contains('@');
+        if own || name.is_empty() || name.len() > 200 || !name.chars().all(good) {
             return Err(CgroupError::Name(name.to_owned()));
         }
         let folder = self.folder.join(name);

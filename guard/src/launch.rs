@@ -22,6 +22,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{dup2_stdin, execveat};
 
+use rustix::process::{getpriority_process, setpriority_process};
+
 use crate::cgroup::{Cgroup, CgroupError};
 use order::{BadOrder, MAX_ORDER_BYTES, Order};
 
@@ -52,6 +54,8 @@ pub enum LaunchError {
     Parent(#[source] Errno),
     #[error("order of death cannot be set: {0}")]
     Memory(#[source] io::Error),
+    #[error("priority cannot be set: {0}")]
+    Priority(#[source] io::Error),
     #[error("descriptors cannot be put in order: {0}")]
     Descriptors(#[source] io::Error),
     #[error("kernel refuses the program: {0}")]
@@ -67,6 +71,7 @@ pub fn run() -> Result<Infallible, LaunchError> {
     let group = Cgroup::open(&order.cgroup)?;
     // Whoever started this must be the last to go when memory runs out; an application need not.
     std::fs::write("/proc/self/oom_score_adj", "0").map_err(LaunchError::Memory)?;
+    give_up_priority().map_err(|error| LaunchError::Priority(error.into()))?;
     state::prepare(&order)?;
     group.enter()?;
     root::build(&order)?;
@@ -89,6 +94,14 @@ fn read_order() -> Result<Order, LaunchError> {
         .read_to_end(&mut text)
         .map_err(LaunchError::Read)?;
     Ok(Order::parse(&text)?)
+}
+
+/// Only ever downwards, for which no right is needed.
+fn give_up_priority() -> rustix::io::Result<()> {
+    match getpriority_process(None)? {
+        ..0 => setpriority_process(None, 0),
+        _ => Ok(()),
+    }
 }
 
 /// Nothing but input, output and errors goes on to the application, and its input is empty.

@@ -41,6 +41,8 @@ mod break_glass;
 mod deltas;
 #[path = "gateway.rs"]
 mod gateway;
+#[path = "guard.rs"]
+mod guard;
 #[path = "handover.rs"]
 mod handover;
 #[path = "names.rs"]
@@ -292,6 +294,26 @@ pub const TARGETS: &[Target] = &[
         name: "gateway_mqtt_client",
         run: protocols::mqtt_client,
         seeds: protocols::mqtt_packets,
+    },
+    Target {
+        name: "guard_book",
+        run: guard::book,
+        seeds: guard::books,
+    },
+    Target {
+        name: "guard_launch_order",
+        run: guard::launch_order,
+        seeds: guard::launch_orders,
+    },
+    Target {
+        name: "guard_lines",
+        run: guard::lines,
+        seeds: guard::all_told,
+    },
+    Target {
+        name: "guard_order",
+        run: guard::told_order,
+        seeds: guard::books,
     },
     Target {
         name: "ima_ascii",

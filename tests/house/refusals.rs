@@ -1,10 +1,12 @@
-//! `docs/refusals.md` promises a code and a test for every kind of bad input: both must exist.
+//! `docs/refusals.md` promises a code and a test for every kind of bad input, `docs/apps-enforcement.md` a test for every
+//! attack: they must exist.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 const TABLE: &str = include_str!("../../docs/refusals.md");
+const ATTACKS: &str = include_str!("../../docs/apps-enforcement.md");
 /// Lines of the list of bad input that the project keeps.
 const LINES: u32 = 75;
 
@@ -55,4 +57,30 @@ fn every_refusal_in_the_table_has_its_code_and_its_test() {
         }
     }
     assert_eq!(lines, (1..=LINES).collect());
+}
+
+#[test]
+fn every_attack_in_the_table_has_its_test() {
+    let mut source = String::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    sources(&root, &mut source);
+    let rows = ATTACKS.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<Vec<&str>> = rows
+        .map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
+        .filter(|cells: &Vec<&str>| cells.len() == 5 && cells.first() != Some(&"attack"))
+        .collect();
+    assert!(rows.len() >= 30, "the table is not read: {}", rows.len());
+    for cells in rows {
+        let [attack, claims @ .., tests] = cells.as_slice() else {
+            unreachable!()
+        };
+        let claimed = claims.iter().any(|claim| *claim != "-");
+        assert_eq!(quoted(tests).count() > 0, claimed, "{attack}");
+        for test in quoted(tests) {
+            assert!(
+                source.contains(&format!("fn {test}(")),
+                "{attack}: no test {test}"
+            );
+        }
+    }
 }

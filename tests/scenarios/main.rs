@@ -11,6 +11,7 @@ mod ca_rotation;
 mod commands;
 mod durability;
 mod enrolment;
+mod exec;
 mod exit;
 mod gateway;
 mod guests;

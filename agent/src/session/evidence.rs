@@ -7,8 +7,11 @@ use edgeward_evidence::tpm::{Attest, PcrBank};
 use edgeward_identity::{PublicKey, SpiffeId, Timestamp};
 use edgeward_wire::v1;
 use ring::digest::{Context, SHA256};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::apps::guard::GuardState;
+use crate::apps::level;
 use crate::apps::measure::Measure;
 use crate::clock::NodeClock;
 use crate::logs::{IMA_PCR, LogReader, QuotedIma};
@@ -28,6 +31,7 @@ pub(super) struct Sources {
     pub(super) clock: Arc<NodeClock>,
     pub(super) boot_key: PublicKey,
     pub(super) node: SpiffeId,
+    pub(super) guard: Option<watch::Receiver<GuardState>>,
     pub(super) exporter: Exporter,
 }
 
@@ -110,7 +114,7 @@ impl Sources {
             nonce: challenge.nonce,
             root: Some(root),
             logs,
-            app_control: self.measure.level(),
+            app_control: self.app_control(),
             time: self.clock.wall().millis(),
         };
         Ok(Made { evidence, moment })
@@ -131,6 +135,12 @@ impl Sources {
         metrics::counter!("edgeward_log_bytes_sent_total", "log" => "apps")
             .increment(u64::try_from(part.records.len()).unwrap_or(u64::MAX));
         Some(part)
+    }
+
+    /// As it is at this moment, not as it was when the guard came.
+    fn app_control(&self) -> String {
+        let word = |guard: &watch::Receiver<GuardState>| level::word(&guard.borrow());
+        self.guard.as_ref().map_or("", word).to_owned()
     }
 
     async fn read_logs(

@@ -14,6 +14,8 @@ pub const MAX_ORDER_BYTES: usize = 64 * 1024;
 const MAX_ITEMS: usize = 256;
 /// Most folders in the state that are made beforehand.
 const MAX_WRITABLE: usize = 16;
+/// Where programs look for the address of the Workload API.
+const WORKLOAD_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// Variables that change which code a program loads.
 const LOADER_PREFIXES: [&str; 2] = ["LD_", "GLIBC_TUNABLES"];
 
@@ -37,6 +39,8 @@ pub struct Order {
     pub writable: Vec<PathBuf>,
     /// Whether the machine's own libraries are shown to it, read-only.
     pub host_libraries: bool,
+    /// The socket at which it learns who it is. Its folder is shown: the socket in it may be made anew.
+    pub workload: Option<PathBuf>,
     pub limits: Limits,
 }
 
@@ -72,6 +76,8 @@ pub struct Written {
     pub writable: Vec<PathBuf>,
     #[serde(default)]
     pub host_libraries: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<PathBuf>,
     #[serde(default)]
     pub limits: Limits,
 }
@@ -115,7 +121,8 @@ impl Written {
     /// The one maker of [`Order`].
     pub fn check(self) -> Result<Order, BadOrder> {
         let written = self;
-        for path in [&written.tree, &written.cgroup, &written.state] {
+        let folders = [&written.tree, &written.cgroup, &written.state];
+        for path in folders.into_iter().chain(&written.workload) {
             if !path.is_absolute() || !is_plain(path) {
                 return Err(BadOrder::Path(path.clone()));
             }
@@ -142,6 +149,16 @@ impl Written {
         if written.limits.has_zero() {
             return Err(BadOrder::Limits);
         }
+        let mut env = written
+            .env
+            .into_iter()
+            .map(|(name, value)| variable(&name, &value))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(socket) = &written.workload {
+            let name = socket.file_name().unwrap_or_default().to_string_lossy();
+            let address = format!("unix://{}/{name}", super::root::RUN);
+            env.push(variable(WORKLOAD_VARIABLE, &address)?);
+        }
         Ok(Order {
             name: text_of(name)?,
             args: written
@@ -149,11 +166,7 @@ impl Written {
                 .into_iter()
                 .map(text_of)
                 .collect::<Result<_, _>>()?,
-            env: written
-                .env
-                .into_iter()
-                .map(|(name, value)| variable(&name, &value))
-                .collect::<Result<_, _>>()?,
+            env,
             tree: written.tree,
             program: written.program,
             digest: written.digest,
@@ -163,6 +176,7 @@ impl Written {
             state: written.state,
             writable: written.writable,
             host_libraries: written.host_libraries,
+            workload: written.workload,
             limits: written.limits,
         })
     }

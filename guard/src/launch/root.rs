@@ -16,6 +16,8 @@ use super::order::Order;
 pub const APP: &str = "/app";
 /// Where it may write.
 pub const STATE: &str = "/state";
+/// Where it finds the sockets that are for it.
+pub const RUN: &str = "/run/edgeward";
 /// Largest private temporary folder, as mount(8) says it.
 const TMP_SIZE: &str = "size=64m,nr_inodes=16k,mode=1777";
 /// Of the processes only those that the application could look into anyway, and nothing of the machine.
@@ -91,6 +93,9 @@ pub fn build(order: &Order) -> Result<(), RootError> {
                 )?;
             }
         }
+    }
+    if let Some(folder) = order.workload.as_deref().and_then(Path::parent) {
+        bind(folder, &at(RUN), MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC)?;
     }
     for name in DEVICES {
         let path = format!("/dev/{name}");

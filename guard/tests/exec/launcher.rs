@@ -297,6 +297,85 @@ fn an_unsigned_file_beside_the_program_runs_unless_the_guard_is_there() {
     assert!(app.can("exec cat /app/cat > /dev/null"));
 }
 
+/// The launcher reads the program that it starts; whatever else lies in the tree is the guard's, or is verified before.
+#[test]
+fn what_lies_unsigned_in_the_tree_reaches_an_application_by_every_way_without_the_guard_and_by_none_with_it()
+ {
+    let lab = Lab::new();
+    let app = App::unpack(&lab);
+    let files = app.files();
+    let listed: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    lab.file(
+        "app/unsigned",
+        &[std::fs::read("/bin/true").unwrap(), b"x".to_vec()].concat(),
+    );
+    lab.file("app/unsigned.sh", b"exit 0\n");
+    lab.file(
+        "app/evil.so",
+        &std::fs::read("/usr/lib/x86_64-linux-gnu/libm.so.6").unwrap(),
+    );
+    let ways = [
+        "exec /app/unsigned".to_owned(),
+        format!("exec {LOADER} /app/unsigned"),
+        "exec sh /app/unsigned.sh".to_owned(),
+        ". /app/unsigned.sh".to_owned(),
+        "LD_PRELOAD=/app/evil.so cat /proc/self/maps > /state/maps; while read line; do case \"$line\" in *r-xp*evil.so*) exit 0;; esac; done < /state/maps; exit 1".to_owned(),
+    ];
+    for way in &ways {
+        assert!(app.can(way), "{way}");
+    }
+    settle();
+    let _guarded = lab.guard(Mode::Enforce, &listed);
+    for way in &ways {
+        assert!(!app.can(way), "{way}");
+    }
+    assert!(app.can("exec sh -c 'exit 0'"));
+}
+
+#[test]
+fn a_library_that_was_changed_is_mapped_without_the_guard_and_not_with_it() {
+    let lab = Lab::new();
+    let app = App::unpack(&lab);
+    let library = lab.file(
+        "app/libown.so",
+        &std::fs::read("/usr/lib/x86_64-linux-gnu/libm.so.6").unwrap(),
+    );
+    let mut files = app.files();
+    files.push(library.clone());
+    let listed: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let maps = "LD_PRELOAD=/app/libown.so cat /proc/self/maps > /state/maps; while read line; do case \"$line\" in *r-xp*libown.so*) exit 0;; esac; done < /state/maps; exit 1";
+    let change = || {
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&library)
+            .unwrap();
+        file.write_all(b"x").unwrap();
+    };
+    change();
+    assert!(app.can(maps), "the launcher reads the program only");
+    settle();
+    let mut guarded = lab.guard(Mode::Enforce, &listed);
+    assert!(app.can(maps));
+    change();
+    assert!(!app.can(maps));
+    guarded.take(Mode::Enforce, lab::digests(&[&library]));
+    assert!(!app.can(maps), "its program is not listed any more");
+}
+
+/// Code that an application makes in its own memory is its own: its publisher signed what makes it.
+#[test]
+fn an_application_can_make_code_in_its_own_memory() {
+    let lab = Lab::new();
+    let app = App::unpack(&lab);
+    let files = app.files();
+    let listed: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    settle();
+    let _guarded = lab.guard(Mode::Enforce, &listed);
+    // mmap of 4096 anonymous bytes that can be read, written and executed.
+    let map = "exec perl -e '$at = syscall(9, 0, 4096, 7, 0x22, -1, 0); exit($at == -1)'";
+    assert!(app.can(map));
+}
+
 #[test]
 fn a_running_application_is_ended_with_all_it_started() {
     let lab = Lab::new();

@@ -293,11 +293,36 @@ fn an_application_has_folders_of_its_own_to_write_to_and_nobody_elses() {
 }
 
 #[test]
+fn an_application_reaches_the_socket_that_tells_it_who_it_is_and_no_other_of_the_machine() {
+    let (app, mut guarded) = guarded();
+    let folder = guarded.lab.outside("run");
+    std::fs::create_dir(&folder).unwrap();
+    let socket = folder.join("workload.sock");
+    let connect = "exec perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0); $_ = $ENV{SPIFFE_ENDPOINT_SOCKET}; s,^unix://,,; print connect(S, pack_sockaddr_un($_)) ? \"$_\" : \"no: $!\"'";
+    let order = with(&app.order(connect), "workload", json!(socket));
+    for _ in 0..2 {
+        // Made anew while the application may be running: it is found all the same.
+        let _old = std::fs::remove_file(&socket);
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        std::fs::set_permissions(&socket, open).unwrap();
+        let (lines, _) = says(&mut guarded, &order);
+        assert_eq!(lines, ["/run/edgeward/workload.sock"]);
+    }
+    assert!(!app.can("[ -e /run ]"));
+}
+
+#[test]
 fn an_application_does_not_have_its_guards_place_in_the_order_of_death() {
     let (app, mut guarded) = guarded();
     let score = format!("/proc/{}/oom_score_adj", guarded.supervisor());
     std::fs::write(score, "500").unwrap();
     let order = app.order("exec cat /proc/self/oom_score_adj");
+    assert_eq!(says(&mut guarded, &order).0, ["0"]);
+    let mut renice = std::process::Command::new("renice");
+    renice.args(["-n", "-5", "-p", &guarded.supervisor().to_string()]);
+    assert!(lab::runs(&mut renice));
+    let order = app.order("exec perl -e 'print getpriority(0, 0)'");
     assert_eq!(says(&mut guarded, &order).0, ["0"]);
 }
 

@@ -1,0 +1,502 @@
+//! Which application is where on its way up or down. Pure: told what happens and when, it says what to do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use edgeward_apps::name::AppName;
+use edgeward_guard::control::{Ended, Order, Run};
+use edgeward_identity::{BootTime, Timestamp};
+
+use super::super::guard::Heard;
+use super::super::launch::{Places, Running, Wanted, app_of_group, group_name};
+
+/// Wait after the first failure; doubled with each that follows.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Who ran for so long has not failed.
+const RAN_WELL: Duration = Duration::from_secs(60);
+
+/// What happens.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// All that should run.
+    Want(BTreeMap<AppName, Wanted>),
+    /// This one at once no longer, whatever was wanted before.
+    End(AppName, &'static str),
+    Heard(Heard),
+    /// What it needs to run was granted, or why not.
+    Granted(AppName, Result<(), String>),
+    Tick,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    Order(Order),
+    /// Everything that it may, and the record of it, before it runs.
+    Grant(Running),
+    /// Takes from an application whatever it may, before it is stopped.
+    Withdraw(AppName),
+    /// Nothing of it runs any more; if it lasts, not even its group is left.
+    Ended {
+        app: AppName,
+        lasting: bool,
+    },
+    /// There is nobody who could end them.
+    KillAll,
+    Note(Note),
+}
+
+/// What people are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    Up(Running, Run),
+    Down {
+        app: AppName,
+        why: &'static str,
+        how: Option<Ended>,
+        detail: Option<String>,
+    },
+}
+
+/// Where an application is, in a word that people and the cloud are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Starting,
+    Running,
+    Stopping,
+    /// It failed, and is tried again later.
+    Failed,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    places: Places,
+    apps: BTreeMap<AppName, App>,
+    /// Whether there is a guard.
+    guard: bool,
+    /// Whether anybody has said what should run.
+    asked: bool,
+    /// What a guard said that runs, until then.
+    found: BTreeMap<AppName, Run>,
+}
+
+#[derive(Debug, Default)]
+struct App {
+    wanted: Option<Wanted>,
+    phase: Phase,
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Down,
+    /// Until then it is left alone.
+    Waits(BootTime),
+    Making(Wanted),
+    /// A run that was there already needs no start.
+    Granting(Wanted, Option<Run>),
+    Starting(Wanted),
+    Up(Wanted, BootTime),
+    Ending {
+        /// An answer is still on its way, which may have granted something.
+        granting: bool,
+        why: &'static str,
+    },
+}
+
+impl Machine {
+    pub(super) fn new(places: Places) -> Self {
+        Self {
+            places,
+            apps: BTreeMap::new(),
+            guard: false,
+            asked: false,
+            found: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn step(&mut self, input: Input, now: Timestamp, at: BootTime) -> Vec<Output> {
+        let mut out = Vec::new();
+        match input {
+            Input::Want(wanted) => self.want(wanted, &mut out),
+            Input::End(app, why) => {
+                if let Some(state) = self.apps.get_mut(&app) {
+                    state.wanted = None;
+                    state.end(&app, why, &mut out);
+                }
+            }
+            Input::Heard(heard) => self.hear(heard, at, &mut out),
+            Input::Granted(app, result) => self.granted(&app, result, at, &mut out),
+            Input::Tick => {}
+        }
+        self.settle(now, at, &mut out);
+        out
+    }
+
+    /// Those that have been granted what they need.
+    pub(super) fn running(&self) -> BTreeMap<AppName, Running> {
+        let up = self.apps.iter().filter_map(|(app, state)| {
+            let (Phase::Starting(wanted) | Phase::Up(wanted, _)) = &state.phase else {
+                return None;
+            };
+            Some((app.clone(), wanted.running(&self.places)))
+        });
+        up.collect()
+    }
+
+    /// What is being granted something.
+    pub(super) fn wanted(&self, app: &AppName) -> Option<Wanted> {
+        self.apps.get(app)?.phase.wanted().cloned()
+    }
+
+    pub(super) fn stages(&self) -> BTreeMap<AppName, Stage> {
+        let stages = self.apps.iter().map(|(app, state)| {
+            let stage = match state.phase {
+                Phase::Up(..) => Stage::Running,
+                Phase::Ending { .. } => Stage::Stopping,
+                Phase::Waits(_) => Stage::Failed,
+                Phase::Down | Phase::Making(_) | Phase::Granting(..) | Phase::Starting(_) => {
+                    Stage::Starting
+                }
+            };
+            (app.clone(), stage)
+        });
+        stages.collect()
+    }
+
+    fn want(&mut self, mut wanted: BTreeMap<AppName, Wanted>, out: &mut Vec<Output>) {
+        for (app, state) in &mut self.apps {
+            state.wanted = wanted.remove(app);
+        }
+        for (app, wanted) in wanted {
+            let state = App {
+                wanted: Some(wanted),
+                ..App::default()
+            };
+            self.apps.insert(app, state);
+        }
+        self.asked = true;
+        self.adopt_found(out);
+    }
+
+    fn adopt_found(&mut self, out: &mut Vec<Output>) {
+        for (app, run) in std::mem::take(&mut self.found) {
+            self.adopt(app, run, out);
+        }
+    }
+
+    /// It runs, and nobody here has started it: an agent before this one did.
+    fn adopt(&mut self, app: AppName, run: Run, out: &mut Vec<Output>) {
+        let state = self.apps.entry(app.clone()).or_default();
+        match &state.wanted {
+            // An answer that is still on its way must not be taken for this run's.
+            _ if matches!(state.phase, Phase::Ending { granting: true, .. }) => {
+                out.push(order_end(&app));
+            }
+            Some(wanted) if wanted.what() == run.what => {
+                let wanted = wanted.clone();
+                out.push(Output::Grant(wanted.running(&self.places)));
+                state.phase = Phase::Granting(wanted, Some(run));
+            }
+            _ => {
+                out.push(order_end(&app));
+                state.phase = Phase::Ending {
+                    granting: false,
+                    why: "not-wanted",
+                };
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard, at: BootTime, out: &mut Vec<Output>) {
+        match heard {
+            Heard::Here(runs) => {
+                self.guard = true;
+                let known = |run: Run| Some((app_of_group(&run.name)?, run));
+                self.found = runs.into_iter().filter_map(known).collect();
+                if self.asked {
+                    self.adopt_found(out);
+                }
+            }
+            Heard::Away => self.away(out),
+            Heard::Made(name) => self.made(&name, out),
+            Heard::Started(run) => {
+                let Some((app, state)) = self.of_group(&run.name) else {
+                    return;
+                };
+                if let Phase::Starting(wanted) = &state.phase {
+                    let (wanted, places) = (wanted.clone(), &self.places);
+                    out.push(Output::Note(Note::Up(wanted.running(places), run)));
+                    if let Some(state) = self.apps.get_mut(&app) {
+                        state.phase = Phase::Up(wanted, at);
+                    }
+                }
+            }
+            Heard::NotStarted { name, why } => {
+                if let Some((app, state)) = self.of_group_mut(&name) {
+                    state.failed(&app, "not-started", Some(why), None, at, out);
+                }
+            }
+            Heard::Ended { name, how } => {
+                if let Some((app, state)) = self.of_group_mut(&name) {
+                    state.ended(&app, how, at, out);
+                }
+            }
+            Heard::Gone(name) => {
+                if let Some((app, state)) = self.of_group_mut(&name) {
+                    state.gone(&app, out);
+                }
+            }
+        }
+    }
+
+    /// Whoever could end them properly is gone, and nobody answers the kernel: nothing stays.
+    fn away(&mut self, out: &mut Vec<Output>) {
+        self.guard = false;
+        self.found.clear();
+        let up: Vec<&AppName> = self
+            .apps
+            .iter()
+            .filter(|(_, state)| !matches!(state.phase, Phase::Down | Phase::Waits(_)))
+            .map(|(app, _)| app)
+            .collect();
+        out.extend(up.iter().map(|app| Output::Withdraw((*app).clone())));
+        out.push(Output::KillAll);
+        for app in up {
+            out.push(down(app, "guard-away", None, None));
+            out.push(Output::Ended {
+                app: app.clone(),
+                lasting: false,
+            });
+        }
+        for state in self.apps.values_mut() {
+            state.phase = match &state.phase {
+                // Its answer must not be taken for that of a later start.
+                Phase::Granting(..) | Phase::Ending { granting: true, .. } => Phase::Ending {
+                    granting: true,
+                    why: "guard-away",
+                },
+                Phase::Waits(until) => Phase::Waits(*until),
+                _ => Phase::Down,
+            };
+        }
+    }
+
+    fn made(&mut self, name: &str, out: &mut Vec<Output>) {
+        let places = self.places.clone();
+        let Some((_, state)) = self.of_group_mut(name) else {
+            return;
+        };
+        if let Phase::Making(wanted) = &state.phase {
+            let wanted = wanted.clone();
+            out.push(Output::Grant(wanted.running(&places)));
+            state.phase = Phase::Granting(wanted, None);
+        }
+    }
+
+    fn granted(
+        &mut self,
+        app: &AppName,
+        result: Result<(), String>,
+        at: BootTime,
+        out: &mut Vec<Output>,
+    ) {
+        let (places, guard) = (self.places.clone(), self.guard);
+        let Some(state) = self.apps.get_mut(app) else {
+            return;
+        };
+        match (&state.phase, result) {
+            (Phase::Granting(wanted, None), Ok(())) => {
+                out.push(Output::Order(wanted.start(&places)));
+                state.phase = Phase::Starting(wanted.clone());
+            }
+            (Phase::Granting(wanted, Some(run)), Ok(())) => {
+                let note = Note::Up(wanted.running(&places), run.clone());
+                out.push(Output::Note(note));
+                state.phase = Phase::Up(wanted.clone(), at);
+            }
+            (Phase::Granting(_, None), Err(why)) => {
+                state.failed(app, "not-granted", Some(why), None, at, out);
+            }
+            (Phase::Granting(wanted, Some(_)), Err(_)) => {
+                state.phase = Phase::Up(wanted.clone(), at);
+                state.end(app, "not-granted", out);
+            }
+            // Too late: what it granted is taken back.
+            (
+                Phase::Ending {
+                    granting: true,
+                    why,
+                },
+                _,
+            ) => {
+                out.push(Output::Withdraw(app.clone()));
+                if guard {
+                    out.push(order_end(app));
+                    state.phase = Phase::Ending {
+                        granting: false,
+                        why,
+                    };
+                } else {
+                    state.phase = Phase::Down;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings every application nearer to what is wanted.
+    fn settle(&mut self, now: Timestamp, at: BootTime, out: &mut Vec<Output>) {
+        for (app, state) in &mut self.apps {
+            let lease = state.wanted.as_ref().map(|wanted| now < wanted.until);
+            let current = state.phase.wanted().map(Wanted::what);
+            match (lease, current) {
+                (Some(true), Some(current)) => {
+                    if state.wanted.as_ref().map(Wanted::what) != Some(current) {
+                        state.end(app, "replaced", out);
+                    }
+                }
+                (Some(true), None) => state.start(app, self.guard, at, out),
+                (Some(false), Some(_)) => state.end(app, "app-expired", out),
+                (None, Some(_)) => state.end(app, "not-wanted", out),
+                (Some(false) | None, None) => {}
+            }
+        }
+        self.apps.retain(|_, state| {
+            state.wanted.is_some() || !matches!(state.phase, Phase::Down | Phase::Waits(_))
+        });
+    }
+
+    fn of_group(&self, name: &str) -> Option<(AppName, &App)> {
+        let app = app_of_group(name)?;
+        let state = self.apps.get(&app)?;
+        Some((app, state))
+    }
+
+    fn of_group_mut(&mut self, name: &str) -> Option<(AppName, &mut App)> {
+        let app = app_of_group(name)?;
+        let state = self.apps.get_mut(&app)?;
+        Some((app, state))
+    }
+}
+
+impl App {
+    fn start(&mut self, app: &AppName, guard: bool, at: BootTime, out: &mut Vec<Output>) {
+        let due = match self.phase {
+            Phase::Down => true,
+            Phase::Waits(until) => at >= until,
+            _ => false,
+        };
+        let Some(wanted) = self.wanted.as_ref().filter(|_| due && guard) else {
+            return;
+        };
+        out.push(Output::Order(Order::Make {
+            name: group_name(app),
+        }));
+        self.phase = Phase::Making(wanted.clone());
+    }
+
+    /// Everything it may is withdrawn before anything else happens to it.
+    fn end(&mut self, app: &AppName, why: &'static str, out: &mut Vec<Output>) {
+        let granting = match self.phase {
+            Phase::Down | Phase::Waits(_) | Phase::Ending { .. } => return,
+            Phase::Granting(..) => true,
+            Phase::Making(_) | Phase::Starting(_) | Phase::Up(..) => false,
+        };
+        out.push(Output::Withdraw(app.clone()));
+        // While it is being granted something only the answer says what there is to end.
+        if !granting {
+            out.push(order_end(app));
+        }
+        self.phase = Phase::Ending { granting, why };
+    }
+
+    fn ended(&mut self, app: &AppName, how: Ended, at: BootTime, out: &mut Vec<Output>) {
+        match self.phase {
+            // Its group follows.
+            Phase::Ending { why, .. } => out.push(down(app, why, Some(how), None)),
+            Phase::Up(_, since) if at.since(since) >= RAN_WELL => {
+                self.failures = 0;
+                self.failed(app, "ended", None, Some(how), at, out);
+            }
+            Phase::Up(..) | Phase::Starting(_) => {
+                self.failed(app, "ended", None, Some(how), at, out);
+            }
+            // The answer finds nothing to end.
+            Phase::Down | Phase::Waits(_) | Phase::Making(_) | Phase::Granting(..) => {}
+        }
+    }
+
+    fn failed(
+        &mut self,
+        app: &AppName,
+        why: &'static str,
+        detail: Option<String>,
+        how: Option<Ended>,
+        at: BootTime,
+        out: &mut Vec<Output>,
+    ) {
+        if matches!(
+            self.phase,
+            Phase::Ending { .. } | Phase::Down | Phase::Waits(_)
+        ) {
+            return;
+        }
+        out.push(Output::Withdraw(app.clone()));
+        out.push(down(app, why, how, detail));
+        out.push(Output::Ended {
+            app: app.clone(),
+            lasting: false,
+        });
+        let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(6));
+        self.failures = self.failures.saturating_add(1);
+        self.phase = Phase::Waits(at.plus(doubled.min(MAX_WAIT)));
+    }
+
+    fn gone(&mut self, app: &AppName, out: &mut Vec<Output>) {
+        if matches!(
+            self.phase,
+            Phase::Ending {
+                granting: false,
+                ..
+            }
+        ) {
+            out.push(Output::Ended {
+                app: app.clone(),
+                lasting: true,
+            });
+            self.phase = Phase::Down;
+            self.failures = 0;
+        }
+    }
+}
+
+impl Phase {
+    /// The release that is up, or on its way there.
+    fn wanted(&self) -> Option<&Wanted> {
+        match self {
+            Self::Down | Self::Waits(_) | Self::Ending { .. } => None,
+            Self::Making(wanted)
+            | Self::Granting(wanted, _)
+            | Self::Starting(wanted)
+            | Self::Up(wanted, _) => Some(wanted),
+        }
+    }
+}
+
+fn order_end(app: &AppName) -> Output {
+    Output::Order(Order::End {
+        name: group_name(app),
+    })
+}
+
+fn down(app: &AppName, why: &'static str, how: Option<Ended>, detail: Option<String>) -> Output {
+    Output::Note(Note::Down {
+        app: app.clone(),
+        why,
+        how,
+        detail,
+    })
+}
