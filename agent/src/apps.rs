@@ -3,6 +3,7 @@
 mod activate;
 mod check;
 pub mod enforcing;
+pub mod desk;
 pub mod fetch;
 pub mod floors;
 mod folder;

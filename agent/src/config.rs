@@ -33,6 +33,11 @@ use crate::view::Endpoint;
 use crate::workload::WorkloadConfig;
 use crate::workload::pods::Pods;
 
+mod apps;
+
+pub use apps::AppsConfig;
+use apps::AppsTable;
+
 /// Where the file is unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edgeward/agent.toml";
 /// Environment variables with our prefix that belong to the command line, not to this file.
@@ -82,6 +87,8 @@ pub struct Config {
     pub logs: LogPaths,
     /// The link is paid by the byte.
     pub metered: bool,
+    /// None: no applications on this node.
+    pub apps: Option<AppsConfig>,
 }
 
 /// Which TPM, and what in it is ours.
@@ -127,6 +134,7 @@ struct File {
     relay: RelayConfig,
     tpm: TpmTable,
     logs: LogPaths,
+    apps: Option<AppsTable>,
 }
 
 /// Where the kubelet of this machine has its files, if there is one.
@@ -222,6 +230,7 @@ impl Config {
             metrics: file.metrics_listen,
             logs: file.logs,
             metered: file.metered,
+            apps: file.apps.map(AppsTable::check).transpose()?,
             names: NamesConfig {
                 mode: file.names,
                 listen: file.names_listen,
@@ -353,6 +362,7 @@ impl Default for File {
             relay: RelayConfig::default(),
             tpm: TpmTable::default(),
             logs: LogPaths::default(),
+            apps: None,
         }
     }
 }

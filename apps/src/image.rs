@@ -27,6 +27,8 @@ pub use release::{Image, Release};
 pub use stated::{
     BadFile, MAX_DELEGATED, MAX_RELEASES, StatedImage, StatedManifest, StatedReleases, StatedRoot,
 };
+/// What the library that verifies metadata says.
+pub use sigstore_tuf::Error as MetadataError;
 
 use authority::Authority;
 use release::{Published, end_of};
