@@ -19,6 +19,7 @@ pub mod report;
 pub mod runs;
 mod shared;
 pub mod stage;
+pub mod start;
 pub mod store;
 mod sweep;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::enforce::handover::FORMAT;
 use crate::run;
 use crate::upgrade::Left;
 
+mod apps;
 mod break_glass;
 mod check;
 mod enrol;
@@ -125,6 +126,9 @@ pub enum Command {
     /// Open what was sealed for the day the cloud is gone, see it, close it
     #[command(subcommand)]
     BreakGlass(break_glass::Command),
+    /// Show what applications this node has, import them from a folder, verify what is installed
+    #[command(subcommand)]
+    Apps(apps::Command),
     /// Check what a node needs on this machine: TPM, device, nftables, cloud; with --from and --to: who may reach what
     #[command(after_help = check::EXAMPLES)]
     Check(check::Arguments),
@@ -186,6 +190,7 @@ impl Command {
             Self::Run(arguments) => !arguments.check,
             Self::Check(arguments) => arguments.from.is_none(),
             Self::Enrol(_) | Self::Recover(_) | Self::Quote(_) | Self::TpmKey(_) => true,
+            Self::Apps(_) => false,
             Self::Status | Self::BreakGlass(_) | Self::Explain(_) | Self::Completions(_) => false,
         }
     }
@@ -243,6 +248,7 @@ async fn dispatch(command: Command, session: Session) -> Result<(), Failure> {
         Command::Status => status::run(&session).await,
         Command::Explain(arguments) => status::explain(&session, &arguments).await,
         Command::BreakGlass(command) => break_glass::run(&session, command).await,
+        Command::Apps(command) => apps::run(&session, command).await,
         Command::Check(arguments) => check::run(&session, &arguments).await,
         Command::Quote(arguments) => quote::run(&session, &arguments).await,
         Command::TpmKey(command) => tpm_key::run(&session, command).await,

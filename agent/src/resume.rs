@@ -12,6 +12,7 @@ use edgeward_evidence::result::CheckedResult;
 use edgeward_identity::Clock;
 use tokio::sync::watch;
 
+use crate::apps::floors::Taken;
 use crate::apps::measure::Measure;
 use crate::boot::Boot;
 use crate::break_glass::Closer;
@@ -184,6 +185,11 @@ impl SessionParts {
             opened: self.publisher.opened.clone(),
             recorder: Arc::new(self.journal.clone()),
         }
+    }
+
+    /// What was accepted of applications, as stored.
+    pub fn apps_taken(&self) -> Taken {
+        self.keeper.stored.apps.taken.clone()
     }
 
     /// `host:port` where the cloud is found; `own` replace those of the token where there are any.

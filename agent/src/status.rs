@@ -16,6 +16,8 @@ use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use edgeward_policy::space::RuleSaid;
 use serde::{Deserialize, Serialize};
 
+use crate::apps::desk::Checked as CheckedRelease;
+use crate::apps::report::AppsReport;
 use crate::enforce::lan::LanReport;
 use crate::enforce::steer::ExitStatus;
 use crate::gateway::GatewayStatus;
@@ -23,7 +25,7 @@ use crate::names::NamesReport;
 use crate::reach::shown::ReachStatus;
 use crate::view::{Finding, Refusal};
 
-pub use client::{AskFailed, act, ask, check};
+pub use client::{AskFailed, act, ask, check, import_apps, verify_apps};
 pub use glass::{Act, GlassStatus, MAX_ACT_BYTES, parse_act};
 pub use server::{Server, Sources, parse};
 
@@ -83,6 +85,14 @@ pub enum Answer {
     },
     Refused {
         reason: String,
+    },
+    /// How applications stand, after a folder was looked into.
+    Apps {
+        report: AppsReport,
+    },
+    /// What is installed, file by file.
+    Verified {
+        releases: Vec<CheckedRelease>,
     },
 }
 
@@ -149,6 +159,9 @@ pub struct Status {
     /// How this node is found, and its ways to others.
     #[serde(default)]
     pub reach: ReachStatus,
+    /// Signed applications.
+    #[serde(default)]
+    pub apps: AppsReport,
     pub now: Timestamp,
 }
 

@@ -18,6 +18,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use crate::apps::desk::Orders as AppOrders;
 use crate::apps::floors::{AppsOrder, Ledger, LedgerOrders, ledger};
 use crate::apps::report::AppsReport;
 use crate::boot::Boot;
@@ -89,6 +90,8 @@ pub struct NodeView {
     pub ledger: Ledger,
     /// What became of them. Their desk writes it.
     pub apps: watch::Sender<Arc<AppsReport>>,
+    /// Where people on the machine ask something of that desk, once there is one.
+    pub app_orders: Arc<OnceLock<AppOrders>>,
 }
 
 /// The write side of a [`NodeView`].
@@ -235,6 +238,7 @@ pub fn channel(clock: Arc<dyn Clock>, boot: Arc<Boot>, initial: Initial) -> (Pub
         director: publisher.director.subscribe(),
         ledger,
         apps,
+        app_orders: Arc::default(),
     };
     (publisher, view)
 }

@@ -24,11 +24,11 @@ mod stated;
 pub use authority::{BadAuthority, KeyText, PublisherKeys};
 pub use floors::{ImageFloors, RoleFloor};
 pub use release::{Image, Release};
+/// What the library that verifies metadata says.
+pub use sigstore_tuf::Error as MetadataError;
 pub use stated::{
     BadFile, MAX_DELEGATED, MAX_RELEASES, StatedImage, StatedManifest, StatedReleases, StatedRoot,
 };
-/// What the library that verifies metadata says.
-pub use sigstore_tuf::Error as MetadataError;
 
 use authority::Authority;
 use release::{Published, end_of};

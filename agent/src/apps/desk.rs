@@ -168,7 +168,11 @@ impl Desk {
             Instant::now() + left.max(Duration::from_millis(100))
         });
         let retry = self.retry.filter(|retry| *retry > Instant::now());
-        [Some(look), ends, retry].into_iter().flatten().min().unwrap_or(look)
+        [Some(look), ends, retry]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(look)
     }
 
     fn director(&self) -> Option<Arc<Director>> {
@@ -200,7 +204,9 @@ impl Desk {
             for installed in installer.installed() {
                 let known = taken.admitted.get(&installed.app);
                 match installer.manifest(&installed.digest) {
-                    Ok(manifest) if known.is_some_and(|known| known.contains(&installed.digest)) => {
+                    Ok(manifest)
+                        if known.is_some_and(|known| known.contains(&installed.digest)) =>
+                    {
                         here.push(Here {
                             manifest: Arc::new(manifest),
                             digest: installed.digest,
@@ -320,7 +326,13 @@ impl Desk {
         imports.chain(self.setup.sources.iter().cloned()).collect()
     }
 
-    fn job(&self, director: Arc<Director>, policy: u64, rules: Arc<AppRules>, wants: BTreeSet<AppName>) -> Job {
+    fn job(
+        &self,
+        director: Arc<Director>,
+        policy: u64,
+        rules: Arc<AppRules>,
+        wants: BTreeSet<AppName>,
+    ) -> Job {
         Job {
             director,
             policy,

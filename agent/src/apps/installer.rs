@@ -2,12 +2,12 @@
 //!
 //! Everything here waits for the disk, and on a guarded volume for the guard: it belongs on a thread that may wait.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use edgeward_apps::admit::Installable;
 use edgeward_apps::manifest::{Chunk, Manifest};
-use edgeward_apps::{AppName, Digest, Version};
+use edgeward_apps::{AppName, AppPath, Digest, Version};
 use edgeward_identity::Timestamp;
 use parking_lot::Mutex;
 
@@ -19,10 +19,10 @@ use super::shared::SharedChunks;
 use super::stage::{self, Chunks, NotStaged, Staged};
 use super::store::{ChunkStore, Limits, StoreError};
 use super::sweep::{Swept, sweep};
-use super::volume::Volume;
+use super::volume::{STAGING, Volume};
 
 const CHUNKS: &str = "chunks";
-const RELEASES: &str = "releases";
+pub(super) const RELEASES: &str = "releases";
 
 /// The one who writes to the volume.
 #[derive(Debug)]
@@ -116,6 +116,20 @@ impl Installer {
 
     pub fn stage(&self, release: &Installable, manifest: &[u8]) -> Result<Staged, NotStaged> {
         stage::stage(&self.volume, release, manifest, self)
+    }
+
+    /// A file of a staged tree, which was held against its manifest when it was made.
+    pub fn open_staged(&self, staged: &Staged, path: &AppPath) -> io::Result<Box<dyn Read>> {
+        let root = self.volume.root();
+        let own = match staged.in_place {
+            false => root.below(STAGING)?.below(&staged.digest.to_string())?,
+            true => root.below(&format!(
+                "{}/{}",
+                home_of(&staged.manifest.app),
+                staged.id().folder()
+            ))?,
+        };
+        Ok(Box::new(own.file(path.as_str())?))
     }
 
     /// The release comes into use, and all but the one before it is removed.

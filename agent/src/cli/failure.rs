@@ -47,6 +47,8 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    #[error("installed releases with files that are not as signed: {0}")]
+    Altered(usize),
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
     #[error(transparent)]

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use edgeward_runtime::config::BadConfig;
+use edgeward_wire::token::check_address;
 use serde::Deserialize;
 
 /// What applications need of this machine.
@@ -17,8 +18,10 @@ pub struct AppsConfig {
     pub import: Option<PathBuf>,
     /// Most bytes of content that waits to be installed.
     pub store_bytes: u64,
-    /// Whether nodes nearby are asked for content, too.
-    pub neighbours: bool,
+    /// Where nodes nearby serve what they have (`host:port` in the mesh): asked before the cloud is.
+    pub neighbours: Vec<String>,
+    /// Port at which this node serves others what it has. None: it serves nobody.
+    pub mirror: Option<u16>,
     pub guard_socket: PathBuf,
     /// Group of all applications, of cgroup 2.
     pub cgroup: PathBuf,
@@ -35,7 +38,8 @@ pub(super) struct AppsTable {
     root: Option<PathBuf>,
     import: Option<PathBuf>,
     store_bytes: u64,
-    neighbours: bool,
+    neighbours: Vec<String>,
+    mirror: Option<u16>,
     guard_socket: PathBuf,
     cgroup: PathBuf,
     state: PathBuf,
@@ -44,6 +48,8 @@ pub(super) struct AppsTable {
 
 /// Least and most of `store_bytes`: one app of the largest size, and a small disk.
 const STORE_BYTES: RangeInclusive<u64> = 16 * 1024 * 1024..=64 * 1024 * 1024 * 1024;
+/// Most nodes that are asked.
+const MAX_NEIGHBOURS: usize = 8;
 /// Users that people and services of the machine have.
 const LEAST_UID: u32 = 1_000;
 /// Most users: a few for each app that a node may be assigned.
@@ -68,6 +74,17 @@ impl AppsTable {
             let why = "on the volume: what applications write must not lie there";
             return Err(BadConfig::value("apps.state", why));
         }
+        if self.neighbours.len() > MAX_NEIGHBOURS {
+            let why = format!("more than {MAX_NEIGHBOURS}");
+            return Err(BadConfig::value("apps.neighbours", why));
+        }
+        for address in &self.neighbours {
+            let bad = |_| BadConfig::value("apps.neighbours", format!("not host:port: {address}"));
+            check_address(address).map_err(bad)?;
+        }
+        if self.mirror == Some(0) {
+            return Err(BadConfig::value("apps.mirror", "no port"));
+        }
         if !STORE_BYTES.contains(&self.store_bytes) {
             let why = "not from 16 MiB to 64 GiB, in bytes";
             return Err(BadConfig::value("apps.store_bytes", why));
@@ -82,6 +99,7 @@ impl AppsTable {
             import: self.import,
             store_bytes: self.store_bytes,
             neighbours: self.neighbours,
+            mirror: self.mirror,
             guard_socket: self.guard_socket,
             cgroup: self.cgroup,
             state: self.state,
@@ -104,7 +122,8 @@ impl Default for AppsTable {
             root: None,
             import: None,
             store_bytes: 4 * 1024 * 1024 * 1024,
-            neighbours: true,
+            neighbours: Vec::new(),
+            mirror: None,
             guard_socket: PathBuf::from("/run/edgeward-guard/guard.sock"),
             cgroup: PathBuf::from("/sys/fs/cgroup/system.slice/edgeward-guard.service/apps"),
             state: PathBuf::from("/var/lib/edgeward-apps-state"),
@@ -133,6 +152,9 @@ mod tests {
             r#"{"volume":"/v","state":"/v/state"}"#,
             r#"{"store_bytes":1}"#,
             r#"{"store_bytes":1099511627776}"#,
+            r#"{"neighbours":["gw-2"]}"#,
+            r#"{"neighbours":["a:1","a:1","a:1","a:1","a:1","a:1","a:1","a:1","a:1"]}"#,
+            r#"{"mirror":0}"#,
             r#"{"uids":"61184"}"#,
             r#"{"uids":"0-100"}"#,
             r#"{"uids":"61190-61184"}"#,

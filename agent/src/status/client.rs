@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::CheckedRelease;
 use super::{Act, Answer, Asked, Checked, GlassStatus, MAX_ANSWER_BYTES, Request, Status};
+
+use crate::apps::report::AppsReport;
 
 /// The agent must answer within this time.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -43,9 +46,7 @@ pub async fn ask(socket: &Path) -> Result<Status, AskFailed> {
     match exchange(socket, &Request::Status).await? {
         Answer::Status(status) => Ok(*status),
         Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
-        Answer::Check { .. } | Answer::Glass { .. } | Answer::NotOpened { .. } => {
-            Err(AskFailed::OtherAnswer)
-        }
+        _ => Err(AskFailed::OtherAnswer),
     }
 }
 
@@ -54,24 +55,46 @@ pub async fn check(socket: &Path, asked: Asked) -> Result<Vec<Checked>, AskFaile
     match exchange(socket, &Request::Check(asked)).await? {
         Answer::Check { checked } => Ok(checked),
         Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
-        Answer::Status(_) | Answer::Glass { .. } | Answer::NotOpened { .. } => {
-            Err(AskFailed::OtherAnswer)
-        }
+        _ => Err(AskFailed::OtherAnswer),
     }
 }
 
 /// Breaks the glass, or closes it; returns what is open afterwards.
 pub async fn act(socket: &Path, act: &Act) -> Result<Vec<GlassStatus>, AskFailed> {
-    let line = serde_json::to_vec(act).map_err(AskFailed::Form)?;
-    let answer = tokio::time::timeout(ACT_DEADLINE, send(socket, line))
-        .await
-        .map_err(|_| AskFailed::Deadline)??;
-    match answer {
+    match acted(socket, act).await? {
         Answer::Glass { open } => Ok(open),
         Answer::NotOpened { code, reason } => Err(AskFailed::NotOpened { code, reason }),
         Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
-        Answer::Status(_) | Answer::Check { .. } => Err(AskFailed::OtherAnswer),
+        _ => Err(AskFailed::OtherAnswer),
     }
+}
+
+/// Has a folder looked into for applications; returns how they stand afterwards.
+pub async fn import_apps(socket: &Path, folder: &Path) -> Result<AppsReport, AskFailed> {
+    let folder = folder.to_owned();
+    match acted(socket, &Act::ImportApps { folder }).await? {
+        Answer::Apps { report } => Ok(report),
+        Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
+        Answer::NotOpened { reason, .. } => Err(AskFailed::Refused(reason)),
+        _ => Err(AskFailed::OtherAnswer),
+    }
+}
+
+/// Has everything that is installed read, file by file.
+pub async fn verify_apps(socket: &Path) -> Result<Vec<CheckedRelease>, AskFailed> {
+    match acted(socket, &Act::VerifyApps).await? {
+        Answer::Verified { releases } => Ok(releases),
+        Answer::Refused { reason } => Err(AskFailed::Refused(reason)),
+        Answer::NotOpened { reason, .. } => Err(AskFailed::Refused(reason)),
+        _ => Err(AskFailed::OtherAnswer),
+    }
+}
+
+async fn acted(socket: &Path, act: &Act) -> Result<Answer, AskFailed> {
+    let line = serde_json::to_vec(act).map_err(AskFailed::Form)?;
+    tokio::time::timeout(ACT_DEADLINE, send(socket, line))
+        .await
+        .map_err(|_| AskFailed::Deadline)?
 }
 
 async fn exchange(socket: &Path, request: &Request) -> Result<Answer, AskFailed> {

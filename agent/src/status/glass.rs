@@ -1,5 +1,7 @@
 //! Breaking the glass over the local socket: the one thing that it changes, for root and the agent's own user alone.
 
+use std::path::PathBuf;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edgeward_identity::Secret;
@@ -31,6 +33,12 @@ pub enum Act {
     CloseGlass {
         number: Option<u64>,
     },
+    /// Look into a folder of this machine for applications.
+    ImportApps {
+        folder: PathBuf,
+    },
+    /// Read all that is installed, against what its publishers signed.
+    VerifyApps,
 }
 
 /// What is open.
@@ -55,6 +63,7 @@ impl Act {
 
     fn into_order(self) -> Option<Order> {
         Some(match self {
+            Self::ImportApps { .. } | Self::VerifyApps => return None,
             Self::CloseGlass { number } => Order::Close { number },
             Self::OpenGlass {
                 sealed,
@@ -93,6 +102,9 @@ pub(super) async fn perform(desk: Option<(Desk, NodeView)>, line: &[u8]) -> Answ
         Ok(act) => act,
         Err(error) => return refused(format!("not a request: {error}")),
     };
+    if let Act::ImportApps { .. } | Act::VerifyApps = act {
+        return perform_on_apps(desk.map(|(_, view)| view), act).await;
+    }
     let Some(order) = act.into_order() else {
         return refused("not base64, or more approvals than the limit".to_owned());
     };
@@ -110,6 +122,31 @@ pub(super) async fn perform(desk: Option<(Desk, NodeView)>, line: &[u8]) -> Answ
             reason: error.to_string(),
         },
     }
+}
+
+async fn perform_on_apps(view: Option<NodeView>, act: Act) -> Answer {
+    let nobody = || Answer::Refused {
+        reason: "this node has no applications, or is not ready for them".to_owned(),
+    };
+    let Some(orders) = view.and_then(|view| view.app_orders.get().cloned()) else {
+        return nobody();
+    };
+    let answer = match act {
+        Act::ImportApps { folder } if folder.is_absolute() => {
+            let imported = orders.import(folder).await;
+            imported.map(|imported| Answer::Apps {
+                report: imported.report,
+            })
+        }
+        Act::ImportApps { folder } => Some(Answer::Refused {
+            reason: format!("not an absolute path: {}", folder.display()),
+        }),
+        _ => {
+            let releases = orders.verify().await;
+            releases.map(|releases| Answer::Verified { releases })
+        }
+    };
+    answer.unwrap_or_else(nobody)
 }
 
 pub(super) fn shown(view: &NodeView, open: &[OpenGlass]) -> Vec<GlassStatus> {

@@ -103,6 +103,7 @@ impl Inside {
             names: view.names.report(),
             exit: self.exit(),
             reach: self.reach(),
+            apps: (**view.apps.borrow()).clone(),
             now,
         }
     }

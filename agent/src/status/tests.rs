@@ -193,6 +193,7 @@ fn status() -> Status {
         names: NamesReport::default(),
         exit: None,
         reach: ReachStatus::default(),
+        apps: Default::default(),
         now: TEST_NOW.plus(std::time::Duration::from_secs(90)),
     }
 }

@@ -62,7 +62,9 @@ impl Desk {
             }
             return false;
         }
-        let mode = self.rules().map_or_else(Default::default, |(_, rules)| rules.mode);
+        let mode = self
+            .rules()
+            .map_or_else(Default::default, |(_, rules)| rules.mode);
         let coming: Vec<Arc<Manifest>> = recorded
             .iter()
             .map(|one| Arc::new(one.release.manifest().clone()))

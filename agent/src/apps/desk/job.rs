@@ -78,7 +78,12 @@ impl Job {
         let joined = self.floors.now().await.joined_with(self.director.orders());
         let kept = self.floors.change(false, |taken| *taken = joined).await;
         if let Err(error) = kept {
-            self.miss_all(&self.wants, "state-unwritable", &error.to_string(), &mut prepared);
+            self.miss_all(
+                &self.wants,
+                "state-unwritable",
+                &error.to_string(),
+                &mut prepared,
+            );
             return prepared;
         }
         let named = self.name(&mut prepared).await;
@@ -173,19 +178,25 @@ impl Job {
                 let words = self.words(&image);
                 Ok((image, words))
             }
-            Err(NotRefreshed::Fetched(error)) => Err(("apps-unreachable", error.to_string(), false)),
+            Err(NotRefreshed::Fetched(error)) => {
+                Err(("apps-unreachable", error.to_string(), false))
+            }
             Err(NotRefreshed::Refused(refused)) => {
                 Err((code_of(&refused), refused.to_string(), true))
             }
         }
     }
 
-    async fn root_from(&self, source: &dyn Source) -> Result<Vec<u8>, (&'static str, String, bool)> {
+    async fn root_from(
+        &self,
+        source: &dyn Source,
+    ) -> Result<Vec<u8>, (&'static str, String, bool)> {
         if let Some(root) = &self.first_root {
             return Ok(root.clone());
         }
         let none = || {
-            let why = "no root of the image repository is known: apps.root, or apps_root in the policy";
+            let why =
+                "no root of the image repository is known: apps.root, or apps_root in the policy";
             ("apps-no-root", why.to_owned(), false)
         };
         let digest = self.rules.image_root.ok_or_else(none)?;
@@ -201,17 +212,15 @@ impl Job {
     }
 
     /// Fetches manifests and judges them, in order: each raises the floors for those after it.
-    async fn admit(
-        &self,
-        named: BTreeMap<AppName, Named>,
-        prepared: &mut Prepared,
-    ) -> Vec<Wanted> {
+    async fn admit(&self, named: BTreeMap<AppName, Named>, prepared: &mut Prepared) -> Vec<Wanted> {
         let mut floors: AppFloors = self.floors.now().await.apps;
         let mut admitted = Vec::new();
         for (app, Named { agreed, words }) in named {
             let Some(bytes) = self.manifest(&agreed).await else {
                 let reason = "no source has its manifest".to_owned();
-                prepared.missed.push(self.told(&app, "apps-unreachable", reason));
+                prepared
+                    .missed
+                    .push(self.told(&app, "apps-unreachable", reason));
                 continue;
             };
             let now = self.clock.now();
@@ -342,7 +351,9 @@ impl Job {
         let installer = self.installer.clone();
         let keys = self.rules.cosign.get(app.publisher()).cloned();
         let staged = tokio::task::spawn_blocking(move || {
-            let staged = installer.stage(&release, &bytes).map_err(NotReady::Staged)?;
+            let staged = installer
+                .stage(&release, &bytes)
+                .map_err(NotReady::Staged)?;
             if let Some(keys) = keys {
                 let mut open = |path: &edgeward_apps::AppPath| installer.open_staged(&staged, path);
                 carried::check(release.manifest(), &mut open, &keys).map_err(NotReady::Image)?;
@@ -405,7 +416,9 @@ impl Job {
         reason: &str,
         prepared: &mut Prepared,
     ) {
-        let told = apps.iter().map(|app| self.told(app, code, reason.to_owned()));
+        let told = apps
+            .iter()
+            .map(|app| self.told(app, code, reason.to_owned()));
         prepared.missed.extend(told);
     }
 
@@ -417,7 +430,9 @@ impl Job {
         let assigned = self.director.orders().apps.get(app);
         Told {
             app: app.clone(),
-            version: assigned.map(|assigned| assigned.version.to_string()).unwrap_or_default(),
+            version: assigned
+                .map(|assigned| assigned.version.to_string())
+                .unwrap_or_default(),
             code,
             reason,
         }
@@ -433,7 +448,7 @@ fn words_for(words: &Words, image: &Image, app: &AppName) -> Words {
     let floor = image.floors().roles.get(app.publisher().as_str());
     Words {
         publisher: floor.map_or(0, |floor| floor.version),
-        ..words.clone()
+        ..*words
     }
 }
 

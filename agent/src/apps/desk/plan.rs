@@ -76,10 +76,9 @@ impl Facts<'_> {
         }
         let lost: BTreeSet<Digest> = plan.lose.iter().map(|lost| lost.digest).collect();
         for (app, assigned) in &director.orders().apps {
-            let current = self
-                .here
-                .iter()
-                .find(|here| here.current && here.manifest.app == *app && !lost.contains(&here.digest));
+            let current = self.here.iter().find(|here| {
+                here.current && here.manifest.app == *app && !lost.contains(&here.digest)
+            });
             if current.is_none_or(|current| current.digest != assigned.digest) {
                 plan.fetch.insert(app.clone());
             }

@@ -29,7 +29,9 @@ impl Desk {
         for told in &plan.would_deny {
             self.tell(EventKind::AppWouldDeny, told);
         }
-        let mode = rules.as_ref().map_or(Mode::Enforce, |(_, rules)| rules.mode);
+        let mode = rules
+            .as_ref()
+            .map_or(Mode::Enforce, |(_, rules)| rules.mode);
         if self.write_book(mode, &[]).await {
             self.run_those(&plan, director.as_deref()).await;
         }
@@ -45,16 +47,22 @@ impl Desk {
         if plan.lose.is_empty() {
             return;
         }
-        let of = |lost: &Lost| self.here.iter().find(|here| here.digest == lost.digest).cloned();
+        let of = |lost: &Lost| {
+            self.here
+                .iter()
+                .find(|here| here.digest == lost.digest)
+                .cloned()
+        };
         let losing: Vec<(Here, Lost)> = plan
             .lose
             .iter()
             .filter_map(|lost| Some((of(lost)?, lost.clone())))
             .collect();
         let operations = self.setup.operations.clone();
-        let ends = losing.iter().filter(|(here, _)| here.current).map(|(here, lost)| {
-            operations.end(&here.manifest.app, lost.told.code)
-        });
+        let ends = losing
+            .iter()
+            .filter(|(here, _)| here.current)
+            .map(|(here, lost)| operations.end(&here.manifest.app, lost.told.code));
         for refused in join_all(ends).await.into_iter().filter_map(Result::err) {
             tracing::error!(%refused, "an application does not end");
         }
@@ -92,7 +100,10 @@ impl Desk {
         let digest = here.digest;
         let removed = tokio::task::spawn_blocking(move || {
             let installed = installer.installed();
-            match installed.iter().find(|installed| installed.digest == digest) {
+            match installed
+                .iter()
+                .find(|installed| installed.digest == digest)
+            {
                 Some(installed) => installer.remove(installed),
                 None => Ok(()),
             }
