@@ -2,8 +2,8 @@
 
 mod activate;
 mod check;
-pub mod enforcing;
 pub mod desk;
+pub mod enforcing;
 pub mod fetch;
 pub mod floors;
 mod folder;
@@ -11,6 +11,7 @@ pub mod guard;
 pub mod installer;
 pub mod launch;
 pub mod level;
+pub mod machinery;
 pub mod measure;
 mod place;
 pub mod receipt;
