@@ -22,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::guard::Guard;
-use crate::apps::Repository;
+use crate::apps::{AppsSaid, Repository};
 use crate::audit::{AuditLog, RecordFault};
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
@@ -138,6 +138,8 @@ pub trait Control: Send + Sync {
     fn policy(&self) -> Option<Arc<CompiledPolicy>>;
     /// Names of the nodes whose session is open.
     fn connected(&self) -> Vec<String>;
+    /// What a node said of its applications to this cloud.
+    fn apps_of(&self, node: &str) -> Option<Arc<AppsSaid>>;
 }
 
 /// Why [`Control`] did not do it.

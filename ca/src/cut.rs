@@ -14,6 +14,7 @@ use edgeward_wire::control::CutReason;
 
 use crate::api::views::CaView;
 use crate::api::{Control, ControlFault};
+use crate::apps::AppsSaid;
 use crate::authorities::Rotate;
 use crate::enrol::allow_on_approval;
 use crate::hub::{Begin, Hub, HubFault, Member, Progress, RolloutFault, nothing_known};
@@ -223,6 +224,10 @@ impl Control for NodeControl {
 
     fn connected(&self) -> Vec<String> {
         self.hub.attached_names()
+    }
+
+    fn apps_of(&self, node: &str) -> Option<Arc<AppsSaid>> {
+        self.hub.member(node).and_then(|member| member.apps)
     }
 }
 

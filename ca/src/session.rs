@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
-use edgeward_identity::{PublicKey, VerifiedPeer};
+use edgeward_identity::{PublicKey, Timestamp, VerifiedPeer};
 use edgeward_wire::limits::{MAX_ENDPOINTS, MAX_MESSAGE_BYTES};
 use edgeward_wire::v1::session_server::{Session, SessionServer};
 use edgeward_wire::v1::{self, cloud_message::Body, node_message};
@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::apps::AppsSaid;
 use crate::cut::NodeControl;
 use crate::hub::{Hub, MAX_QUEUED, Outgoing};
 use crate::serve::Caller;
@@ -218,6 +219,16 @@ fn endpoints_of(endpoints: Vec<String>) -> Result<Vec<String>, SessionEnded> {
         true => Ok(endpoints),
         false => Err(SessionEnded::Hello("endpoints")),
     }
+}
+
+/// What the node says of its applications, within bounds.
+fn said_of(
+    said: Option<v1::AppsState>,
+    now: Timestamp,
+) -> Result<Option<Arc<AppsSaid>>, SessionEnded> {
+    said.map(|said| AppsSaid::of(said, now).map(Arc::new))
+        .transpose()
+        .map_err(|_| SessionEnded::Hello("apps"))
 }
 
 #[tonic::async_trait]

@@ -89,9 +89,11 @@ pub(super) async fn publish(
     Raw(bytes): Raw,
 ) -> Result<Json<PublishedView>, Problem> {
     let publisher = publisher_of(&pairs)?;
+    let policy = api.control.policy();
+    let policy = policy.and_then(|policy| policy.publisher_keys(&publisher).cloned());
     let taken = api
         .apps
-        .take_releases(&publisher, bytes, None, caller.actor())
+        .take_releases(&publisher, bytes, policy, caller.actor())
         .await?;
     Ok(Json(PublishedView {
         publisher: publisher.to_string(),

@@ -10,10 +10,11 @@ use edgeward_policy::Mode;
 
 use super::extract::{Body, Named};
 use super::problem::Problem;
-use super::views::{ComparedProfile, Explained, NodeView, ProblemView, ReasonRequest};
+use super::views::{ComparedProfile, Explained, NodeAppView, NodeView, ProblemView, ReasonRequest};
 use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
 use crate::advice::advice;
+use crate::apps::AppSaid;
 use crate::store::evidence::Which;
 use crate::store::nodes::{NodeRow, NodeStatus};
 use crate::store::results::AttestationRow;
@@ -187,7 +188,10 @@ fn view(
 ) -> Result<NodeView, Problem> {
     let id = SpiffeId::new(api.keys.trust_domain(), Kind::Node, &row.name)
         .map_err(|error| Problem::internal(&error))?;
+    let said = api.control.apps_of(&row.name);
     Ok(NodeView {
+        app_control: said.as_ref().map(|said| said.app_control.to_owned()),
+        apps: said.iter().flat_map(|said| &said.apps).map(app).collect(),
         spiffe_id: id.to_string(),
         status: row.status.as_str().to_owned(),
         state: attestation
@@ -211,6 +215,18 @@ fn view(
         explained: None,
         name: row.name,
     })
+}
+
+fn app(said: &AppSaid) -> NodeAppView {
+    NodeAppView {
+        app: said.app.to_string(),
+        version: said.version.as_ref().map(ToString::to_string),
+        digest: said.digest.as_ref().map(ToString::to_string),
+        state: said.state.to_owned(),
+        code: (!said.code.is_empty()).then(|| said.code.clone()),
+        fetched: said.fetched,
+        wanted: said.wanted,
+    }
 }
 
 fn reason_of(request: ReasonRequest) -> Result<String, Problem> {

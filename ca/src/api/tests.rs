@@ -22,7 +22,7 @@ use tower::ServiceExt;
 use super::{Api, Control, ControlFault, Settings};
 use crate::access::{Class, Role};
 use crate::api::views::CaView;
-use crate::apps::{self, Repository};
+use crate::apps::{self, AppsSaid, Repository};
 use crate::audit::AuditLog;
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
@@ -166,6 +166,10 @@ impl Control for Recorder {
 
     fn policy(&self) -> Option<Arc<CompiledPolicy>> {
         self.policy.lock().clone()
+    }
+
+    fn apps_of(&self, _node: &str) -> Option<Arc<AppsSaid>> {
+        None
     }
 
     fn connected(&self) -> Vec<String> {

@@ -22,7 +22,7 @@ pub use apps::{
     ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
 };
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
-pub use nodes::{ComparedProfile, Explained, NodeView, ReasonRequest};
+pub use nodes::{ComparedProfile, Explained, NodeAppView, NodeView, ReasonRequest};
 pub use openings::{
     ApprovalRequest, ApprovalTermsView, ApprovalView, GlassIssued, GlassRequest, GlassView,
 };

@@ -7,6 +7,7 @@ use edgeward_identity::{AttestationState, SpiffeId, SpkiHash, Timestamp, Verifie
 use edgeward_policy::{Fleet, FleetNode};
 use edgeward_wire::v1;
 
+use crate::apps::AppsSaid;
 use crate::store::nodes::{NodeRow, NodeStatus};
 use crate::store::results::{AttestationRow, Counters};
 
@@ -25,6 +26,8 @@ pub struct Member {
     pub standing: AttestationRow,
     /// As the node says; a false one can only deny service.
     pub endpoints: Vec<String>,
+    /// What it said of its applications to this cloud.
+    pub apps: Option<Arc<AppsSaid>>,
 }
 
 /// All of them, by name.
@@ -45,6 +48,7 @@ impl Member {
             key: None,
             standing,
             endpoints: Vec::new(),
+            apps: None,
         }
     }
 

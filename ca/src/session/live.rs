@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::challenge::{Challenges, concluded};
-use super::{Opened, SessionEnded, endpoints_of, opening};
+use super::{Opened, SessionEnded, endpoints_of, opening, said_of};
 use crate::attest::{Draw, Schedule, Step};
 use crate::hub::{Attachment, Fall, Hub, HubFault, Outgoing, SignedSlice};
 use crate::serve::Caller;
@@ -244,9 +244,13 @@ impl Live {
             Some(node_message::Body::Audit(batch)) => self.audit(&batch.batch).await,
             Some(node_message::Body::Status(status)) => {
                 let endpoints = endpoints_of(status.endpoints)?;
+                let apps = said_of(status.apps, self.hub.clock.now())?;
                 self.hub.update_member(&self.name, |member| {
                     self.moved |= member.endpoints != endpoints;
                     member.endpoints = endpoints;
+                    if apps.is_some() {
+                        member.apps = apps;
+                    }
                 });
                 self.announce_move();
                 let issuer = self.opened.peer.issuers().first();

@@ -6,7 +6,7 @@ use edgeward_audit::record::BootId;
 use edgeward_identity::{PublicKey, VerifiedPeer};
 use edgeward_wire::v1;
 
-use super::{Holds, Opened, SessionEnded, endpoints_of};
+use super::{Holds, Opened, SessionEnded, endpoints_of, said_of};
 use crate::enrol::overlay_of;
 use crate::hub::{Hub, Member, SignedSlice};
 use crate::serve::Caller;
@@ -33,6 +33,7 @@ pub(super) async fn open(
         slice: hello.slice_digest,
     };
     let metered = hello.metered;
+    let apps = said_of(hello.apps, hub.clock.now())?;
     let name = peer.id().name();
     let member = hub.member(name).ok_or(SessionEnded::Unknown)?;
     if member.row.status != NodeStatus::Active {
@@ -54,6 +55,7 @@ pub(super) async fn open(
     hub.update_member(name, |known| {
         known.endpoints.clone_from(&endpoints);
         known.key = Some(key);
+        known.apps = apps;
     });
     hub.saw_trust(name, hello.bundle_sequence, peer.issuers().first())
         .await?;

@@ -39,9 +39,39 @@ pub struct NodeView {
     /// Since when it has been in this state; absent: it never gave evidence.
     #[serde(default)]
     pub since: Option<When>,
+    /// How it controls applications at exec, as it says: launcher, fanotify, kernel; empty: none run there. Absent: it
+    /// said nothing to the cloud that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_control: Option<String>,
+    /// Its applications, as it says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<NodeAppView>,
     /// More, where one node is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explained>,
+}
+
+/// An application on a node.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NodeAppView {
+    /// `publisher/name`.
+    pub app: String,
+    /// What is in place there; absent: nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// fetching, installed, starting, running, stopped, failed, refused.
+    pub state: String,
+    /// Why it is refused or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// While it is fetched, in bytes.
+    #[serde(default)]
+    pub fetched: u64,
+    #[serde(default)]
+    pub wanted: u64,
 }
 
 /// Why a node stands as it does.

@@ -38,6 +38,8 @@ fn node() -> NodeView {
         would_fail: None,
         expires: None,
         since: Some(NOW.into()),
+        app_control: None,
+        apps: Vec::new(),
         explained: Some(Explained {
             advice: Some("Look.".to_owned()),
             findings: vec![finding()],
