@@ -134,12 +134,12 @@ impl Turned {
         let mut turned = Self::new();
         turned.step(Input::Heard(Heard::Here(Vec::new())));
         turned.step(set("1.0"));
-        turned.to_up("1.0");
+        turned.goes_up("1.0");
         turned
     }
 
     /// From the order to make its group on.
-    fn to_up(&mut self, version: &str) {
+    fn goes_up(&mut self, version: &str) {
         let asked = self.step(Input::Heard(Heard::Made(group_name(&app()))));
         assert!(matches!(asked.as_slice(), [Output::Grant(_)]), "{asked:?}");
         assert!(self.running().is_none(), "nothing was granted yet");
@@ -171,7 +171,7 @@ fn nothing_is_started_without_a_guard_nor_without_what_it_needs() {
             .any(|output| matches!(output, Output::Order(_)))
     );
     assert_eq!(turned.later(Duration::from_secs(1)), [make()]);
-    turned.to_up("1.0");
+    turned.goes_up("1.0");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn another_release_starts_when_the_one_before_has_gone() {
     );
     let next = turned.step(gone());
     assert_eq!(next.last(), Some(&make()));
-    turned.to_up("1.1");
+    turned.goes_up("1.1");
     assert_eq!(turned.running().unwrap().version, "1.1".parse().unwrap());
 }
 
@@ -242,7 +242,7 @@ fn an_application_that_fails_again_and_again_is_tried_ever_more_rarely() {
                 .is_empty()
         );
         assert_eq!(turned.later(Duration::from_millis(1)), [make()]);
-        turned.to_up("1.0");
+        turned.goes_up("1.0");
     }
     turned.later(Duration::from_secs(60));
     turned.step(ended(1));
@@ -277,7 +277,7 @@ fn when_the_guard_is_away_everything_is_ended_and_starts_anew_with_the_next() {
     assert!(turned.running().is_none());
     assert!(turned.later(MAX_WAIT).is_empty());
     assert_eq!(turned.step(Input::Heard(Heard::Here(Vec::new()))), [make()]);
-    turned.to_up("1.0");
+    turned.goes_up("1.0");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn an_answer_of_before_the_guard_was_away_starts_nothing() {
     let late = turned.step(granted());
     assert_eq!(late, [Output::Withdraw(app()), end()]);
     assert_eq!(turned.step(gone()).last(), Some(&make()));
-    turned.to_up("1.0");
+    turned.goes_up("1.0");
 }
 
 #[test]
