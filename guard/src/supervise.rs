@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::control::{BadLine, Order, Told};
 use crate::group::{Group, GroupError};
-use crate::level::Level;
+use crate::level::{self, Level};
 use crate::rights;
 use crate::volume::{NotAVolume, Volume};
 use agent::Agent;
@@ -92,10 +92,11 @@ impl Supervisor {
         let listener = UnixListener::bind(&settings.socket)?;
         std::fs::set_permissions(&settings.socket, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        let (watching, lacks) = match watched(&settings, &volume) {
+        let (watching, mut lacks) = match watched(&settings, &volume) {
             Ok(group) => (Some(group), Vec::new()),
             Err(lack) => (None, vec![lack]),
         };
+        lacks.push(level::lacks_kernel());
         rights::of_supervisor()?;
         let start = |group| Watching::start(settings.program.clone(), group);
         let watching = watching.map(start).transpose()?;

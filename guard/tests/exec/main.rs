@@ -8,6 +8,8 @@
 )]
 
 mod attacks;
+#[cfg(feature = "kernel-level")]
+mod kernel;
 mod lab;
 mod launcher;
 mod runs;
