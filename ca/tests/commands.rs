@@ -360,3 +360,185 @@ fn profiles_are_made_of_evidence_and_of_nothing_else() {
     let list = files.iter().find(|file| file["path"] == "p.allow").unwrap();
     assert_eq!(list["text"], line);
 }
+
+/// Root, image role and publisher acme, each of one key, in the cloud's folder.
+fn ceremony(cloud: &Cloud) {
+    let run = |arguments: &[&str]| {
+        let done = cloud.run(arguments);
+        assert_eq!(done.status.code(), Some(0), "{arguments:?}: {}", err(&done));
+        out(&done).trim().to_owned()
+    };
+    let ops = run(&["publisher", "key", "--new", "ops.key"]);
+    let acme = run(&["publisher", "key", "--new", "acme.key"]);
+    let online = run(&["publisher", "online-key"]);
+    let one = ["--threshold", "1", "--repo", "repo"];
+    let init = [
+        "publisher",
+        "root",
+        "init",
+        "--key",
+        &ops,
+        "--online",
+        &online,
+    ];
+    run(&[&init[..], &one[..]].concat());
+    run(&[&["publisher", "add", "acme", "--key", &acme][..], &one[..]].concat());
+    for file in ["1.root.json", "1.targets.json"] {
+        let path = format!("repo/image/metadata/{file}");
+        run(&["publisher", "sign", &path, "--signer", "ops.key"]);
+    }
+}
+
+/// A folder with an app of some content, and what says so.
+fn app(cloud: &Cloud, version: &str, changed: u8) {
+    let folder = cloud.path("app");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut content: Vec<u8> = (0..500_000u32)
+        .flat_map(|at| at.wrapping_mul(at).to_be_bytes())
+        .collect();
+    *content.get_mut(1_000_000).unwrap() ^= changed;
+    std::fs::write(folder.join("tool"), content).unwrap();
+    std::fs::set_permissions(folder.join("tool"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!("app = \"acme/tool\"\nversion = \"{version}\"\n[entry]\npath = \"tool\"\n");
+    std::fs::write(cloud.path("app.toml"), text).unwrap();
+}
+
+const SIGN: [&str; 9] = [
+    "app",
+    "sign",
+    "app",
+    "--manifest",
+    "app.toml",
+    "--repo",
+    "repo",
+    "--signer",
+    "acme.key",
+];
+
+#[test]
+fn what_nobody_signed_for_does_not_come_to_the_cloud() {
+    let cloud = Cloud::start();
+    let refused = |arguments: &[&str], code: i32| {
+        let done = cloud.run(arguments);
+        assert_eq!(
+            done.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            out(&done)
+        );
+        err(&done)
+    };
+    ceremony(&cloud);
+    app(&cloud, "1.0", 0);
+    assert_eq!(cloud.run(&SIGN).status.code(), Some(0));
+    let publish = ["app", "publish", "--repo", "repo"];
+    refused(&publish, 1);
+    let metadata = |name: &str| format!("repo/image/metadata/{name}");
+    let (root, targets) = (metadata("1.root.json"), metadata("1.targets.json"));
+    // The image role before the root that says who signs it.
+    refused(&["publisher", "submit", &targets], 1);
+    refused(&["publisher", "submit", &metadata("1.acme.json")], 2);
+    assert_eq!(
+        cloud
+            .run(&["publisher", "submit", &root, &targets])
+            .status
+            .code(),
+        Some(0)
+    );
+    // A second root that the cloud's operators did not sign under the first.
+    let stranger = cloud.run(&["publisher", "key", "--new", "stranger.key"]);
+    let add = [
+        "publisher",
+        "root",
+        "add-key",
+        "stranger.key.pub",
+        "--repo",
+        "repo",
+    ];
+    std::fs::write(cloud.path("stranger.key.pub"), &stranger.stdout).unwrap();
+    assert_eq!(cloud.run(&add).status.code(), Some(0));
+    let second = metadata("2.root.json");
+    let told = refused(&["publisher", "submit", &second], 1);
+    assert!(told.contains("signatures are missing"), "{told}");
+    // An auditor carries nothing here.
+    let made = cloud.run(&[
+        "operator", "add", "ann", "--role", "auditor", "--out", "ann",
+    ]);
+    assert_eq!(made.status.code(), Some(0), "{}", err(&made));
+    let by_auditor = cloud.run_as(&cloud.path("ann"), &publish);
+    assert_eq!(by_auditor.status.code(), Some(1), "{}", out(&by_auditor));
+    assert!(cloud.json(&["app", "list"]).as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_release_comes_to_the_cloud_and_what_it_shares_with_the_last_does_not_travel() {
+    let cloud = Cloud::start();
+    ceremony(&cloud);
+    let good = |arguments: &[&str]| {
+        let done = cloud.run(arguments);
+        assert_eq!(done.status.code(), Some(0), "{arguments:?}: {}", err(&done));
+        err(&done)
+    };
+    let metadata = |name: &str| format!("repo/image/metadata/{name}");
+    good(&[
+        "publisher",
+        "submit",
+        &metadata("1.root.json"),
+        &metadata("1.targets.json"),
+    ]);
+    app(&cloud, "1.0", 0);
+    good(&SIGN);
+    let publish = ["app", "publish", "--repo", "repo"];
+    let published = cloud.json(&publish);
+    assert_eq!(published["published"][0]["app"], "acme/tool");
+    // Once more changes nothing and sends nothing.
+    let told = good(&publish);
+    assert!(told.contains(" 0 chunks"), "{told}");
+    app(&cloud, "1.1", 1);
+    good(&SIGN);
+    let told = good(&publish);
+    let sent: u64 = told
+        .split("; ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((1..=3).contains(&sent), "a byte changed: {told}");
+    let list = cloud.json(&["app", "list"]);
+    let versions: Vec<&str> = list[0]["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|release| release["version"].as_str().unwrap())
+        .collect();
+    assert_eq!(versions, ["1.1", "1.0"]);
+    let shown = cloud.json(&["app", "show", "acme/tool@1.1"]);
+    assert_eq!(shown["entry"], "tool");
+    assert_eq!(shown["size"], 2_000_000);
+    assert_eq!(
+        cloud.run(&["app", "show", "acme/tool@9"]).status.code(),
+        Some(1)
+    );
+    // No node has enrolled.
+    assert!(
+        cloud
+            .json(&["app", "nodes", "acme/tool"])
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    let publishers = cloud.json(&["publisher", "list"]);
+    assert_eq!(publishers["publishers"][0]["releases"], 2);
+    // What the cloud has is what another publisher's desk goes on from.
+    good(&["publisher", "fetch", "--repo", "other"]);
+    for name in ["1.root.json", "1.targets.json", "2.acme.json"] {
+        let both = ["repo", "other"].map(|repo| {
+            std::fs::read(cloud.path(&format!("{repo}/image/metadata/{name}"))).unwrap()
+        });
+        assert!(both[0] == both[1], "{name}");
+    }
+    assert!(cloud.run(&["app", "list", "acme"]).stdout.len() > 40);
+}

@@ -1,12 +1,14 @@
 //! `edgeward app`: releases of applications, from a publisher's folder to every node's running process.
 
 use clap::Subcommand;
+use edgeward_apps::AppName;
 
 use super::{Failure, Session};
 
 mod export;
 mod input;
 mod look;
+mod nodes;
 mod observed;
 mod orders;
 mod publish;
@@ -34,6 +36,9 @@ pub enum Command {
         #[arg(value_name = "NAME@VERSION")]
         release: sign::Named,
     },
+    /// Show on which nodes an app is, and how it stands there
+    #[command(after_help = nodes::EXAMPLES)]
+    Nodes { name: AppName },
     /// Stop a release on every node, for good
     #[command(after_help = orders::REVOKE_EXAMPLES)]
     Revoke(orders::Revoke),
@@ -54,6 +59,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::Publish(arguments) => publish::run(session, &arguments).await,
         Command::List { name } => look::list(session, name.as_deref()).await,
         Command::Show { release } => look::show(session, &release).await,
+        Command::Nodes { name } => nodes::run(session, &name).await,
         Command::Revoke(arguments) => orders::revoke(session, &arguments).await,
         Command::Back(arguments) => orders::back(session, &arguments).await,
         Command::Export(arguments) => export::run(session, &arguments).await,

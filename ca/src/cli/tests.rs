@@ -17,6 +17,17 @@ fn wrong_usage_has_its_exit_code() {
         "edgeward operator add li --role god",
         "edgeward node quarantine",
         "edgeward policy apply",
+        "edgeward publisher add acme",
+        "edgeward publisher rotate acme --key x",
+        "edgeward publisher submit",
+        "edgeward publisher key",
+        "edgeward app sign x --repo r --signer k",
+        "edgeward app sign --repo r --signer k",
+        "edgeward app sign --add acme/x --signer k",
+        "edgeward app sign --add acme/x@1 --renew acme --signer k",
+        "edgeward app revoke acme/x@1",
+        "edgeward app back acme/x --reason r",
+        "edgeward app observed gw-3 --policy",
         "edgeward -o yaml status",
     ] {
         let error = Cli::try_parse_from(line.split(' ')).unwrap_err();

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use edgeward_apps::chunk::cut_stream;
+use edgeward_apps::digest::Hasher;
 use edgeward_apps::manifest::{Entry, MAX_APP_BYTES, MAX_ENTRIES};
 use edgeward_apps::oci::{self, Blob, ImageManifest, MAX_DOCUMENT_BYTES, Named, carried};
 use edgeward_apps::unpack::{Node, Tree};
@@ -141,6 +142,7 @@ fn image(
     let mut spool = Spool::new(repo)?;
     let mut tree = Tree::default();
     for layer in &layers {
+        check_layer(&layout.join(layer.path()), layer)?;
         tree = unpack(&layout.join(layer.path()), tree, &mut spool)?;
     }
     let mut entries = entries_of(&tree, &mut spool, repo)?;
@@ -210,6 +212,27 @@ fn read_blob(layout: &Path, blob: &Blob) -> Result<Vec<u8>, Failure> {
     let bytes = read_bounded(&path, MAX_DOCUMENT_BYTES)?;
     blob.check(&bytes).map_err(|why| wrong(&path, &why))?;
     Ok(bytes)
+}
+
+/// Layers are too long to be held in memory, and are read twice.
+fn check_layer(path: &Path, layer: &Blob) -> Result<(), Failure> {
+    let mut file = File::open(path).map_err(Failure::file(path))?;
+    let (mut hasher, mut size) = (Hasher::new(), 0u64);
+    let mut block = vec![0; 64 * 1024];
+    loop {
+        let got = file.read(&mut block).map_err(Failure::file(path))?;
+        let bytes = block.get(..got).unwrap_or_default();
+        if bytes.is_empty() {
+            break;
+        }
+        hasher.update(bytes);
+        size = size.saturating_add(got as u64);
+    }
+    let found = hasher.finish();
+    match found == layer.digest && size == layer.size {
+        true => Ok(()),
+        false => Err(wrong(path, &oci::NotAnImage::Blob(found))),
+    }
 }
 
 fn carry(file: &Path, at: &str, repo: &Repo) -> Result<(AppPath, Entry), Failure> {

@@ -29,6 +29,12 @@ pub(super) async fn list(session: &Session) -> Result<(), Failure> {
         };
         session.screen.note(&note);
     }
+    for ending in &view.ending {
+        session.screen.note(&format!(
+            "{}: ends {}; nodes install nothing afterwards that rests on it: sign it anew",
+            ending.role, ending.expires
+        ));
+    }
     Ok(())
 }
 
