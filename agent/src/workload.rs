@@ -31,7 +31,7 @@ pub mod svids;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use api::Api;
 use authority::Cloud;

@@ -33,7 +33,8 @@ pub struct Measure {
     /// In RAM: it lives as long as the boot does.
     folder: Arc<PathBuf>,
     ledger: Arc<tokio::sync::Mutex<Ledger>>,
-    level: Arc<Mutex<String>>,
+    /// None: nobody has looked since the agent began.
+    level: Arc<Mutex<Option<String>>>,
 }
 
 /// What became of a record.
@@ -125,19 +126,20 @@ impl Measure {
 
     /// How applications are controlled from now on. Weaker or stronger, it is measured.
     pub async fn set_level(&self, level: &str) -> Result<(), NotMeasured> {
-        level.clone_into(&mut self.level.lock());
+        *self.level.lock() = Some(level.to_owned());
         self.tell_level().await
     }
 
     /// As told last: what evidence says of this node.
     pub fn level(&self) -> String {
-        self.level.lock().clone()
+        self.level.lock().clone().unwrap_or_default()
     }
 
     /// Measures that something happens. To be awaited before whatever it allows.
     pub async fn record(&self, happened: Happened) -> Result<Proof, NotMeasured> {
-        let level = self.level();
+        let level = self.level.lock().clone();
         let mut ledger = self.settled().await?;
+        let level = level.unwrap_or_else(|| ledger.level().unwrap_or_default().to_owned());
         let Some(step) = ledger.begin(&happened, &level)? else {
             return Ok(ledger.proof());
         };
@@ -176,7 +178,8 @@ impl Measure {
         let ledger = self.settled().await?;
         let from = ledger.level().unwrap_or_default().to_owned();
         drop(ledger);
-        if from != self.level() {
+        let told = self.level.lock().clone();
+        if told.is_some_and(|level| level != from) {
             self.record(Happened::LevelChanged { from }).await?;
         }
         Ok(())

@@ -153,7 +153,7 @@ fn key_set(authority: &FakeAuthority) -> KeySet {
     KeySet::open(&object, &roots, authority.ca.trust_domain(), 0, TEST_NOW).unwrap()
 }
 
-fn slice(number: u64, workloads: &[(&str, Selectors)]) -> Arc<HeldSlice> {
+pub(crate) fn slice(number: u64, workloads: &[(&str, Selectors)]) -> Arc<HeldSlice> {
     let slice = Slice {
         schema: SLICE_SCHEMA.to_owned(),
         version: number,

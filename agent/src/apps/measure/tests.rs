@@ -243,10 +243,12 @@ async fn a_level_is_measured_when_it_changes_and_evidence_says_the_last() {
         (followed.records(), followed.level()),
         (2, Some("launcher"))
     );
+    // Nobody has looked yet: that is no change.
     let again = node.start().await;
+    again.record(Happened::Started(app("a"))).await.unwrap();
     again.set_level("launcher").await.unwrap();
-    // An agent that has not looked yet says that nothing is enforced, and so it does in the log.
-    assert_eq!(node.followed(&again).await.level(), Some("launcher"));
+    let followed = node.followed(&again).await;
+    assert_eq!((followed.records(), followed.level()), (3, Some("launcher")));
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ impl KernelLeases {
 }
 
 /// One transaction.
-pub(in crate::enforce) async fn run(text: &str) -> Result<(), NftFailed> {
+pub(crate) async fn run(text: &str) -> Result<(), NftFailed> {
     call(&["-f", "-"], text).await.map(|_| ())
 }
 
