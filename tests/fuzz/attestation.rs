@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use edgeward_evidence::app_log::{App, AppLog, AppState, Event, Happened};
 use edgeward_evidence::appraise::{Logs, appraise};
 use edgeward_evidence::ima::{
     ImaPolicy, ImaVerdict, ListedFile, Violations, binary_of_ascii, parse_binary, window,
@@ -86,6 +87,46 @@ pub fn ima_binary(bytes: &[u8]) {
     };
     let verdict = ImaVerdict::new(PcrBank::Sha384, &policy);
     let _ = verdict.follow(0, &entries, &[0xee; 48], &policy);
+}
+
+/// Read as the agent does after it was killed, as the cloud does, and as a log that begins later.
+pub fn app_log(bytes: &[u8]) {
+    const PCR: u32 = 14;
+    let left = AppLog::salvage(bytes, PCR);
+    assert_eq!(AppLog::parse(left.bytes(), PCR), Ok(left.clone()));
+    assert!(bytes.starts_with(left.bytes()));
+    let begun = AppState::new(PCR, [0; 32]);
+    let value = left.replay([0; 32]);
+    if let Ok(followed) = begun.follow(0, bytes, &value) {
+        assert!(followed.reached(&value));
+        assert_eq!(followed.records(), left.events().len());
+    }
+    let _ = begun.follow(0, bytes, &[1; 32]);
+    let _ = begun.follow(u64::MAX, bytes, &[1; 32]);
+}
+
+pub fn app_logs() -> Vec<Vec<u8>> {
+    let app = App {
+        publisher: "acme".to_owned(),
+        name: "collector".to_owned(),
+        version: "2.3.1".to_owned(),
+        digest: "ab".repeat(32),
+    };
+    let denied = Happened::Denied {
+        digest: "cd".repeat(32),
+    };
+    let mut log = AppLog::default();
+    for happened in [
+        Happened::Installed(app.clone()),
+        Happened::Started(app.clone()),
+        denied,
+        Happened::Revoked(app),
+        Happened::Overflow,
+    ] {
+        let level = "fanotify".to_owned();
+        log.append(14, &Event { happened, level }).expect("a record");
+    }
+    vec![log.bytes().to_vec()]
 }
 
 pub fn ima_ascii(bytes: &[u8]) {

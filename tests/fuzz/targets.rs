@@ -120,6 +120,11 @@ pub const TARGETS: &[Target] = &[
         seeds: names::resolv_confs,
     },
     Target {
+        name: "app_log",
+        run: attestation::app_log,
+        seeds: attestation::app_logs,
+    },
+    Target {
         name: "attestation_result",
         run: attestation::result,
         seeds: attestation::results,

@@ -15,8 +15,8 @@ use edgeward_policy::Slice;
 use tokio::sync::Mutex;
 
 use super::hierarchy::{NoPlace, Place};
-use crate::enforce::leases::{self, NftFailed, run_nft};
 use crate::enforce::DeviceName;
+use crate::enforce::leases::{self, NftFailed, run_nft};
 use crate::view::NodeView;
 use table::{Ground, Way};
 

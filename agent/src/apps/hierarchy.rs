@@ -38,7 +38,10 @@ impl Place {
         if !is_group(folder) {
             return Err(NoPlace::NotVersion2(folder.to_owned()));
         }
-        let root = folder.ancestors().take_while(|above| is_group(above)).last();
+        let root = folder
+            .ancestors()
+            .take_while(|above| is_group(above))
+            .last();
         Self::below(folder, root.unwrap_or(folder))
     }
 

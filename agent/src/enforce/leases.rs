@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use super::DeviceName;
 
-pub use kernel::{KernelLeases, NftFailed};
 pub(in crate::enforce) use kernel::list_set;
 pub(crate) use kernel::run as run_nft;
+pub use kernel::{KernelLeases, NftFailed};
 pub use queue::LeaseQueue;
 
 /// Longest timeout of an element, in seconds: ten years.

@@ -10,6 +10,7 @@
 
 mod kept;
 mod keys;
+mod measuring;
 mod pki;
 mod power;
 mod sealing;

@@ -95,7 +95,8 @@ pub fn make(ground: &Ground<'_>, ways: &BTreeMap<AppName, Way>) -> String {
         parent,
         ..
     } = ground;
-    let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
+    let mut text =
+        format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
     common(&mut text, ground);
     for (number, way) in ways.values().enumerate() {
         let _ = writeln!(text, "\tchain app{number} {{");
@@ -117,10 +118,7 @@ pub fn make(ground: &Ground<'_>, ways: &BTreeMap<AppName, Way>) -> String {
         let _ = writeln!(text, "\t\tgoto {names}\n\t}}");
     }
     // The chain comes last: what it leads to must be there.
-    let _ = write!(
-        text,
-        "\tchain judge {{\n"
-    );
+    text.push_str("\tchain judge {\n");
     if !ways.is_empty() {
         let level = parent.level + 1;
         let _ = write!(text, "\t\tsocket cgroupv2 level {level} vmap {{");
@@ -144,9 +142,7 @@ pub fn make(ground: &Ground<'_>, ways: &BTreeMap<AppName, Way>) -> String {
 
 /// Answers to whom this machine's other guards let in, and names for those who may reach something.
 fn common(text: &mut String, ground: &Ground<'_>) {
-    text.push_str(
-        "\tset serves { type inet_proto . inet_service;",
-    );
+    text.push_str("\tset serves { type inet_proto . inet_service;");
     if !ground.serves.is_empty() {
         text.push_str(" elements = {");
         for (number, (proto, port)) in ground.serves.iter().enumerate() {

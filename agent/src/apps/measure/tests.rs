@@ -248,7 +248,10 @@ async fn a_level_is_measured_when_it_changes_and_evidence_says_the_last() {
     again.record(Happened::Started(app("a"))).await.unwrap();
     again.set_level("launcher").await.unwrap();
     let followed = node.followed(&again).await;
-    assert_eq!((followed.records(), followed.level()), (3, Some("launcher")));
+    assert_eq!(
+        (followed.records(), followed.level()),
+        (3, Some("launcher"))
+    );
 }
 
 #[tokio::test]

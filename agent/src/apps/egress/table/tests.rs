@@ -73,7 +73,12 @@ fn an_application_reaches_what_it_is_given_of_what_its_node_may_and_nothing_else
         goals(&slice, &collector)
     };
     // Not the node's to give: a name that is none, its devices' own, and everybody.
-    let nothing = give(&["historian/other", "tsdb", "historian/panel", "historian/web"]);
+    let nothing = give(&[
+        "historian/other",
+        "tsdb",
+        "historian/panel",
+        "historian/web",
+    ]);
     assert!(nothing.is_empty(), "{nothing:?}");
     let both = [
         goal("100.64.0.7/32", Proto::Tcp, 8086),
@@ -190,7 +195,10 @@ fn a_program_sends_to_its_own_goals_only_and_one_that_was_not_let_in_to_nobody()
     let mut machine = Machine::new("goals");
     let goals = [goal("10.9.0.2/32", Proto::Udp, 4711)];
     let ways = BTreeMap::from([(app("acme/a"), machine.way("a", &goals))]);
-    assert!(machine.sends("b", "10.9.0.2", 4711), "there is no table yet");
+    assert!(
+        machine.sends("b", "10.9.0.2", 4711),
+        "there is no table yet"
+    );
     machine.put(&ways);
     assert!(machine.sends("a", "10.9.0.2", 4711));
     for (to, port) in [
@@ -243,7 +251,10 @@ fn a_program_that_serves_answers_and_asks_nobody() {
     let ways = BTreeMap::from([(app("acme/a"), machine.way("a", &[]))]);
     machine.put(&ways);
     let group = format!("{}/a", machine.parent);
-    assert!(!machine.sends("a", "127.0.0.1", 53), "it has nothing to ask for");
+    assert!(
+        !machine.sends("a", "127.0.0.1", 53),
+        "it has nothing to ask for"
+    );
     machine.say("SERVE='use Socket; $|=1; socket(S, PF_INET, SOCK_STREAM, 0); bind(S, pack_sockaddr_in(5000, INADDR_ANY)); listen(S, 1); print qq(listens\\n); accept(C, S); syswrite(C, q(hello)); close C'");
     let listens = machine.asks(&format!("in_group {group} perl -e \"$SERVE\" & :"));
     assert_eq!(listens, "listens");
