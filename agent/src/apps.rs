@@ -1,6 +1,7 @@
 //! Signed applications on this node: fetched, verified, installed, started.
 
 mod activate;
+pub mod begin;
 mod check;
 pub mod desk;
 pub mod egress;

@@ -10,6 +10,8 @@ use edgeward_runtime::{monitor, shutdown};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::apps;
+use crate::apps::begin::{Begin, Surroundings};
 use crate::apps::measure::Measure;
 use crate::config::Config;
 use crate::enforce::{self, Recorder};
@@ -83,8 +85,7 @@ pub async fn run(config: Config, left: Option<Left>) -> anyhow::Result<()> {
         token.clone(),
     )
     .await?;
-    // Held as long as the process: applications come and go in it.
-    let (_launched, launched) = watch::channel(Arc::default());
+    let (launched_to, launched) = watch::channel(Arc::default());
     let workloads = workload::begin(
         view.clone(),
         recorder.clone(),
@@ -102,6 +103,19 @@ pub async fn run(config: Config, left: Option<Left>) -> anyhow::Result<()> {
     tunnel_gate.open();
     let listen = enforcement.listen();
     tracing::info!(node = %view.node, %listen, device = %config.enforce.device, "running");
+    let guard = config.apps.clone().map(|apps| {
+        let begin = Begin {
+            view: view.clone(),
+            recorder: recorder.clone(),
+            measure: measure.clone(),
+            launched: launched_to.clone(),
+            taken: session.apps_taken(),
+            places: Surroundings::of(&config),
+            tasks: &mut tasks,
+            token: &token,
+        };
+        apps::begin::begin(apps, begin)
+    });
     tasks.spawn("break-glass", session.closer().run(token.clone()));
     let mut session = session.into_session(
         enforcement.progress(),
@@ -111,6 +125,7 @@ pub async fn run(config: Config, left: Option<Left>) -> anyhow::Result<()> {
         measure.clone(),
     );
     session.metered = config.metered;
+    session.guard = guard;
     let giver = enforcement.giver();
     tasks.spawn("enforcement", enforcement.run());
     tasks.spawn("session", session.run(token.clone()));

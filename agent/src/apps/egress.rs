@@ -21,13 +21,12 @@ use crate::view::NodeView;
 use table::{Ground, Way};
 
 /// A handle; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Egress {
     setting: Arc<Setting>,
     groups: Arc<Mutex<BTreeMap<AppName, PathBuf>>>,
 }
 
-#[derive(Debug)]
 struct Setting {
     view: NodeView,
     tunnel: DeviceName,
