@@ -333,9 +333,10 @@ async fn eventually(mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
 fn an_application_is_granted_recorded_and_started_in_this_order_and_ended_in_the_other()
 -> anyhow::Result<()> {
     on_own_ground(|mut ground| async move {
+        // Before there is a guard: afterwards only the agent that it knows may write there.
+        let wanted = ground.install("1.0")?;
         ground.start_guard()?;
         let agent = ground.agent();
-        let wanted = ground.install("1.0")?;
         agent.run(&wanted).await?;
         assert_eq!(
             ground.story.take(),
@@ -391,9 +392,10 @@ fn an_application_is_granted_recorded_and_started_in_this_order_and_ended_in_the
 #[test]
 fn without_its_guard_nothing_runs_and_with_the_next_it_runs_again() -> anyhow::Result<()> {
     on_own_ground(|mut ground| async move {
+        // Before there is a guard: afterwards only the agent that it knows may write there.
+        let wanted = ground.install("1.0")?;
         ground.start_guard()?;
         let agent = ground.agent();
-        let wanted = ground.install("1.0")?;
         agent.run(&wanted).await?;
         ground.story.take();
         let begun = Instant::now();
@@ -424,9 +426,9 @@ fn without_its_guard_nothing_runs_and_with_the_next_it_runs_again() -> anyhow::R
 fn an_application_runs_on_through_a_restart_of_the_agent_and_another_release_replaces_it()
 -> anyhow::Result<()> {
     on_own_ground(|mut ground| async move {
+        let (old, new) = (ground.install("1.0")?, ground.install("1.1")?);
         ground.start_guard()?;
         let first = ground.agent();
-        let (old, new) = (ground.install("1.0")?, ground.install("1.1")?);
         first.run(&old).await?;
         eventually(|| ground.ran() == "1.0").await?;
         let before = ground.processes();
@@ -444,11 +446,12 @@ fn an_application_runs_on_through_a_restart_of_the_agent_and_another_release_rep
         eventually(|| ground.ran() == "1.1").await?;
         assert_ne!(ground.processes(), before);
         let story = ground.story.take();
-        let at = |what: &str| story.iter().position(|said| said == what);
-        assert!(
-            at("withdraw") < at("ended true") && at("ended true") < at("grant 1.1"),
-            "{story:?}"
-        );
+        let wanted = ["withdraw", "ended true", "grant 1.1"];
+        let in_order: Vec<&String> = story
+            .iter()
+            .filter(|said| wanted.contains(&said.as_str()))
+            .collect();
+        assert_eq!(in_order, wanted, "{story:?}");
         Ok(())
     })
 }

@@ -29,6 +29,8 @@ const MAX_WAITING: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// How long withdrawing may hold up the end of a process.
 const WITHDRAW_LIMIT: Duration = Duration::from_secs(1);
+/// How long granting may take: slow TPMs measure, too.
+const GRANT_LIMIT: Duration = Duration::from_secs(60);
 /// How long ending an application may take until it is said that it has not ended.
 pub const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -215,7 +217,12 @@ impl Runner {
                     tracing::error!(%app, "what it may could not be withdrawn in time: it is stopped all the same");
                 }
             }
-            Output::Ended { app, lasting } => self.rights.ended(&app, lasting).await,
+            Output::Ended { app, lasting } => {
+                let told = self.rights.ended(&app, lasting);
+                if tokio::time::timeout(WITHDRAW_LIMIT, told).await.is_err() {
+                    tracing::error!(%app, "what it left could not be cleared away in time");
+                }
+            }
             Output::KillAll => self.kill_all(),
             Output::Note(note) => self.note(note),
         }
