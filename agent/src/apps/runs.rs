@@ -302,7 +302,10 @@ async fn grant(
             .map_err(|error| refused(&error))?
             .map_err(|error| refused(&error))?;
     }
-    rights.grant(running).await.map_err(|error| refused(&error))
+    tokio::time::timeout(GRANT_LIMIT, rights.grant(running))
+        .await
+        .map_err(|_| "what it needs was not granted in time".to_owned())?
+        .map_err(|error| refused(&error))
 }
 
 fn started(teller: &Teller, running: &Running, state: &GuardState) -> Event {
