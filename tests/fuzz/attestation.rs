@@ -124,7 +124,8 @@ pub fn app_logs() -> Vec<Vec<u8>> {
         Happened::Overflow,
     ] {
         let level = "fanotify".to_owned();
-        log.append(14, &Event { happened, level }).expect("a record");
+        log.append(14, &Event { happened, level })
+            .expect("a record");
     }
     vec![log.bytes().to_vec()]
 }

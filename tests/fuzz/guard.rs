@@ -1,6 +1,6 @@
 //! Targets for what the guard of applications is told, and what it tells.
 
-use edgeward_guard::book::{Book, Mode};
+use edgeward_guard::book::{Book, Mode, Verdict};
 use edgeward_guard::control::{Ended, Lines, Order, Run, Told, line};
 use edgeward_guard::digest::Digest;
 use edgeward_guard::launch::order;
@@ -68,8 +68,15 @@ pub fn told_order(bytes: &[u8]) {
 }
 
 pub fn book(bytes: &[u8]) {
-    if let Ok(book) = serde_json::from_slice::<Book>(bytes) {
-        drop(book.verdict(&Digest::new([0; 32])));
+    let Ok(book) = serde_json::from_slice::<Book>(bytes) else {
+        return;
+    };
+    // A book that enforces lets nothing through that it does not list, one that observes refuses nothing.
+    match (book.mode(), book.verdict(&Digest::new([0; 32]))) {
+        (Mode::Enforce, Verdict::Observe(_)) | (Mode::Observe, Verdict::Deny(_)) => {
+            panic!("{book:?}")
+        }
+        _ => {}
     }
 }
 
