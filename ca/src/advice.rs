@@ -145,6 +145,84 @@ const EXACT: &[(&str, &str)] = &[
         "ima_list_digest_length",
         "Correct the digest in the profile's list.",
     ),
+    // Applications: what is published.
+    (
+        "metadata-malformed",
+        "Make the file anew with this version of `edgeward publisher` or `edgeward app sign`.",
+    ),
+    (
+        "metadata-threshold",
+        "Have more holders of the role's keys sign: `edgeward publisher sign FILE --signer ...` says who is missing.",
+    ),
+    (
+        "metadata-expired",
+        "Sign the role anew with a later end, offline, and submit it.",
+    ),
+    (
+        "metadata-rollback",
+        "Take a higher version than the one in force: `edgeward publisher list` and `edgeward app list` show it.",
+    ),
+    (
+        "metadata-version",
+        "A root follows by one: submit every root in between, in order.",
+    ),
+    (
+        "metadata-mismatch",
+        "Try again; if it happens again, look at the cloud's database: what it serves is not what it signed.",
+    ),
+    (
+        "metadata-keys",
+        "Correct the role's keys: each once, and no more signatures wanted than there are keys.",
+    ),
+    (
+        "metadata-missing",
+        "Submit in order: the root, the image role, then releases.",
+    ),
+    (
+        "metadata-inconsistent",
+        "Make the root with this version of `edgeward publisher root`: nodes want consistent snapshots.",
+    ),
+    (
+        "metadata-full",
+        "Withdraw what is not needed any more: there are limits to publishers and to releases of one.",
+    ),
+    (
+        "online-key",
+        "Name the cloud's key for timestamp and snapshot in the root: `edgeward publisher online-key`.",
+    ),
+    (
+        "publisher-unknown",
+        "Name the publisher in the image role: `edgeward publisher add`, sign and submit it.",
+    ),
+    (
+        "publisher-threshold",
+        "Have more of the publisher's holders sign; keys count that both the image role and the policy name.",
+    ),
+    (
+        "manifest-malformed",
+        "Sign the app anew with this version of `edgeward app sign`.",
+    ),
+    (
+        "chunk-mismatch",
+        "Publish again: bytes were changed on their way or on the disk they came from.",
+    ),
+    (
+        "app-incomplete",
+        "Publish again with `edgeward app publish`, which uploads what the cloud lacks.",
+    ),
+    (
+        "app-release-changed",
+        "Give the release a new version: one that was published never changes.",
+    ),
+    (
+        "app-release-equal",
+        "Give the release another version: 2.3 and 2.3.0 are one to nodes.",
+    ),
+    (
+        "apps-full",
+        "Withdraw releases, or raise `max_bytes` or `publisher_bytes` in [apps] of edgeward.toml.",
+    ),
+    ("apps-busy", "Try again."),
     // The TPM's clock and keys.
     (
         "clock_ahead",
@@ -480,6 +558,28 @@ mod tests {
             }
         }
         codes
+    }
+
+    #[test]
+    fn every_code_that_a_publisher_may_see_has_advice() {
+        let codes = ["../apps/src/image/codes.rs", "src/apps/refusal.rs"].map(|path| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+            std::fs::read_to_string(path).unwrap()
+        });
+        let is_code = |word: &&str| {
+            word.contains('-') && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'-'))
+        };
+        let mut found = 0;
+        for text in &codes {
+            for code in text.split('"').skip(1).step_by(2).filter(is_code) {
+                if code == "app-unproven" {
+                    continue;
+                }
+                found += 1;
+                assert_ne!(advice(code), UNKNOWN, "{code}");
+            }
+        }
+        assert!(found > 20, "{found}");
     }
 
     #[test]

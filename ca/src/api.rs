@@ -87,6 +87,18 @@ pub struct Api {
     followers: Arc<Semaphore>,
 }
 
+/// What an [`Api`] is made of.
+pub struct Parts {
+    pub store: Store,
+    pub audit: Arc<AuditLog>,
+    pub clock: Arc<dyn Clock>,
+    pub keys: Arc<CloudKeys>,
+    pub control: Arc<dyn Control>,
+    pub ek: Arc<EkTrust>,
+    pub apps: Arc<Repository>,
+    pub settings: Settings,
+}
+
 /// What of the configuration shows in answers.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -227,26 +239,17 @@ struct Document;
 
 impl Api {
     /// Reads or makes the key of cursors, which all clouds of one store share.
-    pub async fn new(
-        store: Store,
-        audit: Arc<AuditLog>,
-        clock: Arc<dyn Clock>,
-        keys: Arc<CloudKeys>,
-        control: Arc<dyn Control>,
-        ek: Arc<EkTrust>,
-        apps: Arc<Repository>,
-        settings: Settings,
-    ) -> Result<Arc<Self>, StoreError> {
-        let cursor_key = CursorKey::new(&cursor_secret(&store).await?);
+    pub async fn new(parts: Parts) -> Result<Arc<Self>, StoreError> {
+        let cursor_key = CursorKey::new(&cursor_secret(&parts.store).await?);
         Ok(Arc::new(Self {
-            store,
-            audit,
-            clock,
-            keys,
-            control,
-            ek,
-            apps,
-            settings,
+            store: parts.store,
+            audit: parts.audit,
+            clock: parts.clock,
+            keys: parts.keys,
+            control: parts.control,
+            ek: parts.ek,
+            apps: parts.apps,
+            settings: parts.settings,
             cursor_key,
             compiling: Semaphore::new(MAX_COMPILING),
             uploads: Semaphore::new(MAX_UPLOADS),

@@ -15,7 +15,7 @@ use edgeward_runtime::{monitor, shutdown};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, Control, Settings};
+use crate::api::{self, Api, Control, Settings};
 use crate::apps::{self, AppsService, Repository};
 use crate::audit::{AuditLog, LaterWriter};
 use crate::config::Config;
@@ -114,16 +114,16 @@ pub async fn start(
     hub.sweep().await;
     let ek_trust = EkTrust::load(&config.ek_roots, store.clone()).await?;
     let control: Arc<dyn Control> = Arc::new(NodeControl::new(hub.clone()));
-    let api = Api::new(
-        store.clone(),
-        audit.clone(),
-        clock.clone(),
-        keys.clone(),
+    let api = Api::new(api::Parts {
+        store: store.clone(),
+        audit: audit.clone(),
+        clock: clock.clone(),
+        keys: keys.clone(),
         control,
-        ek_trust.clone(),
-        apps.clone(),
-        settings(&config),
-    )
+        ek: ek_trust.clone(),
+        apps: apps.clone(),
+        settings: settings(&config),
+    })
     .await?;
     let svid = upkeep::own_svid(&keys, &store, &audit, &config.id, clock.now()).await?;
     let credentials = Credentials::new(&svid);

@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Api, Control, ControlFault, Settings};
+use super::{Api, Control, ControlFault, Parts, Settings};
 use crate::access::{Class, Role};
 use crate::api::views::CaView;
-use crate::apps::{self, AppsSaid, Repository};
+use crate::apps::{AppsSaid, Repository};
 use crate::audit::AuditLog;
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
@@ -34,6 +34,7 @@ use crate::store::operators::Operator;
 use crate::store::policies::PolicyRow;
 use crate::store::testing::TestStore;
 
+mod apps;
 mod evidence;
 mod flows;
 mod matrix;
@@ -51,7 +52,7 @@ struct Bench {
     control: Arc<Recorder>,
     pki: Pki,
     store: TestStore,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What the routes asked of the rest of the cloud.
@@ -210,7 +211,7 @@ impl Bench {
             .await
             .unwrap();
         let (audit, keys) = (Arc::new(audit), Arc::new(keys));
-        let apps = Repository::open(apps::Parts {
+        let apps = Repository::open(crate::apps::Parts {
             store: (*store).clone(),
             audit: audit.clone(),
             clock: Arc::new(SystemClock),
@@ -225,16 +226,16 @@ impl Bench {
         })
         .await
         .unwrap();
-        let api = Api::new(
-            (*store).clone(),
+        let api = Api::new(Parts {
+            store: (*store).clone(),
             audit,
-            Arc::new(SystemClock),
+            clock: Arc::new(SystemClock),
             keys,
-            control.clone(),
+            control: control.clone(),
             ek,
             apps,
             settings,
-        )
+        })
         .await
         .unwrap();
         Self {
@@ -243,7 +244,7 @@ impl Bench {
             control,
             pki: Pki::new(),
             store,
-            _folder: folder,
+            folder,
         }
     }
 

@@ -90,11 +90,13 @@ impl Repository {
             return Ok(same);
         }
         let digest = Digest::of(&bytes);
-        let mut draft = Draft::default();
-        draft.gone = base
-            .publishers()
-            .filter(|publisher| !stated.publishers.contains_key(publisher))
-            .collect();
+        let mut draft = Draft {
+            gone: base
+                .publishers()
+                .filter(|publisher| !stated.publishers.contains_key(publisher))
+                .collect(),
+            ..Draft::default()
+        };
         draft.put(IMAGE, stated.version, stated.expires, bytes);
         self.sign(&base, &mut draft, true, now)?;
         let image = self.judge(&base, &draft, Vec::new(), now).await?;

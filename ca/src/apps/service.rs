@@ -306,3 +306,6 @@ fn unavailable(why: &NotTaken) -> Status {
     tracing::error!(error = %why, "applications cannot be served");
     Status::unavailable("unavailable")
 }
+
+#[cfg(test)]
+mod tests;

@@ -535,7 +535,7 @@ async fn what_the_disk_lost_can_be_uploaded_again_and_what_nobody_names_is_kept_
         .folder
         .path()
         .join("apps/manifests")
-        .join(&name[..2])
+        .join(name.get(..2).unwrap())
         .join(&name);
     std::fs::write(&path, b"rotten").unwrap();
     assert_eq!(ground.repository.manifest(&digest).await.unwrap(), None);
