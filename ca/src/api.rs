@@ -26,11 +26,14 @@ use crate::apps::{AppsSaid, Repository};
 use crate::audit::{AuditLog, RecordFault};
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
+use crate::hub::director::{AppOrderFault, GoesBack, Whom};
 use crate::hub::{Begin, Progress, RolloutFault};
 use crate::keys::CloudKeys;
 use crate::keys::ledger::NotNow;
+use crate::store::director::DeniedRow;
 use crate::store::policies::PolicyRow;
 use crate::store::{Store, StoreError};
+use edgeward_apps::AppName;
 
 mod apikeys;
 mod approvals;
@@ -38,6 +41,7 @@ mod apps;
 mod audit;
 mod break_glass;
 mod ca;
+mod director;
 mod ekroots;
 mod eks;
 mod evidence;
@@ -146,6 +150,18 @@ pub trait Control: Send + Sync {
         node: &SpiffeId,
         name: &str,
     ) -> Result<Option<(SliceBreakGlass, SpkiHash)>, ControlFault>;
+    /// From now on a release, or a file in releases, runs nowhere; nodes are told at once.
+    async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault>;
+    /// These nodes go back to the release before.
+    async fn order_back(
+        &self,
+        app: &AppName,
+        whom: Whom<'_>,
+        by: &Actor,
+        reason: &str,
+    ) -> Result<Vec<GoesBack>, AppOrderFault>;
+    /// The director's newest word for a node, signed; `None`: it has none.
+    async fn director_word(&self, node: &str) -> Result<Option<Vec<u8>>, ControlFault>;
     /// The policy in force.
     fn policy(&self) -> Option<Arc<CompiledPolicy>>;
     /// Names of the nodes whose session is open.
@@ -319,6 +335,10 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(apps::chunk, apps::put_chunk))
         .routes(routes!(apps::manifest, apps::put_manifest))
         .routes(routes!(apps::metadata))
+        .routes(routes!(director::revoke))
+        .routes(routes!(director::revoke_digest))
+        .routes(routes!(director::back))
+        .routes(routes!(director::word))
         .layer(DefaultBodyLimit::max(apps::MAX_UPLOAD_BYTES))
         .layer(axum::middleware::from_fn_with_state(
             api.clone(),

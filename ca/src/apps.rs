@@ -3,6 +3,7 @@
 //! `intake` judges every upload by the code that nodes judge by, before anything of it is served; `online` signs what is
 //! newest; `shelf` keeps content; `service` serves nodes. What a node should have is not decided here.
 
+pub(crate) mod director;
 mod draft;
 mod intake;
 pub mod online;

@@ -17,11 +17,14 @@ use crate::api::{Control, ControlFault};
 use crate::apps::AppsSaid;
 use crate::authorities::Rotate;
 use crate::enrol::allow_on_approval;
+use crate::hub::director::{AppOrderFault, GoesBack, Whom};
 use crate::hub::{Begin, Hub, HubFault, Member, Progress, RolloutFault, nothing_known};
 use crate::session::join::JoinRefused;
+use crate::store::director::DeniedRow;
 use crate::store::nodes::NodeStatus;
 use crate::store::policies::PolicyRow;
 use crate::store::recoveries::RecoveryWait;
+use edgeward_apps::AppName;
 
 /// Whose keys operators' certificates are denied under, in the store.
 const NO_NODE: &str = "";
@@ -216,6 +219,24 @@ impl Control for NodeControl {
 
     async fn retire(&self, key: &str, force: bool, by: &Actor) -> Result<(), ControlFault> {
         self.hub.retire(key, force, by).await
+    }
+
+    async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault> {
+        self.hub.revoke_app(row, by).await
+    }
+
+    async fn order_back(
+        &self,
+        app: &AppName,
+        whom: Whom<'_>,
+        by: &Actor,
+        reason: &str,
+    ) -> Result<Vec<GoesBack>, AppOrderFault> {
+        self.hub.order_back(app, whom, (by, reason)).await
+    }
+
+    async fn director_word(&self, node: &str) -> Result<Option<Vec<u8>>, ControlFault> {
+        self.hub.director_word(node).await.map_err(failed)
     }
 
     fn policy(&self) -> Option<Arc<CompiledPolicy>> {

@@ -25,6 +25,7 @@ use crate::store::{Store, StoreError};
 
 mod calls;
 mod deltas;
+pub mod director;
 mod directory;
 mod fanout;
 mod joins;
@@ -100,6 +101,7 @@ pub struct Hub {
     last_sent: Mutex<BTreeMap<String, LastSent>>,
     stale_fleet: AtomicBool,
     fleet_notify: Notify,
+    director: director::Directing,
     /// Held by whoever changes what a node is: enrolments and operators' acts happen one after the other.
     pub(crate) changes: tokio::sync::Mutex<()>,
 }
@@ -117,6 +119,8 @@ struct Attached {
     /// Whether its link is paid by the byte.
     metered: bool,
     sent: Sent,
+    /// The director's word that it was sent last.
+    directed: Option<director::Told>,
 }
 
 /// What a session hands over when it attaches.
@@ -217,6 +221,7 @@ impl Hub {
             last_sent: Mutex::default(),
             stale_fleet: AtomicBool::new(true),
             fleet_notify: Notify::new(),
+            director: director::Directing::load(&parts.store).await?,
             changes: tokio::sync::Mutex::default(),
             config: parts.config,
             keys: parts.keys,
@@ -247,6 +252,10 @@ impl Hub {
             let (hub, stop) = (self.clone(), stop.clone());
             tokio::spawn(async move { hub.joins.run(&hub.store, stop).await })
         };
+        let directing = {
+            let (hub, stop) = (self.clone(), stop.clone());
+            tokio::spawn(async move { hub.run_director(stop).await })
+        };
         loop {
             let everybody = tokio::select! {
                 () = stop.cancelled() => break,
@@ -271,6 +280,7 @@ impl Hub {
         }
         writing.await?;
         joining.await?;
+        directing.await?;
         Ok(())
     }
 
@@ -363,6 +373,7 @@ impl Hub {
             deltas: attachment.deltas,
             metered: attachment.metered,
             sent: slice.map(SignedSlice::sent).unwrap_or_default(),
+            directed: None,
         };
         if let Some(slice) = slice {
             self.note_sent(name, slice.last_sent());

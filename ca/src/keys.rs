@@ -11,6 +11,7 @@
 //! | `log.key` | signs checkpoints of the audit log | named by the key set |
 //! | `jwt.key` | signs JWT-SVIDs | named by the key set |
 //! | `apps-online.key` | signs snapshot and timestamp of the image repository | named by its offline root |
+//! | `director.key` | signs what each node should have of applications | named by the key set |
 //! | `keyset*` | the key set: which key may sign what, signed by the root | 2 years, renewed at half |
 //!
 //! A root's key may be moved away: the cloud runs without it, but can then renew neither the issuing certificate nor
@@ -73,6 +74,8 @@ pub struct CloudKeys {
     log: Arc<dyn Signer>,
     /// An older installation has none before its first start with the root key at hand.
     jwt: Option<Arc<dyn Signer>>,
+    /// As with `jwt`; never without it.
+    director: Option<Arc<dyn Signer>>,
     /// No member knows it by the key set: the image repository's offline root names it.
     apps_online: Arc<dyn Signer>,
     last_number: AtomicU64,
@@ -207,14 +210,20 @@ impl CloudKeys {
         let root = ring.ledger.active(Role::Root).ok_or(KeysFault::Ledger)?;
         // A root key that is here must be the right one, before anybody relies on it.
         let root_is_here = keyring::key(&stores, folder, root)?.is_some();
-        let jwt = match stores.fixed(Owner::Jwt, folder) {
+        // An older installation lacks them: nobody would take their word before the root has named them.
+        let added = |owner: Owner| match stores.fixed(owner, folder) {
             Err(KeysFault::Missing(_) | KeysFault::Token(TokenFault::NoKey { .. })) => {
                 match root_is_here {
-                    true => Some(stores.make(Owner::Jwt, folder, Owner::Jwt.as_str())?.0),
-                    false => None,
+                    true => Ok(Some(stores.make(owner, folder, owner.as_str())?.0)),
+                    false => Ok(None),
                 }
             }
-            found => Some(found?),
+            found => found.map(Some),
+        };
+        let jwt = added(Owner::Jwt)?;
+        let director = match &jwt {
+            Some(_) => added(Owner::Director)?,
+            None => None,
         };
         let apps_online = match stores.fixed(Owner::AppsOnline, folder) {
             Err(KeysFault::Missing(_) | KeysFault::Token(TokenFault::NoKey { .. })) => {
@@ -230,6 +239,7 @@ impl CloudKeys {
             control: stores.fixed(Owner::Control, folder)?,
             log: stores.fixed(Owner::Log, folder)?,
             jwt,
+            director,
             apps_online,
             stores,
             ring: ArcSwap::from_pointee(ring),
@@ -251,6 +261,7 @@ impl CloudKeys {
         // While a root is on its way, its own key set is what follows this one.
         let set_due = (now >= header.issued.plus(KEY_SET_LIFETIME / 2)
             || (self.jwt.is_some() && !self.names_jwt_key(header.issued))
+            || (self.director.is_some() && self.director_signer(header.issued).is_none())
             || !self.may_grant_break_glass(header.issued))
             && ring.ledger.coming(Role::Root).is_none();
         if !issuing_due && !set_due {
@@ -301,6 +312,7 @@ impl CloudKeys {
         [&self.results, &self.control, &self.log]
             .into_iter()
             .chain(&self.jwt)
+            .chain(&self.director)
             .map(|signer| *signer.public_key())
             .collect()
     }
@@ -409,6 +421,14 @@ impl CloudKeys {
         self.jwt.as_deref().filter(|_| self.names_jwt_key(now))
     }
 
+    /// The key that signs what nodes should have, if members know it.
+    fn director_signer(&self, now: Timestamp) -> Option<&Arc<dyn Signer>> {
+        let director = self.director.as_ref()?;
+        let set = self.key_set(now).ok()?;
+        let known = set.keys_for(Purpose::Director, now);
+        known.contains(director.public_key()).then_some(director)
+    }
+
     fn names_jwt_key(&self, now: Timestamp) -> bool {
         let (Some(jwt), Ok(set)) = (&self.jwt, self.key_set(now)) else {
             return false;
@@ -437,11 +457,11 @@ impl CloudKeys {
                 &self.control
             }
             Purpose::Log => &self.log,
-            Purpose::Keys
-            | Purpose::Journal
-            | Purpose::Jwt
-            | Purpose::Opening
-            | Purpose::Director => {
+            Purpose::Director => self.director_signer(label.issued).ok_or_else(|| {
+                let missing = "the key set names no director: start once with the root key at hand";
+                SignError::KeyStore(missing.to_owned())
+            })?,
+            Purpose::Keys | Purpose::Journal | Purpose::Jwt | Purpose::Opening => {
                 return Err(SignError::KeyStore("no key for this purpose".to_owned()));
             }
         };

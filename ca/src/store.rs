@@ -37,6 +37,7 @@ pub mod authorities;
 pub mod break_glass;
 mod database;
 pub mod deny;
+pub mod director;
 pub mod eks;
 pub mod evidence;
 mod follow;

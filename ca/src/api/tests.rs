@@ -26,13 +26,16 @@ use crate::apps::{AppsSaid, Repository};
 use crate::audit::AuditLog;
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
+use crate::hub::director::{AppOrderFault, GoesBack, Whom};
 use crate::hub::{Begin, Progress, RolloutFault};
 use crate::keys::CloudKeys;
 use crate::keys::ledger::NotNow;
 use crate::serve::Caller;
+use crate::store::director::DeniedRow;
 use crate::store::operators::Operator;
 use crate::store::policies::PolicyRow;
 use crate::store::testing::TestStore;
+use edgeward_apps::AppName;
 
 mod apps;
 mod evidence;
@@ -124,6 +127,36 @@ impl Control for Recorder {
 
     async fn abort_rollout(&self, _row: PolicyRow, _by: &Actor) -> Result<(), RolloutFault> {
         Err(RolloutFault::NotOpen)
+    }
+
+    async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault> {
+        self.note(format!(
+            "revoke {} {} {by} {}",
+            row.app, row.digest, row.reason
+        ));
+        Ok(())
+    }
+
+    async fn order_back(
+        &self,
+        app: &AppName,
+        whom: Whom<'_>,
+        by: &Actor,
+        reason: &str,
+    ) -> Result<Vec<GoesBack>, AppOrderFault> {
+        self.note(format!("back {app} {whom:?} {by} {reason}"));
+        match whom {
+            Whom::Group("none") => Err(AppOrderFault::NoWayBack),
+            _ => Ok(vec![GoesBack {
+                node: "gw-1".to_owned(),
+                from: "2.1".parse().unwrap(),
+                to: "2.0".parse().unwrap(),
+            }]),
+        }
+    }
+
+    async fn director_word(&self, node: &str) -> Result<Option<Vec<u8>>, ControlFault> {
+        Ok((node == "gw-1").then(|| vec![1, 2, 3]))
     }
 
     async fn openings_changed(&self) -> Result<(), ControlFault> {

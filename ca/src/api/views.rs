@@ -13,6 +13,7 @@ use crate::when::When;
 
 mod apps;
 mod ca;
+mod director;
 mod nodes;
 mod openings;
 mod rollout;
@@ -22,6 +23,7 @@ pub use apps::{
     ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
 };
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
+pub use director::{AppRevoked, BackRequest, BackView, NodeBack, RevokeDigest, RevokeRequest};
 pub use nodes::{ComparedProfile, Explained, NodeAppView, NodeView, ReasonRequest};
 pub use openings::{
     ApprovalRequest, ApprovalTermsView, ApprovalView, GlassIssued, GlassRequest, GlassView,

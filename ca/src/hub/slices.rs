@@ -74,6 +74,7 @@ impl Hub {
         self.stale_fleet
             .store(true, std::sync::atomic::Ordering::Release);
         self.fleet_notify.notify_one();
+        self.direct_everybody();
     }
 
     /// The slice of a node as of now; `None` without a policy, or for a node that is not active.

@@ -40,7 +40,13 @@ pub(super) fn make_first(
     write_certificate(folder, "issuing.crt", certificate)?;
     let issuing_entry = authority(Role::Issuing, place, issuing.as_ref(), Some(root_entry.key));
     let mut publics = Vec::new();
-    for owner in [Owner::Results, Owner::Control, Owner::Log, Owner::Jwt] {
+    for owner in [
+        Owner::Results,
+        Owner::Control,
+        Owner::Log,
+        Owner::Jwt,
+        Owner::Director,
+    ] {
         let (key, _) = stores.make(owner, folder, owner.as_str())?;
         publics.push(*key.public_key());
     }

@@ -7,7 +7,7 @@ use edgeward_identity::{
 
 use super::KEY_SET_LIFETIME;
 
-/// Signs the key set of these keys: results, control, log, and JWT-SVIDs where there is one.
+/// Signs the key set of these keys: results, control, log, and where there are any those of JWT-SVIDs and the director.
 pub(super) fn sign_key_set(
     trust_domain: &TrustDomain,
     root: &dyn Signer,
@@ -16,7 +16,7 @@ pub(super) fn sign_key_set(
     now: Timestamp,
 ) -> Result<SignedObject, SignError> {
     let expires = now.plus(KEY_SET_LIFETIME);
-    let purposes: [&[Purpose]; 4] = [
+    let purposes: [&[Purpose]; 5] = [
         &[Purpose::Results],
         &[
             Purpose::Policy,
@@ -26,6 +26,7 @@ pub(super) fn sign_key_set(
         ],
         &[Purpose::Log],
         &[Purpose::Jwt],
+        &[Purpose::Director],
     ];
     let keys: Vec<PurposeKey> = publics
         .iter()

@@ -26,6 +26,8 @@ pub(crate) enum Owner {
     Jwt,
     /// Snapshot and timestamp of the image repository.
     AppsOnline,
+    /// What each node should have.
+    Director,
 }
 
 /// `[keys.<owner>]` of the configuration.
@@ -39,6 +41,7 @@ pub struct KeyStores {
     pub log: Kept,
     pub jwt: Kept,
     pub apps_online: Kept,
+    pub director: Kept,
 }
 
 /// One table of it.
@@ -94,6 +97,7 @@ impl Owner {
             Self::Log => "log",
             Self::Jwt => "jwt",
             Self::AppsOnline => "apps-online",
+            Self::Director => "director",
         }
     }
 }
@@ -171,6 +175,7 @@ impl Stores {
             Owner::Log => &self.choice.log,
             Owner::Jwt => &self.choice.jwt,
             Owner::AppsOnline => &self.choice.apps_online,
+            Owner::Director => &self.choice.director,
         };
         &kept.store
     }

@@ -404,6 +404,7 @@ impl Live {
             metered: self.opened.metered,
         };
         self.number = Some(self.hub.attach(&self.name, attachment, slice, first));
+        self.hub.direct_soon(&self.name);
     }
 
     pub(super) async fn slice(&self) -> Result<Option<SignedSlice>, HubFault> {

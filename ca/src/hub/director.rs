@@ -1,0 +1,463 @@
+//! The director's word: which node should have which applications, signed for each and pushed when it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use edgeward_apps::director::MAX_DENIED;
+use edgeward_apps::{AppName, Digest, Orders, Version};
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_identity::{Purpose, SpiffeId, Timestamp};
+use edgeward_policy::Seconds;
+use edgeward_policy::check::DEFAULT_OFFLINE;
+use edgeward_wire::v1::cloud_message::Body;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::directory::Member;
+use super::slices::cut_slice;
+use super::{Hub, HubFault};
+use crate::apps::director::{Directed, Given, Question, direct};
+use crate::keys::Label;
+use crate::store::director::{DeniedRow, NUMBER, Remembered};
+use crate::store::{Store, StoreError};
+
+/// How often a word is signed anew that says the same: a node that is cut off goes on by the one that it holds.
+const RENEW_EVERY: Duration = Duration::from_secs(3600);
+/// How often it is looked whether one is due, and whether another cloud changed something.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// What the director remembers, and whom it has still to tell.
+pub(super) struct Directing {
+    remembered: Mutex<Remembered>,
+    /// Digests of what is revoked, as every question takes them.
+    denied: Mutex<Arc<BTreeSet<Digest>>>,
+    /// The highest number that was used.
+    last: AtomicU64,
+    everybody: AtomicBool,
+    /// Sessions that began.
+    due: Mutex<BTreeSet<String>>,
+    notify: Notify,
+    /// Held while words are made: what a node is given is stored once.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What a session was told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    content: Digest,
+    renew_at: Timestamp,
+}
+
+/// A word before it is signed.
+struct Word {
+    orders: Orders,
+    content: Digest,
+    raised: BTreeMap<AppName, Given>,
+}
+
+/// Why an order about applications is not carried out: the operator's.
+#[derive(Debug, thiserror::Error)]
+pub enum AppOrderFault {
+    #[error("more revoked digests than the limit: {MAX_DENIED}")]
+    Full,
+    #[error("no node of those has a release of it before the one that it has now")]
+    NoWayBack,
+    #[error(transparent)]
+    Hub(#[from] HubFault),
+}
+
+/// Which nodes an order is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Whom<'w> {
+    Node(&'w str),
+    /// Of the policy in force for each.
+    Group(&'w str),
+}
+
+/// A node that goes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoesBack {
+    pub node: String,
+    pub from: Version,
+    pub to: Version,
+}
+
+impl Directing {
+    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
+        let remembered = store.remembered().await?;
+        Ok(Self {
+            denied: Mutex::new(denied_of(&remembered)),
+            remembered: Mutex::new(remembered),
+            last: AtomicU64::new(store.number(NUMBER).await?),
+            everybody: AtomicBool::new(true),
+            due: Mutex::default(),
+            notify: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn number(&self, now: Timestamp) -> u64 {
+        let next = |last: u64| now.millis().max(last.saturating_add(1));
+        let before = self
+            .last
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last)));
+        match before {
+            Ok(last) | Err(last) => next(last),
+        }
+    }
+}
+
+impl Hub {
+    /// The task that tells nodes.
+    pub(super) async fn run_director(self: Arc<Self>, stop: CancellationToken) {
+        let mut published = self.apps.changed();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.director.notify.notified() => {}
+                changed = published.changed() => match changed {
+                    Ok(()) => self.director.everybody.store(true, Ordering::Release),
+                    Err(_) => return,
+                },
+                _ = look.tick() => {
+                    if let Err(error) = self.look_at_director().await {
+                        tracing::warn!(%error, "what the director remembers cannot be read");
+                    }
+                }
+            }
+            if let Err(error) = self.direct_due().await {
+                // Tried again at the next look.
+                self.director.everybody.store(true, Ordering::Release);
+                tracing::error!(%error, "the director's word cannot be given");
+            }
+        }
+    }
+
+    /// A session began: it is told.
+    pub(crate) fn direct_soon(&self, name: &str) {
+        self.director.due.lock().insert(name.to_owned());
+        self.director.notify.notify_one();
+    }
+
+    /// Something changed that may concern every node.
+    pub(crate) fn direct_everybody(&self) {
+        self.director.everybody.store(true, Ordering::Release);
+        self.director.notify.notify_one();
+    }
+
+    /// The newest word for a node, to be carried there where no session reaches. `None`: it should have nothing.
+    pub(crate) async fn director_word(&self, name: &str) -> Result<Option<Vec<u8>>, HubFault> {
+        let _turn = self.director.turn.lock().await;
+        let Some(member) = self.member(name).filter(Member::is_active) else {
+            return Ok(None);
+        };
+        let Some(word) = self.word(&member)? else {
+            return Ok(None);
+        };
+        if !word.raised.is_empty() {
+            self.keep_given(&[(name.to_owned(), &word)]).await?;
+        }
+        let lifetime = self.word_lifetime(&member.id).await?;
+        Ok(Some(self.sign_word(&member.id, &word.orders, lifetime)?))
+    }
+
+    /// From now on these digests run nowhere: nodes are told before anything waits for the database.
+    pub(crate) async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault> {
+        {
+            let mut remembered = self.director.remembered.lock();
+            if remembered.denied.len() >= MAX_DENIED {
+                return Err(AppOrderFault::Full);
+            }
+            remembered.denied.insert(row.digest, row.clone());
+            *self.director.denied.lock() = denied_of(&remembered);
+        }
+        self.direct_everybody();
+        let subject = match row.app.is_empty() {
+            true => format!("sha256:{}", row.digest),
+            false => row.app.clone(),
+        };
+        let event = Event::new(self.clock.now(), by.clone(), EventKind::AppRevoked)
+            .subject(subject.as_str())
+            .detail("version", &row.version)
+            .detail("digest", row.digest)
+            .detail("reason", &row.reason);
+        let stored = async {
+            let mut tx = self.store.begin("app.revoke").await?;
+            tx.deny_app(&row).await?;
+            let changes = tx.director_changed().await?;
+            self.audit.record_in(&mut tx, event).await?;
+            tx.commit().await?;
+            Ok::<u64, HubFault>(changes)
+        };
+        self.director.remembered.lock().changes = stored.await?;
+        Ok(())
+    }
+
+    /// These nodes go back to the release before, each that has one.
+    pub(crate) async fn order_back(
+        &self,
+        app: &AppName,
+        whom: Whom<'_>,
+        (by, reason): (&Actor, &str),
+    ) -> Result<Vec<GoesBack>, AppOrderFault> {
+        let now = self.clock.now();
+        let members = self.members().into_iter();
+        let asked: Vec<String> = members
+            .filter(|member| member.is_active() && self.is_meant(member, whom))
+            .map(|member| member.row.name)
+            .collect();
+        let going: Vec<GoesBack> = {
+            let remembered = self.director.remembered.lock();
+            let one = |node: String| {
+                let given = remembered.given.get(&node)?.get(app)?;
+                Some(GoesBack {
+                    from: given.highest.clone(),
+                    to: given.previous.clone()?,
+                    node,
+                })
+            };
+            asked.into_iter().filter_map(one).collect()
+        };
+        if going.is_empty() {
+            return Err(AppOrderFault::NoWayBack);
+        }
+        let stored = async {
+            let mut tx = self.store.begin("app.back").await?;
+            for one in &going {
+                tx.order_back(&one.node, app, &one.from, (&by.to_string(), now))
+                    .await?;
+                let event = Event::new(now, by.clone(), EventKind::AppReturned)
+                    .subject(app.to_string().as_str())
+                    .detail("node", &one.node)
+                    .detail("from", &one.from)
+                    .detail("to", &one.to)
+                    .detail("reason", reason);
+                self.audit.record_in(&mut tx, event).await?;
+            }
+            let changes = tx.director_changed().await?;
+            tx.commit().await?;
+            Ok::<u64, HubFault>(changes)
+        };
+        let changes = stored.await?;
+        {
+            let mut remembered = self.director.remembered.lock();
+            remembered.changes = changes;
+            for one in &going {
+                let node = remembered.back.entry(one.node.clone()).or_default();
+                node.insert(app.clone(), one.from.clone());
+            }
+        }
+        self.direct_everybody();
+        Ok(going)
+    }
+
+    fn is_meant(&self, member: &Member, whom: Whom<'_>) -> bool {
+        let name = &member.row.name;
+        match whom {
+            Whom::Node(node) => name == node,
+            Whom::Group(group) => self
+                .policy_of(name)
+                .is_some_and(|policy| policy.groups_of(&member.row.labels).contains(&group)),
+        }
+    }
+
+    /// Reads anew what another cloud changed.
+    async fn look_at_director(&self) -> Result<(), StoreError> {
+        let known = self.director.remembered.lock().changes;
+        if self.store.director_changes().await? <= known {
+            return Ok(());
+        }
+        let _turn = self.director.turn.lock().await;
+        let read = self.store.remembered().await?;
+        *self.director.denied.lock() = denied_of(&read);
+        *self.director.remembered.lock() = read;
+        self.direct_everybody();
+        Ok(())
+    }
+
+    /// Tells whoever has to be told something new.
+    async fn direct_due(&self) -> Result<(), HubFault> {
+        let _turn = self.director.turn.lock().await;
+        let now = self.clock.now();
+        let everybody = self.director.everybody.swap(false, Ordering::AcqRel);
+        let due = std::mem::take(&mut *self.director.due.lock());
+        let concerned: Vec<(String, u64, Option<Told>)> = self
+            .sessions
+            .lock()
+            .iter()
+            .filter(|(name, session)| {
+                let renew = session.directed.is_some_and(|told| now >= told.renew_at);
+                everybody || renew || due.contains(*name)
+            })
+            .map(|(name, session)| (name.clone(), session.number, session.directed))
+            .collect();
+        let mut words = Vec::new();
+        for (name, number, told) in concerned {
+            let Some(member) = self.member(&name).filter(Member::is_active) else {
+                continue;
+            };
+            let Some(word) = self.word(&member)? else {
+                continue;
+            };
+            let same = told.is_some_and(|told| told.content == word.content && now < told.renew_at);
+            if !same {
+                words.push((member, number, word));
+            }
+        }
+        if words.is_empty() {
+            return Ok(());
+        }
+        // What takes away raises nothing: it is told first, and waits for no database.
+        let (raising, plain): (Vec<_>, Vec<_>) = words
+            .into_iter()
+            .partition(|(_, _, word)| !word.raised.is_empty());
+        for (member, number, word) in &plain {
+            self.tell(member, *number, word, now).await;
+        }
+        if !raising.is_empty() {
+            let given: Vec<(String, &Word)> = raising
+                .iter()
+                .map(|(member, _, word)| (member.row.name.clone(), word))
+                .collect();
+            self.keep_given(&given).await?;
+        }
+        for (member, number, word) in &raising {
+            self.tell(member, *number, word, now).await;
+        }
+        let mut tx = self.store.begin("director.number").await?;
+        tx.keep_director_number(self.director.last.load(Ordering::Acquire))
+            .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn tell(&self, member: &Member, number: u64, word: &Word, now: Timestamp) {
+        let name = &member.row.name;
+        let signed = match self.word_lifetime(&member.id).await {
+            Ok(lifetime) => self.sign_word(&member.id, &word.orders, lifetime),
+            Err(fault) => Err(fault),
+        };
+        let bytes = match signed {
+            Ok(bytes) => bytes,
+            Err(fault) => {
+                tracing::error!(node = name, %fault, "no word of the director for this node");
+                return;
+            }
+        };
+        self.with_session(name, number, |session| {
+            session.directed = Some(Told {
+                content: word.content,
+                renew_at: now.plus(RENEW_EVERY),
+            });
+            session.push(Body::Apps(bytes));
+        });
+        metrics::counter!("edgeward_director_words_total").increment(1);
+    }
+
+    /// What a node should have now. `None`: nothing, and it never had anything.
+    fn word(&self, member: &Member) -> Result<Option<Word>, HubFault> {
+        let name = &member.row.name;
+        let Some(policy) = self.policy_of(name) else {
+            return Ok(None);
+        };
+        let (given, back) = {
+            let remembered = self.director.remembered.lock();
+            let given = remembered.given.get(name).cloned().unwrap_or_default();
+            (
+                given,
+                remembered.back.get(name).cloned().unwrap_or_default(),
+            )
+        };
+        let installs = policy.installs_for(&member.row.labels);
+        if installs.is_empty() && given.is_empty() {
+            return Ok(None);
+        }
+        let Directed {
+            orders,
+            raised,
+            unmet,
+        } = direct(&Question {
+            installs: &installs,
+            rules: &policy.app_rules_for(&member.row.labels),
+            releases: &self.apps.releases(),
+            denied: &self.director.denied.lock().clone(),
+            given: &given,
+            back: &back,
+        });
+        for (app, why) in unmet {
+            tracing::debug!(node = name, %app, why = why.as_str(), "an app cannot be given");
+        }
+        let bytes = serde_json::to_vec(&orders).map_err(HubFault::json)?;
+        Ok(Some(Word {
+            content: Digest::of(&bytes),
+            orders,
+            raised,
+        }))
+    }
+
+    /// Stores what nodes are given for the first time, before they are told.
+    async fn keep_given(&self, words: &[(String, &Word)]) -> Result<(), HubFault> {
+        let now = self.clock.now();
+        let mut tx = self.store.begin("app.assign").await?;
+        for (name, word) in words {
+            for (app, given) in &word.raised {
+                tx.give_app(name, app, given).await?;
+                let digest = word.orders.apps.get(app).map(|assigned| assigned.digest);
+                let event = Event::new(now, Actor::Cloud, EventKind::AppAssigned)
+                    .subject(app.to_string().as_str())
+                    .detail("node", name)
+                    .detail("version", &given.highest)
+                    .detail(
+                        "digest",
+                        digest.map(|digest| digest.to_string()).unwrap_or_default(),
+                    );
+                self.audit.record_in(&mut tx, event).await?;
+            }
+        }
+        let changes = tx.director_changed().await?;
+        tx.commit().await?;
+        let mut remembered = self.director.remembered.lock();
+        remembered.changes = changes;
+        for (name, word) in words {
+            let node = remembered.given.entry(name.clone()).or_default();
+            node.extend(word.raised.clone());
+        }
+        Ok(())
+    }
+
+    /// A node that is cut off uses up the longest `offline` that it has, from whatever moment on.
+    async fn word_lifetime(&self, id: &SpiffeId) -> Result<Duration, HubFault> {
+        let offline = match self.fleeted().await? {
+            Some(fleeted) => cut_slice(&fleeted, id)?.0.lifetimes.largest_offline,
+            None => Seconds::default(),
+        };
+        Ok(offline.max(DEFAULT_OFFLINE).as_duration() + 2 * RENEW_EVERY)
+    }
+
+    fn sign_word(
+        &self,
+        id: &SpiffeId,
+        orders: &Orders,
+        lifetime: Duration,
+    ) -> Result<Vec<u8>, HubFault> {
+        let now = self.clock.now();
+        let label = Label {
+            purpose: Purpose::Director,
+            audience: id.to_string(),
+            number: self.director.number(now),
+            issued: now,
+            lifetime,
+        };
+        Ok(self.keys.sign(label, orders)?)
+    }
+}
+
+fn denied_of(remembered: &Remembered) -> Arc<BTreeSet<Digest>> {
+    Arc::new(remembered.denied.keys().copied().collect())
+}
