@@ -16,6 +16,7 @@ pub mod launch;
 pub mod level;
 pub mod machinery;
 pub mod measure;
+pub mod mirror;
 mod place;
 pub mod receipt;
 pub mod records;

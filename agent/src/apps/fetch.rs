@@ -10,9 +10,11 @@ use tokio::sync::mpsc;
 
 mod cloud;
 mod folder;
+mod neighbour;
 
 pub use cloud::CloudSource;
 pub use folder::FolderSource;
+pub use neighbour::{NeighbourSource, NoAddress};
 
 /// Chunks on their way to the disk: what a torn download loses at most.
 pub const MAX_CHUNKS_UNDER_WAY: usize = 2;

@@ -32,6 +32,8 @@ pub struct Installer {
     records: Records,
     /// Chunks of what is wanted that installed trees have.
     shared: Mutex<SharedChunks>,
+    /// Chunks that installed trees have, for nodes nearby. None: it is made when somebody asks.
+    given: Mutex<Option<SharedChunks>>,
     kept: Mutex<Vec<(AppName, Kept)>>,
 }
 
@@ -73,6 +75,7 @@ impl Installer {
             store,
             records,
             shared: Mutex::default(),
+            given: Mutex::default(),
             kept: Mutex::new(swept.apps.clone()),
         };
         Ok((installer, swept))
@@ -114,6 +117,26 @@ impl Installer {
         self.store.put(digest, bytes)
     }
 
+    /// Content that is here, for nodes nearby. It may be read from the volume, where the guard answers for it.
+    pub fn give(&self, digest: &Digest) -> Option<Vec<u8>> {
+        match self.store.read(digest) {
+            Ok(Some(bytes)) => return Some(bytes),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "content cannot be given to a neighbour"),
+        }
+        let mut given = self.given.lock();
+        let known = given.get_or_insert_with(|| {
+            let mut known = SharedChunks::default();
+            for installed in self.installed() {
+                if let Ok(manifest) = self.records.manifest(&installed.digest) {
+                    known.know(&installed.path(), &manifest);
+                }
+            }
+            known
+        });
+        known.read(self.volume.root(), digest)
+    }
+
     pub fn stage(&self, release: &Installable, manifest: &[u8]) -> Result<Staged, NotStaged> {
         stage::stage(&self.volume, release, manifest, self)
     }
@@ -142,6 +165,7 @@ impl Installer {
         let (volume, records) = (&self.volume, &self.records);
         let (receipt, kept) = activate::activate(volume, records, staged, words, now)?;
         let app = &receipt.app;
+        *self.given.lock() = None;
         {
             let mut all = self.kept.lock();
             all.retain(|(other, _)| other != app);
@@ -205,6 +229,7 @@ impl Installer {
     /// Takes one release away; with the one in use all of its app. What it takes from a running app is the caller's
     /// concern, before.
     pub fn remove(&self, installed: &Installed) -> Result<(), InstallerError> {
+        *self.given.lock() = None;
         let mut all = self.kept.lock();
         let Some(at) = all.iter().position(|(app, _)| *app == installed.app) else {
             return Ok(());
@@ -263,7 +288,7 @@ impl Chunks for Installer {
         if let Some(bytes) = self.store.read(&chunk.digest)? {
             return Ok(bytes);
         }
-        let found = self.shared.lock().read(self.volume.root(), chunk);
+        let found = self.shared.lock().read(self.volume.root(), &chunk.digest);
         found.ok_or(NotStaged::Missing(chunk.digest))
     }
 }
