@@ -197,6 +197,7 @@ impl Config {
             .check()
             .map_err(|(key, bad)| BadConfig::value(key, bad.to_string()))?;
         let data_path = file.data_path();
+        let apps = file.apps.map(|table| table.check(&file.interface));
         let nets = Nets::new(file.interfaces, &file.interface)
             .map_err(|bad| BadConfig::value("interfaces", bad.to_string()))?;
         Ok(Self {
@@ -230,7 +231,7 @@ impl Config {
             metrics: file.metrics_listen,
             logs: file.logs,
             metered: file.metered,
-            apps: file.apps.map(AppsTable::check).transpose()?,
+            apps: apps.transpose()?,
             names: NamesConfig {
                 mode: file.names,
                 listen: file.names_listen,

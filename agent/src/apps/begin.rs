@@ -102,7 +102,6 @@ pub fn begin(config: AppsConfig, begin: Begin<'_>) -> watch::Receiver<GuardState
         state_dir: places.state_dir,
         operations: Arc::new(Machinery::new(enforcing, measure)),
         orders: arriving,
-        neighbours: Vec::new(),
         taken,
     };
     tasks.spawn("apps", applications.run(token.clone()));

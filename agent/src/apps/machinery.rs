@@ -23,11 +23,13 @@ pub struct Machinery {
     enforcing: Enforcing,
     measure: Measure,
     /// For whoever waits for news: apart from those that only look.
-    news: Mutex<(
-        watch::Receiver<GuardState>,
-        watch::Receiver<BTreeMap<AppName, Stage>>,
-    )>,
+    news: Mutex<News>,
 }
+
+type News = (
+    watch::Receiver<GuardState>,
+    watch::Receiver<BTreeMap<AppName, Stage>>,
+);
 
 impl Machinery {
     pub fn new(enforcing: Enforcing, measure: Measure) -> Self {

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, DeskOrder, Operations, Setup};
-use super::fetch::{CloudSource, FolderSource, Source};
+use super::fetch::{CloudSource, FolderSource, NeighbourSource, Source};
 use super::floors::{Floors, Taken};
 use super::installer::{Installer, InstallerError};
+use super::mirror::{Mirror, Remembered, Remembering};
 use super::receipt::Records;
 use super::report::{AppReport, AppsReport, State};
 use super::store::Limits;
@@ -24,6 +25,8 @@ use crate::view::NodeView;
 
 /// Folder of records and content, in the state folder.
 pub const FOLDER: &str = "apps";
+/// Folder of metadata for nodes nearby, in that.
+const METADATA: &str = "metadata";
 /// What content of applications leaves free on the disk, in bytes.
 const KEEP_FREE: u64 = 256 * 1024 * 1024;
 /// How long after a failure the volume is tried again.
@@ -37,8 +40,6 @@ pub struct Applications {
     pub state_dir: PathBuf,
     pub operations: Arc<dyn Operations>,
     pub orders: mpsc::Receiver<DeskOrder>,
-    /// Asked after the configured folder and before the cloud.
-    pub neighbours: Vec<Arc<dyn Source>>,
     /// As stored.
     pub taken: Taken,
 }
@@ -79,12 +80,10 @@ impl Applications {
                 () = tokio::time::sleep(AGAIN) => {}
             }
         };
-        let mut sources: Vec<Arc<dyn Source>> = Vec::new();
-        if let Some(folder) = &self.config.import {
-            sources.push(Arc::new(FolderSource::new(folder.clone())));
-        }
-        sources.append(&mut self.neighbours);
-        sources.push(Arc::new(CloudSource::new(self.view.cloud.clone())));
+        let sources = match self.config.mirror {
+            None => self.sources(),
+            Some(port) => self.mirrored(port, &installer, &token),
+        };
         let desk = Desk::new(Setup {
             floors: Floors::new(self.view.ledger.clone(), self.taken),
             view: self.view,
@@ -97,6 +96,45 @@ impl Applications {
             orders: self.orders,
         });
         desk.run(token).await
+    }
+
+    /// In the order in which they are asked: a folder, nodes nearby, the cloud.
+    fn sources(&self) -> Vec<Arc<dyn Source>> {
+        let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+        if let Some(folder) = &self.config.import {
+            sources.push(Arc::new(FolderSource::new(folder.clone())));
+        }
+        for address in &self.config.neighbours {
+            match NeighbourSource::new(address) {
+                Ok(neighbour) => sources.push(Arc::new(neighbour)),
+                Err(error) => tracing::error!(%error, "neighbour is not asked for applications"),
+            }
+        }
+        sources.push(Arc::new(CloudSource::new(self.view.cloud.clone())));
+        sources
+    }
+
+    /// The same, and what they bring is served to nodes nearby from now on.
+    fn mirrored(
+        &self,
+        port: u16,
+        installer: &Arc<Installer>,
+        token: &CancellationToken,
+    ) -> Vec<Arc<dyn Source>> {
+        let folder = self.state_dir.join(FOLDER).join(METADATA);
+        let metadata = match Remembered::open(&folder) {
+            Ok(metadata) => Arc::new(metadata),
+            Err(error) => {
+                tracing::error!(folder = %folder.display(), %error, "no mirror of applications");
+                return self.sources();
+            }
+        };
+        let mirror = Mirror::new(installer.clone(), metadata.clone());
+        let (device, ended) = (self.config.mirror_device.clone(), token.clone());
+        tokio::spawn(async move { mirror.serve(device.as_str(), port, ended).await });
+        let remembering =
+            |source| -> Arc<dyn Source> { Arc::new(Remembering::new(source, metadata.clone())) };
+        self.sources().into_iter().map(remembering).collect()
     }
 
     /// A guard that knows this agent and what is installed lets it open the volume, and lets run on what runs.

@@ -242,3 +242,6 @@ fn can_lock(staging: &Folder) -> io::Result<bool> {
     staging.remove(PROBE)?;
     Ok(locks)
 }
+
+#[cfg(test)]
+mod tests;

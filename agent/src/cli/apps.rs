@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Failure, Session};
 use crate::apps::desk::Checked;
 use crate::apps::report::AppsReport;
+use crate::apps::volume::{Image, prepare};
 use crate::status::{ask, import_apps, verify_apps};
 
 /// `edgeward-agent apps`.
@@ -23,6 +24,14 @@ Examples:
 Nothing is trusted for where it lies: a release needs its publisher's signatures, the director's word for this node,
 and a rule of the policy, as from anywhere else.")]
     Import(Import),
+    /// Make the file system that installed releases lie on, in an image, and mount it; needs root, not the agent
+    #[command(after_help = "\
+Examples:
+  edgeward-agent apps volume                       1 GiB, below the state folder; mounted where [apps] volume says
+  edgeward-agent apps volume --mebibytes 4096
+
+Does nothing where a file system is mounted already. edgeward-apps-volume.service runs it before guard and agent.")]
+    Volume(MakeVolume),
     /// Read every installed file, against what its publisher signed; fails if one is another
     Verify,
 }
@@ -32,6 +41,17 @@ and a rule of the policy, as from anywhere else.")]
 pub struct Import {
     /// Has the folders image and director
     folder: PathBuf,
+}
+
+/// `edgeward-agent apps volume`.
+#[derive(Clone, Debug, Args)]
+pub struct MakeVolume {
+    /// The image; by default apps.img in the state folder
+    #[arg(long)]
+    image: Option<PathBuf>,
+    /// Size of the image when it is made; all of it is taken at once
+    #[arg(long, default_value_t = 1024)]
+    mebibytes: u64,
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
@@ -46,6 +66,18 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
                 .map_err(|error| Failure::Usage(format!("{}: {error}", folder.display())))?;
             let report = import_apps(socket, &folder).await?;
             session.screen.answer(&report, text);
+        }
+        Command::Volume(MakeVolume { image, mebibytes }) => {
+            let Some(apps) = &session.config.apps else {
+                return Err(Failure::Usage("the configuration has no [apps]".to_owned()));
+            };
+            let in_state = || session.config.state_dir.join("apps.img");
+            let image = Image {
+                file: image.unwrap_or_else(in_state),
+                bytes: mebibytes.saturating_mul(1024 * 1024),
+                folder: apps.volume.clone(),
+            };
+            prepare(&image)?;
         }
         Command::Verify => {
             let releases = verify_apps(socket).await?;

@@ -10,6 +10,7 @@ use edgeward_runtime::exit;
 use edgeward_runtime::telemetry::BadFilter;
 use edgeward_wire::token::TokenError;
 
+use crate::apps::volume::VolumeError;
 use crate::enrol::{NotEnrolled, hint};
 use crate::machine::NotTaken;
 use crate::recover::NotBack;
@@ -49,6 +50,8 @@ pub enum Failure {
     },
     #[error("installed releases with files that are not as signed: {0}")]
     Altered(usize),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
     #[error(transparent)]

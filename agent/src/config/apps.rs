@@ -7,6 +7,8 @@ use edgeward_runtime::config::BadConfig;
 use edgeward_wire::token::check_address;
 use serde::Deserialize;
 
+use crate::enforce::DeviceName;
+
 /// What applications need of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppsConfig {
@@ -22,6 +24,8 @@ pub struct AppsConfig {
     pub neighbours: Vec<String>,
     /// Port at which this node serves others what it has. None: it serves nobody.
     pub mirror: Option<u16>,
+    /// The only device on which others are served.
+    pub mirror_device: DeviceName,
     pub guard_socket: PathBuf,
     /// Group of all applications, of cgroup 2.
     pub cgroup: PathBuf,
@@ -56,7 +60,7 @@ const LEAST_UID: u32 = 1_000;
 const MAX_UIDS: u32 = 65_536;
 
 impl AppsTable {
-    pub(super) fn check(self) -> Result<AppsConfig, BadConfig> {
+    pub(super) fn check(self, tunnel: &DeviceName) -> Result<AppsConfig, BadConfig> {
         let paths = [
             ("apps.volume", Some(&self.volume)),
             ("apps.root", self.root.as_ref()),
@@ -100,6 +104,7 @@ impl AppsTable {
             store_bytes: self.store_bytes,
             neighbours: self.neighbours,
             mirror: self.mirror,
+            mirror_device: tunnel.clone(),
             guard_socket: self.guard_socket,
             cgroup: self.cgroup,
             state: self.state,
@@ -138,7 +143,7 @@ mod tests {
 
     fn table(text: &str) -> Result<AppsConfig, BadConfig> {
         let table: AppsTable = serde_json::from_str(text).unwrap();
-        table.check()
+        table.check(&"edgeward0".parse().unwrap())
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use edgeward_apps::ImageFloors;
@@ -18,6 +19,8 @@ const APP: &str = "acme/collector";
 /// The publisher's files, in the place of the cloud.
 struct Memory {
     published: Arc<Published>,
+    /// Signed once: no two signatures are the same.
+    metadata: BTreeMap<String, Vec<u8>>,
     lies: AtomicBool,
 }
 
@@ -28,7 +31,7 @@ impl Source for Memory {
     }
 
     async fn metadata(&self, wanted: &Wanted) -> Result<Option<Vec<u8>>, NotFetched> {
-        let mut bytes = self.published.repository.files().remove(&wanted.name);
+        let mut bytes = self.metadata.get(&wanted.name).cloned();
         if let Some(last) = bytes.as_mut().and_then(|bytes| bytes.last_mut())
             && self.lies.load(Ordering::Relaxed)
         {
@@ -74,6 +77,7 @@ impl Scene {
         let remembered = Arc::new(Remembered::open(&near.state().join("metadata")).unwrap());
         let memory = Arc::new(Memory {
             published: published.clone(),
+            metadata: published.repository.files(),
             lies: AtomicBool::new(false),
         });
         let probe = listen("lo", 0).unwrap();

@@ -99,8 +99,10 @@ async fn a_node_that_lost_its_state_takes_nothing_below_what_the_director_knows_
     .await;
     world.refused("app-rollback").await;
     assert_eq!(world.current(), None);
-    let mut floors = ImageFloors::default();
-    floors.root = 9;
+    let floors = ImageFloors {
+        root: 9,
+        ..ImageFloors::default()
+    };
     let world = changed(|world| {
         world.published.orders.floors = floors;
         world.speak();
