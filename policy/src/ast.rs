@@ -263,6 +263,8 @@ pub(crate) struct TestDef {
     pub(crate) age: Seconds,
     /// `None`: those of its groups.
     pub(crate) profiles: Option<Vec<Placed<String>>>,
+    /// What its evidence says that it runs, by app and version. `None`: that is not known.
+    pub(crate) runs: Option<BTreeMap<String, String>>,
     pub(crate) to: Placed<TargetName>,
     /// `None`: whatever actions the request fits.
     pub(crate) action: Option<Placed<String>>,

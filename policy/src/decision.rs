@@ -7,6 +7,7 @@ use edgeward_identity::{AttestationState, SpiffeId, Tier, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::profile::StatedProfiles;
+use crate::runs::MetWants;
 use crate::seconds::Seconds;
 use crate::slice::{ActionId, InterfaceIndex, PeerIndex};
 
@@ -50,6 +51,8 @@ pub struct Standing {
     /// The profiles that its attestation result names. `None` where that is unknown: a rule that asks for one then
     /// fails as an allow and matches as a deny.
     pub profiles: Option<StatedProfiles>,
+    /// Which of what the slice wants run is proven to. `None` where that is unknown: as with profiles.
+    pub runs: Option<MetWants>,
 }
 
 impl Standing {
@@ -63,6 +66,7 @@ impl Standing {
             },
             // A device measures nothing itself.
             profiles: Some(StatedProfiles::NONE),
+            runs: Some(MetWants::NONE),
             ..self
         }
     }

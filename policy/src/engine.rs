@@ -10,6 +10,7 @@ use edgeward_identity::{Kind, SpiffeId, Timestamp};
 
 use crate::decision::{Decision, Link, Reason, Request, Standing, Subject, Target, Verdict};
 use crate::l7::{ActionSet, L7Request};
+use crate::runs::AllWants;
 use crate::seconds::Seconds;
 use crate::slice::{ActionId, GroupId, InterfaceIndex, MESH, PeerIndex, Proto, Slice, SliceError};
 use crate::window::Schedule;
@@ -48,6 +49,7 @@ pub struct Engine {
     guests: Guests,
     schedules: Vec<Schedule>,
     openings: Openings,
+    wants: AllWants,
     cache: DecisionCache,
 }
 
@@ -111,8 +113,14 @@ impl Engine {
             places: Places::new(&slice),
             schedules: slice.windows.iter().map(Schedule::new).collect(),
             cache: DecisionCache::new(),
+            wants: slice.wants(),
             slice,
         })
+    }
+
+    /// Everything that rows here want their subjects to run: what evidence says of it is part of a [`Standing`].
+    pub fn wants(&self) -> &AllWants {
+        &self.wants
     }
 
     pub fn slice(&self) -> &Arc<Slice> {
@@ -279,6 +287,7 @@ impl Engine {
             link,
             now,
             openings: &self.openings,
+            wants: &self.wants,
         })
     }
 

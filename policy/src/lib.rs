@@ -21,6 +21,7 @@ mod labels;
 pub mod parse;
 pub mod profile;
 pub mod replay;
+pub mod runs;
 pub mod schema;
 pub mod seconds;
 pub mod slice;
@@ -44,6 +45,7 @@ pub use l7::{ActionSet, L7, L7Request};
 pub use profile::{
     AppControl, ImaRequirement, Mode, PcrBank, Profile, ProfileLabel, StatedProfiles, Violations,
 };
+pub use runs::{AllWants, MetWants, Wants};
 pub use schema::JSON_SCHEMA;
 pub use seconds::Seconds;
 pub use slice::{

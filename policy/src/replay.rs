@@ -16,6 +16,7 @@ use crate::decision::{Decision, Link, Reason, Request, Standing, Subject, Target
 use crate::engine::Engine;
 use crate::fleet::Fleet;
 use crate::profile::StatedProfiles;
+use crate::runs::MetWants;
 use crate::slice::{InterfaceIndex, MESH, Proto};
 
 /// The oldest evidence of a node that is trusted and hears from the cloud: challenges come about every minute.
@@ -86,6 +87,8 @@ struct Open {
     tiers: Vec<Option<Tier>>,
     ages: Vec<Option<Timestamp>>,
     profiles: Vec<Option<StatedProfiles>>,
+    /// Whether it matters what it runs.
+    runs: bool,
 }
 
 impl<'a> Replay<'a> {
@@ -181,6 +184,7 @@ impl Open {
             tiers,
             ages,
             profiles,
+            runs: !engine.wants().is_empty(),
         }
     }
 
@@ -194,6 +198,7 @@ impl Open {
             tier: self.tiers.first().copied().flatten(),
             last_pass: self.ages.first().copied().flatten(),
             profiles: self.profiles.first().copied().flatten(),
+            runs: Some(MetWants::AT_BEST),
         }
     }
 
@@ -236,7 +241,19 @@ impl Open {
             };
             ("profile", standing)
         });
-        states.chain(tiers).chain(ages).chain(profiles).collect()
+        let runs = self.runs.then_some((
+            "runs",
+            Standing {
+                runs: Some(MetWants::NONE),
+                ..best
+            },
+        ));
+        states
+            .chain(tiers)
+            .chain(ages)
+            .chain(profiles)
+            .chain(runs)
+            .collect()
     }
 }
 

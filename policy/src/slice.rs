@@ -183,8 +183,7 @@ pub struct Row {
     pub tiers: Tiers,
     pub states: States,
     pub profiles: Profiles,
-    /// What the subject's evidence must say that it runs, as the rule has it; all of these. No evidence says so yet:
-    /// unknown, so that it fails an allow and matches a deny.
+    /// What the subject's evidence must say that it runs, as the rule has it; all of these.
     pub runs: Vec<String>,
     /// Whether the subject must have an approval ([`Slice::approvals`]).
     pub approval: bool,

@@ -122,12 +122,15 @@ impl MayBind for Decider {
         claims: &PeerClaims,
         now: Timestamp,
     ) -> Result<Grant, NotGranted> {
+        let picture = self.picture.load();
+        let runs = claims.runs().map(Arc::as_ref);
+        let rules = picture.parts().rules.as_deref();
         let candidate = Candidate {
             id: peer.id(),
-            standing: picture::standing_of(claims),
+            standing: picture::running(picture::standing_of(claims), runs, rules),
             by_boot_statement: claims.by_boot_statement(),
         };
-        let grant = self.picture.load().grant(&candidate, now)?;
+        let grant = picture.grant(&candidate, now)?;
         self.see(&candidate, peer.spki_hash());
         Ok(grant)
     }

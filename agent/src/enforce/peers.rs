@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use edgeward_identity::{AttestationState, DenyList, SpiffeId, SpkiHash, Tier, Timestamp};
-use edgeward_policy::{Link, PeerIndex, Standing as Evidence, StatedProfiles};
+use edgeward_policy::{Effect, Link, MetWants, PeerIndex, Standing as Evidence, StatedProfiles};
 
 use super::decide::{Picture, PictureParts, Rules};
 use crate::view::{Directory, DirectoryPeer, Endpoint};
@@ -95,6 +95,17 @@ fn could_meet(rules: &Rules, peer: PeerIndex, now: Timestamp) -> bool {
         .chain(asked_for.into_iter().map(StatedProfiles::from))
         .collect();
     let tiers = Tier::ALL.into_iter();
+    // What a deny and an allow want run together is not tried out: it may be.
+    let wants = rules.engine().wants();
+    let rows = rules.engine().slice().interfaces.iter();
+    let mut rows = rows.flat_map(|interface| &interface.rows);
+    if rows.any(|row| row.effect == Effect::Deny && !row.runs.is_empty()) {
+        return true;
+    }
+    let running = match wants.is_empty() {
+        true => MetWants::NONE,
+        false => MetWants::AT_BEST,
+    };
     let mut all = tiers.flat_map(|tier| named.iter().map(move |profiles| (tier, *profiles)));
     all.any(|(tier, profiles)| {
         let state = match tier {
@@ -106,6 +117,7 @@ fn could_meet(rules: &Rules, peer: PeerIndex, now: Timestamp) -> bool {
             tier: Some(tier),
             last_pass: Some(now),
             profiles: Some(profiles),
+            runs: Some(running),
         };
         rules
             .engine()

@@ -167,6 +167,7 @@ pub(crate) fn evidence(passed: Timestamp) -> Evidence {
         tier: Some(Tier::Hardware),
         last_pass: Some(passed),
         profiles: Some(StatedProfiles::NONE),
+        runs: None,
     }
 }
 
@@ -201,6 +202,7 @@ pub(crate) fn parts() -> PictureParts {
                 id: id("b"),
                 spki: spki(2),
                 evidence: evidence(TEST_NOW.minus(MINUTE)),
+                runs: None,
                 by_boot_statement: false,
             },
         )]),

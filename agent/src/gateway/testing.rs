@@ -337,6 +337,7 @@ fn picture_parts(clock: &TurnedClock, slice: Slice) -> PictureParts {
         id: enforce::id("c"),
         spki: enforce::spki(3),
         evidence,
+        runs: None,
         by_boot_statement: false,
     };
     let mut bound = HashMap::from([(C, c)]);

@@ -5,8 +5,8 @@ use edgeward_identity::{KeySet, Kind, SpiffeId, Timestamp};
 use edgeward_policy::l7::written::WrittenRequest;
 use edgeward_policy::space::{Question, explain};
 use edgeward_policy::{
-    ActionId, ActionSet, Decision, DeviceIndex, Egress, InterfaceIndex, Standing as Evidence,
-    StatedProfiles, Subject,
+    ActionId, ActionSet, AllWants, Decision, DeviceIndex, Egress, InterfaceIndex,
+    Standing as Evidence, StatedProfiles, Subject,
 };
 
 use super::{Asked, Checked, MAX_RULES_SHOWN};
@@ -18,6 +18,7 @@ pub(super) fn evidence_in_directory(
     id: &SpiffeId,
     peer: &DirectoryPeer,
     keys: &KeySet,
+    wants: &AllWants,
     now: Timestamp,
 ) -> Option<Evidence> {
     let expect = ResultExpect {
@@ -34,6 +35,7 @@ pub(super) fn evidence_in_directory(
         tier: Some(result.tier()),
         last_pass: Some(result.issued()),
         profiles: StatedProfiles::of_result(result.profile().map(|profile| profile.name.as_str())),
+        runs: result.runs().map(|runs| wants.met_by(runs)),
     })
 }
 
@@ -238,4 +240,5 @@ const UNKNOWN: Evidence = Evidence {
     tier: None,
     last_pass: None,
     profiles: None,
+    runs: None,
 };

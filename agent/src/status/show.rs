@@ -218,12 +218,15 @@ impl Inside {
     fn known(&self, picture: &Picture, id: &SpiffeId) -> (Option<Evidence>, bool) {
         let mut bound = picture.parts().bound.values();
         if let Some(peer) = bound.find(|peer| peer.id == *id) {
-            return (Some(peer.evidence), true);
+            return (Some(peer.evidence_in(picture)), true);
         }
         let directory = Arc::clone(&self.view.peers.borrow());
         let keys = Arc::clone(&self.view.keys.borrow());
+        let rules = picture.parts().rules.as_deref();
+        let wants = rules.map(|rules| rules.engine().wants().clone());
+        let wants = wants.unwrap_or_default();
         let evidence = directory.get(id).and_then(|peer| {
-            explain::evidence_in_directory(id, peer, &keys, self.view.clock.now())
+            explain::evidence_in_directory(id, peer, &keys, &wants, self.view.clock.now())
         });
         (evidence, false)
     }

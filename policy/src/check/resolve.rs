@@ -90,6 +90,7 @@ pub(super) fn resolve(
     resolver.workloads(files);
     resolver.apps(files);
     resolver.rules(files, &directories);
+    resolver.wants_fit(files);
     resolver.break_glass(files);
     resolver.invariants(files);
     // A profile that could not be read may have named them.

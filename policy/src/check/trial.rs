@@ -99,6 +99,7 @@ fn decide(
         tier: Some(tier),
         last_pass: Some(last_pass),
         profiles,
+        runs: test.runs.as_ref().map(|runs| engine.wants().met_by(runs)),
     };
     let interface = engine.interface(&target.service, &target.name)?;
     Some(ask(&engine, &who, standing, interface, &asked, now))

@@ -198,6 +198,7 @@ mod tests {
                 tier: Some(Tier::Hardware),
                 last_pass: Some(at(5)),
                 profiles: Some(StatedProfiles::NONE),
+                runs: None,
             },
             interface: InterfaceIndex(0),
             asked: Asked::Actions([ActionId::CONNECT].into_iter().collect()),

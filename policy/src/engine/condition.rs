@@ -6,6 +6,7 @@ use edgeward_identity::{AttestationState, Kind, Tier, Timestamp};
 
 use crate::decision::{Link, Reason, Standing};
 use crate::profile::StatedProfiles;
+use crate::runs::AllWants;
 use crate::seconds::Seconds;
 use crate::slice::{Effect, EgressRow, Profiles, Row, States, Tiers};
 use crate::window::Schedule;
@@ -24,6 +25,7 @@ pub(crate) struct Facts<'e> {
     pub(crate) link: Link,
     pub(crate) now: Timestamp,
     pub(crate) openings: &'e Openings,
+    pub(crate) wants: &'e AllWants,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,10 +66,11 @@ pub(crate) fn judge(row: &Row, facts: &Facts<'_>, schedules: &[Schedule]) -> Jud
         Reason::Profile,
         profile_matches(&row.profiles, facts.standing.profiles),
     );
-    // No evidence says yet what runs.
-    if !row.runs.is_empty() {
-        judged.note(row.effect, Reason::Runs, None);
-    }
+    judged.note(
+        row.effect,
+        Reason::Runs,
+        facts.wants.answer(&row.runs, facts.standing.runs),
+    );
     // Only an allow is ever opened: a deny stays whatever glass is broken.
     if row.effect == Effect::Allow
         && let Some(until) = facts.openings.opened(&row.rule, facts.now)

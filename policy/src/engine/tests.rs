@@ -14,6 +14,7 @@ mod l7;
 mod openings;
 mod oracle;
 mod profiles;
+mod runs;
 mod semantics;
 mod slices;
 
@@ -118,6 +119,7 @@ pub(super) fn trusted() -> Standing {
         tier: Some(Tier::Hardware),
         last_pass: Some(NOW.minus(std::time::Duration::from_secs(60))),
         profiles: Some(StatedProfiles::NONE),
+        runs: None,
     }
 }
 

@@ -191,6 +191,7 @@ fn trusted() -> Standing {
         tier: Some(Tier::Virtual),
         last_pass: Some(NOW),
         profiles: Some(crate::profile::StatedProfiles::NONE),
+        runs: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! `[[test]]`.
 
+use std::collections::BTreeMap;
+
 use edgeward_identity::AttestationState;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -9,6 +11,7 @@ use super::parties::TIERS;
 use super::rules::{MAX_TEST_NAME_BYTES, STATES, peek_string, read_profiles, read_target};
 use crate::ast::{TargetName, TestDef};
 use crate::decision::{Reason, Verdict};
+use crate::runs::read_running;
 use crate::seconds::Seconds;
 use crate::source::Placed;
 
@@ -26,8 +29,9 @@ const TEST_FROM: Keys = Keys {
         "tier",
         "age",
         "profile",
+        "runs",
     ],
-    not_enforced: &["runs"],
+    not_enforced: &[],
 };
 
 pub(super) fn read_test(
@@ -92,6 +96,7 @@ pub(super) fn read_test(
         tier: subject.tier,
         age: subject.age,
         profiles: subject.profiles,
+        runs: subject.runs,
         to: to?,
         action,
         l7,
@@ -122,6 +127,7 @@ struct TestSubject {
     tier: Option<edgeward_identity::Tier>,
     age: Seconds,
     profiles: Option<Vec<Placed<String>>>,
+    runs: Option<BTreeMap<String, String>>,
 }
 
 fn read_subject(reader: &mut Reader<'_, '_>, from: &Fields<'_>) -> Option<TestSubject> {
@@ -151,6 +157,10 @@ fn read_subject(reader: &mut Reader<'_, '_>, from: &Fields<'_>) -> Option<TestSu
         });
     let age = from.seconds(reader, "age");
     let profiles = read_profiles(reader, from);
+    let runs = match from.get("runs") {
+        None => Some(None),
+        Some(value) => read_runs(reader, value, &from.what("runs")).map(Some),
+    };
     let (groups, operator_groups) = (groups?, operator_groups?);
     if groups.is_empty() == operator_groups.is_empty() {
         reader.bad(
@@ -167,5 +177,31 @@ fn read_subject(reader: &mut Reader<'_, '_>, from: &Fields<'_>) -> Option<TestSu
         tier: tier.ok()?,
         age: age.ok()?.map_or_else(Seconds::default, |age| age.value),
         profiles: profiles.ok()?,
+        runs: runs?,
     })
+}
+
+/// What its evidence says that it runs.
+fn read_runs(
+    reader: &mut Reader<'_, '_>,
+    value: &Spanned<DeValue<'_>>,
+    what: &str,
+) -> Option<BTreeMap<String, String>> {
+    let mut runs = BTreeMap::new();
+    for text in reader.strings(value, what)? {
+        let Some((app, version)) = read_running(&text.value) else {
+            let message = format!("{what} names no release: {:?}", text.value);
+            reader.bad(text.at, message, "write \"<publisher>/<name>@<version>\"");
+            return None;
+        };
+        if runs.insert(app, version).is_some() {
+            reader.bad(
+                text.at,
+                format!("{what} names an app twice"),
+                "name it once",
+            );
+            return None;
+        }
+    }
+    Some(runs)
 }

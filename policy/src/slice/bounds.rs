@@ -11,6 +11,7 @@ use super::{
     Sources, States, Tiers,
 };
 use crate::l7::{MAX_ACTIONS, MAX_PATTERNS};
+use crate::runs::{MAX_RUNS, Wants};
 use crate::workload::{MAX_SLICE_WORKLOADS, MAX_WORKLOAD_TTL, MIN_WORKLOAD_TTL};
 
 /// Largest slice accepted, in bytes of JSON.
@@ -57,6 +58,8 @@ pub enum SliceError {
     Route(String),
     #[error("slice says of apps what does not hold: {0}")]
     Apps(#[from] BadRules),
+    #[error("slice wants a program that is none: {0:?}")]
+    NotAWant(String),
     #[error("slice names twice: {what}")]
     Twice { what: String },
     #[error("node is not in the fleet: {0}")]
@@ -109,6 +112,7 @@ impl Slice {
         self.validate_openings()?;
         self.validate_beyond()?;
         self.apps.validate()?;
+        self.validate_wants()?;
         for egress in &self.egress {
             if egress.peer.0 as usize >= self.peers.len() {
                 return Err(SliceError::Dangling { what: "a peer" });
@@ -141,6 +145,17 @@ impl Slice {
         match sorted && known && !beyond {
             true => Ok(()),
             false => Err(SliceError::Dangling { what: "a device" }),
+        }
+    }
+
+    /// What is not written as it should be, or does not fit any more, would be met by nobody.
+    fn validate_wants(&self) -> Result<(), SliceError> {
+        let rows = self.interfaces.iter().flat_map(|interface| &interface.rows);
+        let wants: std::collections::BTreeSet<&String> = rows.flat_map(|row| &row.runs).collect();
+        at_most("wants of what runs", wants.len(), MAX_RUNS)?;
+        match wants.iter().find(|text| text.parse::<Wants>().is_err()) {
+            Some(text) => Err(SliceError::NotAWant((*text).clone())),
+            None => Ok(()),
         }
     }
 

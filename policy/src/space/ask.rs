@@ -1,7 +1,7 @@
 //! A question put to a whole policy, from its files alone: who asks and in which standing is told, the slice that
 //! answers is made up for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use edgeward_identity::{AttestationState, Kind, SpiffeId, Tier, Timestamp, TrustDomain};
@@ -18,6 +18,7 @@ use crate::l7::ActionSet;
 use crate::l7::written::WrittenRequest;
 use crate::labels::{is_within, matches, meet};
 use crate::profile::{Mode, Profile, StatedProfiles};
+use crate::runs::read_running;
 use crate::seconds::Seconds;
 use crate::slice::{ActionId, GroupId, Slice, SliceApproval};
 
@@ -59,6 +60,8 @@ pub struct Ask {
     pub offline: Option<Seconds>,
     /// Names of the profiles that the result names; `None`: those of its groups.
     pub profiles: Option<Vec<String>>,
+    /// What its evidence says that it runs, as `publisher/name@2.3.1`; `None`: that is not known.
+    pub runs: Option<Vec<String>>,
     /// Whether it has every approval that a rule asks for.
     pub approved: bool,
 }
@@ -81,6 +84,8 @@ pub enum CannotAsk {
     OtherAction(String),
     #[error("{0} has no protocol of its own: ask by an action")]
     NoProtocol(String),
+    #[error("not a release that runs: {0}: write publisher/name@2.3.1")]
+    Running(String),
     #[error("{0}")]
     Request(String),
     /// Our fault.
@@ -97,6 +102,14 @@ fn more(help: &str) -> String {
     }
 }
 
+fn running(ask: &Ask) -> Result<Option<BTreeMap<String, String>>, CannotAsk> {
+    let Some(texts) = &ask.runs else {
+        return Ok(None);
+    };
+    let read = |text: &String| read_running(text).ok_or_else(|| CannotAsk::Running(text.clone()));
+    texts.iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
 /// Explains one request as a node that offers the interface would decide it.
 pub fn ask(policy: &CompiledPolicy, ask: &Ask) -> Result<Explanation, CannotAsk> {
     let target = target(policy, ask)?;
@@ -111,13 +124,19 @@ pub fn ask(policy: &CompiledPolicy, ask: &Ask) -> Result<Explanation, CannotAsk>
         tier: Some(tier),
         last_pass: Some(ask.at.minus(ask.age.as_duration())),
         profiles: who.profiles(policy, ask.profiles.as_deref())?,
+        runs: None,
     };
+    let running = running(ask)?;
     let (slice, subject) = who.slice(policy, target, tier).ok_or(CannotAsk::NoSlice)?;
     let slice = match ask.approved {
         true => approved(slice, &subject),
         false => slice,
     };
     let engine = Engine::new(Arc::new(slice)).map_err(|_| CannotAsk::NoSlice)?;
+    let standing = Standing {
+        runs: running.map(|running| engine.wants().met_by(&running)),
+        ..standing
+    };
     let interface = engine.interface(&target.service, &target.name);
     let question = Question {
         subject: &subject,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use edgeward_apps::{AppName, Version};
 use edgeward_identity::{AttestationState, Kind, Tier};
 
 use super::rows::SpaceRow;
@@ -26,6 +27,8 @@ pub(super) enum Axis {
     Stated,
     /// 0 not named; then each version that a row asks for; the last one: another version.
     Profile(usize),
+    /// 0 unknown, 1 does not run; then by its version: below the first that a row asks for, and from each of those on.
+    Running(usize),
     /// 0 hearing from the cloud; then cut off, by how long ago it was heard.
     Link,
     /// 0 no pass known; then by its age.
@@ -42,6 +45,8 @@ pub(super) struct Axes {
     pub(super) actions: Vec<String>,
     /// Name, and the versions asked for.
     pub(super) profiles: Vec<(String, Vec<ProfileLabel>)>,
+    /// Apps that rows ask for, and the least versions asked for, ascending.
+    pub(super) running: Vec<(AppName, Vec<Version>)>,
     /// Ages in seconds at which a link's or a pass's worth changes, ascending.
     pub(super) links: Vec<u64>,
     pub(super) passes: Vec<u64>,
@@ -94,6 +99,14 @@ impl Axes {
         {
             profiles.entry(label.name()).or_default().insert(label);
         }
+        let mut running: BTreeMap<&AppName, BTreeSet<&Version>> = BTreeMap::new();
+        for wants in rows.iter().flat_map(|row| &row.runs) {
+            running.entry(&wants.app).or_default().extend(&wants.least);
+        }
+        let running: Vec<(AppName, Vec<Version>)> = running
+            .into_iter()
+            .map(|(app, least)| (app.clone(), least.into_iter().cloned().collect()))
+            .collect();
         let mut links = BTreeSet::new();
         let mut passes = BTreeSet::new();
         for row in rows.iter().filter(|row| row.is_allow()) {
@@ -117,12 +130,14 @@ impl Axes {
             order.push(Axis::Stated);
             order.extend((0..profiles.len()).map(Axis::Profile));
         }
+        order.extend((0..running.len()).map(Axis::Running));
         order.extend([Axis::Link, Axis::Pass, Axis::Time]);
         order.extend((0..approvals.len()).map(Axis::Approval));
         Self {
             order,
             actions,
             profiles,
+            running,
             links: positive(links),
             passes: positive(passes),
             times,
@@ -137,6 +152,7 @@ impl Axes {
             Axis::Tier => TIERS.len(),
             Axis::Stated | Axis::Approval(_) => 2,
             Axis::Profile(index) => self.profiles.get(index).map_or(0, |p| p.1.len() + 2),
+            Axis::Running(index) => self.running.get(index).map_or(0, |app| app.1.len() + 3),
             Axis::Link => self.links.len() + 2,
             Axis::Pass => self.passes.len() + 2,
             Axis::Time => self.times.atoms.len(),
@@ -192,6 +208,7 @@ impl Axes {
             }
             Axis::Profile(_) if !context.stated => return Some(progress),
             Axis::Profile(index) => return Some(self.name(index, atom, row, progress)),
+            Axis::Running(index) => self.runs(index, atom, row),
             Axis::Link => {
                 let offline = ages(row, terms).1.get();
                 !row.is_allow() || atom == 0 || least(&self.links, atom) < offline
@@ -226,6 +243,23 @@ impl Axes {
         } else {
             progress
         }
+    }
+
+    fn runs(&self, index: usize, atom: usize, row: &SpaceRow) -> bool {
+        let Some((app, versions)) = self.running.get(index) else {
+            return true;
+        };
+        let met = |least: &Option<Version>| match (atom, least) {
+            (0, _) => !row.is_allow(),
+            (1, _) => false,
+            (_, None) => true,
+            (_, Some(least)) => versions
+                .iter()
+                .position(|version| version == least)
+                .is_some_and(|place| atom - 2 > place),
+        };
+        let own = row.runs.iter().filter(|wants| wants.app == *app);
+        own.map(|wants| &wants.least).all(met)
     }
 
     fn pass_fits(&self, atom: usize, row: &SpaceRow, terms: Terms, context: Context) -> bool {

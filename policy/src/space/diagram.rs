@@ -85,12 +85,9 @@ pub(super) fn differences(
         known: BTreeMap::new(),
         leaves: BTreeMap::new(),
     };
-    // What a subject runs no evidence says yet: unknown, so that it fails an allow and matches a deny.
     let alive = sides.map(|side| {
         let rows = side.rows.unwrap_or_default().iter().enumerate();
-        rows.filter(|(_, row)| !(row.runs && row.is_allow()))
-            .map(|(index, _)| (index, Progress::Holds))
-            .collect()
+        rows.map(|(index, _)| (index, Progress::Holds)).collect()
     });
     let context = Context {
         rests: false,

@@ -11,6 +11,7 @@ use crate::decision::{Decision, Link, Reason, Request, Standing, Subject, Target
 use crate::engine::Engine;
 use crate::fleet::{Fleet, FleetNode};
 use crate::profile::{Mode, Profile, StatedProfiles};
+use crate::runs::MetWants;
 
 /// One flow that was allowed, as the audit log has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -128,5 +129,6 @@ fn best_standing(
         tier: Some(node.map_or(edgeward_identity::Tier::Hardware, |node| node.tier)),
         last_pass: Some(now),
         profiles: stated,
+        runs: Some(MetWants::AT_BEST),
     }
 }

@@ -10,7 +10,7 @@ use super::cells::{Cell, Members};
 use super::diagram::{Outcome, Path};
 use super::interface::{Here, Pair, Wanted};
 use super::region::Offered;
-use super::wording::written;
+use super::wording::{running, written};
 use crate::compile::{CompiledPolicy, Interface, Invariant};
 use crate::diagnostic::{Code, Diagnostics};
 use crate::seconds::Seconds;
@@ -239,6 +239,11 @@ fn circumstances(axes: &Axes, path: &Path) -> Vec<String> {
             how.push(format!("profile {version} compared"));
         } else if path.atoms.contains_key(&Axis::Profile(index)) {
             how.push(format!("profile {name} not compared as it is now"));
+        }
+    }
+    for (index, app) in axes.running.iter().enumerate() {
+        if path.atoms.contains_key(&Axis::Running(index)) {
+            how.push(running(app, pick(Axis::Running(index), 1)));
         }
     }
     for (index, (rule, _)) in axes.approvals.iter().enumerate() {

@@ -9,6 +9,7 @@ use super::cells::{Cell, Members};
 use super::side::Side;
 use crate::compile::Rule;
 use crate::profile::ProfileLabel;
+use crate::runs::Wants;
 use crate::slice::{Effect, States, Term, Tiers};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub(super) struct SpaceRow {
     pub(super) tiers: Tiers,
     pub(super) states: States,
     pub(super) profiles: Option<BTreeSet<ProfileLabel>>,
-    pub(super) runs: bool,
+    pub(super) runs: Vec<Wants>,
     /// Digest of the rule, to which approvals are bound.
     pub(super) approval: Option<[u8; 32]>,
     pub(super) fresh: Term,
@@ -74,7 +75,11 @@ impl SpaceRow {
             tiers: rule.tiers.clone(),
             states: rule.states.clone(),
             profiles,
-            runs: !rule.runs.is_empty(),
+            runs: rule
+                .runs
+                .iter()
+                .filter_map(|text| text.parse().ok())
+                .collect(),
             approval: rule.approval.as_ref().map(|approval| approval.digest),
             fresh: rule.fresh,
             offline: rule.offline,

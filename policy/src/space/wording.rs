@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edgeward_apps::{AppName, Version};
 use edgeward_identity::{AttestationState, Tier, Timestamp};
 use serde::Serialize;
 
@@ -43,6 +44,9 @@ pub struct Region {
     /// What the result says of profiles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<String>,
+    /// What its evidence says that it runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<String>,
     /// Whether the verifier hears from the cloud, and when it did last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<Vec<String>>,
@@ -100,6 +104,7 @@ fn region(pair: &Pair<'_>, changed: &Changed, part: &Part) -> Region {
                 .collect()
         }),
         profiles: profiles(axes, &part.atoms),
+        runs: runs(axes, &part.atoms),
         link: atoms(Axis::Link).map(|atoms| link(&axes.links, atoms)),
         age: atoms(Axis::Pass).map(|atoms| ages(&axes.passes, atoms, "unknown")),
         when: atoms(Axis::Time).map(|atoms| when(&axes.times, atoms)),
@@ -143,6 +148,31 @@ fn profiles(axes: &Axes, atoms: &BTreeMap<Axis, Atoms>) -> Vec<String> {
         words.push(atoms.iter().map(word).collect::<Vec<_>>().join(" or "));
     }
     words
+}
+
+fn runs(axes: &Axes, atoms: &BTreeMap<Axis, Atoms>) -> Vec<String> {
+    let named = axes.running.iter().enumerate();
+    named
+        .filter_map(|(index, app)| {
+            let atoms = atoms.get(&Axis::Running(index))?;
+            let words: Vec<String> = atoms.iter().map(|atom| running(app, *atom)).collect();
+            Some(words.join(" or "))
+        })
+        .collect()
+}
+
+/// What runs, by an atom of [`Axis::Running`].
+pub(super) fn running((app, versions): &(AppName, Vec<Version>), atom: usize) -> String {
+    let from = atom.checked_sub(3).and_then(|place| versions.get(place));
+    let below = atom.checked_sub(2).and_then(|place| versions.get(place));
+    match (atom, from, below) {
+        (0, ..) => format!("unknown whether it runs {app}"),
+        (1, ..) => format!("does not run {app}"),
+        (_, None, None) => format!("runs {app}"),
+        (_, None, Some(below)) => format!("runs {app} below {below}"),
+        (_, Some(from), None) => format!("runs {app}>={from}"),
+        (_, Some(from), Some(below)) => format!("runs {app}>={from} below {below}"),
+    }
 }
 
 fn approvals(axes: &Axes, atoms: &BTreeMap<Axis, Atoms>) -> Vec<String> {

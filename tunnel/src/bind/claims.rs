@@ -1,6 +1,9 @@
 //! What a peer's evidence says, once checked: the attestation result and, after a boot that the cloud has not seen,
 //! the boot statement. [`judge`] is the only maker of [`PeerClaims`].
 
+use std::sync::Arc;
+
+use edgeward_evidence::app_log::Runs;
 use edgeward_evidence::boot_statement::{BootRefused, BootStatement};
 use edgeward_evidence::result::{ResultExpect, ResultRefused, check_result};
 use edgeward_identity::{AttestationState, KeySet, PublicKey, Tier, Timestamp, VerifiedPeer};
@@ -15,6 +18,7 @@ pub struct PeerClaims {
     passed: Timestamp,
     deny_number: u64,
     profile: Option<String>,
+    runs: Option<Arc<Runs>>,
     digest: [u8; 32],
     floor: Floor,
     by_boot_statement: bool,
@@ -104,6 +108,11 @@ pub fn judge(
         passed: said.issued(),
         deny_number: said.deny_number(),
         profile: said.profile().map(|profile| profile.name.clone()),
+        // What the boot before ran says nothing of this one.
+        runs: match boot_statement {
+            Some(_) => None,
+            None => said.runs().cloned().map(Arc::new),
+        },
         digest: sha256(result),
         floor: Floor {
             result: checked.number(),
@@ -140,6 +149,11 @@ impl PeerClaims {
     /// Name of the profile that was met.
     pub fn profile(&self) -> Option<&str> {
         self.profile.as_deref()
+    }
+
+    /// What the peer is proven to run, by `publisher/name` and version. `None`: nothing proves what.
+    pub fn runs(&self) -> Option<&Arc<Runs>> {
+        self.runs.as_ref()
     }
 
     /// SHA-256 of the signed result: how the audit log names it.

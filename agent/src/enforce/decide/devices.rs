@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use edgeward_identity::{AttestationState, SpiffeId};
-use edgeward_policy::{Link, Mac, SliceDevice, Standing as Evidence, StatedProfiles};
+use edgeward_policy::{Link, Mac, MetWants, SliceDevice, Standing as Evidence, StatedProfiles};
 
 use super::picture::Picture;
 use super::reason::Nothing;
@@ -128,6 +128,7 @@ impl Picture {
             last_pass: passed,
             // A device measures nothing itself.
             profiles: Some(StatedProfiles::NONE),
+            runs: Some(MetWants::NONE),
         };
         Ok((evidence, self.parts.hearing.towards(passed)))
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use edgeward_evidence::app_log::Runs;
 use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::{
     Decision, Link, PeerIndex, Place, Proto, Reason, Standing as Evidence, StatedProfiles, Subject,
@@ -29,6 +30,8 @@ pub struct BoundPeer {
     pub spki: SpkiHash,
     /// What its evidence says.
     pub evidence: Evidence,
+    /// What it is proven to run; `None`: nothing proves what.
+    pub runs: Option<Arc<Runs>>,
     /// Its present boot is known by its own statement only.
     pub by_boot_statement: bool,
 }
@@ -85,15 +88,33 @@ pub(super) fn standing_of(claims: &PeerClaims) -> Evidence {
         tier: Some(claims.tier()),
         last_pass: Some(claims.passed()),
         profiles: StatedProfiles::of_result(claims.profile()),
+        runs: None,
+    }
+}
+
+/// Evidence with what it says of what the rules want run. Said of these rules alone: under others it is unknown.
+pub(super) fn running(evidence: Evidence, runs: Option<&Runs>, rules: Option<&Rules>) -> Evidence {
+    Evidence {
+        runs: runs
+            .zip(rules)
+            .map(|(runs, rules)| rules.engine().wants().met_by(runs)),
+        ..evidence
     }
 }
 
 impl BoundPeer {
+    /// What its evidence says under the rules of a picture.
+    pub fn evidence_in(&self, picture: &Picture) -> Evidence {
+        let rules = picture.parts.rules.as_deref();
+        running(self.evidence, self.runs.as_deref(), rules)
+    }
+
     pub fn new(id: SpiffeId, spki: SpkiHash, claims: &PeerClaims) -> Self {
         Self {
             id,
             spki,
             evidence: standing_of(claims),
+            runs: claims.runs().cloned(),
             by_boot_statement: claims.by_boot_statement(),
         }
     }
@@ -353,7 +374,7 @@ impl Known {
         let passed = peer.evidence.last_pass.unwrap_or_default();
         Self {
             index: parts.rules.as_ref().and_then(|rules| rules.peer(&peer.id)),
-            evidence: peer.evidence,
+            evidence: running(peer.evidence, peer.runs.as_deref(), parts.rules.as_deref()),
             by_boot_statement: peer.by_boot_statement,
             admitted: parts.floors.admits(&peer.id, passed),
         }

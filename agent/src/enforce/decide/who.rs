@@ -124,4 +124,5 @@ const NOTHING_PROVEN: Evidence = Evidence {
     tier: None,
     last_pass: None,
     profiles: None,
+    runs: None,
 };

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use edgeward_evidence::app_log::Runs;
 use edgeward_identity::{AttestationState, BootTime, SpiffeId, SpkiHash, Tier, Timestamp};
 use edgeward_policy::{Standing as Evidence, StatedProfiles};
 use edgeward_tunnel::node::{MAX_PEERS, MovedPeer, PeerId};
@@ -75,6 +77,8 @@ pub(super) struct BoundPaper {
     tier: Option<Tier>,
     last_pass: Option<Timestamp>,
     profiles: Option<StatedProfiles>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runs: Option<Arc<Runs>>,
     by_boot_statement: bool,
 }
 
@@ -114,7 +118,9 @@ impl Paper {
                     tier: bound.tier,
                     last_pass: bound.last_pass,
                     profiles: bound.profiles,
+                    runs: None,
                 },
+                runs: bound.runs.clone(),
                 by_boot_statement: bound.by_boot_statement,
             };
             Some((PeerId(bound.number), peer))
@@ -218,6 +224,7 @@ impl BoundPaper {
             tier: bound.evidence.tier,
             last_pass: bound.evidence.last_pass,
             profiles: bound.evidence.profiles,
+            runs: bound.runs.clone(),
             by_boot_statement: bound.by_boot_statement,
         }
     }

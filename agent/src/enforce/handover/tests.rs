@@ -60,6 +60,7 @@ fn bound() -> BoundPeer {
             last_pass: Some(TEST_NOW),
             ..evidence(TEST_NOW)
         },
+        runs: None,
         by_boot_statement: false,
     }
 }

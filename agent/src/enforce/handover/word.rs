@@ -45,7 +45,7 @@ pub(in crate::enforce) fn word(
     }
     let candidate = Candidate {
         id: peer,
-        standing: bound.evidence,
+        standing: bound.evidence_in(picture),
         by_boot_statement: bound.by_boot_statement,
     };
     let Ok(grant) = picture.grant(&candidate, now.wall) else {

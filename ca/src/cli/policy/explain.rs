@@ -62,6 +62,9 @@ pub struct Arguments {
     /// Profiles that its result names; those of its groups if absent
     #[arg(long = "profile", value_name = "NAME")]
     profiles: Option<Vec<String>>,
+    /// What its evidence says that it runs; unknown if absent
+    #[arg(long, value_name = "PUBLISHER/NAME@VERSION")]
+    runs: Option<Vec<String>>,
     /// It has every approval that a rule asks for
     #[arg(long)]
     approved: bool,
@@ -99,6 +102,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<(), 
         age: arguments.age,
         offline: arguments.offline,
         profiles: arguments.profiles.clone(),
+        runs: arguments.runs.clone(),
         approved: arguments.approved,
     };
     let explained =

@@ -12,6 +12,7 @@ use crate::ast::{AppsDef, PolicyFile, Scope};
 use crate::check::lookup::Names;
 use crate::diagnostic::Code;
 use crate::labels::may_meet;
+use crate::runs::MAX_RUNS;
 use crate::source::{Place, Placed};
 
 /// Most `[apps.x]` in one policy: each is held against each.
@@ -53,6 +54,24 @@ impl Resolver<'_, '_> {
             }
         }
         self.one_way_each(&defs);
+    }
+
+    /// Decisions carry one bit for each thing that rules want run.
+    pub(super) fn wants_fit(&mut self, files: &[PolicyFile]) {
+        let mut seen = BTreeSet::new();
+        for want in files
+            .iter()
+            .flat_map(|file| &file.rules)
+            .flat_map(|rule| &rule.runs)
+        {
+            seen.insert(&want.value);
+            if seen.len() > MAX_RUNS {
+                let message =
+                    format!("more different `runs` in all rules than the limit: {MAX_RUNS}");
+                self.found.error(want.at, Code::TooMuch, message);
+                return;
+            }
+        }
     }
 
     fn publishers(&mut self, files: &[PolicyFile], names: &mut Names) {

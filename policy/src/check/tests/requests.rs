@@ -83,13 +83,38 @@ fn a_request_that_means_nothing_there_is_refused() {
 }
 
 #[test]
-fn what_a_rule_asks_to_run_is_carried_and_never_met() {
+fn what_a_rule_wants_run_is_met_by_what_the_subject_is_proven_to_run() {
     let text = rule("runs = [\"acme/collector>=2.3\", \"acme/base\"]");
     let policy = assert_accepted(&text);
     let asking = policy.rules.iter().find(|rule| &*rule.id == "more");
     assert_eq!(asking.unwrap().runs, ["acme/collector>=2.3", "acme/base"]);
     let test = "[[test]]\nname = \"t\"\nfrom = { groups = [\"scada\"] }\nto = \"line3/admin\"\ndo = \"connect\"\nexpect = \"deny\"\nbecause = \"runs\"\n";
     assert_accepted(&format!("{text}\n{test}"));
+    let running = |runs: &str, expect: &str| {
+        test.replace("[\"scada\"] }", &format!("[\"scada\"], runs = [{runs}] }}"))
+            .replace("\"deny\"\nbecause = \"runs\"", expect)
+    };
+    let deny = "\"deny\"\nbecause = \"runs\"";
+    for (runs, expect) in [
+        ("\"acme/collector@2.3.1\", \"acme/base@1\"", "\"allow\""),
+        ("\"acme/collector@2.2.9\", \"acme/base@1\"", deny),
+        ("\"acme/collector@2.3.1\"", deny),
+    ] {
+        assert_accepted(&format!("{text}\n{}", running(runs, expect)));
+    }
+    for runs in [
+        "§\"acme/collector\"",
+        "§\"acme/collector>=2\"",
+        "\"acme/a@1\", §\"acme/a@2\"",
+    ] {
+        let test = running(runs, deny);
+        assert_refused(&format!("{text}\n{test}"), Code::BadValue);
+    }
+    let many: Vec<String> = (0..=64).map(|n| format!("\"acme/x{n}\"")).collect();
+    let many = rule(&format!("runs = [{}]", many.join(", ")));
+    let report = check(&one(&many));
+    assert_eq!(report.diagnostics.len(), 1, "{report}");
+    assert_eq!(report.diagnostics[0].code, Code::TooMuch);
     for runs in [
         "collector",
         "acme/collector>2.3",

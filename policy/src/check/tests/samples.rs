@@ -34,6 +34,7 @@ fn the_quickstart_lets_a_reach_one_interface_of_b_and_nothing_else() {
         tier: Some(Tier::Virtual),
         last_pass: Some(now),
         profiles: Some(crate::profile::StatedProfiles::NONE),
+        runs: None,
     };
     let there = a.peer(&id("b")).unwrap();
     assert!(a.meet(there, trusted, Link::Online, now).is_allow());

@@ -268,6 +268,7 @@ fn compare_egress(
                     tier: Some(tier),
                     last_pass: Some(now),
                     profiles,
+                    runs: None,
                 };
                 let allowed = world.allows(
                     Asker::Node(source),
@@ -288,6 +289,7 @@ fn compare_egress(
                     tier: Some(Tier::Hardware),
                     last_pass: Some(now),
                     profiles: Some(StatedProfiles::NONE),
+                    runs: None,
                 };
                 let egress =
                     engine.decide_egress(peer, (Proto::Tcp, port), theirs, Link::Online, now);
@@ -346,6 +348,7 @@ fn random_standing(
         tier,
         last_pass,
         profiles: stated(policy, &named),
+        runs: None,
     };
     (standing, named)
 }

@@ -155,6 +155,7 @@ fn software_reaches_what_names_it_with_its_state() {
         tier: Some(Tier::Software),
         last_pass: None,
         profiles: Some(StatedProfiles::NONE),
+        runs: None,
     };
     let decision = ask(&engine, &node("lab-1"), standing, Link::Online, NOW);
     assert!(decision.is_allow());
@@ -202,6 +203,7 @@ fn a_deny_wins_over_every_allow_and_matches_what_is_unknown() {
         tier: Some(Tier::Software),
         last_pass: None,
         profiles: Some(StatedProfiles::NONE),
+        runs: None,
     };
     let decision = ask(&engine, &node("lab-1"), software, Link::Online, NOW);
     assert_eq!(
@@ -434,6 +436,7 @@ fn an_operator_is_judged_by_its_groups_and_the_state_of_its_node() {
         tier: None,
         last_pass: None,
         profiles: Some(StatedProfiles::NONE),
+        runs: None,
     };
     assert!(!ask(&engine, &li, nodeless, Link::Online, NOW).is_allow());
     assert_eq!(
@@ -501,6 +504,7 @@ fn a_tunnel_may_exist_where_one_side_may_reach_the_other_and_both_proved_themsel
         tier: Some(Tier::Software),
         last_pass: None,
         profiles: Some(StatedProfiles::NONE),
+        runs: None,
     };
     assert!(
         !station

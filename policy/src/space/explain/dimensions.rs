@@ -143,8 +143,19 @@ impl Facts<'_> {
 
     pub(super) fn runs(&self, row: &Row) -> Option<Dimension> {
         (!row.runs.is_empty()).then(|| {
-            let found = "no evidence says what runs".to_owned();
-            dimension("runs", told(None, row), found, row.runs.join(", "))
+            let runs = self.question.standing.runs;
+            let answer = self.engine.wants().answer(&row.runs, runs);
+            let found = match answer {
+                Some(true) => "its evidence says so",
+                Some(false) => "its evidence does not say so",
+                None => "no evidence says what runs",
+            };
+            dimension(
+                "runs",
+                told(answer, row),
+                found.to_owned(),
+                row.runs.join(", "),
+            )
         })
     }
 

@@ -61,6 +61,7 @@ fn question(from: Asker, action: &str) -> Ask {
         age: Seconds::default(),
         offline: None,
         profiles: None,
+        runs: None,
         approved: false,
     }
 }

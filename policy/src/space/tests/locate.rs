@@ -75,6 +75,7 @@ fn atom(axes: &Axes, axis: Axis, point: &Point) -> usize {
                 version.map_or(versions.len() + 1, |version| version + 1)
             })
         }
+        Axis::Running(_) => 0,
         Axis::Link => match point.link {
             Link::Online => 0,
             Link::Offline { last_heartbeat } => class_of(&axes.links, age(last_heartbeat)),

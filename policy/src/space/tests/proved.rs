@@ -145,3 +145,37 @@ fn a_deny_that_wins_keeps_the_invariant_and_one_with_a_gap_does_not() {
     .unwrap();
     assert!(gap.help.unwrap().starts_with("state stale"));
 }
+
+#[test]
+fn who_is_allowed_for_what_it_runs_is_found_and_what_no_version_lets_in_is_not() {
+    let never = "from = \"group:scada\", to = \"line3/admin\", do = \"write\"";
+    let wanting = |runs: &str| {
+        rule(
+            "group:scada",
+            "[\"read\", \"write\"]",
+            &format!("runs = [{runs}]"),
+        )
+    };
+    let found_one = found(&wanting("\"acme/collector>=2.3\""), never).unwrap();
+    assert_eq!(found_one.code, Code::InvariantViolated);
+    let text = found_one.to_string();
+    assert!(text.contains("runs acme/collector>=2.3"), "{text}");
+    let denied = |runs: &str| {
+        format!(
+            "[[rule]]\nid = \"no\"\neffect = \"deny\"\nfrom = [\"group:scada\"]\nto = [\"line3/admin\"]\ndo = [\"write\"]\nruns = [\"{runs}\"]\n"
+        )
+    };
+    // Whoever runs 2.3 runs some version; whoever runs some may run one below 2.4.
+    let rules = wanting("\"acme/collector>=2.3\"") + denied("acme/collector").as_str();
+    assert_eq!(found(&rules, never), None);
+    let rules = wanting("\"acme/collector>=2.3\"") + denied("acme/collector>=2.4").as_str();
+    let text = found(&rules, never).unwrap().to_string();
+    assert!(
+        text.contains("runs acme/collector>=2.3 below 2.4"),
+        "{text}"
+    );
+    // Nothing that is unknown lets anybody in.
+    let rules = rule("group:scada", "[\"read\", \"write\"]", "") + denied("acme/collector").as_str();
+    let text = found(&rules, never).unwrap().to_string();
+    assert!(text.contains("does not run acme/collector"), "{text}");
+}

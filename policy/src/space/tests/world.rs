@@ -457,6 +457,7 @@ pub(super) fn point(
             },
             last_pass,
             profiles,
+            runs: None,
         },
         stated,
         link,
