@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::name::{AppName, PublisherName, Version};
 
-/// The verified repository, for the publishers that were asked for. Only [`Refresh::finish`] makes one.
+/// The verified repository, for the publishers that were asked for. Only [`Refresh::finish`](super::Refresh::finish) makes one.
 #[derive(Debug)]
 pub struct Image {
     pub(super) root: Vec<u8>,
