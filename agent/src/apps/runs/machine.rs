@@ -240,6 +240,7 @@ impl Machine {
                 }
             }
             Heard::Ended { name, how } => {
+                self.found.retain(|_, run| run.name != name);
                 if let Some((app, state)) = self.of_group_mut(&name) {
                     state.ended(&app, how, at, out);
                 }
@@ -424,8 +425,9 @@ impl App {
             Phase::Up(..) | Phase::Starting(_) => {
                 self.failed(app, "ended", None, Some(how), at, out);
             }
-            // The answer finds nothing to end.
-            Phase::Down | Phase::Waits(_) | Phase::Making(_) | Phase::Granting(..) => {}
+            // It was there when the guard was asked, and is to be started once it may.
+            Phase::Granting(_, ref mut run) => *run = None,
+            Phase::Down | Phase::Waits(_) | Phase::Making(_) => {}
         }
     }
 

@@ -326,6 +326,25 @@ fn what_ran_before_this_agent_runs_on_if_it_is_what_is_wanted_and_is_granted_aga
 }
 
 #[test]
+fn what_was_there_and_ended_before_it_was_granted_is_not_taken_for_running() {
+    let mut early = Turned::new();
+    early.step(Input::Heard(Heard::Here(vec![run("1.0")])));
+    early.step(ended(0));
+    assert_eq!(early.step(set("1.0")), [make()]);
+    early.goes_up("1.0");
+
+    let mut late = Turned::new();
+    late.step(Input::Heard(Heard::Here(vec![run("1.0")])));
+    late.step(set("1.0"));
+    late.step(ended(0));
+    let started = late.step(granted());
+    assert!(
+        matches!(started.as_slice(), [Output::Order(Order::Start(_))]),
+        "{started:?}"
+    );
+}
+
+#[test]
 fn an_applications_group_has_a_name_of_its_own_that_leads_back() {
     let names = ["acme/collector", "acme/a.b", "acme/a_b", "a.b/c", "a-b/c"];
     let mut groups: Vec<String> = Vec::new();
