@@ -71,6 +71,8 @@ pub struct Desk {
     strays: Vec<Installed>,
     /// What the guard holds.
     book: Option<(Mode, BTreeSet<Digest>)>,
+    /// When the guard that did not hold it is asked again.
+    book_again: Option<Instant>,
     job: Option<JoinHandle<Prepared>>,
     /// Numbers of the director's word and of the policy that the job was begun under.
     job_for: (u64, u64),
@@ -103,6 +105,7 @@ impl Desk {
             here: Vec::new(),
             strays: Vec::new(),
             book: None,
+            book_again: None,
             job: None,
             job_for: (0, 0),
             progress: progress_to.subscribe(),
@@ -138,7 +141,10 @@ impl Desk {
                     }
                 }
                 Some(order) = self.setup.orders.recv() => self.obey(order).await,
-                () = self.setup.operations.changed() => {}
+                // A guard that came may hold what none held before.
+                () = self.setup.operations.changed() => if self.book.is_none() {
+                    self.anew();
+                }
                 Ok(()) = self.progress.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -168,7 +174,8 @@ impl Desk {
             Instant::now() + left.max(Duration::from_millis(100))
         });
         let retry = self.retry.filter(|retry| *retry > Instant::now());
-        [Some(look), ends, retry]
+        let book = self.book_again.filter(|again| *again > Instant::now());
+        [Some(look), ends, retry, book]
             .into_iter()
             .flatten()
             .min()
@@ -282,11 +289,18 @@ impl Desk {
         let stages = self.setup.operations.stages();
         for here in self.here.iter().filter(|here| here.current) {
             let app = here.manifest.app.clone();
+            let unguarded = self.book.is_none().then_some("guard-away");
             let said = AppReport {
                 version: Some(here.manifest.version.clone()),
                 digest: Some(here.digest),
                 state: stages.get(&app).copied().unwrap_or(State::Installed),
-                code: self.held.get(&app).copied().unwrap_or_default().to_owned(),
+                code: self
+                    .held
+                    .get(&app)
+                    .copied()
+                    .or(unguarded)
+                    .unwrap_or_default()
+                    .to_owned(),
                 ..AppReport::default()
             };
             report.apps.insert(app, said);

@@ -126,3 +126,6 @@ pub async fn pinned_root(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

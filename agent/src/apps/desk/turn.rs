@@ -9,7 +9,7 @@ use edgeward_audit::EventKind;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::{Desk, Facts, Happened, Here, Lost, MAX_TOLD, Note, Plan, State, ToRun, Told};
+use super::{Desk, FIRST_RETRY, Facts, Happened, Here, Lost, MAX_TOLD, Note, Plan, State, ToRun, Told};
 
 impl Desk {
     pub(super) async fn turn(&mut self) {
@@ -138,12 +138,13 @@ impl Desk {
         match self.setup.operations.book(mode, &releases).await {
             Ok(()) => {
                 self.book = Some((mode, files));
+                self.book_again = None;
                 true
             }
             Err(why) => {
                 tracing::warn!(%why, "the guard does not hold the files of applications");
                 self.book = None;
-                self.later();
+                self.book_again = Some(Instant::now() + FIRST_RETRY);
                 false
             }
         }
