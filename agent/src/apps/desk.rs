@@ -142,8 +142,10 @@ impl Desk {
                 }
                 Some(order) = self.setup.orders.recv() => self.obey(order).await,
                 // A guard that came may hold what none held before.
-                () = self.setup.operations.changed() => if self.book.is_none() {
-                    self.anew();
+                () = self.setup.operations.changed() => {
+                    if self.book.is_none() {
+                        self.anew();
+                    }
                 }
                 Ok(()) = self.progress.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}

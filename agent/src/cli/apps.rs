@@ -66,6 +66,11 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
                 .map_err(|error| Failure::Usage(format!("{}: {error}", folder.display())))?;
             let report = import_apps(socket, &folder).await?;
             session.screen.answer(&report, text);
+            let lacking = report.apps.values().filter(|app| app.wanted.is_some());
+            match lacking.count() {
+                0 => {}
+                lacking => return Err(Failure::Lacking(lacking)),
+            }
         }
         Command::Volume(MakeVolume { image, mebibytes }) => {
             let Some(apps) = &session.config.apps else {

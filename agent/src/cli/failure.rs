@@ -48,6 +48,8 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    #[error("applications that are assigned and not here yet: {0}")]
+    Lacking(usize),
     #[error("installed releases with files that are not as signed: {0}")]
     Altered(usize),
     #[error(transparent)]

@@ -9,7 +9,9 @@ use edgeward_audit::EventKind;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::{Desk, FIRST_RETRY, Facts, Happened, Here, Lost, MAX_TOLD, Note, Plan, State, ToRun, Told};
+use super::{
+    Desk, FIRST_RETRY, Facts, Happened, Here, Lost, MAX_TOLD, Note, Plan, State, ToRun, Told,
+};
 
 impl Desk {
     pub(super) async fn turn(&mut self) {

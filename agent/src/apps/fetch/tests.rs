@@ -51,7 +51,8 @@ async fn a_stick_can_neither_hold_the_agent_up_nor_lead_it_elsewhere_nor_fill_it
     let source = FolderSource::new(folder.path().to_owned());
     let path = folder.path().join("image/metadata/timestamp.json");
     let read = async || {
-        let read = source.metadata(&timestamp());
+        let wanted = timestamp();
+        let read = source.metadata(&wanted);
         tokio::time::timeout(Duration::from_secs(5), read)
             .await
             .expect("the reader is held up")
@@ -93,7 +94,10 @@ async fn a_folder_has_all_that_a_node_needs() {
     let (take, mut taken) = mpsc::channel(8);
     source.chunks(&wanted, take).await.unwrap();
     let (digest, content) = taken.recv().await.unwrap();
-    assert_eq!((digest, content.as_slice()), (wanted[0].digest, &TREE_BYTES[..]));
+    assert_eq!(
+        (digest, content.as_slice()),
+        (wanted[0].digest, &TREE_BYTES[..])
+    );
     assert!(source.word("gw-3").await.unwrap().is_none());
 }
 
