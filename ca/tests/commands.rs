@@ -541,4 +541,39 @@ fn a_release_comes_to_the_cloud_and_what_it_shares_with_the_last_does_not_travel
         assert!(both[0] == both[1], "{name}");
     }
     assert!(cloud.run(&["app", "list", "acme"]).stdout.len() > 40);
+    let release = ["app", "revoke", "acme/tool@1.0", "--reason", "a hole"];
+    let revoked = cloud.json(&release);
+    assert_eq!(revoked["digest"], published["published"][0]["digest"]);
+    let list = cloud.json(&["app", "list"]);
+    assert_eq!(list[0]["versions"][1]["revoked"], "a hole");
+    assert!(list[0]["versions"][0].get("revoked").is_none());
+    let unknown = ["app", "revoke", "acme/tool@7", "--reason", "a hole"];
+    assert_eq!(cloud.run(&unknown).status.code(), Some(1));
+    let short = ["app", "revoke", "sha256:00", "--reason", "a hole"];
+    assert_eq!(cloud.run(&short).status.code(), Some(2));
+    let nowhere = [
+        "app",
+        "back",
+        "acme/tool",
+        "--node",
+        "none",
+        "--reason",
+        "slow",
+    ];
+    assert_eq!(cloud.run(&nowhere).status.code(), Some(1));
+    let stick = [
+        "app",
+        "export",
+        "--app",
+        "acme/tool@1.1",
+        "--node",
+        "none",
+        "--to",
+        "stick",
+    ];
+    assert_eq!(cloud.run(&stick).status.code(), Some(1));
+    assert!(
+        !cloud.path("stick").exists(),
+        "a stick without a director's word is of no use"
+    );
 }

@@ -2,6 +2,7 @@
 //! cloud. What comes out is held against the node's own verifier.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
@@ -463,11 +464,13 @@ fn roots_and_publishers_change_hands_and_old_keys_sign_no_more() {
         "root",
         "add-key",
         "ops-4.pub",
-        "--role",
-        "root",
         "--repo",
         "repo",
     ]);
+    // A root that is not signed to its end gives its new keys no say.
+    let image = "repo/image/metadata/1.targets.json";
+    let told = desk.refused(&["publisher", "sign", image, "--signer", "ops-4"], 1);
+    assert!(told.contains("would not count"), "{told}");
     desk.good(&[
         "publisher",
         "root",

@@ -1,5 +1,7 @@
 //! Releases of applications: what publishers signed, carried here by operators, and what is read of it.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -18,6 +20,7 @@ use super::{Cloud, Items, items};
 use crate::access::Principal;
 use crate::apps::shelf::Kind;
 use crate::apps::{Named as Release, NotTaken, PublishedRelease};
+use crate::store::director::DeniedRow;
 
 /// Largest body of these routes, in bytes: a manifest.
 #[allow(clippy::cast_possible_truncation, reason = "8 MiB")]
@@ -39,6 +42,7 @@ pub(super) async fn list(
     };
     api.apps.look().await?;
     let releases = api.apps.releases();
+    let denied = api.store.denied_apps().await?;
     let wanted = releases
         .apps
         .iter()
@@ -48,7 +52,7 @@ pub(super) async fn list(
         versions: versions
             .iter()
             .rev()
-            .map(|(version, release)| view(version, release))
+            .map(|(version, release)| view(version, release, &denied))
             .collect(),
     });
     Ok(items(views.collect()))
@@ -74,7 +78,9 @@ pub(super) async fn show(
     let bytes = api.apps.manifest(&release.digest).await?;
     let bytes = bytes.ok_or_else(|| Problem::not_found("the manifest of the release is gone"))?;
     let manifest = Manifest::parse(&bytes).map_err(NotTaken::Manifest)?;
-    Ok(Json(detail(&app, view(version, release), &manifest)))
+    let denied = api.store.denied_apps().await?;
+    let view = view(version, release, &denied);
+    Ok(Json(detail(&app, view, &manifest)))
 }
 
 /// Publish what a publisher signed: taken if a node would take it, and if all that it names was uploaded.
@@ -242,14 +248,18 @@ fn bytes(found: Option<Vec<u8>>) -> Result<Response, Problem> {
     }
 }
 
-fn view(version: &Version, release: &PublishedRelease) -> ReleaseView {
+fn view(
+    version: &Version,
+    release: &PublishedRelease,
+    denied: &BTreeMap<Digest, DeniedRow>,
+) -> ReleaseView {
     ReleaseView {
         version: version.to_string(),
         digest: release.digest.to_string(),
         length: release.length,
         size: release.size,
         published: release.published.into(),
-        revoked: None,
+        revoked: denied.get(&release.digest).map(|row| row.reason.clone()),
     }
 }
 

@@ -56,7 +56,7 @@ impl Authorities {
             None => Err(Failure::Unsound(format!("{by} names no role {role}"))),
         };
         let newest = |of: &str| {
-            repo.newest(of)?.ok_or_else(|| {
+            newest_signed(repo, of)?.ok_or_else(|| {
                 let folder = repo.metadata_folder();
                 Failure::Unsound(format!(
                     "{}: no {of} metadata there, which says whose signatures count: edgeward publisher fetch",
@@ -209,6 +209,19 @@ impl Standing {
             ));
         }
     }
+}
+
+/// The newest metadata that was signed to its end: a draft gives nobody a say yet. Where all is still a draft, the newest
+/// of them, so that a ceremony may go in any order.
+fn newest_signed(repo: &Repo, role: &str) -> Result<Option<(u64, Envelope)>, Failure> {
+    for version in repo.versions(role)?.into_iter().rev() {
+        let envelope = repo.read(role, version)?;
+        let authorities = Authorities::of(repo, role, version, &envelope);
+        if authorities.is_ok_and(|own| own.are_content(&envelope).unwrap_or(false)) {
+            return Ok(Some((version, envelope)));
+        }
+    }
+    repo.newest(role)
 }
 
 /// What metadata says, in lines that can be compared.

@@ -257,7 +257,9 @@ pub(super) fn write(path: &Path, bytes: &[u8], lasting: bool) -> Result<(), Fail
             false => Ok(()),
         }
     };
-    store().map_err(Failure::file(path))
+    store()
+        .inspect_err(|_| drop(fs::remove_file(&beside)))
+        .map_err(Failure::file(path))
 }
 
 #[cfg(test)]

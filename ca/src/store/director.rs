@@ -41,18 +41,14 @@ impl Store {
         self.number(CHANGES).await
     }
 
-    /// Everything. Read at start, and whenever another cloud changed it.
-    pub(crate) async fn remembered(&self) -> Result<Remembered, StoreError> {
-        // First: what is changed meanwhile is read once more.
-        let mut all = Remembered {
-            changes: self.director_changes().await?,
-            ..Remembered::default()
-        };
+    /// What runs nowhere any more, and why.
+    pub(crate) async fn denied_apps(&self) -> Result<BTreeMap<Digest, DeniedRow>, StoreError> {
         let mut connection = self.read().await?;
         let rows =
             sqlx::query("SELECT digest, app, version, reason, since, denied_by FROM apps_denied")
                 .fetch_all(&mut *connection)
                 .await?;
+        let mut all = BTreeMap::new();
         for row in rows {
             let digest: Digest = parse_column("denied digest", row.try_get("digest")?)?;
             let denied = DeniedRow {
@@ -63,8 +59,20 @@ impl Store {
                 since: time_from_column(row.try_get("since")?),
                 denied_by: row.try_get("denied_by")?,
             };
-            all.denied.insert(digest, denied);
+            all.insert(digest, denied);
         }
+        Ok(all)
+    }
+
+    /// Everything. Read at start, and whenever another cloud changed it.
+    pub(crate) async fn remembered(&self) -> Result<Remembered, StoreError> {
+        // First: what is changed meanwhile is read once more.
+        let mut all = Remembered {
+            changes: self.director_changes().await?,
+            ..Remembered::default()
+        };
+        all.denied = self.denied_apps().await?;
+        let mut connection = self.read().await?;
         let rows = sqlx::query("SELECT node, app, highest, previous FROM apps_given")
             .fetch_all(&mut *connection)
             .await?;

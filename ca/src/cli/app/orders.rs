@@ -3,8 +3,6 @@
 use clap::Args;
 use edgeward_apps::{AppName, Digest};
 use edgeward_runtime::screen::Table;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::super::client::encode;
 use super::super::progress::watch;
@@ -12,6 +10,7 @@ use super::super::{Failure, Session};
 use super::look::path_of;
 use super::sign::Named;
 use super::{APPS, release_name};
+use crate::api::views::{AppRevoked, BackRequest, BackView, RevokeDigest, RevokeRequest};
 
 pub(super) const REVOKE_EXAMPLES: &str = "\
 Examples:
@@ -55,49 +54,29 @@ pub struct Back {
     reason: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Revoked {
-    digest: String,
-    /// Nodes whose director's word changed by it.
-    #[serde(default)]
-    director_nodes: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WentBack {
-    nodes: Vec<BackOn>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct BackOn {
-    node: String,
-    from: String,
-    to: String,
-}
-
 pub(super) async fn revoke(session: &Session, arguments: &Revoke) -> Result<(), Failure> {
-    let reason = &arguments.reason;
-    let (path, body) = match arguments.what.strip_prefix("sha256:") {
+    let reason = arguments.reason.clone();
+    let client = session.client()?;
+    let revoked: AppRevoked = match arguments.what.strip_prefix("sha256:") {
         Some(digest) => {
             let digest: Digest = digest
                 .parse()
                 .map_err(|why| Failure::Usage(format!("{}: {why}", arguments.what)))?;
-            let body = json!({ "digest": digest, "reason": reason });
-            (format!("{APPS}/revoke"), body)
+            let digest = digest.to_string();
+            let (path, body) = (format!("{APPS}/revoke"), RevokeDigest { digest, reason });
+            watch(&session.screen, "revoking", client.post(&path, &body)).await?
         }
         None => {
             let named: Named = arguments.what.parse().map_err(Failure::Usage)?;
-            let path = format!("{}/revoke", path_of(&named));
-            (path, json!({ "reason": reason }))
+            let (path, body) = (
+                format!("{}/revoke", path_of(&named)),
+                RevokeRequest { reason },
+            );
+            watch(&session.screen, "revoking", client.post(&path, &body)).await?
         }
     };
-    let client = session.client()?;
-    let revoked: Revoked = watch(&session.screen, "revoking", client.post(&path, &body)).await?;
     session.screen.answer(&revoked, |revoked| {
-        format!(
-            "sha256:{} is revoked; nodes told: {}",
-            revoked.digest, revoked.director_nodes
-        )
+        format!("sha256:{} runs nowhere any more", revoked.digest)
     });
     Ok(())
 }
@@ -106,15 +85,13 @@ pub(super) async fn back(session: &Session, arguments: &Back) -> Result<(), Fail
     let name = &arguments.name;
     let publisher = encode(name.publisher().as_str());
     let path = format!("{APPS}/{publisher}/{}/back", encode(name.name()));
-    let mut body = json!({ "reason": arguments.reason });
-    let whom = [("group", &arguments.group), ("node", &arguments.node)];
-    for (key, value) in whom {
-        if let (Some(fields), Some(value)) = (body.as_object_mut(), value) {
-            fields.insert(key.to_owned(), json!(value));
-        }
-    }
+    let body = BackRequest {
+        node: arguments.node.clone(),
+        group: arguments.group.clone(),
+        reason: arguments.reason.clone(),
+    };
     let client = session.client()?;
-    let went: WentBack = watch(
+    let went: BackView = watch(
         &session.screen,
         "ordering the way back",
         client.post(&path, &body),
