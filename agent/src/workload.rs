@@ -29,7 +29,7 @@ pub mod socket;
 mod stream;
 pub mod svids;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 

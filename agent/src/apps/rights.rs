@@ -171,3 +171,6 @@ pub fn measured_as(running: &Running) -> App {
         digest: running.manifest.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

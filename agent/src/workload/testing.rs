@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use super::authority::{Authority, NotIssued};
 
 /// Issues X.509-SVIDs for ten minutes and tokens for five.
-pub(super) struct FakeAuthority {
+pub(crate) struct FakeAuthority {
     pub(super) ca: TestAuthority,
     pub(super) jwt_key: SoftwareKey,
     pub(super) clock: Arc<TurnedClock>,
@@ -26,7 +26,7 @@ pub(super) struct FakeAuthority {
 pub(super) const LIFETIME: Duration = Duration::from_secs(600);
 
 impl FakeAuthority {
-    pub(super) fn new(ca: TestAuthority, clock: Arc<TurnedClock>) -> Arc<Self> {
+    pub(crate) fn new(ca: TestAuthority, clock: Arc<TurnedClock>) -> Arc<Self> {
         Arc::new(Self {
             ca,
             jwt_key: SoftwareKey::generate().unwrap(),

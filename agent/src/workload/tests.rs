@@ -63,24 +63,7 @@ impl World {
     fn new(workloads: &[(&str, Selectors)]) -> Self {
         let clock = TurnedClock::at(TEST_NOW);
         let authority = FakeAuthority::new(TestAuthority::new("plant.example"), clock.clone());
-        let initial = Initial {
-            svid: Arc::new(authority.ca.svid("node/a")),
-            trust: authority.ca.trust_view(),
-            keys: key_set(&authority),
-            slice: Some(slice(1, workloads)),
-            peers: Directory::default(),
-            result: None,
-            overlay: Overlay {
-                v6: edgeward_identity::overlay::ipv6_of(&authority.ca.id("node/a")),
-                v4: None,
-            },
-            link: CloudLink::never_since(Timestamp::default()),
-            standing: Standing::Granting,
-            cuts: CutFloors::default(),
-            director: None,
-        };
-        let boot = Arc::new(Boot::new("kernel", None).unwrap());
-        let (publisher, view) = view::channel(clock.clone(), boot, initial);
+        let (publisher, view) = holding(&authority, clock.clone(), slice(1, workloads));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("workload.sock");
         let notes = Arc::new(Notes::default());
@@ -131,6 +114,32 @@ impl World {
         let notes = self.notes.0.lock();
         notes.iter().filter(|event| event.kind == kind).count()
     }
+}
+
+/// What a node holds that was given this slice.
+pub(crate) fn holding(
+    authority: &FakeAuthority,
+    clock: Arc<TurnedClock>,
+    slice: Arc<HeldSlice>,
+) -> (Publisher, crate::view::NodeView) {
+    let initial = Initial {
+        svid: Arc::new(authority.ca.svid("node/a")),
+        trust: authority.ca.trust_view(),
+        keys: key_set(authority),
+        slice: Some(slice),
+        peers: Directory::default(),
+        result: None,
+        overlay: Overlay {
+            v6: edgeward_identity::overlay::ipv6_of(&authority.ca.id("node/a")),
+            v4: None,
+        },
+        link: CloudLink::never_since(Timestamp::default()),
+        standing: Standing::Granting,
+        cuts: CutFloors::default(),
+        director: None,
+    };
+    let boot = Arc::new(Boot::new("kernel", None).unwrap());
+    view::channel(clock, boot, initial)
 }
 
 fn key_set(authority: &FakeAuthority) -> KeySet {

@@ -141,13 +141,11 @@ async fn after_a_reboot_the_log_begins_anew_from_what_that_boot_left() {
     a.apps = Some((AppLog::default(), a.tpm.pcrs[PCR]));
     a.happens(Happened::Started(app("2.4.0")));
     cloud.hasten("a");
-    let mut outcome = agent.pass(&mut a, "a").await;
-    for _ in 0..3 {
-        if said(&outcome).is_ok_and(|runs| runs["acme/collector"] == "2.4.0") {
-            return;
-        }
-        cloud.hasten("a");
-        outcome = agent.pass(&mut a, "a").await;
-    }
-    panic!("{:?}", said(&outcome));
+    // What the challenge named as known was of the boot before: all is asked for once more, at once.
+    let challenge = agent.challenge().await;
+    let answer = a.answer(&challenge, &agent.exporter, "a");
+    agent.send(node_message::Body::Evidence(answer)).await;
+    let outcome = agent.pass(&mut a, "a").await;
+    let runs = serde_json::json!({ "acme/collector": "2.4.0" });
+    assert_eq!(said(&outcome), Ok(runs));
 }
