@@ -96,7 +96,7 @@ impl Repository {
             releases: ArcSwap::default(),
             changed: watch::Sender::new(0),
         };
-        repository.look().await?;
+        repository.read_again().await?;
         Ok(Arc::new(repository))
     }
 
@@ -122,14 +122,21 @@ impl Repository {
 
     /// Reads again what is in force, if it has changed.
     pub async fn look(&self) -> Result<(), StoreError> {
-        let changes = self.store.apps_changes().await?;
-        if changes == self.releases.load().changes && changes != 0 {
-            return Ok(());
+        match self.store.apps_changes().await? == self.releases.load().changes {
+            true => Ok(()),
+            false => self.read_again().await,
         }
+    }
+
+    async fn read_again(&self) -> Result<(), StoreError> {
         let releases = self.read().await?;
         let changes = releases.changes;
         self.releases.store(Arc::new(releases));
-        self.changed.send_replace(changes);
+        self.changed.send_if_modified(|known| {
+            let is_new = *known != changes;
+            *known = changes;
+            is_new
+        });
         Ok(())
     }
 

@@ -202,6 +202,10 @@ fn code<T: std::fmt::Debug>(result: Result<T, NotTaken>) -> &'static str {
 #[tokio::test]
 async fn nothing_is_taken_before_what_it_rests_on() {
     let ground = Ground::new().await;
+    let mut changed = ground.repository.changed();
+    changed.mark_unchanged();
+    ground.repository.look().await.unwrap();
+    assert!(!changed.has_changed().unwrap(), "nobody is told of nothing");
     assert_eq!(code(ground.image().await), "metadata-missing");
     assert_eq!(code(ground.publish().await), "metadata-missing");
     let put = ground.put(What::Chunk, Digest::of(b"x"), b"x".to_vec());
