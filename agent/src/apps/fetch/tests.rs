@@ -27,7 +27,8 @@ fn written(published: &Published) -> tempfile::TempDir {
     }
     for (digest, bytes) in &published.chunks {
         let name = digest.to_string();
-        put(format!("image/chunks/{}/{name}", &name[..2]), bytes);
+        let first: String = name.chars().take(2).collect();
+        put(format!("image/chunks/{first}/{name}"), bytes);
     }
     folder
 }
