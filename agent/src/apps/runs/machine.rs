@@ -16,7 +16,6 @@ pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Who ran for so long has not failed.
 const RAN_WELL: Duration = Duration::from_secs(60);
 
-/// What happens.
 #[derive(Debug)]
 pub(super) enum Input {
     /// All that should run.
@@ -47,7 +46,6 @@ pub(super) enum Output {
     Note(Note),
 }
 
-/// What people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Note {
     Up(Running, Run),
@@ -73,7 +71,6 @@ pub enum Stage {
 pub(super) struct Machine {
     places: Places,
     apps: BTreeMap<AppName, App>,
-    /// Whether there is a guard.
     guard: bool,
     /// Whether anybody has said what should run.
     asked: bool,
@@ -92,7 +89,6 @@ struct App {
 enum Phase {
     #[default]
     Down,
-    /// Until then it is left alone.
     Waits(BootTime),
     Making(Wanted),
     /// A run that was there already needs no start.
