@@ -33,6 +33,8 @@ use edgeward_wire::token::BootstrapToken;
 
 use seeds::{bundles, checkpoints, jwt_bundles, jwt_seed, jwt_tokens, packets, policies};
 
+#[path = "apps.rs"]
+mod apps;
 #[path = "attestation.rs"]
 mod attestation;
 #[path = "break_glass.rs"]
@@ -123,6 +125,61 @@ pub const TARGETS: &[Target] = &[
         name: "app_log",
         run: attestation::app_log,
         seeds: attestation::app_logs,
+    },
+    Target {
+        name: "apps_archive",
+        run: apps::archive,
+        seeds: apps::archives,
+    },
+    Target {
+        name: "apps_cosign",
+        run: apps::signatures,
+        seeds: apps::bundles,
+    },
+    Target {
+        name: "apps_envelope",
+        run: apps::envelope,
+        seeds: apps::envelopes,
+    },
+    Target {
+        name: "apps_image",
+        run: apps::image,
+        seeds: apps::images,
+    },
+    Target {
+        name: "apps_manifest",
+        run: apps::manifest,
+        seeds: apps::manifests,
+    },
+    Target {
+        name: "apps_metadata",
+        run: apps::metadata,
+        seeds: apps::metadata_files,
+    },
+    Target {
+        name: "apps_orders",
+        run: apps::orders,
+        seeds: apps::orders_seeds,
+    },
+    Target {
+        name: "apps_receipt",
+        run: apps::receipt,
+        seeds: apps::receipts,
+    },
+    Target {
+        name: "apps_rules",
+        run: apps::rules,
+        seeds: apps::rules_seeds,
+    },
+    Target {
+        name: "apps_stated",
+        run: apps::stated,
+        seeds: apps::envelopes,
+    },
+    Target {
+        name: "apps_strict_json",
+        run: apps::plain,
+        seeds: apps::plain_texts,
     },
     Target {
         name: "attestation_result",

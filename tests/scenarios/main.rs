@@ -26,6 +26,7 @@ mod policy_commands;
 mod policy_rollout;
 mod profiles;
 mod protocols;
+mod publisher_keys;
 mod reach;
 mod recovery;
 mod restart;
