@@ -175,7 +175,8 @@ fn who_is_allowed_for_what_it_runs_is_found_and_what_no_version_lets_in_is_not()
         "{text}"
     );
     // Nothing that is unknown lets anybody in.
-    let rules = rule("group:scada", "[\"read\", \"write\"]", "") + denied("acme/collector").as_str();
+    let rules =
+        rule("group:scada", "[\"read\", \"write\"]", "") + denied("acme/collector").as_str();
     let text = found(&rules, never).unwrap().to_string();
     assert!(text.contains("does not run acme/collector"), "{text}");
 }
