@@ -89,7 +89,7 @@ impl Plant {
 
     /// Applies the quickstart's policy with the publishers and these tables beside it.
     pub fn apply(&self, tables: &str) -> anyhow::Result<PathBuf> {
-        let head = "schema = \"edgeward-policy/1\"\nowner = \"platform\"\nscope = { site = [\"quickstart\"] }\n";
+        let head = "schema = \"edgeward-policy/1\"\nowner = \"platform\"\nscope = \"any\"\n";
         let text = format!("{head}\n{}\n{tables}\n", self.repository.policy()?);
         self.lab.policy_with("apps.toml", &text)
     }

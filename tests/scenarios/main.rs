@@ -6,6 +6,7 @@
     reason = "scenarios wait for other processes: they have no clock to turn"
 )]
 
+mod apps;
 mod break_glass;
 mod ca_rotation;
 mod commands;

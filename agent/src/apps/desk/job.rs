@@ -262,6 +262,10 @@ impl Job {
 
     /// Fetches what is not here. Each chunk is checked and kept by itself: what was fetched once is not fetched again.
     async fn content(&self, wanted: Vec<Wanted>, prepared: &mut Prepared) -> Vec<Wanted> {
+        // Nothing may be known yet, after a start: what was fetched before it is still of use.
+        if wanted.is_empty() {
+            return wanted;
+        }
         let manifests: Vec<Manifest> = wanted
             .iter()
             .map(|wanted| wanted.release.manifest().clone())
