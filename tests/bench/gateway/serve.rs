@@ -98,7 +98,9 @@ fn parts(
             tier: Some(Tier::Hardware),
             last_pass: Some(passed),
             profiles: Some(StatedProfiles::NONE),
+            runs: None,
         },
+        runs: None,
         by_boot_statement: false,
     };
     let held = HeldSlice {
