@@ -59,8 +59,6 @@ const TURNED_AWAY_WAIT: Duration = Duration::from_secs(10);
 const LEAF_MARGIN: Duration = Duration::from_secs(60);
 /// How often the state of the moment is stored while nothing forces it.
 const STORE_EVERY: Duration = Duration::from_secs(300);
-/// What was put into force is stored as a new epoch once nothing has come for this long.
-const SETTLE_AFTER: Duration = Duration::from_millis(100);
 /// How long changes of the status are gathered on a metered link, but for cuts that took effect.
 const STATUS_METERED: Duration = Duration::from_secs(60);
 /// How many heartbeats may name a newer deny-list than ours before the session is begun anew.
@@ -328,6 +326,7 @@ impl Session {
         let mut status_due: Option<Instant> = None;
         loop {
             let late = status_due.unwrap_or_else(|| Instant::now() + STATUS_METERED);
+            let settle_in = self.holder.settle_in();
             if self.holder.has_untold_roots() {
                 // The cloud counts on roots that are acknowledged: they must outlast this process.
                 self.holder.settle().await;
@@ -363,7 +362,7 @@ impl Session {
                 _ = watchdog.tick() => if let Some(ended) = self.watch(opened) {
                     return ended;
                 },
-                () = tokio::time::sleep(SETTLE_AFTER), if self.holder.is_unsettled() => self.holder.settle().await,
+                () = tokio::time::sleep(settle_in.unwrap_or_default()), if settle_in.is_some() => self.holder.settle().await,
                 ordered = self.holder.publisher.orders.next() => self.holder.serve(ordered).await,
                 () = tokio::time::sleep_until(late), if status_due.is_some() => {
                     status_due = None;

@@ -26,6 +26,10 @@ mod break_glass;
 mod identity;
 mod trust;
 
+/// What was put into force is stored as a new epoch once nothing has come for this long,
+const SETTLE_AFTER: Duration = Duration::from_millis(100);
+/// and this long after the first of it, whatever comes.
+const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 /// How often the epoch is raised at most for ordinary changes.
 const EPOCH_EVERY: Duration = Duration::from_secs(3600);
 
@@ -38,6 +42,8 @@ pub struct Holder {
     epoch_raised: BootTime,
     /// Something is in force that the stored epoch does not cover yet.
     unsettled: bool,
+    /// Since when [`Holder::settle`] has something to do.
+    unsettled_since: Option<BootTime>,
     /// When a join raised the epoch; none yet since the start.
     join_raised: Option<BootTime>,
     /// A join counter is stored that the epoch does not cover yet.
@@ -70,6 +76,7 @@ impl Holder {
             heartbeat_number: 0,
             epoch_raised,
             unsettled: false,
+            unsettled_since: None,
             join_raised: None,
             joined: false,
             moved: false,
@@ -386,9 +393,13 @@ impl Holder {
         }
     }
 
-    /// Whether [`Holder::settle`] has something to do.
-    pub fn is_unsettled(&self) -> bool {
-        self.unsettled || self.moved
+    /// When [`Holder::settle`] is due if nothing else comes; `None`: it has nothing to do.
+    pub fn settle_in(&mut self) -> Option<Duration> {
+        let now = self.keeper.clock.boottime();
+        let waits = self.unsettled || self.moved;
+        self.unsettled_since = waits.then(|| self.unsettled_since.unwrap_or(now));
+        let since = self.unsettled_since?;
+        Some(SETTLE_AFTER.min(SETTLE_WITHIN.saturating_sub(now.since(since))))
     }
 
     /// Stores what was put into force as a new epoch, and what only moved without one. Apart from putting it into force, because the TPM takes its time

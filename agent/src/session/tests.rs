@@ -419,6 +419,23 @@ async fn a_cut_stays_a_floor_across_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_takes_away_is_stored_within_a_second_however_much_comes_meanwhile() {
+    let mut world = World::new().await;
+    assert_eq!(world.holder.settle_in(), None);
+    let step = Duration::from_millis(90);
+    for number in 1..=12 {
+        world.holder.cut(&world.cut("node/b", number)).await;
+        let due = world.holder.settle_in().unwrap();
+        let passed = step * u32::try_from(number - 1).unwrap();
+        assert!(passed + due <= Duration::from_secs(1), "{number}: {due:?}");
+        world.clock.turn(step);
+    }
+    assert_eq!(world.holder.settle_in(), Some(Duration::ZERO));
+    world.holder.settle().await;
+    assert_eq!(world.holder.settle_in(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_held_back_is_granted_again_only_after_a_good_heartbeat() {
     let mut world = World::held(Standing::Held(Held::StateRolledBack)).await;
     let mut welcome = v1::Welcome {
@@ -519,10 +536,10 @@ async fn a_peer_that_came_is_stored_at_once_and_a_mere_result_is_not() {
         peers: vec![came.clone()],
         gone: Vec::new(),
     });
-    assert!(world.holder.is_unsettled());
+    assert!(world.holder.settle_in().is_some());
     assert_eq!(world.stored().await.held.unwrap().peers.len(), 1);
 
-    assert!(!world.holder.is_unsettled());
+    assert_eq!(world.holder.settle_in(), None);
     world.holder.peers(&v1::PeerUpdate {
         full: false,
         peers: vec![v1::Peer {
@@ -531,7 +548,7 @@ async fn a_peer_that_came_is_stored_at_once_and_a_mere_result_is_not() {
         }],
         gone: Vec::new(),
     });
-    assert!(!world.holder.is_unsettled());
+    assert_eq!(world.holder.settle_in(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

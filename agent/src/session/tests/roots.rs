@@ -64,7 +64,7 @@ async fn roots_without_the_signature_of_a_held_root_change_nothing() {
         world.holder.trust(update).await;
         assert_eq!(world.view.trust.load().bundle, world.authority.bundle());
         assert_eq!(world.view.keys.borrow().number(), 1);
-        assert!(!world.holder.is_unsettled());
+        assert_eq!(world.holder.settle_in(), None);
         assert!(!world.events().contains(&EventKind::RootsChanged));
     }
 }
