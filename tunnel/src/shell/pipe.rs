@@ -64,16 +64,17 @@ impl<B> Pipe<B> {
         self.filled.notify_one();
     }
 
-    /// The next filled batch, for the second thread; `None` once the pipe is closed. Give it back.
+    /// The next filled batch, for the second thread; `None` once the pipe is closed and everything that was handed over
+    /// is done: nobody else has it any more. Give it back.
     pub(super) fn take_filled(&self) -> Option<B> {
         let mut state = self.state.lock();
         loop {
-            if state.closed {
-                return None;
-            }
             if let Some(batch) = state.queue.pop_front() {
                 state.working = true;
                 return Some(batch);
+            }
+            if state.closed {
+                return None;
             }
             self.filled.wait(&mut state);
         }
@@ -138,6 +139,16 @@ mod tests {
         assert!(!pipe.is_idle(), "is worked on");
         pipe.give_back(taken);
         assert!(pipe.is_idle());
+    }
+
+    #[test]
+    fn what_was_handed_over_before_the_end_is_still_done() {
+        let pipe = Pipe::new(vec![1, 2]);
+        let first = pipe.take_free().unwrap();
+        pipe.hand_over(first);
+        drop(Closing(&pipe));
+        assert_eq!(pipe.take_filled(), Some(first));
+        assert_eq!(pipe.take_filled(), None);
     }
 
     #[test]
