@@ -20,7 +20,7 @@ pub const SOON: Duration = Duration::from_secs(40);
 /// What is published unless a scenario says otherwise.
 pub const APP: &str = "acme/collector";
 /// Says over and over which release it is, where the node can read it.
-const COLLECTOR: &str = "echo collector is up; while :; do read note </app/etc/note; echo \"$note\" >/state/note; /app/bin/busybox sleep 0.2; done";
+const COLLECTOR: &str = "echo collector is up; while :; do read note </app/etc/note; echo \"$note\" >/state/new; /app/bin/busybox mv /state/new /state/note; /app/bin/busybox sleep 0.2; done";
 
 /// A lab whose cloud has an image repository with the publisher `acme`, two of whose three holders sign.
 #[derive(Debug)]
