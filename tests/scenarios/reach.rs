@@ -81,6 +81,14 @@ fn await_way(node: &Node, peer: &Node, kind: &str) -> anyhow::Result<String> {
     })
 }
 
+fn logs(a: &Node, b: &Node) -> String {
+    format!(
+        "moved\n--- a:\n{}\n--- b:\n{}",
+        tail(&a.log_text()),
+        tail(&b.log_text())
+    )
+}
+
 /// Whether the tunnel to a peer is open.
 fn is_open(node: &Node, peer: &Node) -> anyhow::Result<bool> {
     let status = node.status()?;
@@ -106,7 +114,9 @@ fn nodes_behind_port_restricted_routers_meet_directly_and_keep_their_bind_when_a
     connection.goes_on(PATH_DEADLINE)?;
     assert!(is_open(&a, &b)?);
     let port = left.rebind(a.host(), PORT)?;
-    connection.goes_on(PATH_DEADLINE)?;
+    connection
+        .goes_on(PATH_DEADLINE)
+        .with_context(|| logs(&a, &b))?;
     eventually("b sees a where the router put it", PATH_DEADLINE, || {
         assert!(is_open(&a, &b)? && is_open(&b, &a)?, "a bind was lost");
         let (kind, at) = way(&b, &a)?;
