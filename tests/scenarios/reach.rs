@@ -16,6 +16,8 @@ use crate::traffic::{Connection, await_reach, reaches, serve, tail};
 
 const STATUS: u16 = 8080;
 const PORT: u16 = 51820;
+/// How long an open connection may need after that: after half a minute of silence TCP asks again only in the 51st second.
+const TCP_DEADLINE: Duration = Duration::from_secs(90);
 /// How long a way may take to be found, or to be given up for another one.
 const PATH_DEADLINE: Duration = Duration::from_secs(45);
 
@@ -115,7 +117,7 @@ fn nodes_behind_port_restricted_routers_meet_directly_and_keep_their_bind_when_a
     assert!(is_open(&a, &b)?);
     let port = left.rebind(a.host(), PORT)?;
     connection
-        .goes_on(PATH_DEADLINE)
+        .goes_on(TCP_DEADLINE)
         .with_context(|| logs(&a, &b))?;
     eventually("b sees a where the router put it", PATH_DEADLINE, || {
         assert!(is_open(&a, &b)? && is_open(&b, &a)?, "a bind was lost");
