@@ -17,8 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use edgeward_identity::{BootTime, SpiffeId, SpkiHash, Timestamp, VerifiedPeer};
-use edgeward_policy::Standing as Evidence;
+use edgeward_identity::{BootTime, SpiffeId, Timestamp, VerifiedPeer};
 use edgeward_tunnel::bind::claims::PeerClaims;
 use edgeward_tunnel::bind::policy::{Grant, MayBind, NotGranted};
 use edgeward_tunnel::filter::{Decide, Direction, FlowKey, FlowVerdict};
@@ -40,7 +39,7 @@ pub struct Decider {
     picture: ArcSwap<Picture>,
     allowed: Tally,
     /// What the bind saw of peers' evidence since it was last asked for: new results come over open binds.
-    seen: Mutex<HashMap<SpiffeId, (SpkiHash, Evidence)>>,
+    seen: Mutex<HashMap<SpiffeId, BoundPeer>>,
     /// Counts pictures.
     changes: watch::Sender<u64>,
 }
@@ -73,18 +72,18 @@ impl Decider {
     }
 
     /// What the bind saw of peers' evidence since the last call. At most [`MAX_PEERS`].
-    pub fn take_seen(&self) -> HashMap<SpiffeId, (SpkiHash, Evidence)> {
+    pub fn take_seen(&self) -> HashMap<SpiffeId, BoundPeer> {
         std::mem::take(&mut *self.seen.lock())
     }
 
-    fn see(&self, candidate: &Candidate<'_>, spki: SpkiHash) {
+    fn see(&self, peer: BoundPeer) {
         // A boot statement is no evidence of its own.
-        if candidate.by_boot_statement {
+        if peer.by_boot_statement {
             return;
         }
         let mut seen = self.seen.lock();
-        if seen.len() < MAX_PEERS || seen.contains_key(candidate.id) {
-            seen.insert(candidate.id.clone(), (spki, candidate.standing));
+        if seen.len() < MAX_PEERS || seen.contains_key(&peer.id) {
+            seen.insert(peer.id.clone(), peer);
         }
     }
 
@@ -131,7 +130,7 @@ impl MayBind for Decider {
             by_boot_statement: claims.by_boot_statement(),
         };
         let grant = picture.grant(&candidate, now)?;
-        self.see(&candidate, peer.spki_hash());
+        self.see(BoundPeer::new(peer.id().clone(), peer.spki_hash(), claims));
         Ok(grant)
     }
 }

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use edgeward_identity::{Clock, SpiffeId, SpkiHash};
-use edgeward_policy::Standing as Evidence;
+use edgeward_identity::{Clock, SpiffeId};
 use edgeward_tunnel::filter::Filter;
 use parking_lot::Mutex;
 
@@ -84,19 +83,21 @@ impl Scene {
         &self.decider
     }
 
-    /// Puts newer evidence of bound peers into the picture.
-    pub(super) fn renew(&self, newer: &HashMap<SpiffeId, (SpkiHash, Evidence)>) {
+    /// Puts newer evidence of bound peers into the picture. Flows are asked about anew where it says something else.
+    pub(super) fn renew(&self, newer: &HashMap<SpiffeId, BoundPeer>) {
         let is_newer = |peer: &BoundPeer| {
-            newer.get(&peer.id).filter(|(spki, evidence)| {
-                *spki == peer.spki && evidence.last_pass > peer.evidence.last_pass
+            newer.get(&peer.id).filter(|seen| {
+                seen.spki == peer.spki && seen.evidence.last_pass > peer.evidence.last_pass
             })
         };
         let (some, other_word) = {
             let parts = self.parts.lock();
             let renewed = || parts.bound.values().filter_map(|p| Some((p, is_newer(p)?)));
-            let other_word = renewed().any(|(peer, (_, evidence))| {
-                (evidence.state, evidence.tier) != (peer.evidence.state, peer.evidence.tier)
-            });
+            let said = |peer: &BoundPeer| {
+                let (evidence, runs) = (peer.evidence, peer.runs.clone());
+                (evidence.state, evidence.tier, evidence.profiles, runs)
+            };
+            let other_word = renewed().any(|(peer, seen)| said(seen) != said(peer));
             (renewed().next().is_some(), other_word)
         };
         if !some {
@@ -105,11 +106,13 @@ impl Scene {
         let kept = if other_word { Kept::Void } else { Kept::Hold };
         self.change(kept, |parts| {
             for peer in parts.bound.values_mut() {
-                if let Some((_, evidence)) = is_newer(peer) {
-                    peer.evidence = *evidence;
-                    peer.by_boot_statement = false;
+                if let Some(seen) = is_newer(peer) {
+                    *peer = seen.clone();
                 }
             }
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use edgeward_identity::testing::{TEST_NOW, TurnedClock};
+use edgeward_tunnel::filter::Direction;
+
+use super::*;
+use crate::enforce::testing::{PEER, boot, evidence, id, inward, parts, rules, slice, spki};
+
+/// Where only who runs a good collector may in.
+fn scene() -> Scene {
+    let mut slice = slice();
+    for row in slice.interfaces.iter_mut().flat_map(|i| &mut i.rows) {
+        row.runs = vec!["acme/collector>=1.1".to_owned()];
+    }
+    let parts = PictureParts {
+        rules: Some(rules(slice)),
+        ..parts()
+    };
+    let decider = Arc::new(Decider::new(Picture::new(parts.clone())));
+    let filter = Arc::new(Filter::new(Arc::clone(&decider) as _));
+    let clock = TurnedClock::at(TEST_NOW);
+    clock.turn(boot(5000).since(clock.boottime()));
+    clock.set_now(TEST_NOW);
+    Scene::new(parts, decider, filter, clock)
+}
+
+fn is_let_in(scene: &Scene) -> bool {
+    let now = scene.clock.boottime();
+    scene
+        .picture()
+        .flow(&inward(), PEER, Direction::In, now)
+        .allow
+}
+
+/// The peer's evidence, so many seconds before now.
+fn seen(ago: u64, runs: Option<&str>) -> HashMap<SpiffeId, BoundPeer> {
+    let runs = runs.map(|version| {
+        let runs = BTreeMap::from([("acme/collector".to_owned(), version.to_owned())]);
+        Arc::new(runs)
+    });
+    let peer = BoundPeer {
+        id: id("b"),
+        spki: spki(2),
+        evidence: evidence(TEST_NOW.minus(Duration::from_secs(ago))),
+        runs,
+        by_boot_statement: false,
+    };
+    HashMap::from([(id("b"), peer)])
+}
+
+#[test]
+fn what_newer_evidence_says_of_what_runs_opens_and_closes() {
+    let scene = scene();
+    assert!(!is_let_in(&scene), "nothing proves what runs");
+    scene.renew(&seen(90, Some("1.1")));
+    assert!(!is_let_in(&scene), "older than what is known");
+    scene.renew(&seen(40, Some("1.0")));
+    assert!(!is_let_in(&scene), "too low");
+    scene.renew(&seen(30, Some("1.1")));
+    assert!(is_let_in(&scene));
+    let before = scene.epoch.load(Ordering::Relaxed);
+    scene.renew(&seen(20, Some("1.1")));
+    assert!(is_let_in(&scene));
+    assert_eq!(
+        scene.epoch.load(Ordering::Relaxed),
+        before,
+        "verdicts hold where evidence says the same"
+    );
+    scene.renew(&seen(10, None));
+    assert!(!is_let_in(&scene), "nothing proves it any more");
+    assert!(
+        scene.epoch.load(Ordering::Relaxed) > before,
+        "flows that are open are asked about again"
+    );
+}
