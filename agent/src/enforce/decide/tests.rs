@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{AttestationState, Tier};
 use edgeward_policy::slice::Profiles;
-use edgeward_policy::{Proto, StatedProfiles};
+use edgeward_policy::{Proto, Standing as Evidence, StatedProfiles};
 use edgeward_tunnel::bind::lease::{self, CloudLink as BindLink, Now, lease_end};
 use edgeward_wire::control::{Cut, CutReason};
 
