@@ -1,6 +1,6 @@
-//! What verifying costs: `verify_rate refresh` (a publisher with 10,000 releases), `verify_rate fill` (a file of 256 MiB
-//! filled chunk by chunk beside plain SHA-256 of the same bytes), `verify_rate archive FILE.tar`, and
-//! `verify_rate delta OLD NEW` (what a node that has one folder's files lacks of the other's).
+//! What verifying costs: `release_rate refresh` (a publisher with 10,000 releases), `release_rate fill` (a file of 256 MiB
+//! filled chunk by chunk beside plain SHA-256 of the same bytes), `release_rate archive FILE.tar`, and
+//! `release_rate delta OLD NEW` (what a node that has one folder's files lacks of the other's).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Failure> {
         ["fill"] => fill(),
         ["archive", path] => archive(Path::new(path)),
         ["delta", old, new] => delta(Path::new(old), Path::new(new)),
-        _ => Err("usage: verify_rate refresh | fill | archive FILE | delta OLD NEW".into()),
+        _ => Err("usage: release_rate refresh | fill | archive FILE | delta OLD NEW".into()),
     }
 }
 
