@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::director::{Agreed, Director, Disagreed, Orders};
 use crate::image::PublisherKeys;
-use crate::manifest::Manifest;
+use crate::manifest::{Entry, Manifest};
 use crate::name::{AppName, PublisherName, Version};
 
 mod rules;
 
-use rules::names;
 pub use rules::{
     Allow, AppRules, BadRules, Deny, MAX_PUBLISHER_KEYS, MAX_RULED_PUBLISHERS, MAX_RULES, Mode,
 };
@@ -128,8 +127,12 @@ pub fn admit(
 impl Orders {
     /// Whether a release was revoked, or a file in it.
     pub fn denies(&self, manifest: &Manifest, digest: Digest) -> Result<(), NotAdmitted> {
-        let denied = |denied: &&Digest| names(manifest, digest, denied);
-        match self.denied.iter().find(denied) {
+        let files = manifest.entries().values().filter_map(|entry| match entry {
+            Entry::File(file) => Some(file.digest),
+            Entry::Link(_) => None,
+        });
+        let mut named = std::iter::once(digest).chain(files);
+        match named.find(|digest| self.denied.contains(digest)) {
             Some(denied) => Err(NotAdmitted::Denied(format!("revoked digest {denied}"))),
             None => Ok(()),
         }

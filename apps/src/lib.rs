@@ -5,6 +5,7 @@
 //! agree, and the one maker of an [`admit::Installable`]. No I/O happens here: bytes come in, whoever carried them.
 
 pub mod admit;
+pub mod advice;
 pub mod author;
 pub mod chunk;
 pub mod cosign;

@@ -27,7 +27,7 @@ pub mod seconds;
 pub mod slice;
 pub mod source;
 pub mod space;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod window;
 pub mod workload;

@@ -11,6 +11,19 @@ use crate::profile::{Profile, ProfileLabel};
 use crate::slice::{Effect, States, Term, Tiers};
 use crate::window::Window;
 
+/// Publishers `acme` and `evil`, of whom everything may run on the nodes of a group.
+pub fn publishers_on(group: &str) -> String {
+    let publisher = |name: &str, byte: &str| {
+        let key = byte.repeat(32);
+        format!("[publisher.{name}]\nkeys = [\"ed25519:{key}\"]\nthreshold = 1\n")
+    };
+    format!(
+        "{}{}[apps.{group}]\nallow = [{{ publisher = \"acme\" }}, {{ publisher = \"evil\" }}]\n",
+        publisher("acme", "ab"),
+        publisher("evil", "cd"),
+    )
+}
+
 /// Everything that decisions follow from. Parts refer to each other by their places in these lists.
 pub struct Whole<'p> {
     pub profiles: &'p [Profile],

@@ -144,9 +144,11 @@ impl Screen {
         paint(text, as_what, self.colour)
     }
 
-    /// Whether somebody watches standard error.
+    /// Whether somebody watches standard error, where a line can be written over. A serial line that a log is made of is a
+    /// terminal, too, but of no kind that is named.
     pub fn is_watched(&self) -> bool {
-        std::io::stderr().is_terminal()
+        let kind = std::env::var_os("TERM").unwrap_or_default();
+        std::io::stderr().is_terminal() && !kind.is_empty() && kind != "dumb"
     }
 
     fn headed(&self, head: &str, as_what: Paint, text: &str) {

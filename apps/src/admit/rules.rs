@@ -205,7 +205,7 @@ impl Deny {
 }
 
 /// Whether a digest is that of the app, or of a file in it.
-pub(super) fn names(manifest: &Manifest, own: Digest, digest: &Digest) -> bool {
+fn names(manifest: &Manifest, own: Digest, digest: &Digest) -> bool {
     own == *digest
         || manifest
             .entries()

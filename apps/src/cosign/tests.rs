@@ -124,6 +124,79 @@ fn a_bundle_of_a_key_holds_for_its_artefact_and_no_other() {
     assert_eq!(accepted, 0, "no change makes it hold for something else");
 }
 
+#[test]
+fn a_changed_byte_anywhere_in_a_payload_or_its_signature_is_refused() {
+    let key = SoftwareKey::generate().unwrap();
+    let image = b"manifest";
+    let payload = payload(image);
+    let made = key.sign(&payload).unwrap();
+    let holds = |payload: &[u8], signature: &[u8]| {
+        let simple = Signature::Simple { payload, signature };
+        check(image, &[simple], &policy_keys(&[&key], 1)).is_ok()
+    };
+    assert!(holds(&payload, &made));
+    for (bytes, is_payload) in [(&payload, true), (&made, false)] {
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let took = match is_payload {
+                true => holds(&changed, &made),
+                false => holds(&payload, &changed),
+            };
+            assert!(!took, "byte {at}, of the payload: {is_payload}");
+        }
+        for end in 0..bytes.len() {
+            let cut = &bytes[..end];
+            let took = match is_payload {
+                true => holds(cut, &made),
+                false => holds(&payload, cut),
+            };
+            assert!(!took, "cut at {end}, of the payload: {is_payload}");
+        }
+    }
+}
+
+/// Signature and digest are what the key vouches for; what a log said of them is not asked for.
+#[test]
+fn a_changed_byte_in_the_signature_or_digest_of_a_bundle_is_refused() {
+    let Some(base) = vectors::folder("sigstore-bundles") else {
+        return;
+    };
+    let folder = base.join("managed-key-and-trusted-root");
+    let bundle = std::fs::read(folder.join("bundle.sigstore.json")).unwrap();
+    let artefact = std::fs::read(folder.join("artifact"))
+        .or_else(|_| std::fs::read(base.join("a.txt")))
+        .unwrap();
+    let pem = std::fs::read_to_string(folder.join("key.pub")).unwrap();
+    let der = DerPublicKey::from_pem(&pem).unwrap();
+    let key = edgeward_identity::PublicKey::from_spki_der(der.as_bytes()).unwrap();
+    let policy = PublisherKeys {
+        keys: [format!("ecdsa-p256:{}", hex::encode(key.point()))
+            .parse()
+            .unwrap()]
+        .into(),
+        threshold: 1,
+    };
+    let holds = |bundle: &[u8]| check(&artefact, &[Signature::Bundle(bundle)], &policy).is_ok();
+    assert!(holds(&bundle));
+    let value: serde_json::Value = serde_json::from_slice(&bundle).unwrap();
+    let signed = &value["messageSignature"];
+    let text = String::from_utf8(bundle.clone()).unwrap();
+    let mut tried = 0;
+    for part in [&signed["signature"], &signed["messageDigest"]["digest"]] {
+        let part = part.as_str().unwrap();
+        let at = text.find(part).unwrap();
+        // The last digits hold bits that belong to no byte.
+        for place in at..at + part.trim_end_matches('=').len() - 1 {
+            let mut changed = bundle.clone();
+            changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
+            assert!(!holds(&changed), "byte {place}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}
+
 /// All public cases, with the roots of trust that they name: the verifier under [`check`] does as sigstore's others do.
 #[test]
 fn the_public_bundles_end_as_they_say() {

@@ -410,6 +410,33 @@ fn a_root_is_followed_only_where_the_one_before_signed_it() {
 }
 
 #[test]
+fn a_changed_byte_anywhere_in_a_root_that_follows_another_is_refused() {
+    let repository = rotated(2);
+    let files = repository.files();
+    let take = |files: &Files| {
+        refreshed(
+            files,
+            &repository.roots[&1],
+            &ImageFloors::default(),
+            &repository.policy(),
+            TEST_NOW,
+        )
+    };
+    let good = &files["2.root.json"];
+    assert_eq!(take(&files).unwrap().floors().root, 2);
+    for at in (0..good.len()).step_by(3) {
+        let mut changed = files.clone();
+        changed.get_mut("2.root.json").unwrap()[at] ^= 1;
+        assert!(take(&changed).is_err(), "byte {at}");
+    }
+    for end in (0..good.len()).step_by(7) {
+        let mut cut = files.clone();
+        cut.get_mut("2.root.json").unwrap().truncate(end);
+        assert!(take(&cut).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
 fn new_online_keys_end_what_stolen_ones_signed() {
     let mut repository = repository();
     repository.versions.timestamp = u64::MAX;

@@ -35,6 +35,8 @@ pub(crate) struct Question<'a> {
     pub(crate) standing: Standing,
     /// Names of profiles that the evidence names, and whether as they are now. `None`: unknown.
     pub(crate) named: &'a Option<Vec<(String, bool)>>,
+    /// What the evidence says that runs, by places in the list of versions. `None`: unknown.
+    pub(crate) running: &'a Option<BTreeMap<&'static str, usize>>,
     pub(crate) link: Link,
     pub(crate) now: Timestamp,
 }
@@ -199,6 +201,14 @@ impl<'p> Oracle<'p> {
             };
             pairs.push(("named", of(true)));
             pairs.push(("doubtful", of(false)));
+        }
+        if let Some(running) = question.running {
+            let of = |(app, version): (&&str, &usize)| {
+                let version = RestrictedExpression::new_long(i64::try_from(*version).unwrap());
+                ((*app).to_owned(), version)
+            };
+            let running = RestrictedExpression::new_record(running.iter().map(of));
+            pairs.push(("running", running.unwrap()));
         }
         let pairs = pairs
             .into_iter()

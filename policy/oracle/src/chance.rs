@@ -1,17 +1,25 @@
 //! What is asked: mostly of those whom a slice knows, often near something that changes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edgeward_identity::{AttestationState, Kind, Timestamp};
 use edgeward_policy::testing::Whole;
-use edgeward_policy::{Effect, ProfileLabel, SliceApproval, Standing, StatedProfiles};
+use edgeward_policy::{Effect, MetWants, ProfileLabel, SliceApproval, Standing, StatedProfiles};
 
 use crate::cedar::{self, Asker, Lifted};
 use crate::dice::Dice;
-use crate::differential::{Named, Scene};
-use crate::world::{self, DEVICES, INTERFACES, MONDAY, NODES, OPERATORS, WEEK};
+use crate::differential::{Named, Running, Scene};
+use crate::world::{self, APPS, DEVICES, INTERFACES, MONDAY, NODES, OPERATORS, VERSIONS, WEEK};
 
 pub(crate) const NAMES: [&str; NODES] = ["n0", "n1", "n2", "n3", "n4"];
+
+/// What is known of who asks.
+pub(crate) struct Evidence {
+    pub(crate) standing: Standing,
+    pub(crate) named: Named,
+    pub(crate) running: Running,
+}
 
 /// Approvals for some subjects, and some rules opened by breaking glass.
 pub(crate) fn lift(whole: &Whole<'_>, dice: &mut Dice) -> Lifted {
@@ -136,12 +144,7 @@ impl Scene<'_> {
         }
     }
 
-    pub(crate) fn standing(
-        &self,
-        asker: Asker<'_>,
-        now: Timestamp,
-        dice: &mut Dice,
-    ) -> (Standing, Named) {
+    pub(crate) fn standing(&self, asker: Asker<'_>, now: Timestamp, dice: &mut Dice) -> Evidence {
         let profiles = &self.world.profiles;
         let named: Named = match dice.below(6) {
             0 => None,
@@ -183,15 +186,42 @@ impl Scene<'_> {
             2 => Some(now.minus(age).plus(millis(dice))),
             _ => Some(now.minus(Duration::from_secs(30))),
         };
+        let (runs, running) = self.running(dice);
         let standing = Standing {
             state,
             tier,
             last_pass,
             profiles: self.stated(&named),
-            // Always unknown here: the engine's own tests vary it.
-            runs: None,
+            runs,
         };
-        (standing, named)
+        Evidence {
+            standing,
+            named,
+            running,
+        }
+    }
+
+    /// As the engine is told, and as it is. What was reckoned for another node's rules is unknown under these.
+    fn running(&self, dice: &mut Dice) -> (Option<MetWants>, Running) {
+        if dice.one_in(5) {
+            return (None, None);
+        }
+        let mut running = BTreeMap::new();
+        for app in APPS {
+            if !dice.one_in(3) {
+                running.insert(app, dice.below(VERSIONS.len()));
+            }
+        }
+        let told: BTreeMap<String, String> = running
+            .iter()
+            .map(|(app, version)| ((*app).to_owned(), VERSIONS[*version].to_owned()))
+            .collect();
+        let wants = self.engine.wants();
+        let others = dice.one_in(6) && self.other_wants != wants;
+        match others {
+            true => (Some(self.other_wants.met_by(&told)), None),
+            false => (Some(wants.met_by(&told)), Some(running)),
+        }
     }
 
     /// As a result would say it.

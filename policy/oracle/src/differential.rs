@@ -2,6 +2,7 @@
 //! fleets, random and boundary requests, for every node. No disagreement in `EDGEWARD_DIFFERENTIAL` answers, or in as
 //! many as the tests can afford.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use edgeward_identity::{Kind, SpiffeId, Timestamp};
 use edgeward_policy::filter::{self, FilterSubject};
 use edgeward_policy::testing::Whole;
 use edgeward_policy::{
-    ActionId, Decision, DeviceIndex, Engine, Link, Opened, PeerIndex, Reason, Request, Slice,
-    Subject, Target, WrittenRequest,
+    ActionId, AllWants, Decision, DeviceIndex, Engine, Link, Opened, PeerIndex, Reason, Request,
+    Slice, Subject, Target, WrittenRequest,
 };
 
 use crate::cedar::{Asker, Lifted, Oracle, Question};
@@ -21,10 +22,13 @@ use crate::world::{self, MONDAY, NODES, PROTOCOLS, WEEK, World};
 
 /// Answers compared where nobody asks for more.
 const ANSWERS: u64 = 40_000;
+/// One answer of so many is asked for again without what runs: to see that it matters.
+const RUNS_SAMPLED: u64 = 8;
 /// Requests for each node of each policy.
 const REQUESTS: usize = 30;
 
 pub(crate) type Named = Option<Vec<(String, bool)>>;
+pub(crate) type Running = Option<BTreeMap<&'static str, usize>>;
 
 #[test]
 fn engine_rows_filter_and_slices_decide_as_cedar_decides_by_the_whole_policy() {
@@ -54,14 +58,19 @@ fn engine_rows_filter_and_slices_decide_as_cedar_decides_by_the_whole_policy() {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let (answers, allowed) = (count(&tally.answers), count(&tally.allowed));
     eprintln!(
-        "{answers} answers, {allowed} of them allow, {} about l7 requests, {} by filter rows, {} about devices, from {} policies: no disagreement",
+        "{answers} answers, {allowed} of them allow, {} about l7 requests, {} by filter rows, {} about devices, {} of a sample by what runs, from {} policies: no disagreement",
         count(&tally.l7),
         count(&tally.filtered),
         count(&tally.devices),
+        count(&tally.runs),
         count(&seeds) - first
     );
     // A comparison in which nearly everything is denied says little.
     assert!(answers / 30 < allowed && allowed < answers / 30 * 29);
+    assert!(
+        count(&tally.runs) > 0,
+        "nothing was ever decided by what runs"
+    );
 }
 
 #[derive(Default)]
@@ -71,6 +80,7 @@ pub(crate) struct Tally {
     l7: AtomicU64,
     filtered: AtomicU64,
     devices: AtomicU64,
+    runs: AtomicU64,
 }
 
 /// One policy and fleet, seen from one node.
@@ -79,6 +89,8 @@ pub(crate) struct Scene<'w> {
     pub(crate) whole: &'w Whole<'w>,
     pub(crate) oracle: &'w Oracle<'w>,
     pub(crate) engine: &'w Engine,
+    /// Of the node before this one.
+    pub(crate) other_wants: &'w AllWants,
     pub(crate) lifted: &'w Lifted,
     pub(crate) target: String,
     pub(crate) tally: &'w Tally,
@@ -91,6 +103,7 @@ fn compare_world(seed: u64, tally: &Tally) {
     let whole = world.policy.whole();
     let oracle = Oracle::new(&whole, &world.fleet);
     let index = world.policy.index(&world.fleet);
+    let mut other_wants = AllWants::default();
     for target in 0..NODES {
         let node = world::name(target);
         let slice = world.policy.slice_of(&index, &node, end()).unwrap();
@@ -108,6 +121,7 @@ fn compare_world(seed: u64, tally: &Tally) {
             whole: &whole,
             oracle: &oracle,
             engine: &engine,
+            other_wants: &other_wants,
             lifted: &lifted,
             target: node.name().to_owned(),
             tally,
@@ -117,6 +131,7 @@ fn compare_world(seed: u64, tally: &Tally) {
             scene.compare_one(&mut dice);
         }
         scene.compare_filter(&mut dice);
+        other_wants = engine.wants().clone();
     }
 }
 
@@ -135,7 +150,7 @@ impl Scene<'_> {
             }
         }
         let now = self.time(dice);
-        let (standing, named) = self.standing(asker, now, dice);
+        let evidence = self.standing(asker, now, dice);
         let link = match !dice.one_in(3) {
             true => Link::Online,
             false => Link::Offline {
@@ -166,8 +181,9 @@ impl Scene<'_> {
             target: &self.target,
             interface: (service, interface),
             actions: actions.into_iter().collect(),
-            standing,
-            named: &named,
+            standing: evidence.standing,
+            named: &evidence.named,
+            running: &evidence.running,
             link,
             now,
         };
@@ -273,6 +289,16 @@ impl Scene<'_> {
         self.tally
             .allowed
             .fetch_add(u64::from(expected), Ordering::Relaxed);
+        let without = Question {
+            running: &None,
+            ..question.clone()
+        };
+        let answers = self.tally.answers.load(Ordering::Relaxed);
+        let sampled = answers.is_multiple_of(RUNS_SAMPLED);
+        let by_runs = sampled && question.running.is_some() && self.expected(&without) != expected;
+        self.tally
+            .runs
+            .fetch_add(u64::from(by_runs), Ordering::Relaxed);
         let device = matches!(question.asker, Asker::Device(_));
         self.tally
             .devices
@@ -294,13 +320,13 @@ impl Scene<'_> {
         let devices = devices
             .map(|(index, device)| (FilterSubject::Device(DeviceIndex(index)), device.id.clone()));
         let parties = peers.chain(devices).map(|(subject, id)| {
-            let (standing, named) = self.standing(asker(&id), now, dice);
-            (subject, id, standing, named)
+            let evidence = self.standing(asker(&id), now, dice);
+            (subject, id, evidence)
         });
         let parties: Vec<_> = parties.collect();
         let subjects: Vec<_> = parties
             .iter()
-            .map(|(subject, _, standing, _)| (*subject, *standing))
+            .map(|(subject, _, evidence)| (*subject, evidence.standing))
             .collect();
         let rows = filter::rows(self.engine, &subjects, Link::Online, now);
         for interface in &rows.interfaces {
@@ -308,7 +334,7 @@ impl Scene<'_> {
             if known.l7.is_some() {
                 continue;
             }
-            for (subject, id, standing, named) in &parties {
+            for (subject, id, evidence) in &parties {
                 let comes_here = match subject {
                     FilterSubject::Peer(_) => known.net == "mesh",
                     FilterSubject::Device(DeviceIndex(device)) => {
@@ -320,8 +346,9 @@ impl Scene<'_> {
                     target: &self.target,
                     interface: (&known.service, &known.name),
                     actions: ["connect"].into(),
-                    standing: *standing,
-                    named,
+                    standing: evidence.standing,
+                    named: &evidence.named,
+                    running: &evidence.running,
                     link: Link::Online,
                     now,
                 };

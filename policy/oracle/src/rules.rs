@@ -7,6 +7,8 @@ use edgeward_policy::slice::{States, Term, Tiers};
 use edgeward_policy::testing::{Whole, WholeRule};
 use edgeward_policy::{Effect, Seconds};
 
+use crate::world::VERSIONS;
+
 pub(crate) fn write_rule(policy: &Whole<'_>, rule: &WholeRule<'_>, text: &mut String) {
     let effect = match rule.effect {
         Effect::Allow => "permit",
@@ -55,9 +57,8 @@ pub(crate) fn write_rule(policy: &Whole<'_>, rule: &WholeRule<'_>, text: &mut St
             false => format!("(context has named && context.named.containsAny([{names}]))"),
         });
     }
-    // Nobody's evidence says what runs: unknown.
     if !rule.runs.is_empty() {
-        conditions.push(deny.to_string());
+        conditions.push(runs_condition(rule.runs, deny));
     }
     let id = &rule.id;
     let mut lifted = vec!["true".to_owned()];
@@ -108,6 +109,22 @@ fn tier_condition(tiers: &Tiers, deny: bool) -> String {
     match deny {
         true => format!("(!(context has tier) || {named})"),
         false => format!("(context has tier && {named})"),
+    }
+}
+
+/// All of them; what is unknown fails an allow and matches a deny. Versions are compared by their places in
+/// [`VERSIONS`].
+fn runs_condition(runs: &[String], deny: bool) -> String {
+    let wants = runs.iter().map(|want| {
+        let (app, least) = want.split_once(">=").unwrap_or((want, VERSIONS[0]));
+        let least = VERSIONS.iter().position(|version| *version == least);
+        let least = least.unwrap_or_else(|| panic!("no version that is run: {want}"));
+        format!("context.running has {app:?} && context.running[{app:?}] >= {least}")
+    });
+    let all = wants.collect::<Vec<_>>().join(" && ");
+    match deny {
+        true => format!("(!(context has running) || ({all}))"),
+        false => format!("(context has running && {all})"),
     }
 }
 

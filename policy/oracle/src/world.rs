@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use edgeward_identity::{AttestationState, Kind, SpiffeId, Tier, TrustDomain};
+use edgeward_policy::testing::publishers_on;
 use edgeward_policy::{CompiledPolicy, Fleet, FleetNode, SourceFile};
 
 use crate::cedar::ZONES;
@@ -29,6 +30,12 @@ pub(crate) const INTERFACES: [(&str, &str, &str, &str, Option<usize>); 7] = [
     ("s2", "plain", "mesh", "udp/1005", None),
     ("s2", "topics", "mesh", "tcp/1006", Some(2)),
 ];
+
+/// What there is to run, and what a rule may want of it.
+pub(crate) const APPS: [&str; 3] = ["acme/collector", "acme/base", "evil/miner"];
+const LEASTS: [&str; 4] = ["", ">=1", ">=2.3", ">=2.10"];
+/// In their order, which is that of their numbers.
+pub(crate) const VERSIONS: [&str; 8] = ["0.9", "1", "1.0.1", "2.2.9", "2.3", "2.3.1", "2.10", "11"];
 
 /// A protocol's actions, and requests with the actions that they fit: the truth that pattern matching is held against.
 pub(crate) struct Protocol {
@@ -166,6 +173,7 @@ fn head(dice: &mut Dice) -> String {
             }
         }
     }
+    text += &publishers_on("g0");
     for (index, kind) in KINDS.iter().enumerate() {
         writeln!(
             text,
@@ -280,8 +288,13 @@ fn rule(number: usize, dice: &mut Dice) -> String {
     if dice.one_in(8) {
         writeln!(rule, "profile = [\"g{}\"]", dice.below(GROUPS)).unwrap();
     }
-    if dice.one_in(12) {
-        writeln!(rule, "runs = [\"acme/collector>=2.3\"]").unwrap();
+    if dice.one_in(4) {
+        let wants = dice.some(&APPS).into_iter();
+        let wants: Vec<String> = wants
+            .take(2)
+            .map(|app| format!("{app}{}", LEASTS[dice.below(LEASTS.len())]))
+            .collect();
+        writeln!(rule, "runs = [{}]", quoted(&wants)).unwrap();
     }
     if allow && dice.one_in(5) {
         writeln!(

@@ -70,7 +70,8 @@ pub(super) fn rule(id: &str, effect: &str, from: &str, to: &str, rest: &str) -> 
 
 #[track_caller]
 pub(super) fn policy(rules: &[String]) -> CompiledPolicy {
-    let text = format!("{HEAD}\n{}", rules.join("\n"));
+    let publishers = crate::testing::publishers_on("gateways");
+    let text = format!("{HEAD}\n{}\n{publishers}", rules.join("\n"));
     match CompiledPolicy::compile(&[SourceFile::new("p.toml", text)], 7) {
         Ok(policy) => policy,
         Err(report) => panic!("{report}"),

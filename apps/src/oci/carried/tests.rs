@@ -189,3 +189,34 @@ fn what_hides_beside_the_image_is_refused() {
     layer.files.get_mut(&at).unwrap().0.push(0);
     assert!(layer.check(&[&key], 1).is_err());
 }
+
+/// Image, layers, signatures, what they unpack to: each named by digest or signed.
+#[test]
+fn a_changed_byte_anywhere_in_an_image_or_its_signatures_is_refused() {
+    let keys = [
+        SoftwareKey::generate().unwrap(),
+        SoftwareKey::generate().unwrap(),
+    ];
+    let [first, second] = &keys;
+    let names: Vec<String> = App::new(&[first, second]).files.into_keys().collect();
+    assert!(names.len() >= 9, "layers, image, signatures: {names:?}");
+    let mut app = App::new(&[first, second]);
+    app.check(&[first, second], 2).unwrap();
+    for name in names {
+        let size = app.files[&name].0.len();
+        for at in (0..size).step_by((size / 400).max(1)) {
+            app.files.get_mut(&name).unwrap().0[at] ^= 1;
+            assert!(
+                app.check(&[first, second], 2).is_err(),
+                "byte {at} of {name}"
+            );
+            app.files.get_mut(&name).unwrap().0[at] ^= 1;
+        }
+        let (mut whole, executable) = app.files[&name].clone();
+        whole.pop();
+        let cut = std::mem::replace(app.files.get_mut(&name).unwrap(), (whole, executable));
+        assert!(app.check(&[first, second], 2).is_err(), "{name} cut");
+        app.files.insert(name, cut);
+    }
+    app.check(&[first, second], 2).unwrap();
+}

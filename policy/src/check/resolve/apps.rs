@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_apps::admit::{Allow, Deny, MAX_RULED_PUBLISHERS, MAX_RULES};
+use edgeward_apps::admit::{Allow, Deny, MAX_RULED_PUBLISHERS, MAX_RULES, Mode};
 use edgeward_apps::director::MAX_ASSIGNED;
 use edgeward_apps::{AppName, PublisherName, Version};
 
@@ -12,7 +12,8 @@ use crate::ast::{AppsDef, PolicyFile, Scope};
 use crate::check::lookup::Names;
 use crate::diagnostic::Code;
 use crate::labels::may_meet;
-use crate::runs::MAX_RUNS;
+use crate::runs::{MAX_RUNS, Wants};
+use crate::slice::Effect;
 use crate::source::{Place, Placed};
 
 /// Most `[apps.x]` in one policy: each is held against each.
@@ -54,6 +55,32 @@ impl Resolver<'_, '_> {
             }
         }
         self.one_way_each(&defs);
+        self.wants_are_known(files, &publishers);
+    }
+
+    /// What a rule wants run is a publisher's whom somebody trusts; and where an allow rests on it, it may run somewhere.
+    fn wants_are_known(&mut self, files: &[PolicyFile], publishers: &Names) {
+        let all_apps = super::unreadable(files, "apps").is_empty();
+        let apps: Vec<&AppsDef> = files.iter().flat_map(|file| &file.apps).collect();
+        for rule in files.iter().flat_map(|file| &file.rules) {
+            for want in &rule.runs {
+                // What is not written as a want is an error of its own.
+                let Ok(Wants { app, .. }) = want.value.parse() else {
+                    continue;
+                };
+                let publisher = app.publisher().as_str();
+                let known = publishers.require(publisher, want.at, self.found).is_some();
+                let may_run = apps.iter().any(|def| may_run(def, &app));
+                if known && all_apps && rule.effect == Effect::Allow && !may_run {
+                    let message =
+                        format!("no [apps.x] allows {app}: nobody is ever proven to run it");
+                    let help =
+                        "allow it on the groups that the rule is about, or name what they run";
+                    self.found
+                        .error_with_help(want.at, Code::Dead, message, help);
+                }
+            }
+        }
     }
 
     /// Decisions carry one bit for each thing that rules want run.
@@ -304,6 +331,15 @@ fn covers(allow: &Allow, app: &AppName, version: &Option<Version>) -> bool {
 
 fn concerns(app: &AppName, publisher: &PublisherName, name: &Option<String>) -> bool {
     app.publisher() == publisher && name.as_ref().is_none_or(|name| name == app.name())
+}
+
+/// Whether an app may run on some node for what one definition says. What is only observed runs, too.
+fn may_run(def: &AppsDef, app: &AppName) -> bool {
+    def.mode == Mode::Observe
+        || def
+            .allow
+            .iter()
+            .any(|allow| covers(&allow.value, app, &None))
 }
 
 fn values<T: Clone>(placed: &[Placed<T>]) -> Vec<T> {

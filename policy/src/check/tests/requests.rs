@@ -84,6 +84,8 @@ fn a_request_that_means_nothing_there_is_refused() {
 
 #[test]
 fn what_a_rule_wants_run_is_met_by_what_the_subject_is_proven_to_run() {
+    let publishers = crate::testing::publishers_on("gateways");
+    let rule = |lines: &str| format!("{}\n{publishers}", rule(lines));
     let text = rule("runs = [\"acme/collector>=2.3\", \"acme/base\"]");
     let policy = assert_accepted(&text);
     let asking = policy.rules.iter().find(|rule| &*rule.id == "more");
@@ -127,6 +129,47 @@ fn what_a_rule_wants_run_is_met_by_what_the_subject_is_proven_to_run() {
     ] {
         assert_refused(&rule(&format!("runs = [§\"{runs}\"]")), Code::BadValue);
     }
+}
+
+#[test]
+fn what_a_rule_wants_run_is_of_a_publisher_of_the_policy_and_may_run_somewhere() {
+    let publishers = crate::testing::publishers_on("gateways");
+    let with = |lines: &str, publishers: &str| format!("{}\n{publishers}", rule(lines));
+    let wants = "runs = [§\"acme/collector\"]";
+    for (want, publishers, code) in [
+        (wants, "", Code::UnknownName),
+        (
+            "runs = [\"acme/base\", §\"acne/base\"]",
+            &*publishers,
+            Code::UnknownName,
+        ),
+        (
+            wants,
+            &publishers.replace(
+                "publisher = \"acme\" }",
+                "publisher = \"acme\", name = \"other\" }",
+            ),
+            Code::Dead,
+        ),
+        (
+            wants,
+            &publishers.replace("{ publisher = \"acme\" },", ""),
+            Code::Dead,
+        ),
+    ] {
+        assert_refused(&with(want, publishers), code);
+    }
+    let found = assert_refused(
+        &with("runs = [§\"acne/base\"]", &publishers),
+        Code::UnknownName,
+    );
+    assert!(found.help.unwrap().contains("acme"), "the nearest is named");
+    // Who denies may still name what nobody is allowed to run any more; and what is only observed runs.
+    let nowhere = publishers.replace("{ publisher = \"acme\" },", "");
+    let wants = wants.replace('§', "");
+    assert_accepted(&with(&format!("effect = \"deny\"\n{wants}"), &nowhere));
+    assert_accepted(&with(&wants, &format!("{nowhere}mode = \"observe\"\n")));
+    assert_accepted(&with(&wants, &publishers));
 }
 
 #[test]

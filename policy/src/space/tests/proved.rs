@@ -44,7 +44,10 @@ to = "04:00"
 "#;
 
 fn found(rules: &str, never: &str) -> Option<Diagnostic> {
-    let text = format!("{BASE}{rules}\n[[invariant]]\nname = \"kept\"\nnever = {{ {never} }}\n");
+    let publishers = crate::testing::publishers_on("gateways");
+    let text = format!(
+        "{BASE}{rules}\n[[invariant]]\nname = \"kept\"\nnever = {{ {never} }}\n{publishers}"
+    );
     let report = check(&[SourceFile::new("p.toml", &text)]);
     assert!(report.diagnostics.len() <= 1, "{report}");
     report.diagnostics.into_iter().next()
