@@ -48,6 +48,8 @@ pub enum Reason {
     NoBook,
     NotListed,
     NotRegular,
+    /// The kernel decides by itself, and the file system does not hold this file to its content.
+    NotSealed,
     /// Too many files wait for being read.
     Overload,
     TooSlow,
@@ -109,11 +111,15 @@ impl Book {
 
     /// What is answered for a file that was read.
     pub fn verdict(&self, digest: &Digest) -> Verdict {
-        if self.files.contains_key(digest) {
+        if self.lists(digest) {
             Verdict::Allow
         } else {
             self.refuse(Reason::NotListed)
         }
+    }
+
+    pub fn lists(&self, digest: &Digest) -> bool {
+        self.files.contains_key(digest)
     }
 
     /// What is answered for a file that could not be judged.

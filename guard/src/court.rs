@@ -2,6 +2,8 @@
 //!
 //! Writes no log and opens no file while somebody waits.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -9,12 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::book::{Asked, Book, Reason, Verdict};
+use crate::book::{Asked, Book, Mode, Reason, Verdict};
 use crate::cache::Cache;
 use crate::control::{Action, Saw};
 use crate::digest::{Digest, NoDigest};
 use crate::group::{Group, Question};
 use crate::identity::{FileIdentity, NoIdentity};
+use crate::level::kernel::Kernel;
+use crate::verity::{self, Sealed};
 
 /// How long a question may wait for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(3);
@@ -39,12 +43,16 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Court {
     group: Group,
+    /// Decides as well, by what is admitted here.
+    kernel: Option<Kernel>,
     book: RwLock<Option<Book>>,
     cache: Mutex<Cache>,
     /// The process that installs: it may open what is not listed yet, and never execute it. 0 is nobody.
     keeper: AtomicI32,
     records: SyncSender<Saw>,
     lost: AtomicU64,
+    /// Of what the kernel refused by itself, so many were told.
+    told_refused: AtomicU64,
 }
 
 impl Case {
@@ -66,14 +74,17 @@ impl Case {
 }
 
 impl Court {
-    pub fn new(group: Group, records: SyncSender<Saw>) -> Self {
+    pub fn new(group: Group, kernel: Option<Kernel>, records: SyncSender<Saw>) -> Self {
+        let refused = kernel.as_ref().and_then(|kernel| kernel.refused().ok());
         Self {
             group,
+            kernel,
             book: RwLock::default(),
             cache: Mutex::default(),
             keeper: AtomicI32::new(0),
             records,
             lost: AtomicU64::new(0),
+            told_refused: AtomicU64::new(refused.unwrap_or(0)),
         }
     }
 
@@ -82,10 +93,14 @@ impl Court {
     }
 
     /// From the return on nothing is answered by the book before. Nothing that was let through stays unasked.
-    pub fn take(&self, book: Book) -> nix::Result<()> {
+    pub fn take(&self, book: Book) -> io::Result<()> {
         let mut held = self.book.write();
         // First the old answers, then the new book: if the first fails, nothing has changed but their speed.
         self.group.heed_all()?;
+        if let Some(kernel) = &self.kernel {
+            kernel.keep_only(|content| book.lists(content))?;
+            kernel.enforce(book.mode() == Mode::Enforce)?;
+        }
         *held = Some(book);
         Ok(())
     }
@@ -94,9 +109,16 @@ impl Court {
         self.keeper.store(pid, Ordering::Release);
     }
 
-    /// Records that found no room since the last call.
+    /// Refusals without a record since the last call: those that found no room, and the kernel's own.
     pub fn take_lost(&self) -> u64 {
-        self.lost.swap(0, Ordering::AcqRel)
+        let refused = self
+            .kernel
+            .as_ref()
+            .and_then(|kernel| kernel.refused().ok());
+        let unheard = refused.map_or(0, |refused| {
+            refused.saturating_sub(self.told_refused.swap(refused, Ordering::AcqRel))
+        });
+        self.lost.swap(0, Ordering::AcqRel).saturating_add(unheard)
     }
 
     /// Never blocks.
@@ -118,7 +140,7 @@ impl Court {
         let known = self.cache.lock().get(&identity);
         match known {
             Some(digest) => {
-                self.judge(case, &identity, &digest);
+                self.judge(case, &identity, &digest, None);
                 Step::Answered
             }
             None => Step::Read,
@@ -133,12 +155,13 @@ impl Court {
         if case.is_answered() {
             return;
         }
-        let looked = || -> Result<(FileIdentity, Digest), Reason> {
+        let looked = || -> Result<(FileIdentity, Digest, Option<Sealed>), Reason> {
             let before = FileIdentity::of(file).map_err(|error| reason_of_identity(&error))?;
             let known = self.cache.lock().get(&before);
             if let Some(digest) = known {
-                return Ok((before, digest));
+                return Ok((before, digest, None));
             }
+            let sealed = self.sealed(file);
             let digest = Digest::of(file, case.due).map_err(|error| match error {
                 NoDigest::TooSlow => Reason::TooSlow,
                 NoDigest::Io(_) | NoDigest::TooLarge => Reason::Unreadable,
@@ -150,10 +173,10 @@ impl Court {
             if before.is_settled(since_1970()) {
                 self.cache.lock().put(before, digest);
             }
-            Ok((before, digest))
+            Ok((before, digest, sealed))
         };
         match looked() {
-            Ok((identity, digest)) => self.judge(case, &identity, &digest),
+            Ok((identity, digest, sealed)) => self.judge(case, &identity, &digest, sealed),
             Err(reason) => self.refuse(case, reason),
         }
     }
@@ -167,7 +190,8 @@ impl Court {
         self.settle(case, verdict, None);
     }
 
-    fn judge(&self, case: &Case, identity: &FileIdentity, digest: &Digest) {
+    /// `sealed`: what the file was sealed with before it was read.
+    fn judge(&self, case: &Case, identity: &FileIdentity, digest: &Digest, sealed: Option<Sealed>) {
         // Held until the mark is set: a new book waits, and then takes the mark away with all others.
         let book = self.book.read();
         let verdict = match book.as_ref() {
@@ -175,14 +199,47 @@ impl Court {
             None => Verdict::Deny(Reason::NoBook),
         };
         let verdict = match (verdict, case.question.file()) {
-            (Verdict::Allow, Some(file)) => self.ask_no_more(identity, file),
+            (Verdict::Allow, Some(file)) => match self.admit(identity, digest, file, sealed) {
+                Ok(()) => self.ask_no_more(identity, file),
+                Err(reason) => book
+                    .as_ref()
+                    .map_or(Verdict::Deny(reason), |book| book.refuse(reason)),
+            },
             (verdict, _) => verdict,
         };
         self.settle(case, verdict, Some(*digest));
     }
 
+    /// Where the kernel decides as well, it is told what this file is sealed with.
+    fn admit(
+        &self,
+        identity: &FileIdentity,
+        digest: &Digest,
+        file: BorrowedFd<'_>,
+        sealed: Option<Sealed>,
+    ) -> Result<(), Reason> {
+        let Some(kernel) = &self.kernel else {
+            return Ok(());
+        };
+        // One that was sealed only after it was read must be the same file still, by times that tell.
+        let later = || {
+            let sealed = self.sealed(file)?;
+            let same = FileIdentity::of(file).is_ok_and(|now| now == *identity);
+            (same && identity.is_settled(since_1970())).then_some(sealed)
+        };
+        let sealed = sealed.or_else(later).ok_or(Reason::NotSealed)?;
+        kernel
+            .admit(&sealed, digest)
+            .map_err(|_no_room| Reason::Overload)
+    }
+
+    fn sealed(&self, file: BorrowedFd<'_>) -> Option<Sealed> {
+        self.kernel.as_ref()?;
+        verity::measure(file).ok().flatten()
+    }
+
     /// A write before the mark shows in the file's times, one after it takes the mark away.
-    fn ask_no_more(&self, identity: &FileIdentity, file: std::os::fd::BorrowedFd<'_>) -> Verdict {
+    fn ask_no_more(&self, identity: &FileIdentity, file: BorrowedFd<'_>) -> Verdict {
         if !identity.is_settled(since_1970()) || self.group.ignore(file).is_err() {
             return Verdict::Allow;
         }

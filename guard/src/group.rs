@@ -35,7 +35,7 @@ pub struct Question {
 pub enum GroupError {
     #[error("kernel refuses a group of questions: {0}")]
     Init(#[source] Errno),
-    #[error("volume cannot be marked: {0}")]
+    #[error("marks of the volume cannot be changed: {0}")]
     Mark(#[source] Errno),
     #[error("descriptor is not a group: {0}")]
     Inherited(#[source] io::Error),

@@ -2,6 +2,9 @@
 
 #[cfg(feature = "kernel-level")]
 pub mod kernel;
+#[cfg(not(feature = "kernel-level"))]
+#[path = "level/absent.rs"]
+pub mod kernel;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,16 +18,4 @@ pub enum Level {
     Fanotify,
     /// The kernel decides by itself.
     Kernel,
-}
-
-/// Why the kernel does not decide by itself here.
-pub fn lacks_kernel() -> String {
-    #[cfg(feature = "kernel-level")]
-    return match kernel::probe() {
-        // It could be done here, and there is no program yet that does it.
-        Ok(()) => "kernel: programs of the right kind load here, none is built in".to_owned(),
-        Err(error) => format!("kernel: {error}"),
-    };
-    #[cfg(not(feature = "kernel-level"))]
-    "kernel: not built in".to_owned()
 }

@@ -7,6 +7,9 @@
 //! Two processes: [`supervise`] holds the kernel's group and watches over [`watch`], which answers. As long as either
 //! lives nothing is let through unanswered. [`launch`] turns itself into one application.
 //!
+//! With [`level::kernel`] the kernel itself holds what is read, mapped and executed to what [`watch`] admitted, whoever
+//! lives.
+//!
 //! Order for readers: [`book`], [`court`], [`watch`], [`supervise`], [`launch`].
 
 pub mod book;
@@ -21,5 +24,6 @@ pub mod launch;
 pub mod level;
 pub mod rights;
 pub mod supervise;
+pub mod verity;
 pub mod volume;
 pub mod watch;

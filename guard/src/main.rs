@@ -15,20 +15,19 @@ fn main() -> ExitCode {
     let rest: Vec<PathBuf> = args.map(PathBuf::from).collect();
     let failed = match (command.to_str(), rest.as_slice()) {
         (Some("supervise"), [volume, socket, apps]) => {
-            supervise(volume, socket, apps, Level::Fanotify)
+            supervise(volume, socket, apps, Level::Kernel)
         }
         (Some("supervise"), [only, volume, socket, apps]) if only == Path::new(LAUNCHER_ONLY) => {
             supervise(volume, socket, apps, Level::Launcher)
         }
-        (Some("watch"), []) => {
-            watch::run().map_or_else(|error| error.to_string(), |()| "ended".to_owned())
-        }
+        (Some("watch"), [] | [_]) => watch::run(rest.first().map(PathBuf::as_path))
+            .map_or_else(|error| error.to_string(), |()| "ended".to_owned()),
         (Some("launch"), []) => {
             launch::run().map_or_else(|error| error.to_string(), |never| match never {})
         }
         _ => {
             tell(
-                "usage: edgeward-guard supervise [--launcher-only] VOLUME SOCKET CGROUP | watch | launch",
+                "usage: edgeward-guard supervise [--launcher-only] VOLUME SOCKET CGROUP | watch [FOLDER] | launch",
             );
             return ExitCode::from(2);
         }

@@ -21,7 +21,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::control::{BadLine, Order, Told};
 use crate::group::{Group, GroupError};
-use crate::level::{self, Level};
+use crate::level::Level;
+use crate::level::kernel::{self, Kernel};
 use crate::rights;
 use crate::volume::{NotAVolume, Volume};
 use agent::Agent;
@@ -31,6 +32,8 @@ use watching::{Turned, Watching};
 /// Most records kept for an agent that is away; the oldest go first.
 const MAX_KEPT_RECORDS: usize = 1024;
 const TURN: Duration = Duration::from_millis(50);
+/// The same while an application is being ended.
+const ENDING_TURN: Duration = Duration::from_millis(5);
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -96,11 +99,17 @@ impl Supervisor {
             Ok(group) => (Some(group), Vec::new()),
             Err(lack) => (None, vec![lack]),
         };
-        lacks.push(level::lacks_kernel());
+        let kernel = match decided(&settings, &volume, watching.is_some()) {
+            Ok(kernel) => Some(kernel),
+            Err(lack) => {
+                lacks.push(lack);
+                None
+            }
+        };
         rights::of_supervisor()?;
-        let start = |group| Watching::start(settings.program.clone(), group);
+        let start = |group| Watching::start(settings.program.clone(), group, kernel);
         let watching = watching.map(start).transpose()?;
-        let runs = Runs::over(settings.program, &settings.volume, apps)?;
+        let runs = Runs::over(settings.program, &volume, apps)?;
         Ok(Self {
             listener,
             watching,
@@ -118,11 +127,19 @@ impl Supervisor {
         self.accept();
         self.hear_agent();
         self.look_after_watch();
-        if self.looked.elapsed() >= TURN {
+        if self.looked.elapsed() >= self.turn_time() {
             self.looked = Instant::now();
             for told in self.runs.turn() {
                 self.tell(told);
             }
+        }
+    }
+
+    /// How often it is looked what the applications do.
+    fn turn_time(&self) -> Duration {
+        match self.runs.is_ending() {
+            true => ENDING_TURN,
+            false => TURN,
         }
     }
 
@@ -138,7 +155,7 @@ impl Supervisor {
                 .flatten()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
         );
-        let wait = PollTimeout::try_from(TURN).unwrap_or(PollTimeout::ZERO);
+        let wait = PollTimeout::try_from(self.turn_time()).unwrap_or(PollTimeout::ZERO);
         if matches!(poll(&mut polled, wait), Err(error) if error != Errno::EINTR) {
             // No memory for the moment: not at full speed.
             std::thread::park_timeout(TURN);
@@ -167,8 +184,8 @@ impl Supervisor {
 
     fn here(&self) -> Told {
         Told::Here {
-            level: match self.watching {
-                Some(_) => Level::Fanotify,
+            level: match &self.watching {
+                Some(watching) => watching.level(),
                 None => Level::Launcher,
             },
             lacks: self.lacks.clone(),
@@ -271,4 +288,21 @@ fn watched(settings: &Settings, volume: &Volume) -> Result<Group, String> {
         return Err("fanotify: not wanted".to_owned());
     }
     Group::over(volume).map_err(|error| format!("fanotify: {error}"))
+}
+
+/// What the kernel decides by, or why it does not. It needs the questions, whose answers it learns.
+fn decided(settings: &Settings, volume: &Volume, asks: bool) -> Result<Kernel, String> {
+    let decided = match (settings.most < Level::Kernel, asks) {
+        (true, _) => Err("not wanted".to_owned()),
+        (false, false) => Err("kernel does not ask".to_owned()),
+        (false, true) => Kernel::over(volume).map_err(|error| error.to_string()),
+    };
+    decided.map_err(|lack| {
+        // What an earlier guard left would refuse what this one lets through.
+        let left = kernel::release(volume).err();
+        let stays = left.map_or(String::new(), |error| {
+            format!(", and what was there stays: {error}")
+        });
+        format!("kernel: {lack}{stays}")
+    })
 }

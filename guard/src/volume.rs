@@ -6,6 +6,24 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+/// File systems on which nothing changes that this kernel was not asked for: what a server, another layer or a process
+/// gives may be one thing when it is read and another when it is mapped.
+const OWN_MEMORY: FsType = FsType(0x8584_58f6);
+const OWN_FLASH: FsType = FsType(libc::F2FS_SUPER_MAGIC as libc::__fsword_t);
+const OWN: [FsType; 6] = [
+    EXT4_SUPER_MAGIC,
+    XFS_SUPER_MAGIC,
+    BTRFS_SUPER_MAGIC,
+    OWN_FLASH,
+    TMPFS_MAGIC,
+    OWN_MEMORY,
+];
 
 /// An open folder that is the root of a file system of its own.
 #[derive(Debug)]
@@ -21,6 +39,10 @@ pub enum NotAVolume {
     Io(#[from] io::Error),
     #[error("volume is part of the file system above it, every open on which would wait: {}", .0.display())]
     Shared(PathBuf),
+    #[error(
+        "volume is of a kind that changes without this kernel's doing (a server's, an overlay, FUSE), use ext4, xfs, btrfs or f2fs: {}", .0.display()
+    )]
+    Elsewhere(PathBuf),
     #[error("volume belongs to another than root, or others may write to it: {}", .0.display())]
     Writable(PathBuf),
 }
@@ -37,6 +59,10 @@ impl Volume {
         if own.dev() == above.dev() || own.dev() == root.dev() {
             return Err(NotAVolume::Shared(path.to_owned()));
         }
+        let kind = fstatfs(&folder).map_err(io::Error::from)?.filesystem_type();
+        if !OWN.contains(&kind) {
+            return Err(NotAVolume::Elsewhere(path.to_owned()));
+        }
         if own.uid() != 0 || own.mode() & 0o022 != 0 {
             return Err(NotAVolume::Writable(path.to_owned()));
         }
@@ -52,6 +78,25 @@ impl Volume {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which file system it is.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(self.folder.metadata()?.dev())
+    }
+
+    /// Whether this path leads to a folder of the volume itself: by no link, and to nothing that was mounted over it.
+    pub fn holds(&self, path: &Path) -> bool {
+        let Ok(inner) = path.strip_prefix(&self.path) else {
+            return false;
+        };
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
+        // Nobody is asked about what is only looked up.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&self.folder, inner, flags, Mode::empty(), resolve).is_ok()
     }
 }
 

@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -18,6 +19,7 @@ use crate::book::Reason;
 use crate::control::{BadLine, Lines, Order, Saw, Told, line};
 use crate::court::{Case, Court, Step};
 use crate::group::{Group, GroupError, MAX_DESCRIPTORS};
+use crate::level::kernel::Kernel;
 use crate::rights;
 
 /// Threads that read files.
@@ -31,6 +33,9 @@ const MAX_WAITING_RECORDS: usize = 1024;
 pub const BEAT: Duration = Duration::from_millis(200);
 /// Longest turn of the thread that answers while nothing is asked.
 const TURN: Duration = Duration::from_millis(50);
+/// How often the kernel is told to ask again about what it no longer asks about: of some writes it says nothing (through
+/// shared memory, by io_submit(2)), though the file's times show them.
+const ASK_ANEW: Duration = Duration::from_secs(10);
 /// How long a watch whose supervisor is gone goes on answering, until another supervisor has taken over.
 const ORPHANED: Duration = Duration::from_secs(10);
 
@@ -50,15 +55,16 @@ pub enum WatchError {
     Orphaned,
 }
 
-/// Runs until the supervisor ends it.
-pub fn run() -> Result<(), WatchError> {
+/// Runs until the supervisor ends it. `kernel` is where the kernel keeps what it decides by, if it does.
+pub fn run(kernel: Option<&Path>) -> Result<(), WatchError> {
     let limit = u64::from(MAX_DESCRIPTORS.unsigned_abs());
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
     rights::of_watch()?;
     let group = Group::inherited(io::stdin().as_fd().try_clone_to_owned()?)?;
     let socket = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
     let (records, told) = sync_channel(MAX_WAITING_RECORDS);
-    let court = Arc::new(Court::new(group, records));
+    let kernel = kernel.map(Kernel::kept).transpose()?;
+    let court = Arc::new(Court::new(group, kernel, records));
     let (queue, waiting) = sync_channel(MAX_WAITING_FILES);
     let waiting = Arc::new(Mutex::new(waiting));
     for _ in 0..READERS {
@@ -90,8 +96,13 @@ fn answer(
     turns: &AtomicU64,
 ) -> Result<(), WatchError> {
     let mut open: Vec<Arc<Case>> = Vec::new();
+    let mut asked_anew = Instant::now();
     loop {
         turns.fetch_add(1, Ordering::AcqRel);
+        if asked_anew.elapsed() >= ASK_ANEW {
+            asked_anew = Instant::now();
+            court.group().heed_all().map_err(GroupError::Mark)?;
+        }
         for question in court.group().questions(TURN)? {
             let case = Case::new(question, Instant::now());
             if matches!(court.first_look(&case), Step::Answered) {

@@ -1,5 +1,5 @@
 //! System calls that an application has no business with: those that make code out of memory, look into other
-//! processes, change what the kernel runs, or lead around what is asked about files (seccomp(2)).
+//! processes, change what the kernel runs, or lead around what is asked about files and packets (seccomp(2)).
 
 use std::collections::BTreeMap;
 
@@ -67,6 +67,15 @@ const REFUSED: [i64; 40] = [
     libc::SYS_fanotify_init,
 ];
 
+/// Families of sockets whose packets rules can judge by the group that they come from, and those that stay on the
+/// machine. All others go by ways of their own: to the hypervisor (vsock), to a field bus (can), to a radio.
+const FAMILIES: [i32; 4] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+];
+
 #[derive(Debug, thiserror::Error)]
 pub enum CallsError {
     #[error("no list of system calls for this processor")]
@@ -81,19 +90,50 @@ pub enum CallsError {
 pub fn restrict() -> Result<(), CallsError> {
     // `clone3` hides its flags from filters; the C library falls back to `clone` when it is told that it is missing.
     apply_filter(&filter([(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?)?;
+    // As where the kernel has no such family: programs go on without it.
+    let families = [libc::SYS_socket, libc::SYS_socketpair];
+    let families = families
+        .into_iter()
+        .map(|call| Ok((call, family_rules()?)))
+        .collect::<Result<BTreeMap<_, _>, CallsError>>()?;
+    apply_filter(&filter(with_twins(families), libc::EAFNOSUPPORT)?)?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, clone_rules()?);
     rules.insert(libc::SYS_personality, personality_rules()?);
     if cfg!(target_arch = "x86_64") {
-        let twins: Vec<_> = rules
-            .iter()
+        rules.extend(X32_OWN.into_iter().map(|call| (call, Vec::new())));
+    }
+    Ok(apply_filter(&filter(with_twins(rules), libc::EPERM)?)?)
+}
+
+/// The same for the calls of the third table.
+fn with_twins(mut rules: BTreeMap<i64, Vec<SeccompRule>>) -> BTreeMap<i64, Vec<SeccompRule>> {
+    if cfg!(target_arch = "x86_64") {
+        let first = rules.iter().filter(|(call, _)| **call < X32);
+        let twins: Vec<_> = first
             .map(|(call, rules)| (call + X32, rules.clone()))
             .collect();
         rules.extend(twins);
-        rules.extend(X32_OWN.into_iter().map(|call| (call, Vec::new())));
     }
-    Ok(apply_filter(&filter(rules, libc::EPERM)?)?)
+    rules
+}
+
+/// Another family, or of what the kernel tells anything but addresses and routes.
+fn family_rules() -> Result<Vec<SeccompRule>, CallsError> {
+    let argument = |at, op, value: i32| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(at, SeccompCmpArgLen::Dword, op, value)
+    };
+    let other = FAMILIES
+        .into_iter()
+        .map(|family| argument(0, SeccompCmpOp::Ne, family))
+        .collect::<Result<Vec<_>, _>>()?;
+    let told = vec![
+        argument(0, SeccompCmpOp::Eq, libc::AF_NETLINK)?,
+        argument(2, SeccompCmpOp::Ne, libc::NETLINK_ROUTE)?,
+    ];
+    Ok(vec![SeccompRule::new(other)?, SeccompRule::new(told)?])
 }
 
 /// A namespace of users would give back every capability inside it.

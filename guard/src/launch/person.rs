@@ -9,6 +9,9 @@ use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use super::order::Order;
 
+/// Largest core of an application, in bytes.
+const NO_CORE: u64 = 1;
+
 #[derive(Debug, thiserror::Error)]
 pub enum PersonError {
     #[error("{0} cannot be given up: {1}")]
@@ -42,8 +45,9 @@ pub fn become_user(order: &Order, group_limits_memory: bool) -> Result<(), Perso
     setresgid(gid, gid, gid).map_err(kept("group"))?;
     setresuid(uid, uid, uid).map_err(kept("user"))?;
     set_no_new_privs().map_err(kept("rights of programs"))?;
-    // A core would carry the application's secrets out of its memory.
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(kept("cores"))?;
+    // A core would carry the application's secrets out of its memory. Of zero bytes is
+    // none in a file, but a program of the machine's that takes cores is started all the same, unless it is this number.
+    setrlimit(Resource::RLIMIT_CORE, NO_CORE, NO_CORE).map_err(kept("cores"))?;
     umask(Mode::from_bits_truncate(0o077));
     let users = getresuid().map_err(kept("user"))?;
     let groups = getresgid().map_err(kept("group"))?;

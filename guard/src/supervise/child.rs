@@ -25,11 +25,16 @@ pub(super) struct Child {
 }
 
 impl Child {
-    pub(super) fn start(program: &Path, group: &Group) -> std::io::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        group: &Group,
+        kernel: Option<&Path>,
+    ) -> std::io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_write_timeout(Some(WRITE_LIMIT))?;
         let process = Command::new(program)
             .arg("watch")
+            .args(kernel)
             .env_clear()
             .stdin(Stdio::from(group.handle()?))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
@@ -41,6 +46,10 @@ impl Child {
             heard: Instant::now(),
             deaf: false,
         })
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        i32::try_from(self.process.id()).unwrap_or(0)
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

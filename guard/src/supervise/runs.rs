@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::SuperviseError;
 use super::output::Output;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::control::{BadLine, Ended, MAX_RUN_BYTES, Run, Start, Told, line, plain};
 use crate::launch::order::{BadOrder, MAX_ORDER_BYTES};
+use crate::volume::{NotAVolume, Volume};
 
 /// Most applications at once.
 const MAX_RUNS: usize = 256;
@@ -21,6 +23,8 @@ const PIPE_BYTES: i32 = 128 * 1024;
 pub(super) struct Runs {
     program: PathBuf,
     volume: PathBuf,
+    /// The file system there that is watched.
+    device: u64,
     apps: Cgroup,
     runs: BTreeMap<String, Running>,
     /// Groups that go as soon as they are empty.
@@ -33,6 +37,8 @@ struct Running {
     process: Child,
     output: Output,
     ended: Option<Ended>,
+    /// Its end was told.
+    told: bool,
 }
 
 /// Why an application is not started.
@@ -47,6 +53,10 @@ enum NotStarted {
     #[error("leads out of the volume or of the group of all applications: {}", .0.display())]
     Outside(PathBuf),
     #[error(transparent)]
+    Volume(#[from] NotAVolume),
+    #[error("another file system was mounted where the volume was: {}", .0.display())]
+    OtherVolume(PathBuf),
+    #[error(transparent)]
     Order(#[from] BadOrder),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -58,11 +68,16 @@ enum NotStarted {
 
 impl Runs {
     /// Whatever a supervisor before this one left running is ended: nobody knows what it was.
-    pub(super) fn over(program: PathBuf, volume: &Path, apps: Cgroup) -> Result<Self, CgroupError> {
+    pub(super) fn over(
+        program: PathBuf,
+        volume: &Volume,
+        apps: Cgroup,
+    ) -> Result<Self, SuperviseError> {
         apps.kill()?;
         Ok(Self {
             program,
-            volume: volume.to_owned(),
+            volume: volume.path().to_owned(),
+            device: volume.device()?,
             apps,
             runs: BTreeMap::new(),
             leaving: BTreeMap::new(),
@@ -116,13 +131,18 @@ impl Runs {
         self.apps.kill().is_ok()
     }
 
+    pub(super) fn is_ending(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     /// What the applications wrote and which have ended.
     pub(super) fn turn(&mut self) -> Vec<Told> {
         let mut told = Vec::new();
         for running in self.runs.values_mut() {
             told.extend(running.turn());
         }
-        self.runs.retain(|_, running| !running.has_gone());
+        // Not by another look at its group: one that has become empty since would go without a word.
+        self.runs.retain(|_, running| !running.told);
         let runs = &self.runs;
         self.leaving.retain(|name, group| {
             let empty = group.is_empty().unwrap_or(true) && !runs.contains_key(name);
@@ -153,7 +173,12 @@ impl Runs {
         if order.cgroup != group.folder() {
             return Err(NotStarted::Outside(order.cgroup));
         }
-        if !order.tree.starts_with(&self.volume) {
+        // Opened for the moment only: who ends the guard's work must be able to unmount it.
+        let volume = Volume::open(&self.volume)?;
+        if volume.device()? != self.device {
+            return Err(NotStarted::OtherVolume(self.volume.clone()));
+        }
+        if !volume.holds(&order.tree) {
             return Err(NotStarted::Outside(order.tree));
         }
         group.thaw()?;
@@ -187,6 +212,7 @@ impl Runs {
             process,
             output,
             ended: None,
+            told: false,
         };
         self.runs.insert(name, running);
         Ok(run)
@@ -215,20 +241,22 @@ impl Running {
                 code: status.code(),
                 signal: status.signal(),
             });
-            // What it started goes with it.
-            let _empty_already = self.group.kill();
         }
-        if let (Some(how), true) = (self.ended, self.has_gone()) {
+        let Some(how) = self.ended else {
+            return told;
+        };
+        if !self.group.is_empty().unwrap_or(true) {
+            // What it started goes with it.
+            let _again_at_the_next_turn = self.group.kill();
+        }
+        if self.group.is_empty().unwrap_or(true) {
             told.extend(self.output.read(name));
             told.extend(self.output.finish(name));
             let name = name.clone();
             told.push(Told::Ended { name, how });
+            self.told = true;
         }
         told
-    }
-
-    fn has_gone(&self) -> bool {
-        self.ended.is_some() && self.group.is_empty().unwrap_or(true)
     }
 }
 

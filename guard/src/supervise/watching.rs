@@ -10,6 +10,8 @@ use super::child::Child;
 use crate::book::Book;
 use crate::control::{Order, Told};
 use crate::group::Group;
+use crate::level::Level;
+use crate::level::kernel::Kernel;
 
 /// How long the watch may say nothing before another takes its place.
 const STALLED: Duration = Duration::from_secs(1);
@@ -21,6 +23,7 @@ const DEATH_WINDOW: Duration = Duration::from_secs(60);
 pub(super) struct Watching {
     program: PathBuf,
     group: Group,
+    kernel: Option<Kernel>,
     watch: Option<Child>,
     deaths: VecDeque<Instant>,
     book: Option<Book>,
@@ -47,17 +50,30 @@ enum Health {
 }
 
 impl Watching {
-    pub(super) fn start(program: PathBuf, group: Group) -> Result<Self, SuperviseError> {
-        let watch = Child::start(&program, &group)?;
-        Ok(Self {
+    pub(super) fn start(
+        program: PathBuf,
+        group: Group,
+        kernel: Option<Kernel>,
+    ) -> Result<Self, SuperviseError> {
+        let mut watching = Self {
             program,
             group,
-            watch: Some(watch),
+            kernel,
+            watch: None,
             deaths: VecDeque::new(),
             book: None,
             keeper: 0,
             shut: false,
-        })
+        };
+        watching.start_watch()?;
+        Ok(watching)
+    }
+
+    pub(super) fn level(&self) -> Level {
+        match self.kernel {
+            Some(_) => Level::Kernel,
+            None => Level::Fanotify,
+        }
     }
 
     pub(super) fn is_shut(&self) -> bool {
@@ -80,6 +96,8 @@ impl Watching {
     pub(super) fn keeper(&mut self, pid: i32) {
         self.keeper = pid;
         self.order(&Order::Keeper(pid));
+        // If it fails, what is not admitted yet is not read either.
+        let _nobody_reads = self.tell_readers();
     }
 
     /// Hears the watch and sees to it that there is one.
@@ -119,6 +137,23 @@ impl Watching {
         }
     }
 
+    /// The kernel lets the watch read before it asks for anything.
+    fn start_watch(&mut self) -> std::io::Result<()> {
+        let folder = self.kernel.as_ref().map(Kernel::folder);
+        let watch = Child::start(&self.program, &self.group, folder)?;
+        self.watch = Some(watch);
+        self.tell_readers()
+    }
+
+    fn tell_readers(&self) -> std::io::Result<()> {
+        match &self.kernel {
+            Some(kernel) => {
+                kernel.set_readers(self.keeper, self.watch.as_ref().map_or(0, Child::pid))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn refuse_all(&self) {
         for question in self.group.questions(Duration::ZERO).unwrap_or_default() {
             self.group.answer(&question, false);
@@ -131,13 +166,14 @@ impl Watching {
         }
         let refused = self.group.refuse_abandoned();
         self.deaths.retain(|at| at.elapsed() < DEATH_WINDOW);
-        let started =
-            (self.deaths.len() <= MAX_DEATHS).then(|| Child::start(&self.program, &self.group));
-        let Some(Ok(watch)) = started else {
+        let too_often = self.deaths.len() > MAX_DEATHS;
+        if too_often || self.start_watch().is_err() {
+            if let Some(watch) = self.watch.take() {
+                watch.end();
+            }
             self.shut = true;
             return Turned::Shut;
-        };
-        self.watch = Some(watch);
+        }
         if let Some(book) = self.book.clone() {
             self.order(&Order::Book(book));
         }

@@ -6,11 +6,16 @@ use edgeward_guard::level::kernel::{NotLoaded, load, probe};
 #[test]
 fn the_probe_loads_programs_and_says_what_this_kernel_says_of_its_own() {
     const SOCKET_FILTER: u32 = 1;
-    load(SOCKET_FILTER, 0, 0).unwrap();
-    let unknown = load(u32::MAX, 0, 0).unwrap_err();
-    assert_eq!(unknown.raw_os_error(), Some(nix::libc::EINVAL));
+    /// `r0 = 0; exit`
+    const PROGRAM: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+    load(SOCKET_FILTER, 0, 0, &PROGRAM).unwrap();
+    let unknown = load(u32::MAX, 0, 0, &PROGRAM).unwrap_err();
+    assert_eq!(unknown.error.raw_os_error(), Some(nix::libc::EINVAL));
     match probe() {
         Ok(()) => println!("programs that decide load here"),
+        Err(NotLoaded::NotAsked) => {
+            println!("programs that decide load here, and nobody asks them")
+        }
         Err(NotLoaded::Refused(error)) => println!("this kernel refuses them: {error}"),
         Err(other) => panic!("{other}"),
     }

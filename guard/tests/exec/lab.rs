@@ -56,6 +56,22 @@ impl Lab {
         })
     }
 
+    /// The volume is one whose files can be sealed (fs-verity).
+    pub fn that_seals() -> Self {
+        Self::with(|at| {
+            let image = at.with_file_name("image");
+            File::create(&image).unwrap().set_len(64 << 20).unwrap();
+            let mut make = Command::new("mkfs.ext4");
+            make.args(["-q", "-F", "-O", "verity", "-b", "4096"]);
+            assert!(runs(make.arg(&image)));
+            assert!(runs(
+                Command::new("mount")
+                    .args(["-o", "loop"])
+                    .args([&image, at])
+            ));
+        })
+    }
+
     fn with(volume: impl FnOnce(&Path)) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -67,15 +83,12 @@ impl Lab {
         let at = folder.path().join("volume");
         std::fs::create_dir(&at).unwrap();
         volume(&at);
-        // Where `nft` looks for groups.
-        mount(
-            Some("cgroup2"),
-            GROUPS,
-            Some("cgroup2"),
-            MsFlags::empty(),
-            none,
-        )
-        .unwrap();
+        // Where `nft` looks for groups; on some machines they are there already.
+        let groups = Some("cgroup2");
+        match mount(groups, GROUPS, groups, MsFlags::empty(), none) {
+            Ok(()) | Err(nix::Error::EBUSY) => {}
+            Err(error) => panic!("{error}"),
+        }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("edgeward-guard-test-{}-{number}", std::process::id());
         let group = Path::new(GROUPS).join(name);
@@ -108,6 +121,14 @@ impl Lab {
 
     pub fn guard(self, mode: Mode, listed: &[&Path]) -> Guarded {
         Guarded::start(self, mode, listed, &[])
+    }
+
+    /// A guard to which no agent has said anything.
+    pub fn guard_without_a_book(self) -> Guarded {
+        let mut guarded = Guarded::meet(self, &[]);
+        // Its socket is there before its group is.
+        guarded.hears(|told| matches!(told, Told::Here { .. }));
+        guarded
     }
 
     /// Without the kernel's questions.
@@ -145,27 +166,35 @@ pub struct Guarded {
 impl Guarded {
     fn start(lab: Lab, mode: Mode, listed: &[&Path], options: &[&str]) -> Self {
         let listed = digests(listed);
+        let mut guarded = Self::meet(lab, options);
+        guarded.take(mode, listed);
+        guarded
+    }
+
+    fn meet(lab: Lab, options: &[&str]) -> Self {
         let supervisor = supervise(&lab, options);
         let stream = connect(&lab);
-        let mut guarded = Self {
+        Self {
             stream,
             lines: Lines::default(),
             heard: Vec::new(),
             supervisor,
             version: 0,
             lab,
-        };
-        guarded.take(mode, listed);
-        guarded
+        }
+    }
+
+    /// Says what counts, and does not wait until it does.
+    pub fn send(&mut self, mode: Mode, listed: BTreeMap<Digest, String>) {
+        self.version += 1;
+        let book = Book::new(self.version, mode, listed).unwrap();
+        self.order(&Order::Book(book));
     }
 
     /// From the return on this book counts.
     pub fn take(&mut self, mode: Mode, listed: BTreeMap<Digest, String>) {
-        self.version += 1;
+        self.send(mode, listed);
         let version = self.version;
-        let book = Book::new(version, mode, listed).unwrap();
-        let order = line(&Order::Book(book)).unwrap();
-        self.stream.write_all(&order).unwrap();
         self.hears(|told| matches!(told, Told::Holds(v) if *v == version));
     }
 
@@ -335,6 +364,15 @@ pub fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "it did not happen within 20 s");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// Whether walls of the kernel's hold back signals and abstract sockets, too: since Linux 6.12.
+pub fn scopes_hold() -> bool {
+    let name = nix::sys::utsname::uname().unwrap();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>());
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    (next(), next()) >= (6, 12)
 }
 
 /// Waits until a file's times tell its next change apart.

@@ -8,9 +8,12 @@
 )]
 
 mod attacks;
+mod escape;
 #[cfg(feature = "kernel-level")]
 mod kernel;
 mod lab;
 mod launcher;
 mod runs;
+mod states;
 mod survives;
+mod ways;

@@ -9,6 +9,7 @@ use crate::launcher::{App, UID};
 use edgeward_guard::book::Mode;
 use edgeward_guard::control::{Order, Start, Told};
 use edgeward_guard::level::Level;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
@@ -82,16 +83,77 @@ fn an_order_that_leads_out_of_the_volume_or_the_group_starts_nothing() {
     assert_eq!(says(&mut guarded, &good).0, ["ran"]);
 }
 
+/// Root can mount anything anywhere: what is launched is of the file system that is watched.
+#[test]
+fn what_somebody_mounted_over_a_tree_or_over_the_volume_is_not_launched() {
+    let (app, mut guarded) = guarded();
+    let order = app.order("echo ran");
+    assert_eq!(says(&mut guarded, &order).0, ["ran"]);
+    let volume = guarded.lab.volume();
+    let copy = guarded.lab.outside("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for file in app.files() {
+        std::fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+    }
+    let other = guarded.lab.outside("other");
+    std::fs::create_dir(&other).unwrap();
+    let none = None::<&str>;
+    let tmpfs = |at: &Path| {
+        let data = Some("mode=755");
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), data).unwrap();
+    };
+    let refused = |guarded: &mut Guarded, words: &str| {
+        guarded.heard.clear();
+        guarded.order(&start(&order));
+        let told = guarded.hears(|told| matches!(told, Told::NotStarted { .. } | Told::Started(_)));
+        assert!(
+            matches!(&told, Told::NotStarted { why, .. } if why.contains(words)),
+            "{told:?}"
+        );
+    };
+    // The same bytes from elsewhere, where nobody asks about what is put beside them later.
+    mount(Some(&copy), &app.tree, none, MsFlags::MS_BIND, none).unwrap();
+    refused(&mut guarded, "out of the volume");
+    umount2(&app.tree, MntFlags::MNT_DETACH).unwrap();
+    // Of the volume itself, by another way than its own.
+    mount(Some(&volume), &other, none, MsFlags::MS_BIND, none).unwrap();
+    mount(
+        Some(&other.join("app")),
+        &app.tree,
+        none,
+        MsFlags::MS_BIND,
+        none,
+    )
+    .unwrap();
+    refused(&mut guarded, "out of the volume");
+    umount2(&app.tree, MntFlags::MNT_DETACH).unwrap();
+    umount2(&other, MntFlags::MNT_DETACH).unwrap();
+    tmpfs(&volume);
+    std::fs::create_dir(volume.join("app")).unwrap();
+    refused(&mut guarded, "another file system");
+    umount2(&volume, MntFlags::MNT_DETACH).unwrap();
+    let link = volume.join("link");
+    std::os::unix::fs::symlink(&app.tree, &link).unwrap();
+    let linked = with(&order, "tree", json!(link));
+    guarded.heard.clear();
+    guarded.order(&start(&linked));
+    guarded.hears(|told| matches!(told, Told::NotStarted { why, .. } if why.contains("out of")));
+    assert_eq!(says(&mut guarded, &order).0, ["ran"]);
+}
+
 #[test]
 fn what_an_application_writes_and_how_it_ends_is_told_and_what_it_started_goes_with_it() {
     let (app, mut guarded) = guarded();
     let script = "echo one; echo two >&2; sleep 1000 & printf three; exit 7";
-    let (lines, code) = says(&mut guarded, &app.order(script));
-    assert_eq!(
-        (lines, code),
-        (["one", "two", "three"].map(str::to_owned).to_vec(), Some(7))
-    );
-    assert!(app.group.is_empty().unwrap());
+    // Now and then what it started goes between two looks.
+    for _ in 0..25 {
+        let (lines, code) = says(&mut guarded, &app.order(script));
+        assert_eq!(
+            (lines, code),
+            (["one", "two", "three"].map(str::to_owned).to_vec(), Some(7))
+        );
+        assert!(app.group.is_empty().unwrap());
+    }
     let (_, code) = says(&mut guarded, &app.order("kill -9 $$"));
     assert_eq!(code, None);
 }
