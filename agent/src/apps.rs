@@ -31,6 +31,7 @@ mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod volume;
+mod wear;
 
 pub use activate::NotActivated;
 pub use check::TreeDiffers;

@@ -38,6 +38,7 @@ mod apply;
 mod backoff;
 mod evidence;
 mod keeper;
+mod news;
 mod recover;
 mod telling;
 mod upload;
@@ -59,8 +60,6 @@ const TURNED_AWAY_WAIT: Duration = Duration::from_secs(10);
 const LEAF_MARGIN: Duration = Duration::from_secs(60);
 /// How often the state of the moment is stored while nothing forces it.
 const STORE_EVERY: Duration = Duration::from_secs(300);
-/// How long changes of the status are gathered on a metered link, but for cuts that took effect.
-const STATUS_METERED: Duration = Duration::from_secs(60);
 /// How many heartbeats may name a newer deny-list than ours before the session is begun anew.
 const MAX_BEHIND: u32 = 3;
 
@@ -156,6 +155,7 @@ struct Live {
     up: mpsc::Sender<v1::NodeMessage>,
     down: Streaming<v1::CloudMessage>,
     connected: Connected,
+    news: news::News,
 }
 
 impl Session {
@@ -245,6 +245,7 @@ impl Session {
     /// Says Hello and puts the Welcome into force.
     async fn open(&mut self, connected: Connected) -> Result<Live, SessionEnded> {
         let (up, requests) = mpsc::channel(UP_QUEUE);
+        let news = self.news();
         let hello = self.hello(connected.local);
         let _ = up.try_send(up_message(node_message::Body::Hello(hello)));
         let mut client = SessionClient::new(connected.channel.clone())
@@ -288,6 +289,7 @@ impl Session {
             up,
             down,
             connected,
+            news,
         })
     }
 
@@ -318,14 +320,9 @@ impl Session {
         let mut store = tokio::time::interval(STORE_EVERY);
         store.set_missed_tick_behavior(MissedTickBehavior::Delay);
         store.reset();
-        let mut progress = self.progress.clone();
-        let mut found = self.holder.publisher.reach.endpoints.clone();
         let opened = self.clock.boottime();
         let mut behind = 0;
-        let mut told_cut = progress.borrow().cut_number;
-        let mut status_due: Option<Instant> = None;
         loop {
-            let late = status_due.unwrap_or_else(|| Instant::now() + STATUS_METERED);
             let settle_in = self.holder.settle_in();
             if self.holder.has_untold_roots() {
                 // The cloud counts on roots that are acknowledged: they must outlast this process.
@@ -364,33 +361,13 @@ impl Session {
                 },
                 () = tokio::time::sleep(settle_in.unwrap_or_default()), if settle_in.is_some() => self.holder.settle().await,
                 ordered = self.holder.publisher.orders.next() => self.holder.serve(ordered).await,
-                () = tokio::time::sleep_until(late), if status_due.is_some() => {
-                    status_due = None;
-                    let status = self.status(&live);
-                    if !send(&live, node_message::Body::Status(status)) {
-                        return SessionEnded::Stuck;
-                    }
-                }
                 _ = store.tick() => self.holder.store().await,
                 Some(call) = self.holder.publisher.reach.calls.recv() => {
                     if !send(&live, node_message::Body::Call(call)) {
                         return SessionEnded::Stuck;
                     }
                 }
-                Ok(()) = found.changed() => {
-                    let status = self.status(&live);
-                    if !send(&live, node_message::Body::Status(status)) {
-                        return SessionEnded::Stuck;
-                    }
-                }
-                Ok(()) = progress.changed() => {
-                    let cut = progress.borrow_and_update().cut_number;
-                    if self.metered && cut == told_cut {
-                        status_due.get_or_insert(Instant::now() + STATUS_METERED);
-                        continue;
-                    }
-                    told_cut = cut;
-                    status_due = None;
+                () = live.news.due() => {
                     let status = self.status(&live);
                     if !send(&live, node_message::Body::Status(status)) {
                         return SessionEnded::Stuck;

@@ -32,6 +32,8 @@ mod link;
 mod outcome;
 mod reach;
 mod standing;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use cuts::{CutFloor, CutFloors, MAX_CUT_FLOORS};
 pub use directory::{BadPeer, Directory, DirectoryPeer, Endpoint, MAX_DIRECTORY_PEERS, StoredPeer};

@@ -156,7 +156,7 @@ const EXACT: &[(&str, &str)] = &[
     ),
     (
         "metadata-expired",
-        "Sign the role anew with a later end, offline, and submit it.",
+        "Sign it anew with a later end: `edgeward publisher root renew`, `edgeward publisher renew`, or `edgeward app sign --renew PUBLISHER`.",
     ),
     (
         "metadata-rollback",
@@ -223,6 +223,14 @@ const EXACT: &[(&str, &str)] = &[
         "Withdraw releases, or raise `max_bytes` or `publisher_bytes` in [apps] of edgeward.toml.",
     ),
     ("apps-busy", "Try again."),
+    (
+        "apps-denied-full",
+        "Deny the rest in the policy (`deny` in `[apps.x]`) or remove the publisher: revocations are kept for good, and there is a limit.",
+    ),
+    (
+        "app-no-way-back",
+        "See what nodes have (`edgeward app nodes`): back leads to the release that a node had before, once. Else publish a higher version.",
+    ),
     // The TPM's clock and keys.
     (
         "clock_ahead",
@@ -479,10 +487,15 @@ pub fn advice(code: &str) -> &'static str {
     known(code).unwrap_or(UNKNOWN)
 }
 
+/// What to do about a code that has an entry of its own: families fit what nodes are refused for, not every answer.
+pub fn exact(code: &str) -> Option<&'static str> {
+    let found = EXACT.iter().find(|(known, _)| *known == code);
+    found.map(|(_, advice)| *advice)
+}
+
 fn known(code: &str) -> Option<&'static str> {
-    let exact = EXACT.iter().find(|(known, _)| *known == code);
     let family = || BEGINNINGS.iter().find(|(start, _)| code.starts_with(start));
-    exact.or_else(family).map(|(_, advice)| *advice)
+    exact(code).or_else(|| family().map(|(_, advice)| *advice))
 }
 
 #[cfg(test)]
@@ -561,8 +574,13 @@ mod tests {
     }
 
     #[test]
-    fn every_code_that_a_publisher_may_see_has_advice() {
-        let codes = ["../apps/src/image/codes.rs", "src/apps/refusal.rs"].map(|path| {
+    fn every_code_that_a_publisher_or_operator_of_applications_may_see_has_advice() {
+        let sources = [
+            "../apps/src/image/codes.rs",
+            "src/apps/refusal.rs",
+            "src/api/director.rs",
+        ];
+        let codes = sources.map(|path| {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
             std::fs::read_to_string(path).unwrap()
         });
@@ -576,7 +594,7 @@ mod tests {
                     continue;
                 }
                 found += 1;
-                assert_ne!(advice(code), UNKNOWN, "{code}");
+                assert!(exact(code).is_some(), "{code}");
             }
         }
         assert!(found > 20, "{found}");

@@ -26,14 +26,14 @@ use crate::apps::{AppsSaid, Repository};
 use crate::audit::{AuditLog, RecordFault};
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
-use crate::hub::director::{AppOrderFault, GoesBack, Whom};
+use crate::hub::director::{AppOrderFault, GoesBack, Revoked, Spread, Whom};
 use crate::hub::{Begin, Progress, RolloutFault};
 use crate::keys::CloudKeys;
 use crate::keys::ledger::NotNow;
 use crate::store::director::DeniedRow;
 use crate::store::policies::PolicyRow;
 use crate::store::{Store, StoreError};
-use edgeward_apps::AppName;
+use edgeward_apps::{AppName, Version};
 
 mod apikeys;
 mod approvals;
@@ -138,6 +138,8 @@ pub trait Control: Send + Sync {
     async fn authorities(&self) -> Result<views::CaView, ControlFault>;
     /// Begins a rotation, or goes on with the one under way.
     async fn rotate(&self, rotate: Rotate, by: &Actor) -> Result<(), ControlFault>;
+    /// Another key signs what each node should have of applications.
+    async fn rotate_director(&self, by: &Actor) -> Result<(), ControlFault>;
     /// What this authority signed is renewed at once. `key` is the beginning of its hash.
     async fn taint(&self, key: &str, by: &Actor) -> Result<(), ControlFault>;
     /// This authority is trusted no longer.
@@ -152,6 +154,8 @@ pub trait Control: Send + Sync {
     ) -> Result<Option<(SliceBreakGlass, SpkiHash)>, ControlFault>;
     /// From now on a release, or a file in releases, runs nowhere; nodes are told at once.
     async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault>;
+    /// How far a revocation has come.
+    fn spread_of(&self, revoked: &Revoked) -> Spread;
     /// These nodes go back to the release before.
     async fn order_back(
         &self,
@@ -168,6 +172,8 @@ pub trait Control: Send + Sync {
     fn connected(&self) -> Vec<String>;
     /// What a node said of its applications to this cloud.
     fn apps_of(&self, node: &str) -> Option<Arc<AppsSaid>>;
+    /// What the director gave a node, as it is stored: also where the node has said nothing to this cloud.
+    fn apps_given(&self, node: &str) -> Vec<(AppName, Version)>;
 }
 
 /// Why [`Control`] did not do it.
@@ -329,16 +335,13 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
     let apps = OpenApiRouter::new()
         .routes(routes!(publishers::list))
         .routes(routes!(publishers::put))
+        .routes(routes!(publishers::prepare_online_key))
         .routes(routes!(apps::list, apps::publish))
         .routes(routes!(apps::show))
         .routes(routes!(apps::missing))
         .routes(routes!(apps::chunk, apps::put_chunk))
         .routes(routes!(apps::manifest, apps::put_manifest))
         .routes(routes!(apps::metadata))
-        .routes(routes!(director::revoke))
-        .routes(routes!(director::revoke_digest))
-        .routes(routes!(director::back))
-        .routes(routes!(director::word))
         .layer(DefaultBodyLimit::max(apps::MAX_UPLOAD_BYTES))
         .layer(axum::middleware::from_fn_with_state(
             api.clone(),
@@ -365,6 +368,7 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(break_glass::acknowledge))
         .routes(routes!(ca::show))
         .routes(routes!(ca::rotate))
+        .routes(routes!(ca::rotate_director))
         .routes(routes!(ca::taint))
         .routes(routes!(ca::retire))
         .routes(routes!(audit::events))
@@ -375,6 +379,12 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(apikeys::revoke))
         .routes(routes!(ekroots::list, ekroots::import))
         .routes(routes!(ekroots::remove))
+        // Not among the uploads: what takes away waits for none of them.
+        .routes(routes!(director::revoke))
+        .routes(routes!(director::revoke_digest))
+        .routes(routes!(director::revoked))
+        .routes(routes!(director::back))
+        .routes(routes!(director::word))
         .routes(routes!(eks::list, eks::put))
         .routes(routes!(eks::remove))
         .merge(policies)

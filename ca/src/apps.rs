@@ -3,10 +3,13 @@
 //! `intake` judges every upload by the code that nodes judge by, before anything of it is served; `online` signs what is
 //! newest; `shelf` keeps content; `service` serves nodes. What a node should have is not decided here.
 
+mod content;
 pub(crate) mod director;
 mod draft;
 mod intake;
+mod named;
 pub mod online;
+mod online_key;
 mod refusal;
 mod repository;
 mod said;
@@ -17,9 +20,10 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
+pub use content::Content;
 pub use intake::{Named, Taken, TakenReleases};
 pub use refusal::NotTaken;
 pub use repository::{Parts, PublishedRelease, Releases, Repository};
 pub use said::{AppSaid, AppsSaid, NotSaid};
-pub use service::AppsService;
+pub use service::{NodeStock, serving};
 pub use upkeep::Ending;

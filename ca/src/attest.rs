@@ -24,11 +24,16 @@ pub use known::{Asked, Known};
 pub use pool::{NoThread, Verifiers, Weight};
 pub use profile::{Measured, Measures, Unmeasurable};
 
+/// How often a node is asked at most because of what it said.
+pub const HASTENED_EVERY: Duration = Duration::from_secs(1);
+
 /// One node's challenges during one session.
 #[derive(Debug)]
 pub struct Schedule {
     config: Attest,
     phase: Phase,
+    /// When something was asked last.
+    asked: Option<BootTime>,
 }
 
 #[derive(Debug)]
@@ -41,15 +46,15 @@ enum Phase {
         open: Vec<Nonce>,
         deadline: BootTime,
         renew: bool,
-        /// Something changed meanwhile: this is yesterday's question, and the next comes at once.
-        hasten: bool,
+        /// Something changed meanwhile: this is yesterday's question, and the next comes as soon as this.
+        hasten: Option<BootTime>,
     },
     /// An answer came and is being judged.
     Judging {
         since: BootTime,
         deadline: BootTime,
         renew: bool,
-        hasten: bool,
+        hasten: Option<BootTime>,
     },
 }
 
@@ -77,6 +82,7 @@ impl Schedule {
         Self {
             config,
             phase: Phase::Resting { until: now },
+            asked: None,
         }
     }
 
@@ -86,11 +92,12 @@ impl Schedule {
             Phase::Judging { .. } => Step::Wait(now.plus(self.config.deadline)),
             Phase::Resting { until } if now < *until => Step::Wait(*until),
             Phase::Resting { .. } => {
+                self.asked = Some(now);
                 self.phase = Phase::Asking {
                     open: vec![draw.nonce],
                     deadline: now.plus(self.config.deadline),
                     renew,
-                    hasten: false,
+                    hasten: None,
                 };
                 Step::Challenge {
                     nonce: draw.nonce,
@@ -153,8 +160,8 @@ impl Schedule {
             return;
         };
         self.rest(now, random);
-        if hasten {
-            self.hasten(now);
+        if let Some(at) = hasten {
+            self.ask_by(at);
         }
     }
 
@@ -183,9 +190,23 @@ impl Schedule {
 
     /// Asks at once, or as soon as what it has asked is answered: what must be measured has changed.
     pub fn hasten(&mut self, now: BootTime) {
+        self.ask_by(now);
+    }
+
+    /// As [`Schedule::hasten`], for what the node says of itself: it does not get itself asked more often than every
+    /// [`HASTENED_EVERY`].
+    pub fn heed(&mut self, now: BootTime) {
+        let earliest = self.asked.map_or(now, |asked| asked.plus(HASTENED_EVERY));
+        self.ask_by(now.max(earliest));
+    }
+
+    /// Not later than then, once what was asked is answered.
+    fn ask_by(&mut self, at: BootTime) {
         match &mut self.phase {
-            Phase::Resting { until } => *until = now,
-            Phase::Judging { hasten, .. } | Phase::Asking { hasten, .. } => *hasten = true,
+            Phase::Resting { until } => *until = at.min(*until),
+            Phase::Judging { hasten, .. } | Phase::Asking { hasten, .. } => {
+                *hasten = Some(hasten.map_or(at, |before| before.min(at)));
+            }
         }
     }
 
@@ -420,5 +441,44 @@ mod tests {
         schedule.hasten(at(103));
         schedule.judged(at(104), 0);
         assert_eq!(schedule.poll(at(104), false, draw(4, 0)), asked(4));
+    }
+    #[test]
+    fn a_node_that_says_that_more_runs_is_asked_at_once_and_no_more_often_than_every_second() {
+        let mut schedule = schedule();
+        schedule.poll(at(100), false, draw(1, 0));
+        schedule.answered(&[1; 32], at(100));
+        schedule.judged(at(100), 0);
+        schedule.heed(at(120));
+        assert_eq!(schedule.poll(at(120), false, draw(2, 0)), asked(2));
+        // It goes on and on: before, while it is asked, and while its answer is judged.
+        schedule.heed(at(120));
+        schedule.answered(&[2; 32], at(120));
+        schedule.heed(at(120));
+        schedule.judged(at(120), 0);
+        schedule.heed(at(120));
+        assert_eq!(
+            schedule.poll(at(120), false, draw(3, 0)),
+            Step::Wait(at(120).plus(HASTENED_EVERY))
+        );
+        assert_eq!(schedule.poll(at(121), false, draw(3, 0)), asked(3));
+        // What the cloud itself wants to know waits for nothing.
+        schedule.heed(at(121));
+        schedule.hasten(at(121));
+        schedule.answered(&[3; 32], at(121));
+        schedule.judged(at(121), 0);
+        assert_eq!(schedule.poll(at(121), false, draw(4, 0)), asked(4));
+    }
+
+    #[test]
+    fn who_is_heeded_is_not_asked_later_for_it() {
+        let mut schedule = schedule();
+        schedule.heed(at(100));
+        assert_eq!(schedule.poll(at(100), false, draw(1, 0)), asked(1));
+        schedule.heed(at(100));
+        assert_eq!(
+            schedule.poll(at(101), false, draw(2, 0)),
+            Step::Wait(at(110)),
+            "an answer is waited for first"
+        );
     }
 }

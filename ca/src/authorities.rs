@@ -117,6 +117,24 @@ impl Hub {
         Ok(())
     }
 
+    /// Another key signs what each node should have of applications; the one before is named no more. Nodes with a session
+    /// hear it at once, with a word that the new key signed; the others go on by what they hold until they come.
+    pub(crate) async fn rotate_director(&self, by: &Actor) -> Result<(), ControlFault> {
+        let _changes = self.changes.lock().await;
+        let new = self.with_keys(CloudKeys::new_director).await?;
+        let event = Event::new(self.clock.now(), by.clone(), EventKind::AuthorityActivated)
+            .allowed()
+            .detail("authority", "director")
+            .detail("key", new.key);
+        self.audit.record(event).await?;
+        let now = self.clock.now();
+        self.with_keys(move |keys| keys.turn_director(&new, now))
+            .await?;
+        self.refresh_trust().map_err(unsigned)?;
+        self.direct_anew();
+        Ok(())
+    }
+
     /// What an old authority signed is renewed now, by every node whose session is open, and by the others when they come.
     pub(crate) async fn taint(&self, key: &str, by: &Actor) -> Result<(), ControlFault> {
         let _changes = self.changes.lock().await;

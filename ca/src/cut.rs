@@ -17,14 +17,14 @@ use crate::api::{Control, ControlFault};
 use crate::apps::AppsSaid;
 use crate::authorities::Rotate;
 use crate::enrol::allow_on_approval;
-use crate::hub::director::{AppOrderFault, GoesBack, Whom};
+use crate::hub::director::{AppOrderFault, GoesBack, Revoked, Spread, Whom};
 use crate::hub::{Begin, Hub, HubFault, Member, Progress, RolloutFault, nothing_known};
 use crate::session::join::JoinRefused;
 use crate::store::director::DeniedRow;
 use crate::store::nodes::NodeStatus;
 use crate::store::policies::PolicyRow;
 use crate::store::recoveries::RecoveryWait;
-use edgeward_apps::AppName;
+use edgeward_apps::{AppName, Version};
 
 /// Whose keys operators' certificates are denied under, in the store.
 const NO_NODE: &str = "";
@@ -213,6 +213,10 @@ impl Control for NodeControl {
         self.hub.rotate(rotate, by).await
     }
 
+    async fn rotate_director(&self, by: &Actor) -> Result<(), ControlFault> {
+        self.hub.rotate_director(by).await
+    }
+
     async fn taint(&self, key: &str, by: &Actor) -> Result<(), ControlFault> {
         self.hub.taint(key, by).await
     }
@@ -223,6 +227,10 @@ impl Control for NodeControl {
 
     async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault> {
         self.hub.revoke_app(row, by).await
+    }
+
+    fn spread_of(&self, revoked: &Revoked) -> Spread {
+        self.hub.spread_of(revoked)
     }
 
     async fn order_back(
@@ -249,6 +257,10 @@ impl Control for NodeControl {
 
     fn apps_of(&self, node: &str) -> Option<Arc<AppsSaid>> {
         self.hub.member(node).and_then(|member| member.apps)
+    }
+
+    fn apps_given(&self, node: &str) -> Vec<(AppName, Version)> {
+        self.hub.apps_given(node)
     }
 }
 

@@ -32,6 +32,7 @@ mod joins;
 mod openings;
 mod policies;
 mod recall;
+mod returns;
 mod rollouts;
 mod slices;
 mod standing;

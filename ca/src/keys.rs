@@ -12,6 +12,7 @@
 //! | `jwt.key` | signs JWT-SVIDs | named by the key set |
 //! | `apps-online.key` | signs snapshot and timestamp of the image repository | named by its offline root |
 //! | `director.key` | signs what each node should have of applications | named by the key set |
+//! | `online.json` | names of the two above, once they were turned over (`online`) | |
 //! | `keyset*` | the key set: which key may sign what, signed by the root | 2 years, renewed at half |
 //!
 //! A root's key may be moved away: the cloud runs without it, but can then renew neither the issuing certificate nor
@@ -41,6 +42,7 @@ mod first;
 mod key_set;
 mod keyring;
 pub mod ledger;
+mod online;
 pub mod pkcs11;
 pub(crate) mod rcgen_key;
 mod rotation;
@@ -52,6 +54,7 @@ use first::make_first;
 use key_set::sign_key_set;
 use keyring::Ring;
 use ledger::{Authority, Ledger, NotNow, Role, State};
+use online::Online;
 use pkcs11::TokenFault;
 use stores::{KeyStores, Owner, Stores};
 
@@ -74,10 +77,8 @@ pub struct CloudKeys {
     log: Arc<dyn Signer>,
     /// An older installation has none before its first start with the root key at hand.
     jwt: Option<Arc<dyn Signer>>,
-    /// As with `jwt`; never without it.
-    director: Option<Arc<dyn Signer>>,
-    /// No member knows it by the key set: the image repository's offline root names it.
-    apps_online: Arc<dyn Signer>,
+    /// What signs for applications.
+    online: ArcSwap<Online>,
     last_number: AtomicU64,
 }
 
@@ -103,6 +104,8 @@ pub enum KeysFault {
     Token(#[from] TokenFault),
     #[error("authorities.json is not what this version writes")]
     Ledger,
+    #[error("online.json is not what this version writes")]
+    Names,
     #[error(
         "the root key is offline and needed {why}: put it back as {} (mode 0600), and repeat", path.display()
     )]
@@ -221,17 +224,7 @@ impl CloudKeys {
             found => found.map(Some),
         };
         let jwt = added(Owner::Jwt)?;
-        let director = match &jwt {
-            Some(_) => added(Owner::Director)?,
-            None => None,
-        };
-        let apps_online = match stores.fixed(Owner::AppsOnline, folder) {
-            Err(KeysFault::Missing(_) | KeysFault::Token(TokenFault::NoKey { .. })) => {
-                let name = Owner::AppsOnline.as_str();
-                stores.make(Owner::AppsOnline, folder, name)?.0
-            }
-            found => found?,
-        };
+        let online = Online::open(folder, &stores, jwt.is_some(), root_is_here)?;
         let keys = Self {
             trust_domain: trust_domain.clone(),
             folder: folder.to_owned(),
@@ -239,8 +232,7 @@ impl CloudKeys {
             control: stores.fixed(Owner::Control, folder)?,
             log: stores.fixed(Owner::Log, folder)?,
             jwt,
-            director,
-            apps_online,
+            online: ArcSwap::from_pointee(online),
             stores,
             ring: ArcSwap::from_pointee(ring),
             turn: Mutex::new(()),
@@ -261,7 +253,8 @@ impl CloudKeys {
         // While a root is on its way, its own key set is what follows this one.
         let set_due = (now >= header.issued.plus(KEY_SET_LIFETIME / 2)
             || (self.jwt.is_some() && !self.names_jwt_key(header.issued))
-            || (self.director.is_some() && self.director_signer(header.issued).is_none())
+            || (self.online.load().director.is_some()
+                && self.director_signer(header.issued).is_none())
             || !self.may_grant_break_glass(header.issued))
             && ring.ledger.coming(Role::Root).is_none();
         if !issuing_due && !set_due {
@@ -309,10 +302,11 @@ impl CloudKeys {
     }
 
     fn purpose_keys(&self) -> Vec<PublicKey> {
+        let online = self.online.load();
         [&self.results, &self.control, &self.log]
             .into_iter()
             .chain(&self.jwt)
-            .chain(&self.director)
+            .chain(&online.director)
             .map(|signer| *signer.public_key())
             .collect()
     }
@@ -411,22 +405,9 @@ impl CloudKeys {
         &self.log
     }
 
-    /// The key that signs snapshot and timestamp of the image repository.
-    pub(crate) fn apps_signer(&self) -> &Arc<dyn Signer> {
-        &self.apps_online
-    }
-
     /// The key that signs JWT-SVIDs, if members know it.
     pub(crate) fn jwt_signer(&self, now: Timestamp) -> Option<&dyn Signer> {
         self.jwt.as_deref().filter(|_| self.names_jwt_key(now))
-    }
-
-    /// The key that signs what nodes should have, if members know it.
-    fn director_signer(&self, now: Timestamp) -> Option<&Arc<dyn Signer>> {
-        let director = self.director.as_ref()?;
-        let set = self.key_set(now).ok()?;
-        let known = set.keys_for(Purpose::Director, now);
-        known.contains(director.public_key()).then_some(director)
     }
 
     fn names_jwt_key(&self, now: Timestamp) -> bool {
@@ -451,16 +432,20 @@ impl CloudKeys {
 
     /// Signs a value for members, with the key of its purpose.
     pub fn sign<T: Serialize>(&self, label: Label, value: &T) -> Result<Vec<u8>, SignError> {
+        let director;
         let signer = match label.purpose {
             Purpose::Results => &self.results,
             Purpose::Policy | Purpose::DenyList | Purpose::Control | Purpose::BreakGlass => {
                 &self.control
             }
             Purpose::Log => &self.log,
-            Purpose::Director => self.director_signer(label.issued).ok_or_else(|| {
+            Purpose::Director => {
                 let missing = "the key set names no director: start once with the root key at hand";
-                SignError::KeyStore(missing.to_owned())
-            })?,
+                director = self.director_signer(label.issued);
+                director
+                    .as_ref()
+                    .ok_or_else(|| SignError::KeyStore(missing.to_owned()))?
+            }
             Purpose::Keys | Purpose::Journal | Purpose::Jwt | Purpose::Opening => {
                 return Err(SignError::KeyStore("no key for this purpose".to_owned()));
             }

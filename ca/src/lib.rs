@@ -10,7 +10,6 @@ pub mod apps;
 pub mod attest;
 pub mod audit;
 pub mod authorities;
-mod budget;
 pub mod cli;
 pub mod config;
 mod crowd;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
 use edgeward_identity::BootTime;
+use edgeward_wire::budget::Budget;
 use edgeward_wire::limits::{MAX_CARRIED_AT_ONCE, MAX_CARRIED_BYTES, MAX_RELAY_FRAME_BYTES};
 use edgeward_wire::v1;
 use edgeward_wire::v1::relay_server::{Relay, RelayServer};
@@ -21,7 +22,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::budget::Budget;
 use crate::hub::Hub;
 use crate::serve::Caller;
 

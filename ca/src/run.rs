@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, Control, Settings};
-use crate::apps::{self, AppsService, Repository};
+use crate::apps::{self, Repository};
 use crate::audit::{AuditLog, LaterWriter};
 use crate::config::Config;
 use crate::cut::NodeControl;
@@ -133,7 +133,7 @@ pub async fn start(
     .add_service(SessionService::new(hub.clone(), token.clone()).into_server())
     .add_service(WorkloadService::new(hub.clone()).into_server())
     .add_service(RelayService::new(hub.clone(), token.clone()).into_server())
-    .add_service(AppsService::new(hub.clone()).into_server())
+    .add_service(apps::serving(hub.clone()).into_server())
     .into_axum_router();
     let server = Server {
         credentials: credentials.clone(),

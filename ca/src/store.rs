@@ -161,6 +161,11 @@ impl Store {
         })
     }
 
+    /// Whether other clouds may write there, too.
+    pub fn is_shared(&self) -> bool {
+        self.kind == Backend::Postgres
+    }
+
     /// A connection for reading.
     pub async fn read(&self) -> Result<PoolConnection<Any>, StoreError> {
         Ok(self.pool.acquire().await?)

@@ -9,6 +9,7 @@ mod agent;
 mod attempt;
 mod cloud;
 mod machine;
+mod publishing;
 
 pub(crate) use agent::Agent;
 pub(crate) use attempt::Attempt;

@@ -283,6 +283,64 @@ fn tables_and_json_say_the_same_and_neither_is_coloured_in_a_pipe() {
 }
 
 #[test]
+fn a_sign_of_life_is_shown_on_a_terminal_that_can_take_it_back_and_nowhere_else() {
+    let cloud = Cloud::start();
+    let signal = |name: &str| {
+        let process = cloud.process.id().to_string();
+        let sent = Command::new("kill").args([name, &process]).status();
+        assert!(sent.unwrap().success());
+    };
+    let context = cloud.path("data/admin");
+    // A terminal of its own, whose text comes out of standard output.
+    let on_terminal = |kind: Option<&str>| {
+        let mut script = Command::new("script");
+        script
+            .env_clear()
+            .envs(kind.map(|kind| ("TERM", kind)))
+            .args([
+                "-qec",
+                &format!("{EDGEWARD} --color never node list"),
+                "/dev/null",
+            ]);
+        script
+    };
+    let mut in_pipe = bare(cloud.folder.path());
+    in_pipe.env("TERM", "xterm").args(["node", "list"]);
+    // The cloud is slow for once.
+    signal("-STOP");
+    let asked = [
+        in_pipe,
+        on_terminal(Some("xterm")),
+        on_terminal(Some("dumb")),
+        on_terminal(None),
+    ]
+    .map(|mut command| {
+        command
+            .env("EDGEWARD_CONTEXT", &context)
+            .env("HOME", cloud.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    std::thread::park_timeout(Duration::from_millis(2500));
+    signal("-CONT");
+    let [pipe, terminal, dumb, unnamed] = asked.map(|child| child.wait_with_output().unwrap());
+    assert_eq!(err(&pipe), "");
+    assert!(
+        out(&terminal).contains("\r- listing nodes"),
+        "{}",
+        out(&terminal)
+    );
+    for plain in [&pipe, &dumb, &unnamed] {
+        let text = out(plain);
+        assert!(plain.status.success() && text.starts_with("NAME"), "{text}");
+        assert!(!text.contains("listing"), "{text}");
+    }
+}
+
+#[test]
 fn an_unreachable_cloud_is_a_failure_that_names_the_address() {
     let cloud = Cloud::start();
     let output = cloud.run(&["--cloud", "127.0.0.1:1", "status"]);

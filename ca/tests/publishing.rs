@@ -308,6 +308,96 @@ fn what_too_few_or_the_wrong_keys_signed_goes_nowhere() {
 }
 
 #[test]
+fn slips_are_named_before_anything_is_written_or_sent() {
+    let desk = Desk::new();
+    desk.key("acme-1", "ed25519");
+    desk.ceremony(&["acme-1.pub"], "1");
+    desk.app("1.0", "colour = \"red\"");
+    let sign = |more: &[&'static str]| desk.release("collector", more);
+    let told = desk.refused(&sign(&["--signer", "acme-1"]), 1);
+    assert!(
+        told.contains("app.toml:3:1: unknown field `colour`"),
+        "{told}"
+    );
+    desk.app("1.0", "");
+    let other = [
+        "app",
+        "sign",
+        "collector",
+        "--manifest",
+        "app.toml",
+        "--repo",
+        "rep",
+        "--signer",
+        "acme-1",
+    ];
+    let told = desk.refused(&other, 1);
+    assert!(told.contains("edgeward publisher fetch"), "{told}");
+    assert!(!desk.path("rep").exists(), "a slip made a folder");
+    let told = desk.refused(&sign(&["--signer", "acme-1.pub"]), 64);
+    assert!(told.contains("but a public one"), "{told}");
+    // What has ended is refused here, not by the cloud after all of it was sent.
+    desk.good(&sign(&["--signer", "acme-1", "--expires", "0s"]));
+    let publish = ["app", "publish", "--repo", "repo"];
+    let told = desk.refused(&publish, 1);
+    assert!(
+        told.contains("has expired") && told.contains("app sign --renew acme"),
+        "{told}"
+    );
+    let renew = [
+        "app", "sign", "--renew", "acme", "--repo", "repo", "--signer", "acme-1",
+    ];
+    desk.good(&renew);
+    let told = desk.refused(&publish, 64);
+    assert!(told.contains("no context"), "{told}");
+    // Content that was lost comes back with the files that it was cut from.
+    let add = [
+        "app",
+        "sign",
+        "--add",
+        "acme/collector@1.0",
+        "--repo",
+        "repo",
+        "--signer",
+        "acme-1",
+    ];
+    desk.good(&add);
+    std::fs::remove_dir_all(desk.path("repo/image/chunks")).unwrap();
+    let told = desk.refused(&add, 1);
+    assert!(told.contains("sign the same files again"), "{told}");
+    desk.good(&sign(&["--signer", "acme-1"]));
+    desk.good(&add);
+}
+
+#[test]
+fn the_image_role_is_renewed_as_it_stands() {
+    let desk = Desk::new();
+    desk.key("acme-1", "ed25519");
+    let told = desk.refused(&["publisher", "renew", "--repo", "repo"], 1);
+    assert!(told.contains("no image role there"), "{told}");
+    assert!(
+        !desk.path("repo").exists(),
+        "an image role of nobody was made"
+    );
+    desk.ceremony(&["acme-1.pub"], "1");
+    let renewed = desk.json(&["publisher", "renew", "--repo", "repo", "--expires", "30d"]);
+    assert_eq!(
+        (&renewed["role"], &renewed["version"]),
+        (&Value::from("targets"), &Value::from(2))
+    );
+    for change in ["added", "removed"] {
+        assert_eq!(
+            renewed[change].as_array().map(Vec::len),
+            Some(0),
+            "{renewed}"
+        );
+    }
+    assert_eq!(renewed["complete"], false);
+    desk.sign("2.targets.json", "ops-1");
+    assert_eq!(desk.sign("2.targets.json", "ops-2")["complete"], true);
+}
+
+#[test]
 fn a_release_signed_by_two_of_three_is_what_a_node_verifies() {
     let desk = Desk::new();
     let keys: Vec<String> = ["acme-1", "acme-2", "acme-3"]

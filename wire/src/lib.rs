@@ -25,7 +25,9 @@ pub mod spiffe {
     tonic::include_proto!("_");
 }
 
+pub mod apps;
 pub mod break_glass;
+pub mod budget;
 /// Envoy's authorization service, as proxies on a node ask the agent. Packages nest as generated code expects them.
 #[allow(
     clippy::all,
@@ -66,6 +68,7 @@ pub mod ext_authz {
 
 pub mod control;
 pub mod limits;
+pub mod said;
 pub mod slice_delta;
 pub mod stun;
 pub mod token;

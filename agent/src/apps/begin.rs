@@ -17,6 +17,7 @@ use super::machinery::Machinery;
 use super::measure::Measure;
 use super::records::Teller;
 use super::rights::AppRights;
+use super::runs::Said;
 use super::start::Applications;
 use crate::config::{AppsConfig, Config};
 use crate::enforce::Recorder;
@@ -84,6 +85,7 @@ pub fn begin(config: AppsConfig, begin: Begin<'_>) -> watch::Receiver<GuardState
         clock: view.clock.clone(),
         recorder: recorder.clone(),
     };
+    let said = Said::of(&view);
     let own = Places {
         cgroup: config.cgroup.clone(),
         state: config.state.clone(),
@@ -91,7 +93,7 @@ pub fn begin(config: AppsConfig, begin: Begin<'_>) -> watch::Receiver<GuardState
     };
     let noticed = Arc::new(measure.clone());
     let socket = &config.guard_socket;
-    let enforcing: Enforcing = enforce(socket, own, teller, rights, noticed, tasks, token);
+    let enforcing: Enforcing = enforce(socket, (own, said), teller, rights, noticed, tasks, token);
     let guard = enforcing.guard.state();
     let (asks, arriving) = orders();
     let _first = view.app_orders.set(asks);

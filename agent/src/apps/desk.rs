@@ -21,6 +21,7 @@ use super::fetch::{FolderSource, Source};
 use super::floors::Floors;
 use super::installer::{Installed, Installer};
 use super::report::{AppReport, AppsReport, State};
+use super::wear::Wear;
 use crate::enforce::Recorder;
 use crate::view::{NodeView, Standing};
 
@@ -80,6 +81,8 @@ pub struct Desk {
     progress_to: Arc<watch::Sender<BTreeMap<AppName, (u64, u64)>>>,
     retry: Option<Instant>,
     wait: Duration,
+    /// How often what was accepted may still raise the TPM's epoch.
+    wear: Wear,
     /// Why the wanted release of an app is not here.
     notes: BTreeMap<AppName, Note>,
     /// Refusals that are in the journal.
@@ -87,6 +90,10 @@ pub struct Desk {
     imports: VecDeque<PathBuf>,
     waiting: Vec<oneshot::Sender<Imported>>,
     held: BTreeMap<AppName, &'static str>,
+    /// Number of the newest word of the director of which nothing runs any more that it does not let run.
+    acted_on: u64,
+    /// Apps that were to end and had not in time.
+    unended: BTreeSet<AppName>,
 }
 
 /// Why something is not as the director wants it.
@@ -100,7 +107,9 @@ struct Note {
 impl Desk {
     pub fn new(setup: Setup) -> Self {
         let progress_to = Arc::new(watch::Sender::default());
+        let wear = Wear::new(setup.view.clock.boottime());
         Self {
+            wear,
             setup,
             here: Vec::new(),
             strays: Vec::new(),
@@ -117,6 +126,8 @@ impl Desk {
             imports: VecDeque::new(),
             waiting: Vec::new(),
             held: BTreeMap::new(),
+            acted_on: 0,
+            unended: BTreeSet::new(),
         }
     }
 
@@ -265,7 +276,7 @@ impl Desk {
 
     /// Most of it is told when it changes; whoever ordered an import waits for the end.
     fn report(&mut self) {
-        let report = Arc::new(self.shown());
+        let report = self.show();
         if self.job.is_none() {
             for done in self.waiting.drain(..) {
                 let _ = done.send(Imported {
@@ -273,11 +284,16 @@ impl Desk {
                 });
             }
         }
+    }
+
+    fn show(&self) -> Arc<AppsReport> {
+        let report = Arc::new(self.shown());
         self.setup.view.apps.send_if_modified(|held| {
             let changed = *held != report;
-            *held = report;
+            held.clone_from(&report);
             changed
         });
+        report
     }
 
     fn shown(&self) -> AppsReport {
@@ -285,6 +301,7 @@ impl Desk {
         let mut report = AppsReport {
             control: self.setup.operations.control(),
             director: director.as_ref().map_or(0, |director| director.number()),
+            acted_on: self.acted_on,
             standing: self.setup.view.standing.borrow().to_string(),
             apps: BTreeMap::new(),
         };
@@ -292,17 +309,15 @@ impl Desk {
         for here in self.here.iter().filter(|here| here.current) {
             let app = here.manifest.app.clone();
             let unguarded = self.book.is_none().then_some("guard-away");
+            let state = stages.get(&app).copied().unwrap_or(State::Installed);
+            let ended = (state == State::Failed).then_some("app-not-running");
+            let held = self.held.get(&app).copied();
+            let code = held.or(unguarded).or(ended).unwrap_or_default();
             let said = AppReport {
                 version: Some(here.manifest.version.clone()),
                 digest: Some(here.digest),
-                state: stages.get(&app).copied().unwrap_or(State::Installed),
-                code: self
-                    .held
-                    .get(&app)
-                    .copied()
-                    .or(unguarded)
-                    .unwrap_or_default()
-                    .to_owned(),
+                state,
+                code: code.to_owned(),
                 ..AppReport::default()
             };
             report.apps.insert(app, said);

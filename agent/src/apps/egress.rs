@@ -24,7 +24,17 @@ use table::{Ground, Way};
 #[derive(Clone)]
 pub struct Egress {
     setting: Arc<Setting>,
-    groups: Arc<Mutex<BTreeMap<AppName, PathBuf>>>,
+    let_in: Arc<parking_lot::Mutex<LetIn>>,
+    /// Which [`LetIn::change`] the kernel has; held while it is told.
+    held: Arc<Mutex<u64>>,
+}
+
+/// Who may send.
+#[derive(Default)]
+struct LetIn {
+    groups: BTreeMap<AppName, PathBuf>,
+    /// Rises with each change of them.
+    change: u64,
 }
 
 struct Setting {
@@ -62,7 +72,8 @@ impl Egress {
                 parent,
                 names,
             }),
-            groups: Arc::default(),
+            let_in: Arc::default(),
+            held: Arc::default(),
         }
     }
 
@@ -71,31 +82,54 @@ impl Egress {
         if group.parent() != Some(self.setting.parent.as_path()) {
             return Err(NoEgress::NotBelow(group));
         }
-        let mut groups = self.groups.lock().await;
-        groups.insert(app.clone(), group);
-        let put = self.setting.put(&groups).await;
+        self.change(|groups| groups.insert(app.clone(), group));
+        let put = self.put().await;
         if put.is_err() {
-            groups.remove(app);
+            self.change(|groups| groups.remove(app));
         }
         put
     }
 
-    /// From now on nothing of it leaves, connections that are open included.
+    /// From the return on nothing of it leaves, connections that are open included. Those who are withdrawn at the same
+    /// time are withdrawn together; where the kernel did not follow before, it is told again.
     pub async fn withdraw(&self, app: &AppName) -> Result<(), NoEgress> {
-        let mut groups = self.groups.lock().await;
-        match groups.remove(app) {
-            Some(_) => self.setting.put(&groups).await,
-            None => Ok(()),
-        }
+        self.change(|groups| groups.remove(app));
+        self.put().await
     }
 
     /// What the policy gives may have changed.
     pub async fn renew(&self) -> Result<(), NoEgress> {
-        let groups = self.groups.lock().await;
-        match groups.is_empty() {
-            true => Ok(()),
-            false => self.setting.put(&groups).await,
+        {
+            let mut let_in = self.let_in.lock();
+            if let_in.groups.is_empty() {
+                return Ok(());
+            }
+            let_in.change += 1;
         }
+        self.put().await
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<AppName, PathBuf>) -> Option<PathBuf>) {
+        let mut let_in = self.let_in.lock();
+        let before = let_in.groups.len();
+        let replaced = change(&mut let_in.groups);
+        if replaced.is_some() || let_in.groups.len() != before {
+            let_in.change += 1;
+        }
+    }
+
+    /// Whatever was changed before is in the kernel when this returns.
+    async fn put(&self) -> Result<(), NoEgress> {
+        let mut held = self.held.lock().await;
+        let (groups, change) = {
+            let let_in = self.let_in.lock();
+            (let_in.groups.clone(), let_in.change)
+        };
+        if *held < change {
+            self.setting.put(&groups).await?;
+            *held = change;
+        }
+        Ok(())
     }
 }
 

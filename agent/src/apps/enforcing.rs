@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::guard::{self, Guard};
 use super::launch::Places;
 use super::records::{Noticed, Records, Teller};
-use super::runs::{self, Rights, Runs};
+use super::runs::{self, Rights, Runs, Said};
 
 /// What the rest of the agent has of enforcement.
 #[derive(Clone, Debug)]
@@ -18,10 +18,10 @@ pub struct Enforcing {
     pub runs: Runs,
 }
 
-/// Begins to talk to the guard that listens on `socket`, and to run what is said to run.
+/// Begins to talk to the guard that listens on `socket`, and to run what is said to run and not forbidden.
 pub fn enforce(
     socket: &Path,
-    places: Places,
+    (places, said): (Places, Said),
     teller: Teller,
     rights: Arc<dyn Rights>,
     noticed: Arc<dyn Noticed>,
@@ -31,7 +31,7 @@ pub fn enforce(
     let teller = Arc::new(teller);
     let records = Arc::new(Records::new(teller.clone(), noticed.clone()));
     let (guard, link, heard) = guard::guard(socket, records.clone());
-    let (runs, runner) = runs::runs(guard.clone(), heard, rights, teller.clone(), places);
+    let (runs, runner) = runs::runs(guard.clone(), heard, rights, teller.clone(), (places, said));
     tasks.spawn("apps-guard", link.run(token.clone()));
     tasks.spawn("apps-runs", runner.run(token.clone()));
     tasks.spawn("apps-records", records.run(token.clone()));

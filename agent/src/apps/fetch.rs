@@ -47,6 +47,8 @@ pub enum NotFetched {
     Budget,
     #[error("no answer in time")]
     Silent,
+    #[error("left alone for a while: {0}")]
+    Resting(String),
     #[error("longer than what is wanted may be: {0}")]
     TooLong(String),
     #[error("refused: {0}")]
@@ -127,5 +129,7 @@ pub async fn pinned_root(
     Ok(None)
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,8 @@ pub enum AppsOrder {
         epoch: bool,
         done: oneshot::Sender<bool>,
     },
+    /// Whether all that is in force is on disk is answered, once it has been tried.
+    Settle { done: oneshot::Sender<bool> },
     /// A director's word that came another way than down the session. Whether it is in force now is answered.
     Word {
         bytes: Vec<u8>,
@@ -148,6 +150,11 @@ impl Ledger {
         let taken = Box::new(taken);
         let order = |done| AppsOrder::Keep { taken, epoch, done };
         self.ask(order).await
+    }
+
+    /// Whether what took something away would outlast a power cut now.
+    pub async fn settle(&self) -> bool {
+        self.ask(|done| AppsOrder::Settle { done }).await
     }
 
     /// Whether the word holds and is in force.

@@ -75,6 +75,11 @@ pub fn app_of_group(name: &str) -> Option<AppName> {
     name.replacen('@', "/", 1).parse().ok()
 }
 
+/// The manifest that [`Wanted::what`] names.
+pub fn digest_in(what: &str) -> Option<Digest> {
+    what.rsplit_once(' ')?.1.parse().ok()
+}
+
 /// All files of these applications, for the guard's book.
 pub fn book_of<'m>(apps: impl IntoIterator<Item = &'m Manifest>) -> BTreeMap<GuardDigest, String> {
     let mut files = BTreeMap::new();

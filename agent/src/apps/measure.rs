@@ -14,6 +14,7 @@ use std::time::Duration;
 use edgeward_evidence::app_log::{App, Happened};
 use edgeward_wire::v1;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::logs::LogReader;
@@ -35,6 +36,8 @@ pub struct Measure {
     ledger: Arc<tokio::sync::Mutex<Ledger>>,
     /// None: nobody has looked since the agent began.
     level: Arc<Mutex<Option<String>>>,
+    /// [`Ledger::newest_change`] of what the TPM holds.
+    newest: watch::Sender<u64>,
 }
 
 /// What became of a record.
@@ -85,7 +88,25 @@ impl Measure {
             folder: Arc::new(folder),
             ledger: Arc::default(),
             level: Arc::default(),
+            newest: watch::Sender::default(),
         }
+    }
+
+    /// Number of the newest record that changed what runs, once the TPM holds it: from then on evidence proves it.
+    pub fn newest_change(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    fn tell_newest(&self, ledger: &Ledger) {
+        let newest = match ledger.is_settled() {
+            true => ledger.newest_change(),
+            false => return,
+        };
+        self.newest.send_if_modified(|held| {
+            let changed = *held != newest;
+            *held = newest;
+            changed
+        });
     }
 
     /// Follows what the policy says of the PCR.
@@ -150,6 +171,7 @@ impl Measure {
             return Ok(Proof::None);
         }
         ledger.conclude();
+        self.tell_newest(&ledger);
         metrics::counter!("edgeward_apps_measured_total").increment(1);
         Ok(ledger.proof_of(&happened))
     }
@@ -211,6 +233,7 @@ impl Measure {
             let cut = tokio::task::spawn_blocking(move || ledger::replace(&path, &kept));
             cut.await.map_err(|_| NotMeasured::Ended)??;
         }
+        self.tell_newest(&ledger);
         Ok(ledger)
     }
 }

@@ -1,27 +1,25 @@
 //! What this node has of the repository, for nodes nearby: the cloud's own service, inside the tunnel.
 //!
 //! Who reaches it is the policy's to say: it is a service like any other, and its socket hears nothing but the tunnel's
-//! device. Whoever asks trusts nothing of the answer: metadata is signed, all else is named by its digest.
+//! device. Whoever asks trusts nothing of the answer: metadata is signed, all else is named by its digest. Who asks is
+//! known by the address that the tunnel lets through, and each has a share: connections, answers, bytes.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use edgeward_apps::Digest;
-use edgeward_wire::limits::{MAX_APPS_MESSAGE_BYTES, MAX_APPS_PIECE_BYTES, MAX_CHUNKS_AT_ONCE};
-use edgeward_wire::v1;
-use edgeward_wire::v1::apps_server::{Apps, AppsServer};
-use futures::Stream;
+use edgeward_identity::{BootTime, Clock};
+use edgeward_wire::apps::{Bounds, PATIENCE, Serving, Stock};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Status};
 use tower::ServiceExt;
 
 use super::installer::Installer;
@@ -32,36 +30,68 @@ pub use metadata::{Remembered, Remembering};
 
 /// Most connections of nodes nearby.
 const MAX_CALLERS: usize = 64;
+/// Most of them from one address.
+const MAX_FROM_ONE: usize = 4;
 /// Most requests at a time on one connection.
 const MAX_REQUESTS: u32 = 4;
-/// Most answers that are read from the disk at a time: each holds a chunk or a manifest.
-const MAX_READS: usize = 8;
-/// Largest request, in bytes.
-const MAX_REQUEST_BYTES: usize = 16 * 1024;
+/// What they get. An answer holds at most a manifest of 8 MiB.
+pub const BOUNDS: Bounds = Bounds {
+    bytes_per_second: 16 * 1024 * 1024,
+    answers: 8,
+    answers_to_one: 4,
+    callers: 1_024,
+    patience: PATIENCE,
+};
 /// A silent caller is pinged this often, and dropped when it does not answer for as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// A caller that takes nothing for so long is left.
-const STALLED: Duration = Duration::from_secs(30);
+/// A caller that connects says something within this time.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+/// How long a connection lasts; what is under way at its end has as long again.
+const LIFETIME: Duration = Duration::from_secs(900);
 /// How long to wait for the tunnel's device, and after the machine failed to accept.
 const PAUSE: Duration = Duration::from_secs(2);
 const BACKLOG: u32 = 64;
 
-/// The service.
+/// The service, and who is connected.
 #[derive(Clone)]
 pub struct Mirror {
-    installer: Arc<Installer>,
-    metadata: Arc<Remembered>,
-    reads: Arc<Semaphore>,
+    serving: Serving<OwnCopy>,
+    connected: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
 }
 
-type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// What is installed here, and the newest metadata that came along.
+#[derive(Clone)]
+struct OwnCopy {
+    installer: Arc<Installer>,
+    metadata: Arc<Remembered>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+struct Asker(IpAddr);
+
+/// A connection's place.
+struct Place {
+    connected: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+    from: IpAddr,
+}
 
 impl Mirror {
-    pub fn new(installer: Arc<Installer>, metadata: Arc<Remembered>) -> Self {
-        Self {
+    pub fn new(
+        installer: Arc<Installer>,
+        metadata: Arc<Remembered>,
+        clock: Arc<dyn Clock>,
+        bounds: Bounds,
+    ) -> Self {
+        let own = OwnCopy {
             installer,
             metadata,
-            reads: Arc::new(Semaphore::new(MAX_READS)),
+            clock,
+        };
+        Self {
+            serving: Serving::new(own, bounds),
+            connected: Arc::default(),
         }
     }
 
@@ -70,28 +100,31 @@ impl Mirror {
         let Some(listener) = listen_when_it_can(device, port, &token).await else {
             return;
         };
-        let callers = Arc::new(Semaphore::new(MAX_CALLERS));
+        self.serve_on(listener, token).await;
+    }
+
+    async fn serve_on(self, listener: TcpListener, token: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 () = token.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match accepted {
+                Ok((stream, from)) => (stream, from.ip().to_canonical()),
                 Err(error) => {
                     tracing::warn!(%error, "mirror of applications cannot accept");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            let Ok(place) = callers.clone().try_acquire_owned() else {
-                tracing::info!("too many nodes ask the mirror of applications");
+            let Some(place) = self.place(from) else {
+                tracing::info!(%from, "too many connections to the mirror of applications");
                 continue;
             };
-            let (mirror, token) = (self.clone(), token.clone());
+            let (serving, token) = (self.serving.clone(), token.clone());
             tokio::spawn(async move {
                 tokio::select! {
-                    () = mirror.converse(stream) => {}
+                    () = converse(serving, stream, from) => {}
                     () = token.cancelled() => {}
                 }
                 drop(place);
@@ -99,128 +132,107 @@ impl Mirror {
         }
     }
 
-    async fn converse(self, stream: TcpStream) {
-        let server = AppsServer::new(self)
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
-            .max_encoding_message_size(MAX_APPS_MESSAGE_BYTES);
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            server.clone().oneshot(request.map(tonic::body::Body::new))
-        });
-        let served = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_REQUESTS)
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = served.await {
-            tracing::debug!(%error, "caller of the mirror of applications");
+    /// None: there are too many, or too many from there.
+    fn place(&self, from: IpAddr) -> Option<Place> {
+        let mut connected = self.connected.lock();
+        let all: usize = connected.values().sum();
+        let own = connected.get(&from).copied().unwrap_or_default();
+        if all >= MAX_CALLERS || own >= MAX_FROM_ONE {
+            return None;
+        }
+        connected.insert(from, own + 1);
+        Some(Place {
+            connected: self.connected.clone(),
+            from,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connected = self.connected.lock();
+        match connected.get_mut(&self.from) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(connected.remove(&self.from)),
         }
     }
+}
 
-    /// Reads from the disk, in turn with others.
+async fn converse(serving: Serving<OwnCopy>, stream: TcpStream, from: IpAddr) {
+    let mut first = [0];
+    if !matches!(
+        tokio::time::timeout(FIRST_WORD, stream.peek(&mut first)).await,
+        Ok(Ok(1))
+    ) {
+        return;
+    }
+    let server = serving.into_server();
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Asker(from));
+        server.clone().oneshot(request.map(tonic::body::Body::new))
+    });
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_REQUESTS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    let ended = match tokio::time::timeout(LIFETIME, served.as_mut()).await {
+        Ok(ended) => Ok(ended),
+        Err(_) => {
+            served.as_mut().graceful_shutdown();
+            tokio::time::timeout(LIFETIME, served).await
+        }
+    };
+    if let Ok(Err(error)) = ended {
+        tracing::debug!(%from, %error, "caller of the mirror of applications");
+    }
+}
+
+impl OwnCopy {
+    /// Reads from the disk, where it keeps nobody waiting.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Self) -> T + Send + 'static,
-    ) -> Result<T, Status> {
-        let gone = |_| Status::unavailable("unavailable");
-        let turn = self.reads.clone().acquire_owned().await.map_err(gone)?;
+        read: impl FnOnce(&Self) -> Option<T> + Send + 'static,
+    ) -> Result<Option<T>, Status> {
         let own = self.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let done = read(&own);
-            drop(turn);
-            done
-        });
+        let done = tokio::task::spawn_blocking(move || read(&own));
         done.await.map_err(|_| Status::unavailable("unavailable"))
     }
 }
 
 #[tonic::async_trait]
-impl Apps for Mirror {
-    type MetadataStream = Answer<v1::AppsPiece>;
-    type ManifestStream = Answer<v1::AppsPiece>;
-    type ChunksStream = Answer<v1::AppsChunk>;
-
-    async fn metadata(
-        &self,
-        request: Request<v1::AppsMetadataRequest>,
-    ) -> Result<Response<Self::MetadataStream>, Status> {
-        let name = request.into_inner().name;
-        let bytes = self.read(move |own| own.metadata.read(&name)).await?;
-        Ok(pieces(bytes.ok_or_else(absent)?, 0))
+impl Stock for OwnCopy {
+    fn caller(&self, asks: &Extensions) -> Result<String, Status> {
+        let from = asks.get::<Asker>();
+        let from = from.ok_or_else(|| Status::internal("caller_unknown"))?;
+        Ok(from.0.to_string())
     }
 
-    async fn manifest(
-        &self,
-        request: Request<v1::AppsManifestRequest>,
-    ) -> Result<Response<Self::ManifestStream>, Status> {
-        let request = request.into_inner();
-        let digest = digest_of(&request.sha256)?;
-        let bytes = self.read(move |own| own.installer.manifest_bytes(&digest).ok());
-        let bytes = bytes.await?.ok_or_else(absent)?;
-        Ok(pieces(bytes, request.offset))
+    fn now(&self) -> BootTime {
+        self.clock.boottime()
     }
 
-    async fn chunks(
-        &self,
-        request: Request<v1::AppsChunksRequest>,
-    ) -> Result<Response<Self::ChunksStream>, Status> {
-        let wanted = request.into_inner().sha256;
-        if wanted.len() > MAX_CHUNKS_AT_ONCE {
-            return Err(Status::invalid_argument("apps_malformed"));
-        }
-        let wanted: Vec<Digest> = wanted
-            .iter()
-            .map(|bytes| digest_of(bytes))
-            .collect::<Result<_, _>>()?;
-        let (out, answer) = mpsc::channel(1);
-        let own = self.clone();
-        tokio::spawn(async move {
-            for digest in wanted {
-                let read = own.read(move |own| own.installer.give(&digest)).await;
-                let message = match read {
-                    // Somebody else may have it.
-                    Ok(None) => continue,
-                    Ok(Some(content)) => Ok(v1::AppsChunk {
-                        sha256: digest.as_bytes().to_vec(),
-                        content,
-                    }),
-                    Err(status) => Err(status),
-                };
-                let ended = message.is_err();
-                if out.send_timeout(message, STALLED).await.is_err() || ended {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answer))))
+    async fn metadata(&self, name: String) -> Result<Option<Vec<u8>>, Status> {
+        self.read(move |own| own.metadata.read(&name)).await
     }
-}
 
-/// From `offset` on.
-fn pieces(bytes: Vec<u8>, offset: u64) -> Response<Answer<v1::AppsPiece>> {
-    let from = usize::try_from(offset).unwrap_or(usize::MAX);
-    let pieces: Vec<Result<v1::AppsPiece, Status>> = bytes
-        .get(from..)
-        .unwrap_or_default()
-        .chunks(MAX_APPS_PIECE_BYTES)
-        .map(|piece| {
-            Ok(v1::AppsPiece {
-                bytes: piece.to_vec(),
-            })
-        })
-        .collect();
-    Response::new(Box::pin(futures::stream::iter(pieces)))
-}
+    async fn manifest(&self, sha256: [u8; 32]) -> Result<Option<Vec<u8>>, Status> {
+        let digest = Digest::from_bytes(sha256);
+        self.read(move |own| own.installer.manifest_bytes(&digest).ok())
+            .await
+    }
 
-fn digest_of(bytes: &[u8]) -> Result<Digest, Status> {
-    bytes
-        .try_into()
-        .map(Digest::from_bytes)
-        .map_err(|_| Status::invalid_argument("apps_malformed"))
-}
+    async fn chunk(&self, sha256: [u8; 32]) -> Result<Option<Vec<u8>>, Status> {
+        let digest = Digest::from_bytes(sha256);
+        self.read(move |own| own.installer.give(&digest)).await
+    }
 
-fn absent() -> Status {
-    Status::not_found("apps_absent")
+    fn served(&self, kind: &'static str, bytes: usize) {
+        metrics::counter!("edgeward_apps_mirrored_bytes_total", "kind" => kind)
+            .increment(bytes as u64);
+    }
 }
 
 /// The device may come after the agent.

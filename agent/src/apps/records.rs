@@ -181,6 +181,7 @@ fn word(reason: Reason) -> &'static str {
         Reason::NoBook => "no-book",
         Reason::NotListed => "not-listed",
         Reason::NotRegular => "not-regular",
+        Reason::NotSealed => "not-sealed",
         Reason::Overload => "overload",
         Reason::TooSlow => "too-slow",
         Reason::Unreadable => "unreadable",

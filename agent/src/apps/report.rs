@@ -15,6 +15,9 @@ pub struct AppsReport {
     pub control: String,
     /// Number of the director's word that is held; 0: none.
     pub director: u64,
+    /// Number of the word that `apps` is by: nothing runs any more that it does not let run.
+    #[serde(default)]
+    pub acted_on: u64,
     /// `granting`, or why nothing is installed; empty on a node that has none.
     pub standing: String,
     pub apps: BTreeMap<AppName, AppReport>,
@@ -71,13 +74,15 @@ impl State {
 }
 
 impl AppsReport {
-    /// For the cloud.
-    pub fn to_wire(&self) -> v1::AppsState {
+    /// For the cloud. `measured`: which record of the log of applications changed last what runs.
+    pub fn to_wire(&self, measured: u64) -> v1::AppsState {
         let apps = self.apps.iter().take(MAX_APPS_SAID);
         v1::AppsState {
             app_control: self.control.clone(),
             director_number: self.director,
+            acted_on: self.acted_on,
             apps: apps.map(|(app, said)| said.to_wire(app)).collect(),
+            measured,
         }
     }
 }
@@ -98,5 +103,29 @@ impl AppReport {
             fetched: self.fetched,
             wanted: self.to_fetch,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_wire::said::STATES;
+
+    use super::*;
+
+    #[test]
+    fn the_cloud_knows_every_state_that_there_is() {
+        let all = [
+            State::Waiting,
+            State::Fetching,
+            State::Installed,
+            State::Starting,
+            State::Running,
+            State::Stopped,
+            State::Failed,
+            State::Refused,
+        ];
+        assert_eq!(all.map(State::as_str), STATES);
+        let untouched = AppReport::default().to_wire(&"acme/x".parse().unwrap());
+        assert!(STATES.contains(&untouched.state.as_str()));
     }
 }

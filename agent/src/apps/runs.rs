@@ -1,8 +1,12 @@
 //! The applications that run on this node: started, watched, ended. Nobody else gives the guard such orders.
 //!
 //! The order holds on the way up (group, record, rights, program) and on the way down (rights, processes, record).
+//! What forbids a release is heard here at once, and nothing is waited for in the loop itself: whatever takes its time
+//! (the network's table, a TPM, the journal) is done beside it, in order for each application.
 
+mod after;
 mod machine;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,24 +16,29 @@ use async_trait::async_trait;
 use edgeward_apps::name::AppName;
 use edgeward_audit::{Event, EventKind};
 use edgeward_guard::cgroup::Cgroup;
+use edgeward_guard::control::Order;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::{Guard, GuardState, Heard};
-use super::launch::{Places, Running, Wanted};
+use super::launch::{Places, Running, Wanted, group_name};
 use super::level;
 use super::records::Teller;
+use after::After;
 pub use machine::Stage;
 use machine::{Input, Machine, Note, Output};
+pub use words::Said;
 
 /// Most wishes that wait.
 const MAX_WAITING: usize = 64;
 /// How often leases and waits are looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// How long withdrawing may hold up the end of a process.
-const WITHDRAW_LIMIT: Duration = Duration::from_secs(1);
-/// How long granting may take: slow TPMs measure, too.
+/// How long withdrawing may hold up the end of a process: it goes on beside it then.
+const WITHDRAW_LIMIT: Duration = Duration::from_millis(400);
+/// How long the word that ends it may take to lie on disk, meanwhile: a power cut must not bring back what was ended.
+const KEEP_LIMIT: Duration = Duration::from_millis(250);
+/// How long granting may take, and clearing away what was granted: slow TPMs measure, too.
 const GRANT_LIMIT: Duration = Duration::from_secs(60);
 /// How long ending an application may take until it is said that it has not ended.
 pub const END_LIMIT: Duration = Duration::from_secs(10);
@@ -77,20 +86,22 @@ pub struct Runner {
     rights: Arc<dyn Rights>,
     teller: Arc<Teller>,
     places: Places,
+    said: Said,
     asks: mpsc::Receiver<Ask>,
     heard: mpsc::Receiver<Heard>,
     running: watch::Sender<Arc<BTreeMap<AppName, Running>>>,
     stages: watch::Sender<BTreeMap<AppName, Stage>>,
     grants: JoinSet<(AppName, Result<(), String>)>,
+    after: After,
 }
 
-/// Applications under `guard`, in `places`.
+/// Applications under `guard`, in `places`, as far as what is `said` does not forbid them.
 pub fn runs(
     guard: Guard,
     heard: mpsc::Receiver<Heard>,
     rights: Arc<dyn Rights>,
     teller: Arc<Teller>,
-    places: Places,
+    (places, said): (Places, Said),
 ) -> (Runs, Runner) {
     let (asks_to, asks) = mpsc::channel(MAX_WAITING);
     let (running_to, running) = watch::channel(Arc::default());
@@ -101,11 +112,13 @@ pub fn runs(
         rights,
         teller,
         places,
+        said,
         asks,
         heard,
         running: running_to,
         stages: stages_to,
         grants: JoinSet::new(),
+        after: After::default(),
     };
     let runs = Runs {
         asks: asks_to,
@@ -153,13 +166,16 @@ impl Runs {
 impl Runner {
     pub async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(TICK);
+        let words = self.said.now();
+        self.step(Input::Words(words));
         loop {
             let input = tokio::select! {
                 biased;
                 // Applications run on: the next agent finds them with the guard.
                 () = token.cancelled() => return Ok(()),
+                words = self.said.next() => Input::Words(words),
                 Some(ask) = self.asks.recv() => {
-                    self.step(ask.input).await;
+                    self.step(ask.input);
                     let _nobody_waits = ask.taken.send(());
                     continue;
                 }
@@ -171,13 +187,16 @@ impl Runner {
                         continue;
                     }
                 },
-                _ = tick.tick() => Input::Tick,
+                _ = tick.tick() => {
+                    self.after.forget_what_is_done();
+                    Input::Tick
+                }
             };
-            self.step(input).await;
+            self.step(input);
         }
     }
 
-    async fn step(&mut self, input: Input) {
+    fn step(&mut self, input: Input) {
         let clock = &self.teller.clock;
         let outputs = self.machine.step(input, clock.now(), clock.boottime());
         // First of all: nobody is to take what is being ended for something that runs.
@@ -190,7 +209,7 @@ impl Runner {
             changed
         });
         for output in outputs {
-            self.perform(output).await;
+            self.perform(output);
         }
         let stages = self.machine.stages();
         self.stages.send_if_modified(|before| {
@@ -200,32 +219,54 @@ impl Runner {
         });
     }
 
-    async fn perform(&mut self, output: Output) {
+    fn perform(&mut self, output: Output) {
         match output {
-            Output::Order(order) => {
-                if let Err(error) = self.guard.order(order) {
-                    tracing::error!(%error, "the guard cannot be told");
-                }
-            }
+            Output::Order(order) => order_now(&self.guard, order),
             Output::Grant(running) => self.grant(running),
-            Output::Withdraw(app) => {
-                let withdrawn = self.rights.withdraw(&app);
-                if tokio::time::timeout(WITHDRAW_LIMIT, withdrawn)
-                    .await
-                    .is_err()
-                {
-                    tracing::error!(%app, "what it may could not be withdrawn in time: it is stopped all the same");
-                }
-            }
-            Output::Ended { app, lasting } => {
-                let told = self.rights.ended(&app, lasting);
-                if tokio::time::timeout(WITHDRAW_LIMIT, told).await.is_err() {
-                    tracing::error!(%app, "what it left could not be cleared away in time");
-                }
-            }
+            Output::Withdraw(app) => self.withdraw(app),
+            Output::End(app) => self.end(app),
+            Output::Ended { app, lasting } => self.ended(app, lasting),
             Output::KillAll => self.kill_all(),
             Output::Note(note) => self.note(note),
         }
+    }
+
+    /// Begins at once, whatever else is still being done for it.
+    fn withdraw(&mut self, app: AppName) {
+        let rights = self.rights.clone();
+        self.after
+            .beside(app.clone(), async move { rights.withdraw(&app).await });
+    }
+
+    /// Ends its processes once its rights are gone and the word for it is on disk, and not much later if they are not.
+    fn end(&mut self, app: AppName) {
+        let (guard, ledger) = (self.guard.clone(), self.said.ledger.clone());
+        let name = group_name(&app);
+        self.after.then(app.clone(), |mut withdrawn| async move {
+            let (in_time, kept) = tokio::join!(
+                tokio::time::timeout(WITHDRAW_LIMIT, &mut withdrawn),
+                tokio::time::timeout(KEEP_LIMIT, ledger.settle()),
+            );
+            order_now(&guard, Order::End { name });
+            if !matches!(kept, Ok(true)) {
+                tracing::warn!(%app, "the word that ends it is not on disk yet");
+            }
+            if in_time.is_err() {
+                tracing::error!(%app, "what it may was not withdrawn in time: it is stopped all the same");
+                withdrawn.await;
+            }
+        });
+    }
+
+    fn ended(&mut self, app: AppName, lasting: bool) {
+        let rights = self.rights.clone();
+        self.after.then(app.clone(), |before| async move {
+            before.await;
+            let told = rights.ended(&app, lasting);
+            if tokio::time::timeout(GRANT_LIMIT, told).await.is_err() {
+                tracing::error!(%app, "what it left could not be cleared away in time");
+            }
+        });
     }
 
     fn grant(&mut self, running: Running) {
@@ -234,7 +275,9 @@ impl Runner {
         };
         let (rights, teller) = (self.rights.clone(), self.teller.clone());
         let state = self.guard.state().borrow().clone();
+        let before = self.after.take(&running.app);
         self.grants.spawn(async move {
+            before.await;
             let granted = grant(&running, wanted, &state, rights.as_ref(), &teller).await;
             (running.app, granted)
         });
@@ -277,6 +320,12 @@ impl Runner {
                 self.teller.tell(event);
             }
         }
+    }
+}
+
+fn order_now(guard: &Guard, order: Order) {
+    if let Err(error) = guard.order(order) {
+        tracing::error!(%error, "the guard cannot be told");
     }
 }
 

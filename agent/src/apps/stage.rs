@@ -9,6 +9,7 @@ use edgeward_apps::admit::Installable;
 use edgeward_apps::chunk::{Filling, NotThatFile};
 use edgeward_apps::manifest::{Chunk, Entry, File, Manifest};
 use edgeward_apps::{AppPath, Digest};
+use edgeward_guard::verity;
 use rustix::fs::{Mode, fchmod};
 
 use super::check;
@@ -26,6 +27,9 @@ const UNFINISHED_MODE: u32 = 0o600;
 /// Where content comes from. What it gives is checked by whoever takes it.
 pub(super) trait Chunks {
     fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, NotStaged>;
+
+    /// What it gave is something else: it is not to give that again.
+    fn spoiled(&self, chunk: &Chunk) -> Result<(), NotStaged>;
 }
 
 /// A release whose tree is whole, on disk, and not in use.
@@ -191,10 +195,21 @@ fn fill(
     let mut filling = Filling::new(file);
     while let Some(wanted) = filling.wanted() {
         let bytes = chunks.chunk(&wanted)?;
-        filling.take(&bytes).map_err(wrong)?;
+        match filling.take(&bytes) {
+            // The disk changed it: it is fetched again.
+            Err(NotThatFile::Chunk(_)) => {
+                chunks.spoiled(&wanted)?;
+                return Err(NotStaged::Missing(wanted.digest));
+            }
+            taken => taken.map_err(wrong)?,
+        }
         out.write_all(&bytes).map_err(&failed)?;
     }
     filling.finish().map_err(wrong)?;
+    drop(out);
+    // The file system keeps it as it is, where it can; it must be open for reading only.
+    let out = top.file(path.as_str()).map_err(&failed)?;
+    verity::seal(&out).map_err(&failed)?;
     let mode = match file.executable {
         true => PROGRAM_MODE,
         false => DATA_MODE,

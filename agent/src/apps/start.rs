@@ -14,7 +14,7 @@ use super::desk::{Desk, DeskOrder, Operations, Setup};
 use super::fetch::{CloudSource, FolderSource, NeighbourSource, Source};
 use super::floors::{Floors, Taken};
 use super::installer::{Installer, InstallerError};
-use super::mirror::{Mirror, Remembered, Remembering};
+use super::mirror::{BOUNDS, Mirror, Remembered, Remembering};
 use super::receipt::Records;
 use super::report::{AppReport, AppsReport, State};
 use super::store::Limits;
@@ -61,15 +61,32 @@ pub enum NotReady {
     Over,
 }
 
+impl NotReady {
+    /// Stable.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Volume(_) => "apps-volume",
+            Self::Installer(_) | Self::Over => "apps-disk",
+            Self::Root { .. } => "apps-no-root",
+        }
+    }
+}
+
 impl Applications {
     /// Until the token is cancelled. A machine that is not ready is tried again: nothing of it runs meanwhile.
     pub async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
         self.introduce().await;
+        let mut said = String::new();
         let (installer, first_root) = loop {
             match self.open().await {
                 Ok(opened) => break opened,
                 Err(error) => {
-                    tracing::error!(%error, "applications cannot be managed");
+                    // It may last for days.
+                    let why = error.to_string();
+                    if said != why {
+                        tracing::error!(%error, "applications cannot be managed: tried again until they can");
+                        said = why;
+                    }
                     self.view.apps.send_replace(Arc::new(self.shown(&error)));
                 }
             }
@@ -129,7 +146,12 @@ impl Applications {
                 return self.sources();
             }
         };
-        let mirror = Mirror::new(installer.clone(), metadata.clone());
+        let mirror = Mirror::new(
+            installer.clone(),
+            metadata.clone(),
+            self.view.clock.clone(),
+            BOUNDS,
+        );
         let (device, ended) = (self.config.mirror_device.clone(), token.clone());
         tokio::spawn(async move { mirror.serve(device.as_str(), port, ended).await });
         let remembering =
@@ -186,7 +208,7 @@ impl Applications {
         let waits = |app: &edgeward_apps::AppName| {
             let said = AppReport {
                 state: State::Failed,
-                code: "apps-volume".to_owned(),
+                code: error.code().to_owned(),
                 reason: error.to_string(),
                 ..AppReport::default()
             };
@@ -198,6 +220,7 @@ impl Applications {
         AppsReport {
             control: self.operations.control(),
             director: director.as_ref().map_or(0, |director| director.number()),
+            acted_on: 0,
             standing: error.to_string(),
             apps: apps.map(waits).collect::<BTreeMap<_, _>>(),
         }

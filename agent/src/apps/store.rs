@@ -145,16 +145,28 @@ impl ChunkStore {
 
     /// `None`: it is not here. A chunk that is no longer what its name says is dropped.
     pub fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.read_unchecked(digest)? {
+            Some(bytes) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
+            Some(_) => self.drop_spoiled(digest).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`ChunkStore::read`], for whoever checks it before it is used, and has it dropped if it is something else.
+    pub(super) fn read_unchecked(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(size) = self.index.lock().held.get(digest).copied() else {
             return Ok(None);
         };
         match read_up_to(&self.folder, &path_of(digest), size) {
-            Ok(bytes) if Digest::of(&bytes) == *digest => return Ok(Some(bytes)),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            Err(_) => self.drop_spoiled(digest).map(|()| None),
         }
-        self.forget(&mut self.index.lock(), digest)?;
-        Ok(None)
+    }
+
+    /// It is not what its name says, or not there: it will be fetched again.
+    pub(super) fn drop_spoiled(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.forget(&mut self.index.lock(), digest)
     }
 
     /// Chunks that are of no use any more: their release was installed.

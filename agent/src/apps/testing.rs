@@ -1,19 +1,23 @@
 //! A ground to install on, in tests: a folder that stands for the volume, or a real file system in an image.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use edgeward_apps::AppRules;
 use edgeward_apps::manifest::Manifest;
-use edgeward_apps::testing::Published;
+use edgeward_apps::testing::{Published, TEST_NODE};
 use edgeward_identity::testing::TEST_NOW;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use super::folder::Folder;
+use super::folder::{self, Folder};
 use super::installer::Installer;
 use super::receipt::{Receipt, Words};
 use super::store::Limits;
 use super::sweep::Swept;
 use super::volume::Volume;
+use crate::view::{self, HeldSlice};
 
 pub(super) const LIMITS: Limits = Limits {
     bytes: 64 << 20,
@@ -114,6 +118,21 @@ impl Drop for Ground {
     }
 }
 
+/// Lets a file and its folder be written to, as root does who means it.
+pub(super) fn open_up(path: &Path) {
+    for above in [path, path.parent().unwrap()] {
+        if let Ok(file) = std::fs::File::open(above) {
+            folder::unlock(&file).unwrap();
+            let mode = if file.metadata().unwrap().is_dir() {
+                0o755
+            } else {
+                0o644
+            };
+            std::fs::set_permissions(above, PermissionsExt::from_mode(mode)).unwrap();
+        }
+    }
+}
+
 /// Whatever is missing comes from the publisher.
 pub(super) fn fetch(installer: &Installer, published: &Published, manifest: &Manifest) -> u64 {
     installer.want(&[manifest]).unwrap();
@@ -166,4 +185,11 @@ pub(super) fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = std::thread::spawn(apart).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// A policy for this node that says something of applications alone.
+pub(super) fn slice(number: u64, apps: AppRules) -> Arc<HeldSlice> {
+    let mut slice = view::testing::slice(number, TEST_NODE);
+    slice.apps = apps;
+    view::testing::held(slice)
 }

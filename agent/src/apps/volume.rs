@@ -21,6 +21,8 @@ const SPARE_PERCENT: u64 = 10;
 pub const MIN_IMAGE_BYTES: u64 = 8 * 1024 * 1024;
 /// Where programs that make and mount a file system are; no variable of the caller's says so.
 const PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// Is there where the kernel's ext4 can seal files (fs-verity).
+const SEALS: &str = "/sys/fs/ext4/features/verity";
 /// What is kept of a program's complaint, in bytes.
 const MAX_COMPLAINT_BYTES: usize = 500;
 
@@ -40,6 +42,17 @@ pub struct Image {
     /// Its size when it is made.
     pub bytes: u64,
     pub folder: PathBuf,
+}
+
+/// What it took to have the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prepared {
+    /// Nothing: it was mounted already.
+    There,
+    Mounted,
+    /// The image was made, and mounted.
+    Made,
 }
 
 /// Why there is no volume. Whose fault: the machine's, or its administrator's.
@@ -75,11 +88,14 @@ pub enum NoRoom {
 
 impl Volume {
     pub fn open(path: &Path) -> Result<Self, VolumeError> {
-        let checked = edgeward_guard::volume::Volume::open(path)?;
         let failed = |source| VolumeError::Io {
             path: path.to_owned(),
             source,
         };
+        let checked = edgeward_guard::volume::Volume::open(path).map_err(|error| match error {
+            NotAVolume::Io(source) => failed(source),
+            other => other.into(),
+        })?;
         let root = Folder::of(checked.folder()).map_err(failed)?;
         let space = root.space().map_err(failed)?;
         if space.f_flag.contains(StatVfsMountFlags::NOEXEC) {
@@ -154,22 +170,27 @@ impl Volume {
 
 /// Makes the image if there is none, and mounts it if it is not mounted. For a program of its own that runs before the
 /// agent and the guard, in the machine's mount namespace.
-pub fn prepare(image: &Image) -> Result<(), VolumeError> {
+pub fn prepare(image: &Image) -> Result<Prepared, VolumeError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| VolumeError::Io { path, source }
     };
     std::fs::create_dir_all(&image.folder).map_err(failed(&image.folder))?;
     if edgeward_guard::volume::Volume::open(&image.folder).is_ok() {
-        return Ok(());
+        return Ok(Prepared::There);
     }
-    if !image.file.try_exists().map_err(failed(&image.file))? {
+    let made = !image.file.try_exists().map_err(failed(&image.file))?;
+    if made {
         make(image)?;
     }
     let mut mount = Command::new("mount");
     mount.args(["-o", "loop,nodev,nosuid,noatime"]);
     run("mount", mount.arg(&image.file).arg(&image.folder))?;
-    Volume::open(&image.folder).map(|_| ())
+    Volume::open(&image.folder)?;
+    Ok(match made {
+        true => Prepared::Made,
+        false => Prepared::Mounted,
+    })
 }
 
 /// All its space is taken at once: a disk that fills up later would fail writes of a file system that has room.
@@ -199,6 +220,11 @@ fn make(image: &Image) -> Result<(), VolumeError> {
             // Discarding would give the space back.
             let options = "nodiscard,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0";
             mkfs.args(["-q", "-F", "-m", "0", "-L", "edgeward-apps", "-E", options]);
+            // A kernel that cannot seal files would not mount a file system that says they may be.
+            if Path::new(SEALS).exists() {
+                // The block over which seals are taken is no larger than the file system's own.
+                mkfs.args(["-O", "verity", "-b", "4096"]);
+            }
             run("mkfs.ext4", mkfs.arg(&staged))
         })
         .and_then(|()| {

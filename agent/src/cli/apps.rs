@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use edgeward_apps::advice::advice;
 
 use super::{Failure, Session};
 use crate::apps::desk::Checked;
 use crate::apps::report::AppsReport;
-use crate::apps::volume::{Image, prepare};
+use crate::apps::volume::{Image, Prepared, prepare};
 use crate::status::{ask, import_apps, verify_apps};
 
 /// `edgeward-agent apps`.
@@ -74,7 +75,8 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         }
         Command::Volume(MakeVolume { image, mebibytes }) => {
             let Some(apps) = &session.config.apps else {
-                return Err(Failure::Usage("the configuration has no [apps]".to_owned()));
+                let why = "the configuration has no [apps], which says where the volume is to be";
+                return Err(Failure::Usage(why.to_owned()));
             };
             let in_state = || session.config.state_dir.join("apps.img");
             let image = Image {
@@ -82,7 +84,15 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
                 bytes: mebibytes.saturating_mul(1024 * 1024),
                 folder: apps.volume.clone(),
             };
-            prepare(&image)?;
+            let prepared = prepare(&image)?;
+            session.screen.answer(&prepared, |prepared| {
+                let (file, folder) = (image.file.display(), image.folder.display());
+                match prepared {
+                    Prepared::There => format!("{folder}: is mounted already"),
+                    Prepared::Mounted => format!("{folder}: {file} is mounted"),
+                    Prepared::Made => format!("{folder}: {file} was made and is mounted"),
+                }
+            });
         }
         Command::Verify => {
             let releases = verify_apps(socket).await?;
@@ -107,6 +117,9 @@ fn text(report: &AppsReport) -> String {
         format!("control   {control}"),
         format!("director  {}", report.director),
     ];
+    if !report.standing.is_empty() {
+        lines.push(format!("standing  {}", report.standing));
+    }
     if report.apps.is_empty() {
         lines.push("no applications".to_owned());
     }
@@ -126,6 +139,9 @@ fn text(report: &AppsReport) -> String {
             line.push_str(&format!("  [{}] {}", said.code, said.reason));
         }
         lines.push(line.trim_end().to_owned());
+        if let Some(advice) = advice(&said.code) {
+            lines.push(format!("    {advice}"));
+        }
     }
     lines.join("\n")
 }
@@ -145,3 +161,6 @@ fn verified(releases: &[Checked]) -> String {
     };
     releases.iter().map(line).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests;

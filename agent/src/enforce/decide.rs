@@ -23,7 +23,7 @@ use edgeward_tunnel::bind::policy::{Grant, MayBind, NotGranted};
 use edgeward_tunnel::filter::{Decide, Direction, FlowKey, FlowVerdict};
 use edgeward_tunnel::node::{MAX_PEERS, PeerId};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use devices::{Devices, Sighting};
 pub use grant::Candidate;
@@ -40,6 +40,8 @@ pub struct Decider {
     allowed: Tally,
     /// What the bind saw of peers' evidence since it was last asked for: new results come over open binds.
     seen: Mutex<HashMap<SpiffeId, BoundPeer>>,
+    /// Some of it says something else than the picture does.
+    otherwise: Notify,
     /// Counts pictures.
     changes: watch::Sender<u64>,
 }
@@ -50,6 +52,7 @@ impl Decider {
             picture: ArcSwap::from_pointee(picture),
             allowed: Tally::default(),
             seen: Mutex::default(),
+            otherwise: Notify::new(),
             changes: watch::Sender::new(0),
         }
     }
@@ -76,14 +79,36 @@ impl Decider {
         std::mem::take(&mut *self.seen.lock())
     }
 
-    fn see(&self, peer: BoundPeer) {
+    /// Returns once evidence came that says something else than the picture does of its peer.
+    pub async fn saw_otherwise(&self) {
+        self.otherwise.notified().await;
+    }
+
+    /// What was seen of peers whose bind is still opening. What came meanwhile is newer.
+    pub fn see_again(&self, early: HashMap<SpiffeId, BoundPeer>) {
+        let mut seen = self.seen.lock();
+        for (id, peer) in early {
+            if seen.len() < MAX_PEERS {
+                seen.entry(id).or_insert(peer);
+            }
+        }
+    }
+
+    pub(super) fn see(&self, peer: BoundPeer) {
         // A boot statement is no evidence of its own.
         if peer.by_boot_statement {
             return;
         }
+        let picture = self.picture.load();
+        let known = picture.bound_peer(&peer.id);
+        let otherwise = known.is_some_and(|known| !known.says_as(&peer));
         let mut seen = self.seen.lock();
         if seen.len() < MAX_PEERS || seen.contains_key(&peer.id) {
             seen.insert(peer.id.clone(), peer);
+        }
+        drop(seen);
+        if otherwise {
+            self.otherwise.notify_one();
         }
     }
 

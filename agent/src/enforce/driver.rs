@@ -183,6 +183,7 @@ impl Driver {
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let node_spoke = Arc::clone(&self.control.node_spoke);
         let desk = Arc::clone(&self.control.desk);
+        let decider = Arc::clone(self.scene.decider());
         loop {
             // In this order: what takes away comes first.
             tokio::select! {
@@ -237,6 +238,7 @@ impl Driver {
                     changed.map_err(|_| Broken::View)?;
                     self.link_changed().await?;
                 }
+                () = decider.saw_otherwise() => self.renew(),
                 () = node_spoke.notified() => {}
                 () = desk.asked() => self.ways_found().await?,
                 event = events.recv() => self.hear_bind(event.ok_or(Broken::Stopped(Stopped))?).await?,
@@ -279,8 +281,8 @@ impl Driver {
             return Err(Broken::Tunnel);
         }
         self.link_changed().await?;
-        // Verdicts last for minutes: evidence that is a second late takes nothing away.
-        self.scene.renew(&self.scene.decider().take_seen());
+        // What says the same as before may be a second late.
+        self.renew();
         let now = self.view.clock.boottime();
         let wall = self.view.clock.now();
         // Something may have ended or begun since the picture was made.
@@ -309,6 +311,11 @@ impl Driver {
             self.bind.set_wireguard(keys).await?;
         }
         Ok(())
+    }
+
+    /// Newer evidence of bound peers, as it came over their binds.
+    fn renew(&self) {
+        self.scene.renew(self.scene.decider().take_seen());
     }
 
     fn tell_progress(&self) {

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use edgeward_identity::{Clock, SpiffeId};
 use edgeward_tunnel::filter::Filter;
 use parking_lot::Mutex;
 
 use super::decide::{Anchor, BoundPeer, Decider, Picture, PictureParts};
+
+/// How long what a peer said is kept for a bind that is still opening.
+const OPENS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a change does to verdicts that the filter keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,33 +88,47 @@ impl Scene {
     }
 
     /// Puts newer evidence of bound peers into the picture. Flows are asked about anew where it says something else.
-    pub(super) fn renew(&self, newer: &HashMap<SpiffeId, BoundPeer>) {
+    pub(super) fn renew(&self, newer: HashMap<SpiffeId, BoundPeer>) {
         let is_newer = |peer: &BoundPeer| {
             newer.get(&peer.id).filter(|seen| {
                 seen.spki == peer.spki && seen.evidence.last_pass > peer.evidence.last_pass
             })
         };
-        let (some, other_word) = {
+        let (some, otherwise) = {
             let parts = self.parts.lock();
             let renewed = || parts.bound.values().filter_map(|p| Some((p, is_newer(p)?)));
-            let said = |peer: &BoundPeer| {
-                let (evidence, runs) = (peer.evidence, peer.runs.clone());
-                (evidence.state, evidence.tier, evidence.profiles, runs)
-            };
-            let other_word = renewed().any(|(peer, seen)| said(seen) != said(peer));
-            (renewed().next().is_some(), other_word)
+            let otherwise = renewed().any(|(peer, seen)| !seen.says_as(peer));
+            (renewed().next().is_some(), otherwise)
         };
-        if !some {
-            return;
-        }
-        let kept = if other_word { Kept::Void } else { Kept::Hold };
-        self.change(kept, |parts| {
-            for peer in parts.bound.values_mut() {
-                if let Some(seen) = is_newer(peer) {
-                    *peer = seen.clone();
+        if some {
+            let kept = if otherwise { Kept::Void } else { Kept::Hold };
+            self.change(kept, |parts| {
+                for peer in parts.bound.values_mut() {
+                    if let Some(seen) = is_newer(peer) {
+                        *peer = seen.clone();
+                    }
                 }
+            });
+        }
+        self.keep_early(newer);
+    }
+
+    /// A peer whose bind is still opening may have said it already: its bind opens with what it offered before.
+    fn keep_early(&self, mut newer: HashMap<SpiffeId, BoundPeer>) {
+        let now = self.clock.now();
+        {
+            let parts = self.parts.lock();
+            for peer in parts.bound.values() {
+                newer.remove(&peer.id);
             }
+        }
+        newer.retain(|_, seen| {
+            let passed = seen.evidence.last_pass.unwrap_or_default();
+            now.since(passed) < OPENS_WITHIN
         });
+        if !newer.is_empty() {
+            self.decider.see_again(newer);
+        }
     }
 }
 

@@ -207,9 +207,15 @@ impl Holder {
             version = slice.slice.version,
             "policy received"
         );
+        let held = self.publisher.slice.borrow().clone();
+        let ruled_anew = held.is_none_or(|held| held.slice.apps != slice.slice.apps);
         self.keeper.stored.slice = Blob(bytes.to_vec());
         self.publisher.slice.send_replace(Some(Arc::new(slice)));
         self.unsettled = true;
+        if ruled_anew {
+            // An application that it ends must not come back by a power cut.
+            self.keeper.store_held();
+        }
     }
 
     /// A policy as what is new against the one held. What comes out is judged as if it had come whole; where nothing

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::v1;
 
+use super::news::{News, Sources};
 use super::{Live, Session};
 
 /// Where peers reach this node.
@@ -34,9 +35,22 @@ impl Session {
         }
     }
 
+    /// To be asked for before the Hello is made: nothing may change between the two.
+    pub(super) fn news(&self) -> News {
+        let publisher = &self.holder.publisher;
+        let sources = Sources {
+            progress: self.progress.clone(),
+            endpoints: publisher.reach.endpoints.clone(),
+            apps: publisher.apps.clone(),
+            measured: self.measure.newest_change(),
+        };
+        News::new(sources, self.metered)
+    }
+
     /// The number is that of the word in hand: the desk may be behind it.
     fn said_of_apps(&self) -> v1::AppsState {
-        let mut said = self.holder.publisher.apps.borrow().to_wire();
+        let measured = *self.measure.newest_change().borrow();
+        let mut said = self.holder.publisher.apps.borrow().to_wire(measured);
         said.director_number = self.holder.director_number();
         said
     }

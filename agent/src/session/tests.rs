@@ -16,6 +16,7 @@ use edgeward_wire::slice_delta;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::apps::floors::AppsOrder;
 use crate::clock::Anchor;
 use crate::enforce::{RecordRefused, Recorder};
 use crate::root::fake::FakeRoot;
@@ -248,7 +249,13 @@ fn key_set(authority: &TestAuthority, control: &SoftwareKey, number: u64) -> Vec
         issued: TEST_NOW,
         expires: TEST_NOW.plus(HOUR * 24),
     };
-    let keys: Vec<PurposeKey> = [Purpose::Policy, Purpose::DenyList, Purpose::Control]
+    let purposes = [
+        Purpose::Policy,
+        Purpose::DenyList,
+        Purpose::Control,
+        Purpose::Director,
+    ];
+    let keys: Vec<PurposeKey> = purposes
         .into_iter()
         .map(|purpose| PurposeKey {
             purpose,
@@ -323,6 +330,47 @@ async fn a_good_slice_is_published_and_stored_and_the_same_one_changes_nothing()
     assert!(!world.stored().await.held.unwrap().slice.0.is_empty());
     world.holder.slice(&slice);
     assert!(!follow.has_changed().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_revokes_an_app_is_on_disk_when_whoever_kills_asks_and_no_epoch_is_waited_for() {
+    let mut world = World::new().await;
+    let own = world.node().to_string();
+    let said = |world: &World, number, orders: &edgeward_apps::Orders| {
+        world.sign(&world.control, Purpose::Director, &own, number, orders)
+    };
+    let assigned = edgeward_apps::director::Assigned {
+        version: "1.0".parse().unwrap(),
+        digest: edgeward_apps::Digest::of(b"1.0"),
+        length: 3,
+        state: edgeward_apps::director::Wish::Running,
+        back: false,
+    };
+    let mut orders = edgeward_apps::Orders::default();
+    orders.apps.insert("acme/x".parse().unwrap(), assigned);
+    assert!(world.holder.apps(&said(&world, 1, &orders)));
+    world.holder.settle().await;
+    let epoch = world.root.epoch().await.unwrap();
+    let on_disk = async |world: &World| {
+        let (_, found) = StateFolder::open(world.folder.path(), world.root.as_ref())
+            .await
+            .unwrap();
+        found.held.unwrap().apps.director.0
+    };
+    orders.denied.insert(edgeward_apps::Digest::of(b"1.0"));
+    let word = said(&world, 2, &orders);
+    assert_ne!(on_disk(&world).await, word);
+    assert!(world.holder.apps(&word));
+    let (done, answer) = tokio::sync::oneshot::channel();
+    world.holder.ledger(AppsOrder::Settle { done }).await;
+    assert!(answer.await.unwrap());
+    assert_eq!(on_disk(&world).await, word);
+    assert_eq!(world.root.epoch().await.unwrap(), epoch);
+    // The epoch follows: whoever puts back the disk of before is found out.
+    assert!(world.holder.settle_in().is_some());
+    world.holder.settle().await;
+    assert!(world.root.epoch().await.unwrap() > epoch);
+    assert_eq!(on_disk(&world).await, word);
 }
 
 #[tokio::test(flavor = "multi_thread")]

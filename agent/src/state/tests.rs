@@ -245,3 +245,33 @@ fn a_floor_of_an_earlier_version_is_read() {
     old.as_object_mut().unwrap().remove("signed").unwrap();
     assert_eq!(serde_json::from_value::<Recent>(old).unwrap(), recent(5));
 }
+
+/// As an agent wrote it that knew nothing of joins, broken glass and applications.
+const OLDER: &str = r#"{
+    "node": "spiffe://plant.example/node/a", "addresses": ["c:1"], "slot": "a", "svid_chain": [],
+    "trust_bundle": "", "key_set": "", "deny_list": "", "slice": "", "v4": null, "peers": [],
+    "cuts": { "number": 0, "floors": {} }
+}"#;
+
+#[tokio::test]
+async fn the_state_of_an_older_agent_is_read_and_what_it_did_not_know_begins_at_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = FakeRoot::new(1);
+    let (state, _) = StateFolder::open(folder.path(), &root).await.unwrap();
+    let older: serde_json::Value = serde_json::from_str(OLDER).unwrap();
+    let epoch = state.epoch;
+    state.held.write(epoch, &older).unwrap();
+    state.write_recent(&recent(5)).unwrap();
+    let found = reopen(folder.path(), &root).await.unwrap();
+    assert!(!found.rolled_back);
+    assert_eq!(found.held, Some(stored("c:1")));
+    let apps = found.held.unwrap().apps;
+    assert!(!apps.taken.joined, "the director says how high it was");
+
+    // The other way round nothing is guessed: what this agent does not know may be what must not be lost.
+    let mut newer = older;
+    newer["tomorrow"] = serde_json::json!({});
+    state.held.write(epoch, &newer).unwrap();
+    let refused = reopen(folder.path(), &root).await;
+    assert!(refused.is_err(), "{refused:?}");
+}

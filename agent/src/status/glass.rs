@@ -1,6 +1,6 @@
 //! Breaking the glass over the local socket: the one thing that it changes, for root and the agent's own user alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,8 @@ use crate::view::NodeView;
 /// Longest request, in bytes: a file and all its approvals in base64.
 pub const MAX_ACT_BYTES: usize =
     (MAX_SEALED_BYTES + MAX_APPROVALS * MAX_APPROVAL_BYTES) / 3 * 4 + 4096;
+/// The folder of an export that has the repository.
+const EXPORTED: &str = "image";
 /// How every request that changes something begins.
 pub(super) const ACT_BEGINS: &[u8] = b"{\"act\":";
 
@@ -125,14 +127,18 @@ pub(super) async fn perform(desk: Option<(Desk, NodeView)>, line: &[u8]) -> Answ
 }
 
 async fn perform_on_apps(view: Option<NodeView>, act: Act) -> Answer {
-    let nobody = || Answer::Refused {
-        reason: "this node has no applications, or is not ready for them".to_owned(),
+    let refused = |reason: String| Answer::Refused { reason };
+    let Some(view) = view else {
+        return refused("the agent is not that far yet".to_owned());
     };
-    let Some(orders) = view.and_then(|view| view.app_orders.get().cloned()) else {
-        return nobody();
+    let Some(orders) = view.app_orders.get().cloned() else {
+        return refused("the agent's configuration has no [apps]".to_owned());
     };
     let answer = match act {
         Act::ImportApps { folder } if folder.is_absolute() => {
+            if let Err(reason) = check_export(&folder).await {
+                return Answer::Refused { reason };
+            }
             let imported = orders.import(folder).await;
             imported.map(|imported| Answer::Apps {
                 report: imported.report,
@@ -146,7 +152,24 @@ async fn perform_on_apps(view: Option<NodeView>, act: Act) -> Answer {
             releases.map(|releases| Answer::Verified { releases })
         }
     };
-    answer.unwrap_or_else(nobody)
+    // Nobody took the order: the volume is not there, say.
+    answer.unwrap_or_else(|| {
+        let why = view.apps.borrow().standing.clone();
+        refused(format!("applications cannot be managed now: {why}"))
+    })
+}
+
+/// Whether the agent sees what an export has: it may see less of the machine than whoever asks.
+async fn check_export(folder: &Path) -> Result<(), String> {
+    let image = folder.join(EXPORTED);
+    match tokio::fs::metadata(&image).await {
+        Ok(about) if about.is_dir() => Ok(()),
+        Ok(_) => Err(format!("{}: not a folder", image.display())),
+        Err(error) => Err(format!(
+            "{}: the agent does not see it: {error}. `edgeward app export` makes it; as a service the agent sees neither /tmp nor /home",
+            image.display()
+        )),
+    }
 }
 
 pub(super) fn shown(view: &NodeView, open: &[OpenGlass]) -> Vec<GlassStatus> {

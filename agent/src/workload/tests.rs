@@ -6,11 +6,10 @@ use async_trait::async_trait;
 use edgeward_apps::Digest;
 use edgeward_audit::Event;
 use edgeward_audit::event::EventKind;
-use edgeward_identity::signed::{EVERYBODY, Header, PurposeKey};
+use edgeward_identity::signed::PurposeKey;
 use edgeward_identity::testing::{TEST_NOW, TestAuthority, TurnedClock};
-use edgeward_identity::{KeySet, Purpose, SignedObject, Signer, SoftwareKey, SvidLeaf, Timestamp};
-use edgeward_policy::slice::SLICE_SCHEMA;
-use edgeward_policy::{Lifetimes, Roles, Seconds, Selectors, Slice, Workload};
+use edgeward_identity::{Purpose, Signer, SoftwareKey, SvidLeaf};
+use edgeward_policy::{Seconds, Selectors, Workload};
 use edgeward_wire::spiffe::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use edgeward_wire::spiffe::*;
 use hyper_util::rt::TokioIo;
@@ -23,9 +22,7 @@ use super::testing::{FakeAuthority, LIFETIME};
 use super::*;
 use crate::boot::Boot;
 use crate::enforce::RecordRefused;
-use crate::view::{
-    self, CloudLink, CutFloors, Directory, HeldSlice, Initial, Overlay, Publisher, Standing,
-};
+use crate::view::{self, HeldSlice, Publisher, testing};
 
 /// What was recorded.
 #[derive(Default)]
@@ -122,87 +119,28 @@ pub(crate) fn holding(
     clock: Arc<TurnedClock>,
     slice: Arc<HeldSlice>,
 ) -> (Publisher, crate::view::NodeView) {
-    let initial = Initial {
-        svid: Arc::new(authority.ca.svid("node/a")),
-        trust: authority.ca.trust_view(),
-        keys: key_set(authority),
-        slice: Some(slice),
-        peers: Directory::default(),
-        result: None,
-        overlay: Overlay {
-            v6: edgeward_identity::overlay::ipv6_of(&authority.ca.id("node/a")),
-            v4: None,
-        },
-        link: CloudLink::never_since(Timestamp::default()),
-        standing: Standing::Granting,
-        cuts: CutFloors::default(),
-        director: None,
-    };
-    let boot = Arc::new(Boot::new("kernel", None).unwrap());
-    view::channel(clock, boot, initial)
-}
-
-fn key_set(authority: &FakeAuthority) -> KeySet {
     let keys = [PurposeKey {
         purpose: Purpose::Jwt,
         key: *authority.jwt_key.public_key(),
         not_after: TEST_NOW.plus(Duration::from_secs(86_400)),
     }];
-    let header = Header {
-        purpose: Purpose::Keys,
-        trust_domain: authority.ca.trust_domain().clone(),
-        audience: EVERYBODY.to_owned(),
-        number: 1,
-        issued: TEST_NOW,
-        expires: TEST_NOW.plus(Duration::from_secs(86_400)),
-    };
-    let root = authority.ca.root_key();
-    let object = SignedObject::sign_json(root.as_ref(), header, &keys).unwrap();
-    let roots = [*root.public_key()];
-    KeySet::open(&object, &roots, authority.ca.trust_domain(), 0, TEST_NOW).unwrap()
+    let mut initial = testing::initial(&authority.ca, "node/a", &keys);
+    initial.slice = Some(slice);
+    let boot = Arc::new(Boot::new("kernel", None).unwrap());
+    view::channel(clock, boot, initial)
 }
 
 pub(crate) fn slice(number: u64, workloads: &[(&str, Selectors)]) -> Arc<HeldSlice> {
-    let slice = Slice {
-        schema: SLICE_SCHEMA.to_owned(),
-        version: number,
-        policy_hash: String::new(),
-        roles: Roles::default(),
-        routes: Vec::new(),
-        node: "spiffe://plant.example/node/a".parse().unwrap(),
-        expires: TEST_NOW.plus(Duration::from_secs(86_400)),
-        groups: Vec::new(),
-        windows: Vec::new(),
-        interfaces: Vec::new(),
-        peers: Vec::new(),
-        operators: Vec::new(),
-        egress: Vec::new(),
-        profiles: Vec::new(),
-        lifetimes: Lifetimes {
-            largest_offline: Seconds::from_hours(1),
-            max_offline: Seconds::from_hours(1),
-        },
-        devices: Vec::new(),
-        approvals: Vec::new(),
-        break_glass: Vec::new(),
-        apps: Default::default(),
-        workloads: workloads
-            .iter()
-            .map(|(name, selectors)| Workload {
-                id: format!("spiffe://plant.example/workload/{name}")
-                    .parse()
-                    .unwrap(),
-                selectors: selectors.clone(),
-                ttl: Seconds::new(600),
-            })
-            .collect(),
-    };
-    Arc::new(HeldSlice {
-        number,
-        digest: [u8::try_from(number).unwrap(); 32],
-        slice,
-        bytes: Arc::from([]),
-    })
+    let mut slice = testing::slice(number, "spiffe://plant.example/node/a");
+    let named = workloads.iter().map(|(name, selectors)| Workload {
+        id: format!("spiffe://plant.example/workload/{name}")
+            .parse()
+            .unwrap(),
+        selectors: selectors.clone(),
+        ttl: Seconds::new(600),
+    });
+    slice.workloads = named.collect();
+    testing::held(slice)
 }
 
 fn own_uid() -> u32 {

@@ -40,6 +40,17 @@ pub(super) async fn rotate(
     Ok(Json(api.control.authorities().await?))
 }
 
+/// Let another key sign what each node should have of applications. The one before is named no more, by a new key set.
+#[utoipa::path(post, path = "/api/v1/ca/director", tag = "ca", operation_id = "ca_rotate_director",
+    responses((status = 200, body = CaView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn rotate_director(
+    State(api): Cloud,
+    caller: Principal,
+) -> Result<Json<CaView>, Problem> {
+    api.control.rotate_director(caller.actor()).await?;
+    Ok(Json(api.control.authorities().await?))
+}
+
 /// Renew at once whatever an old authority signed. It is retired by itself when nobody relies on it any more.
 #[utoipa::path(post, path = "/api/v1/ca/authorities/{key}/taint", tag = "ca", operation_id = "ca_taint", params(("key" = String, Path)),
     responses((status = 200, body = CaView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]

@@ -1,6 +1,8 @@
 //! What an operator orders about applications that nodes have: revoked, one release back, carried where no session
 //! reaches.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -12,13 +14,16 @@ use super::extract::{Body, Named};
 use super::problem::Problem;
 use super::views::{
     AppRevoked, BackRequest, BackView, NodeBack, ProblemView, RevokeDigest, RevokeRequest,
+    RevokedNodes,
 };
 use crate::access::Principal;
-use crate::hub::director::{AppOrderFault, Whom};
+use crate::hub::director::{AppOrderFault, Revoked, Whom};
 use crate::store::director::DeniedRow;
 
 /// Longest reason, in bytes.
 const MAX_REASON_BYTES: usize = 1_000;
+/// Most nodes of a kind that an answer names.
+const MAX_NAMED: usize = 100;
 
 /// Revoke a release: it runs nowhere any more. Every connected node is told at once.
 #[utoipa::path(post, path = "/api/v1/apps/{publisher}/{name}/{version}/revoke", tag = "apps", operation_id = "app_revoke", request_body = RevokeRequest,
@@ -34,10 +39,14 @@ pub(super) async fn revoke(
     let version: Version = version
         .parse()
         .map_err(|why| Problem::bad_request("version", format!("{why}")))?;
-    api.apps.look().await?;
-    let releases = api.apps.releases();
-    let versions = releases.apps.get(&app);
-    let found = versions.and_then(|versions| versions.get_key_value(&version));
+    // What is known here is revoked at once; the database is asked only about what is not.
+    let found = match api.apps.releases().find(&app, &version) {
+        Some(found) => Some(found),
+        None => {
+            api.apps.look().await?;
+            api.apps.releases().find(&app, &version)
+        }
+    };
     let (version, release) = found.ok_or_else(|| Problem::not_found("no such release"))?;
     let row = DeniedRow {
         digest: release.digest,
@@ -47,7 +56,7 @@ pub(super) async fn revoke(
         since: api.now(),
         denied_by: caller.actor().to_string(),
     };
-    revoked(&api, &caller, row).await
+    revoke_now(&api, &caller, row).await
 }
 
 /// Revoke by digest: of a manifest, or of a file wherever it is in a release.
@@ -70,7 +79,22 @@ pub(super) async fn revoke_digest(
         since: api.now(),
         denied_by: caller.actor().to_string(),
     };
-    revoked(&api, &caller, row).await
+    revoke_now(&api, &caller, row).await
+}
+
+/// Read how far a revocation has come: which nodes have ended what was revoked, by what they say.
+#[utoipa::path(get, path = "/api/v1/apps/revoked/{digest}", tag = "apps", operation_id = "app_revoked", params(("digest" = String, Path)),
+    responses((status = 200, body = AppRevoked), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn revoked(
+    State(api): Cloud,
+    Named(digest): Named<String>,
+) -> Result<Json<AppRevoked>, Problem> {
+    let digest: Digest = digest
+        .parse()
+        .map_err(|why| Problem::bad_request("digest", format!("{why}")))?;
+    let row = api.store.denied_app(&digest).await?;
+    let row = row.ok_or_else(|| Problem::not_found("nobody revoked this"))?;
+    spread(&api, row).await
 }
 
 /// Order nodes one release back: to the one that each had before, where policy still allows it.
@@ -126,15 +150,43 @@ pub(super) async fn word(
     }
 }
 
-async fn revoked(
+async fn revoke_now(
     api: &super::Api,
     caller: &Principal,
     row: DeniedRow,
 ) -> Result<Json<AppRevoked>, Problem> {
-    let digest = row.digest.to_string();
-    let done = api.control.revoke_app(row, caller.actor()).await;
+    let done = api.control.revoke_app(row.clone(), caller.actor()).await;
     done.map_err(problem)?;
-    Ok(Json(AppRevoked { digest }))
+    spread(api, row).await
+}
+
+/// How far it has come by now, as nodes say it.
+async fn spread(api: &super::Api, row: DeniedRow) -> Result<Json<AppRevoked>, Problem> {
+    let releases = api.apps.releases_with(&row.digest).await?;
+    let mut manifests: BTreeSet<Digest> = releases.iter().map(|(_, _, digest)| *digest).collect();
+    manifests.insert(row.digest);
+    let spread = api.control.spread_of(&Revoked {
+        digest: row.digest,
+        manifests,
+        releases: releases
+            .into_iter()
+            .map(|(app, version, _)| (app, version))
+            .collect(),
+    });
+    let first = |names: &BTreeSet<String>| names.iter().take(MAX_NAMED).cloned().collect();
+    Ok(Json(AppRevoked {
+        digest: row.digest.to_string(),
+        app: row.app,
+        version: row.version,
+        reason: row.reason,
+        nodes: RevokedNodes {
+            ended: spread.ended.len() as u64,
+            told: spread.told.len() as u64,
+            away: spread.away.len() as u64,
+            waited_for: first(&spread.told),
+            out_of_reach: first(&spread.away),
+        },
+    }))
 }
 
 fn problem(fault: AppOrderFault) -> Problem {

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use edgeward_apps::{AppName, Version};
 use edgeward_identity::{AttestationState, Kind, SpiffeId, overlay};
 use edgeward_policy::Mode;
 
 use super::extract::{Body, Named};
 use super::problem::Problem;
-use super::views::{ComparedProfile, Explained, NodeAppView, NodeView, ProblemView, ReasonRequest};
+use super::views::{
+    ComparedProfile, Explained, NodeAppView, NodeView, ProblemView, ReasonRequest, UNHEARD,
+};
 use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
 use crate::advice::advice;
@@ -189,9 +192,19 @@ fn view(
     let id = SpiffeId::new(api.keys.trust_domain(), Kind::Node, &row.name)
         .map_err(|error| Problem::internal(&error))?;
     let said = api.control.apps_of(&row.name);
+    let apps = match &said {
+        Some(said) => said.apps.iter().map(app).collect(),
+        // One that is connected and says nothing is an agent that knows no applications.
+        None if connected => Vec::new(),
+        None => {
+            let given = api.control.apps_given(&row.name);
+            given.into_iter().map(unheard).collect()
+        }
+    };
     Ok(NodeView {
         app_control: said.as_ref().map(|said| said.app_control.to_owned()),
-        apps: said.iter().flat_map(|said| &said.apps).map(app).collect(),
+        apps_said: said.map(|said| said.at.into()),
+        apps,
         spiffe_id: id.to_string(),
         status: row.status.as_str().to_owned(),
         state: attestation
@@ -215,6 +228,19 @@ fn view(
         explained: None,
         name: row.name,
     })
+}
+
+/// The node has been away since this cloud began: nobody knows what became of what it was given.
+fn unheard((app, version): (AppName, Version)) -> NodeAppView {
+    NodeAppView {
+        app: app.to_string(),
+        version: Some(version.to_string()),
+        digest: None,
+        state: UNHEARD.to_owned(),
+        code: None,
+        fetched: 0,
+        wanted: 0,
+    }
 }
 
 fn app(said: &AppSaid) -> NodeAppView {

@@ -7,7 +7,9 @@ use edgeward_apps::PublisherName;
 use super::apps::parameter;
 use super::extract::{Pairs, Raw};
 use super::problem::Problem;
-use super::views::{EndingView, ProblemView, PublisherView, PublishersView, RoleTaken, RoleView};
+use super::views::{
+    EndingView, OnlineKeyView, ProblemView, PublisherView, PublishersView, RoleTaken, RoleView,
+};
 use super::{Api, Cloud};
 use crate::access::Principal;
 use crate::store::apps::RoleRow;
@@ -38,6 +40,7 @@ pub(super) async fn list(State(api): Cloud) -> Result<Json<PublishersView>, Prob
         });
     Ok(Json(PublishersView {
         online_key: api.apps.online_key(),
+        next_online_key: api.apps.next_online_key(),
         root: role("root"),
         image: role("targets"),
         timestamp: role("timestamp"),
@@ -69,6 +72,17 @@ pub(super) async fn put(
         expires: taken.expires.into(),
         no_longer_hold: taken.no_longer_hold,
     }))
+}
+
+/// Make the next key for snapshot and timestamp, which signs once a root names it. Repeated, it shows the one that waits.
+#[utoipa::path(post, path = "/api/v1/publishers/online-key", tag = "publishers", operation_id = "publisher_online_key",
+    responses((status = 200, body = OnlineKeyView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn prepare_online_key(
+    State(api): Cloud,
+    caller: Principal,
+) -> Result<Json<OnlineKeyView>, Problem> {
+    let key = api.apps.prepare_online_key(caller.actor()).await?;
+    Ok(Json(OnlineKeyView { key }))
 }
 
 fn endings(api: &Api) -> Vec<EndingView> {

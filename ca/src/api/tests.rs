@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::apps::{AppsSaid, Repository};
 use crate::audit::AuditLog;
 use crate::authorities::Rotate;
 use crate::ek::EkTrust;
-use crate::hub::director::{AppOrderFault, GoesBack, Whom};
+use crate::hub::director::{AppOrderFault, GoesBack, Revoked, Spread, Whom};
 use crate::hub::{Begin, Progress, RolloutFault};
 use crate::keys::CloudKeys;
 use crate::keys::ledger::NotNow;
@@ -35,8 +36,9 @@ use crate::store::director::DeniedRow;
 use crate::store::operators::Operator;
 use crate::store::policies::PolicyRow;
 use crate::store::testing::TestStore;
-use edgeward_apps::AppName;
+use edgeward_apps::{AppName, Version};
 
+mod app_nodes;
 mod apps;
 mod evidence;
 mod flows;
@@ -44,6 +46,7 @@ mod matrix;
 mod openings;
 mod peers;
 mod results;
+mod revocations;
 mod rollbacks;
 
 use peers::Pki;
@@ -64,6 +67,9 @@ struct Recorder {
     asked: Mutex<Vec<String>>,
     policy: Mutex<Option<Arc<CompiledPolicy>>>,
     glass: Mutex<Option<(SliceBreakGlass, SpkiHash)>>,
+    /// What nodes said of their applications.
+    said: Mutex<BTreeMap<String, Arc<AppsSaid>>>,
+    connected: Mutex<Vec<String>>,
 }
 
 /// Somebody who calls.
@@ -137,6 +143,19 @@ impl Control for Recorder {
         Ok(())
     }
 
+    fn spread_of(&self, revoked: &Revoked) -> Spread {
+        let named = revoked.releases.iter();
+        let named: Vec<String> = named
+            .map(|(app, version)| format!("{app}@{version}"))
+            .collect();
+        self.note(format!("spread {}", named.join(" ")));
+        Spread {
+            ended: (0..120).map(|number| format!("gw-{number:03}")).collect(),
+            told: ["gw-7".to_owned()].into(),
+            away: (0..120).map(|number| format!("shop-{number:03}")).collect(),
+        }
+    }
+
     async fn order_back(
         &self,
         app: &AppName,
@@ -189,6 +208,11 @@ impl Control for Recorder {
         Err(ControlFault::Authority(NotNow::Nothing))
     }
 
+    async fn rotate_director(&self, by: &Actor) -> Result<(), ControlFault> {
+        self.note(format!("rotate director {by}"));
+        Err(ControlFault::RootNeeded("put it back".to_owned()))
+    }
+
     async fn taint(&self, key: &str, _by: &Actor) -> Result<(), ControlFault> {
         Err(ControlFault::NoSuchAuthority(key.to_owned()))
     }
@@ -202,12 +226,21 @@ impl Control for Recorder {
         self.policy.lock().clone()
     }
 
-    fn apps_of(&self, _node: &str) -> Option<Arc<AppsSaid>> {
-        None
+    fn apps_of(&self, node: &str) -> Option<Arc<AppsSaid>> {
+        self.said.lock().get(node).cloned()
+    }
+
+    fn apps_given(&self, node: &str) -> Vec<(AppName, Version)> {
+        let collector = ("acme/collector".parse().unwrap(), "2.1".parse().unwrap());
+        if node.starts_with("gw-") {
+            vec![collector]
+        } else {
+            Vec::new()
+        }
     }
 
     fn connected(&self) -> Vec<String> {
-        Vec::new()
+        self.connected.lock().clone()
     }
 }
 

@@ -19,13 +19,15 @@ mod openings;
 mod rollout;
 
 pub use apps::{
-    AppView, EndingView, MissingRequest, MissingView, PublishedView, PublisherView, PublishersView,
-    ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
+    AppView, EndingView, MissingRequest, MissingView, OnlineKeyView, PublishedView, PublisherView,
+    PublishersView, ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
 };
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
-pub use director::{AppRevoked, BackRequest, BackView, NodeBack, RevokeDigest, RevokeRequest};
+pub use director::{
+    AppRevoked, BackRequest, BackView, NodeBack, RevokeDigest, RevokeRequest, RevokedNodes,
+};
 pub use eks::{EkImportRequest, EkImportedView, EkRequest, EkRootView, EkView};
-pub use nodes::{ComparedProfile, Explained, NodeAppView, NodeView, ReasonRequest};
+pub use nodes::{ComparedProfile, Explained, NodeAppView, NodeView, ReasonRequest, UNHEARD};
 pub use openings::{
     ApprovalRequest, ApprovalTermsView, ApprovalView, GlassIssued, GlassRequest, GlassView,
 };

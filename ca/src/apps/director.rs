@@ -9,6 +9,8 @@ use edgeward_policy::apps::Install;
 
 use super::{PublishedRelease, Releases};
 
+mod inside;
+
 /// What a node was given of one app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Given {
@@ -95,6 +97,53 @@ pub(crate) fn direct(question: &Question<'_>) -> Directed {
     directed
 }
 
+/// As [`direct`], but nothing in it is given for the first time: that would have to be stored before it is told, and what
+/// takes away waits for no database.
+pub(crate) fn direct_as_given(question: &Question<'_>) -> Orders {
+    let Directed {
+        mut orders, raised, ..
+    } = direct(question);
+    for app in raised.keys() {
+        match (question.given.get(app), question.held(app)) {
+            (Some(given), Some(held)) => {
+                orders.highest.insert(app.clone(), given.highest.clone());
+                orders.apps.insert(app.clone(), held);
+            }
+            (given, None) => {
+                orders.apps.remove(app);
+                match given {
+                    Some(given) => orders.highest.insert(app.clone(), given.highest.clone()),
+                    None => orders.highest.remove(app),
+                };
+            }
+            (None, Some(_)) => {}
+        }
+    }
+    orders
+}
+
+impl Question<'_> {
+    fn allows(&self, app: &AppName, version: &Version, release: &PublishedRelease) -> bool {
+        let by_rules = self.rules.may_allow(app, version, release.digest);
+        by_rules.is_ok() && !self.denied.contains(&release.digest) && !self.denies_in(release)
+    }
+
+    /// What the node has of an app until it is given something higher.
+    fn held(&self, app: &AppName) -> Option<Assigned> {
+        let given = self.given.get(app)?;
+        let published = self.releases.apps.get(app)?;
+        let (version, release) = published.get_key_value(&given.highest)?;
+        let install = self.installs.get(app)?;
+        self.allows(app, version, release).then(|| Assigned {
+            version: version.clone(),
+            digest: release.digest,
+            length: release.length,
+            state: install.wish,
+            back: false,
+        })
+    }
+}
+
 fn chosen<'q>(
     question: &Question<'q>,
     app: &AppName,
@@ -102,13 +151,8 @@ fn chosen<'q>(
 ) -> Result<(&'q Version, &'q PublishedRelease, bool), Unmet> {
     let published = question.releases.apps.get(app).ok_or(Unmet::NotPublished)?;
     let wanted = |version: &Version| install.version.as_ref().is_none_or(|only| only == version);
-    let allowed = |version: &Version, release: &PublishedRelease| {
-        !question.denied.contains(&release.digest)
-            && question
-                .rules
-                .may_allow(app, version, release.digest)
-                .is_ok()
-    };
+    let allowed =
+        |version: &Version, release: &PublishedRelease| question.allows(app, version, release);
     let mut fitting = published.iter().rev().filter(|(one, _)| wanted(one));
     let best = match fitting.clone().next() {
         None => Err(Unmet::NotPublished),
@@ -133,9 +177,13 @@ fn chosen<'q>(
         };
     }
     let (version, release) = best?;
-    match *version < given.highest {
-        true => Err(Unmet::Lower),
-        false => Ok((version, release, false)),
+    if *version >= given.highest {
+        return Ok((version, release, false));
+    }
+    // It keeps what it has, as long as that may be: to be without it is nobody's wish.
+    match published.get_key_value(&given.highest) {
+        Some((highest, release)) if allowed(highest, release) => Ok((highest, release, false)),
+        _ => Err(Unmet::Lower),
     }
 }
 

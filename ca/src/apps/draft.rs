@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgeward_apps::author::Pin;
-use edgeward_apps::image::Image;
+use edgeward_apps::image::{Image, StatedRoot};
 use edgeward_apps::{Digest, ImageFloors, PublisherKeys, PublisherName, Refresh};
 use edgeward_audit::Event;
 use edgeward_audit::event::Actor;
@@ -76,11 +76,13 @@ impl Repository {
             return Ok(());
         }
         let ttl = self.config.timestamp_ttl;
-        let key = self.keys.apps_signer().as_ref();
+        let root = draft.file_of(ROOT).or(base.root.as_deref());
+        let root = StatedRoot::read(root.ok_or(NotTaken::Before(ROOT))?)?;
+        let key = self.online_signer(&root)?;
         let After {
             snapshot,
             timestamp,
-        } = online::sign(key, &pins, is_changed, &base.online(), ttl, now)?;
+        } = online::sign(key.as_ref(), &pins, is_changed, &base.online(), ttl, now)?;
         if let Some(made) = snapshot {
             draft.put(SNAPSHOT, made.version, made.expires, made.bytes);
         }

@@ -9,7 +9,7 @@ use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
 use edgeward_identity::Timestamp;
 
-use super::draft::{Base, Draft, IMAGE, ROOT, SNAPSHOT, TIMESTAMP, pins, same};
+use super::draft::{Base, Draft, IMAGE, ROOT, pins, same};
 use super::refusal::{MAX_NAMED, NotTaken};
 use super::repository::Repository;
 use super::shelf::{Kind, Shelf};
@@ -62,7 +62,7 @@ impl Repository {
         // Ends the chain here: it must be good today, and of the kind that nodes want.
         refresh.give(None)?;
         base.floors = refresh.floors().clone();
-        self.check_online_key(&stated)?;
+        self.online_signer(&stated)?;
         let digest = Digest::of(&bytes);
         let mut draft = Draft::default();
         draft.put(ROOT, stated.version, stated.expires, bytes);
@@ -70,6 +70,7 @@ impl Repository {
         let no_longer_hold = self.what_fails(&mut base, &draft, None, now).await?;
         let event = changed(by, ROOT, stated.version, digest, now);
         self.commit(&base, draft, by, vec![event], now).await?;
+        self.settle_online_key(&stated);
         Ok(Taken {
             version: stated.version,
             expires: stated.expires,
@@ -205,19 +206,6 @@ impl Repository {
             }
         }
         Ok(fail)
-    }
-
-    fn check_online_key(&self, root: &StatedRoot) -> Result<(), NotTaken> {
-        let own = self.online_key_text()?;
-        let signs = |role: &str| {
-            root.roles
-                .get(role)
-                .is_some_and(|role| role.threshold == 1 && role.keys.contains(&own))
-        };
-        match signs(TIMESTAMP) && signs(SNAPSHOT) {
-            true => Ok(()),
-            false => Err(NotTaken::OnlineKey(own.to_string())),
-        }
     }
 
     /// What a publisher's file releases and withdraws. Every new release must be here, whole.

@@ -7,6 +7,7 @@ use edgeward_apps::{AppName, Digest, PublisherName, Version};
 use super::online::Unsigned;
 use super::shelf::ShelfFault;
 use crate::audit::RecordFault;
+use crate::keys::KeysFault;
 use crate::store::StoreError;
 
 /// Most missing digests that a refusal names.
@@ -64,10 +65,10 @@ pub enum NotTaken {
     #[error("another cloud changed the repository meanwhile: try again")]
     Busy,
     /// Ours.
-    #[error("the apps-online key is not one that metadata can name")]
-    OwnKey,
     #[error("the work was interrupted")]
     Interrupted,
+    #[error(transparent)]
+    Keys(#[from] KeysFault),
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
     #[error(transparent)]
@@ -95,8 +96,8 @@ impl NotTaken {
             Self::Equal { .. } => "app-release-equal",
             Self::Full { .. } => "apps-full",
             Self::Busy => "apps-busy",
-            Self::OwnKey
-            | Self::Interrupted
+            Self::Interrupted
+            | Self::Keys(_)
             | Self::Unsigned(_)
             | Self::Shelf(_)
             | Self::Store(_)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use edgeward_apps::image::{KeyText, MAX_TARGETS_BYTES, StatedImage};
+use edgeward_apps::image::{MAX_TARGETS_BYTES, StatedImage};
 use edgeward_apps::{
     AppName, Digest, ImageFloors, Manifest, PublisherKeys, PublisherName, Version,
 };
@@ -12,6 +12,7 @@ use edgeward_identity::{Clock, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::content::Content;
 use super::refusal::NotTaken;
 use super::shelf::{Kind, Shelf};
 use crate::audit::AuditLog;
@@ -33,6 +34,7 @@ pub struct Repository {
     pub(super) shelf: Arc<Shelf>,
     /// Held by whoever changes the repository, and while it is swept.
     pub(super) turn: tokio::sync::Mutex<()>,
+    reading: tokio::sync::Mutex<()>,
     pub(super) usage: Mutex<Usage>,
     releases: ArcSwap<Releases>,
     changed: watch::Sender<u64>,
@@ -70,6 +72,7 @@ pub struct PublishedRelease {
     pub length: u64,
     /// Of its files, in bytes.
     pub size: u64,
+    pub content: Content,
     pub published: Timestamp,
     pub published_by: String,
 }
@@ -94,6 +97,7 @@ impl Repository {
             turn: tokio::sync::Mutex::default(),
             usage: Mutex::default(),
             releases: ArcSwap::default(),
+            reading: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(0),
         };
         repository.read_again().await?;
@@ -110,16 +114,6 @@ impl Repository {
         self.changed.subscribe()
     }
 
-    /// The key that the offline root has to name for snapshot and timestamp.
-    pub fn online_key(&self) -> String {
-        let point = self.keys.apps_signer().public_key().point().to_vec();
-        format!("ecdsa-p256:{}", hex::encode(point))
-    }
-
-    pub(super) fn online_key_text(&self) -> Result<KeyText, NotTaken> {
-        self.online_key().parse().map_err(|_| NotTaken::OwnKey)
-    }
-
     /// Reads again what is in force, if it has changed.
     pub async fn look(&self) -> Result<(), StoreError> {
         match self.store.apps_changes().await? == self.releases.load().changes {
@@ -129,7 +123,10 @@ impl Repository {
     }
 
     async fn read_again(&self) -> Result<(), StoreError> {
-        let releases = self.read().await?;
+        // Two at once could put what the slower of them read over what is newer.
+        let _alone = self.reading.lock().await;
+        let mut releases = self.read().await?;
+        self.look_into(&mut releases.apps).await;
         let changes = releases.changes;
         self.releases.store(Arc::new(releases));
         self.changed.send_if_modified(|known| {
@@ -266,6 +263,7 @@ impl Repository {
                     digest: row.digest,
                     length: row.length,
                     size: row.size,
+                    content: Content::default(),
                     published: row.published,
                     published_by: row.published_by,
                 };

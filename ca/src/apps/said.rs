@@ -3,21 +3,11 @@
 use edgeward_apps::{AppName, Digest, Version};
 use edgeward_identity::Timestamp;
 use edgeward_wire::limits::MAX_APPS_SAID;
+use edgeward_wire::said::{LEVELS, STATES};
 use edgeward_wire::v1;
 
 /// Longest code that a node may give, in bytes.
 const MAX_CODE_BYTES: usize = 64;
-const LEVELS: [&str; 4] = ["", "launcher", "fanotify", "kernel"];
-const STATES: [&str; 7] = [
-    "fetching",
-    "installed",
-    "starting",
-    "running",
-    "stopped",
-    "failed",
-    "refused",
-];
-
 /// What a node said last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppsSaid {
@@ -25,7 +15,11 @@ pub struct AppsSaid {
     pub app_control: &'static str,
     /// Number of the director's word that it holds.
     pub director_number: u64,
+    /// Number of the word that `apps` is by; below the one that it holds while it still acts on that.
+    pub acted_on: u64,
     pub apps: Vec<AppSaid>,
+    /// Number of the newest record of its log that changed what runs; 0: none.
+    pub measured: u64,
     pub at: Timestamp,
 }
 
@@ -54,11 +48,13 @@ impl AppsSaid {
         Ok(Self {
             app_control: one_of(&LEVELS, &state.app_control)?,
             director_number: state.director_number,
+            acted_on: state.acted_on,
             apps: state
                 .apps
                 .into_iter()
                 .map(AppSaid::of)
                 .collect::<Result<_, _>>()?,
+            measured: state.measured,
             at,
         })
     }
@@ -109,6 +105,7 @@ mod tests {
         v1::AppsState {
             app_control: "fanotify".to_owned(),
             director_number: 7,
+            acted_on: 6,
             apps: vec![v1::AppState {
                 app: "acme/x".to_owned(),
                 version: "2.3".to_owned(),
@@ -116,6 +113,7 @@ mod tests {
                 state: "running".to_owned(),
                 ..v1::AppState::default()
             }],
+            measured: 3,
         }
     }
 
@@ -139,6 +137,17 @@ mod tests {
     }
 
     #[test]
+    fn every_word_of_an_agent_is_taken() {
+        for (level, state) in LEVELS.iter().cycle().zip(STATES) {
+            let mut said = said();
+            said.app_control = (*level).to_owned();
+            said.apps[0].state = state.to_owned();
+            let read = AppsSaid::of(said, NOW).unwrap();
+            assert_eq!((read.app_control, read.apps[0].state), (*level, state));
+        }
+    }
+
+    #[test]
     fn what_an_agent_says_is_read() {
         let mut said = said();
         said.apps.push(v1::AppState {
@@ -149,6 +158,8 @@ mod tests {
         });
         let read = AppsSaid::of(said, NOW).unwrap();
         assert_eq!((read.app_control, read.director_number), ("fanotify", 7));
+        assert_eq!(read.measured, 3);
+        assert_eq!(read.acted_on, 6);
         assert_eq!(read.apps[0].version, Some("2.3".parse().unwrap()));
         assert_eq!(
             (read.apps[1].version.as_ref(), read.apps[1].digest),

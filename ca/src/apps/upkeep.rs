@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgeward_apps::image::StatedRoot;
 use edgeward_apps::{Digest, Manifest, PublisherName};
 use edgeward_audit::event::Actor;
 use edgeward_identity::Timestamp;
@@ -89,9 +90,13 @@ impl Repository {
             .await
         {
             // Another cloud was faster.
-            Err(NotTaken::Busy) => Ok(false),
-            done => done.map(|()| true),
+            Err(NotTaken::Busy) => return Ok(false),
+            done => done?,
         }
+        if let Some(root) = &base.root {
+            self.settle_online_key(&StatedRoot::read(root)?);
+        }
+        Ok(true)
     }
 
     /// Removes content that no release names, and counts what is there.

@@ -110,6 +110,12 @@ impl Known {
         self.ima.as_ref().map(|ima| ima.bytes)
     }
 
+    /// How many records of the log of applications were followed.
+    pub fn app_records(&self) -> u64 {
+        let records = self.apps.as_ref().map_or(0, AppState::records);
+        u64::try_from(records).unwrap_or(u64::MAX)
+    }
+
     /// Whether the same was compared.
     pub fn is_under_the_profiles_of(&self, other: &Self) -> bool {
         self.identity == other.identity
@@ -184,7 +190,6 @@ impl Asked {
     pub fn logs_to_wire(&self) -> Option<v1::LogsWanted> {
         let known = self.known.as_deref();
         let boot = known.and_then(|known| known.boot.as_ref());
-        let apps = known.and_then(|known| known.apps.as_ref());
         (self.boot || self.ima || self.apps.is_some()).then(|| v1::LogsWanted {
             boot: self.boot,
             boot_known: boot
@@ -193,7 +198,7 @@ impl Asked {
             ima: self.ima,
             ima_known: self.ima_known(),
             apps_pcr_plus_one: self.apps.map_or(0, |pcr| u32::from(pcr) + 1),
-            apps_known: apps.map_or(0, |apps| u64::try_from(apps.records()).unwrap_or(u64::MAX)),
+            apps_known: known.map_or(0, Known::app_records),
         })
     }
 

@@ -28,10 +28,11 @@ Examples:
   edgeward ca rotate issuing                            signs from now on; nodes renew as their certificates age
   edgeward ca rotate root --activate-at 95              signs once 95 % of the active nodes hold it
   edgeward ca rotate root --now                         do not wait (again): it signs at once
+  edgeward ca rotate director                           another key says what each node should run; at once
 The key of the root that signs must be here; it may be taken away again when the command is done.")]
     Rotate {
         #[arg(value_enum)]
-        kind: Role,
+        kind: Turned,
         /// Percent of active nodes that must hold a new root before it signs [default: 100]
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
         activate_at: Option<u8>,
@@ -58,16 +59,43 @@ Examples:
     },
 }
 
+/// What is turned over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Turned {
+    /// Signs issuing certificates, the key set and the next set of roots
+    Root,
+    /// Signs SVIDs
+    Issuing,
+    /// Signs what each node should have of applications
+    Director,
+}
+
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
     let client = session.client()?;
     let screen = &session.screen;
     let view: CaView = match command {
         Command::Status => watch(screen, "asking for authorities", client.get(PATH)).await?,
         Command::Rotate {
+            kind: Turned::Director,
+            activate_at,
+            now,
+        } => {
+            if activate_at.is_some() || now {
+                let why = "nobody is waited for where the director's key is turned over";
+                return Err(Failure::Usage(why.to_owned()));
+            }
+            let path = format!("{PATH}/director");
+            watch(screen, "rotate", client.post(&path, &())).await?
+        }
+        Command::Rotate {
             kind,
             activate_at,
             now,
         } => {
+            let kind = match kind {
+                Turned::Root => Role::Root,
+                _ => Role::Issuing,
+            };
             let request = RotateRequest {
                 kind,
                 activate_at,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgeward_apps::PublisherName;
 use edgeward_apps::author::{Envelope, Kind, Signers, Tally, Unauthored};
 use edgeward_apps::image::KeyText;
+use edgeward_identity::{Clock, SystemClock};
 use edgeward_runtime::screen::Table;
 use serde::Serialize;
 
@@ -55,15 +56,6 @@ impl Authorities {
             Some(signers) => Ok((by, signers.clone())),
             None => Err(Failure::Unsound(format!("{by} names no role {role}"))),
         };
-        let newest = |of: &str| {
-            newest_signed(repo, of)?.ok_or_else(|| {
-                let folder = repo.metadata_folder();
-                Failure::Unsound(format!(
-                    "{}: no {of} metadata there, which says whose signatures count: edgeward publisher fetch",
-                    folder.display()
-                ))
-            })
-        };
         let found = match role {
             ROOT => {
                 let own = envelope.top_roles().map_err(unsound)?;
@@ -75,7 +67,7 @@ impl Authorities {
                 found
             }
             IMAGE => {
-                let (number, root) = newest(ROOT)?;
+                let (number, root) = newest_signed(repo, ROOT)?;
                 let roles = root.top_roles().map_err(unsound)?;
                 vec![named(roles.get(IMAGE), format!("root {number}"))?]
             }
@@ -83,7 +75,7 @@ impl Authorities {
                 let name: PublisherName = publisher
                     .parse()
                     .map_err(|why| Failure::Usage(format!("{publisher}: {why}")))?;
-                let (number, image) = newest(IMAGE)?;
+                let (number, image) = newest_signed(repo, IMAGE)?;
                 let publishers = image.publishers().map_err(unsound)?;
                 vec![named(
                     publishers.get(&name),
@@ -105,6 +97,37 @@ impl Authorities {
     pub(super) fn see_strangers(&self, envelope: &Envelope) -> Result<bool, Failure> {
         let tallies = self.tallies(envelope)?;
         Ok(tallies.iter().any(|(_, tally)| !tally.others.is_empty()))
+    }
+
+    /// Whether it may go to the cloud: enough signatures, which still hold. Else what is missing is shown.
+    pub(super) fn demand(
+        &self,
+        session: &Session,
+        (repo, role): (&Repo, &str),
+        envelope: &Envelope,
+        path: &std::path::Path,
+    ) -> Result<(), Failure> {
+        if !self.are_content(envelope)? {
+            self.standing(repo, role, envelope)?.show(session, path);
+            return Err(Failure::Unsound(format!(
+                "{}: signatures are missing",
+                path.display()
+            )));
+        }
+        let end = envelope.expires().map_err(unsound)?;
+        if end <= SystemClock.now() {
+            let again = match role {
+                ROOT => "edgeward publisher root renew".to_owned(),
+                IMAGE => "edgeward publisher renew".to_owned(),
+                publisher => format!("edgeward app sign --renew {publisher}"),
+            };
+            return Err(Failure::Unsound(format!(
+                "{}: has expired, at {}: sign it anew: {again}",
+                path.display(),
+                when::format(end)
+            )));
+        }
+        Ok(())
     }
 
     pub(super) fn are_content(&self, envelope: &Envelope) -> Result<bool, Failure> {
@@ -213,15 +236,21 @@ impl Standing {
 
 /// The newest metadata that was signed to its end: a draft gives nobody a say yet. Where all is still a draft, the newest
 /// of them, so that a ceremony may go in any order.
-fn newest_signed(repo: &Repo, role: &str) -> Result<Option<(u64, Envelope)>, Failure> {
+pub(super) fn newest_signed(repo: &Repo, role: &str) -> Result<(u64, Envelope), Failure> {
     for version in repo.versions(role)?.into_iter().rev() {
         let envelope = repo.read(role, version)?;
         let authorities = Authorities::of(repo, role, version, &envelope);
         if authorities.is_ok_and(|own| own.are_content(&envelope).unwrap_or(false)) {
-            return Ok(Some((version, envelope)));
+            return Ok((version, envelope));
         }
     }
-    repo.newest(role)
+    repo.newest(role)?.ok_or_else(|| {
+        let folder = repo.metadata_folder();
+        Failure::Unsound(format!(
+            "{}: no {role} metadata there, which says whose signatures count: edgeward publisher fetch",
+            folder.display()
+        ))
+    })
 }
 
 /// What metadata says, in lines that can be compared.

@@ -8,6 +8,7 @@ use edgeward_identity::svid::SvidError;
 use edgeward_runtime::exit;
 
 use super::sources::SourceFault;
+use crate::advice;
 use crate::api::views::ProblemView;
 use crate::when::NotATime;
 
@@ -97,6 +98,14 @@ impl Failure {
         match self {
             Self::Refused(problem) => &problem.findings,
             _ => &[],
+        }
+    }
+
+    /// What to do about it, where the cloud's code says so.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(problem) => advice::exact(&problem.code),
+            _ => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use edgeward_apps::PublisherName;
 use edgeward_apps::author::Envelope;
 use edgeward_identity::{Clock, SystemClock, Timestamp};
 
-use super::ceremony::{Authorities, ROOT, unsound};
+use super::ceremony::{Authorities, IMAGE, ROOT, unsound};
 use super::repo::Repo;
 use super::signing::{SIGNER_HELP, SigningKey};
 use super::{Failure, Session};
@@ -56,6 +56,19 @@ What the old keys signed counts no more: the publisher signs its releases again 
         #[command(flatten)]
         place: Place,
     },
+    /// The image role again, for longer: to be signed offline
+    #[command(after_help = "\
+Examples:
+  edgeward publisher renew --repo repo
+  edgeward publisher sign repo/image/metadata/3.targets.json --signer ops-1.key
+  edgeward publisher submit repo/image/metadata/3.targets.json
+
+Nodes install nothing once the image role has expired. The root has a renewal of its own (edgeward publisher root renew),
+what publishers signed another (edgeward app sign --renew).")]
+    Renew {
+        #[command(flatten)]
+        place: Place,
+    },
     /// List publishers: of the cloud, or of a folder
     #[command(after_help = "\
 Examples:
@@ -93,7 +106,17 @@ The cloud takes a root only as the next of the one that it has, signed under bot
         place: Folder,
     },
     /// Print the key with which the cloud signs snapshot and timestamp: what the root names
-    OnlineKey,
+    #[command(after_help = "\
+Examples:
+  edgeward publisher online-key
+  edgeward publisher root renew --repo repo --online \"$(edgeward publisher online-key --next)\"
+
+The next key signs from the moment on that the cloud has a root which names it; the one before is removed then.")]
+    OnlineKey {
+        /// Make the key that follows, and print it; the one that waits for its root, if there is one
+        #[arg(long)]
+        next: bool,
+    },
 }
 
 /// Where metadata is made.
@@ -144,12 +167,13 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::Add(change) => image::change(session, &change, image::Way::Add),
         Command::Rotate(change) => image::change(session, &change, image::Way::Rotate),
         Command::Remove { name, place } => image::remove(session, &name, &place),
+        Command::Renew { place } => image::renew(session, &place),
         Command::List { repo: Some(repo) } => image::list(session, &repo),
         Command::List { repo: None } => cloud::list(session).await,
         Command::Sign(arguments) => sign(session, &arguments),
         Command::Submit { files } => cloud::submit(session, &files).await,
         Command::Fetch { place } => cloud::fetch(session, &place.repo).await,
-        Command::OnlineKey => cloud::online_key(session).await,
+        Command::OnlineKey { next } => cloud::online_key(session, next).await,
     }
 }
 
@@ -161,9 +185,15 @@ fn sign(session: &Session, arguments: &Sign) -> Result<(), Failure> {
     if !arguments.signers.is_empty() {
         repo.write(&role, version, &envelope)?;
     }
-    authorities
-        .standing(&repo, &role, &envelope)?
-        .show(session, &arguments.file);
+    let standing = authorities.standing(&repo, &role, &envelope)?;
+    standing.show(session, &arguments.file);
+    if standing.complete {
+        let next = match [ROOT, IMAGE].contains(&role.as_str()) {
+            true => format!("edgeward publisher submit {}", arguments.file.display()),
+            false => format!("edgeward app publish --repo {}", repo.folder().display()),
+        };
+        session.screen.note(&format!("signed to its end: {next}"));
+    }
     Ok(())
 }
 

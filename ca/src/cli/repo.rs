@@ -202,10 +202,19 @@ impl Repo {
 
     pub(super) fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, Failure> {
         let path = self.chunk_path(chunk.digest);
+        if !path.exists() {
+            return Err(Failure::Unsound(format!(
+                "{}: content is missing: sign the same files again, which writes it anew",
+                path.display()
+            )));
+        }
         let bytes = read_bounded(&path, u64::from(MAX_CHUNK_BYTES))?;
         match chunk::check(chunk, &bytes) {
             Ok(()) => Ok(bytes),
-            Err(why) => Err(Failure::Unsound(format!("{}: {why}", path.display()))),
+            Err(why) => Err(Failure::Unsound(format!(
+                "{}: {why}: remove it and sign the same files again, which writes it anew",
+                path.display()
+            ))),
         }
     }
 

@@ -19,11 +19,14 @@ pub(super) fn meaning(word: &str) -> Option<Paint> {
     }
 }
 
-/// Why a command failed, with what the cloud found line by line.
+/// Why a command failed, with what the cloud found line by line, and what to do.
 pub(super) fn complain(screen: &Screen, failure: &Failure) {
     screen.error(&failure.to_string());
     for part in failure.more().iter().flat_map(|more| more.lines()) {
         screen.note(&format!("  {part}"));
+    }
+    if let Some(hint) = failure.hint() {
+        screen.hint(hint);
     }
 }
 

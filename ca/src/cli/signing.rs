@@ -85,7 +85,16 @@ impl SigningKey {
             path: path.to_owned(),
             wanted: "a private key of p-256 or ed25519 in pkcs#8 pem",
         };
-        let text = read_private(path)?;
+        let text = match read_private(path) {
+            // Its mode is not what is wrong with it.
+            Err(Failure::Exposed(_)) if public_key_in(path).is_ok() => {
+                return Err(Failure::Content {
+                    path: path.to_owned(),
+                    wanted: "a private key, but a public one: name the file whose public half it is",
+                });
+            }
+            read => read?,
+        };
         let document = pem::parse(text.expose()).map_err(|_| wrong())?;
         if document.tag() != "PRIVATE KEY" {
             return Err(wrong());
@@ -116,7 +125,10 @@ pub(super) fn public_key(text: &str) -> Result<KeyText, Failure> {
             "not a public key: {text}: write ed25519: and 64 hex digits, or ecdsa-p256: and 130"
         )));
     }
-    let path = Path::new(text);
+    public_key_in(Path::new(text))
+}
+
+fn public_key_in(path: &Path) -> Result<KeyText, Failure> {
     let wrong = |wanted| Failure::Content {
         path: path.to_owned(),
         wanted,
@@ -223,7 +235,12 @@ mod tests {
             assert!(public_key(wrong).is_err(), "{wrong}");
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        // Nobody puts a private key where a public one is meant without being told.
+        // Nobody puts a public key where a private one is meant without being told, nor the other way round.
+        let public = folder.path().join("a.pub");
+        std::fs::write(&public, KeyText::p256(*key.public_key()).to_string()).unwrap();
+        let told = SigningKey::open(public.to_str().unwrap());
+        let told = told.map(drop).unwrap_err().to_string();
+        assert!(told.contains("but a public one"), "{told}");
         let told = public_key(text).unwrap_err().to_string();
         assert!(told.contains("private"), "{told}");
         let signer = SigningKey::open(text).unwrap();

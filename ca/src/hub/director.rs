@@ -20,19 +20,28 @@ use tokio_util::sync::CancellationToken;
 use super::directory::Member;
 use super::slices::cut_slice;
 use super::{Hub, HubFault};
-use crate::apps::director::{Directed, Given, Question, direct};
+use crate::apps::director::{Given, Question, direct};
 use crate::keys::Label;
 use crate::store::director::{DeniedRow, NUMBER, Remembered};
 use crate::store::{Store, StoreError};
+
+mod given;
+mod revoking;
+
+pub use revoking::{Revoked, Spread};
 
 /// How often a word is signed anew that says the same: a node that is cut off goes on by the one that it holds.
 const RENEW_EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether one is due, and whether another cloud changed something.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The same where several clouds share a database: what another one revoked concerns the nodes of this one.
+const LOOK_EVERY_SHARED: Duration = Duration::from_millis(500);
 
 /// What the director remembers, and whom it has still to tell.
 pub(super) struct Directing {
     remembered: Mutex<Remembered>,
+    /// Revoked, and not in the database yet.
+    unstored: Mutex<BTreeMap<Digest, DeniedRow>>,
     /// Digests of what is revoked, as every question takes them.
     denied: Mutex<Arc<BTreeSet<Digest>>>,
     /// The highest number that was used.
@@ -46,10 +55,14 @@ pub(super) struct Directing {
 }
 
 /// What a session was told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Told {
+    /// Of the signed word.
+    number: u64,
     content: Digest,
     renew_at: Timestamp,
+    lifetime: Duration,
+    denied: Arc<BTreeSet<Digest>>,
 }
 
 /// A word before it is signed.
@@ -57,6 +70,8 @@ struct Word {
     orders: Orders,
     content: Digest,
     raised: BTreeMap<AppName, Given>,
+    /// What was revoked when it was made.
+    denied: Arc<BTreeSet<Digest>>,
 }
 
 /// Why an order about applications is not carried out: the operator's.
@@ -92,6 +107,7 @@ impl Directing {
         Ok(Self {
             denied: Mutex::new(denied_of(&remembered)),
             remembered: Mutex::new(remembered),
+            unstored: Mutex::default(),
             last: AtomicU64::new(store.number(NUMBER).await?),
             everybody: AtomicBool::new(true),
             due: Mutex::default(),
@@ -115,7 +131,11 @@ impl Hub {
     /// The task that tells nodes.
     pub(super) async fn run_director(self: Arc<Self>, stop: CancellationToken) {
         let mut published = self.apps.changed();
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let every = match self.store.is_shared() {
+            true => LOOK_EVERY_SHARED,
+            false => LOOK_EVERY,
+        };
+        let mut look = tokio::time::interval(every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -164,39 +184,8 @@ impl Hub {
             self.keep_given(&[(name.to_owned(), &word)]).await?;
         }
         let lifetime = self.word_lifetime(&member.id).await?;
-        Ok(Some(self.sign_word(&member.id, &word.orders, lifetime)?))
-    }
-
-    /// From now on these digests run nowhere: nodes are told before anything waits for the database.
-    pub(crate) async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault> {
-        {
-            let mut remembered = self.director.remembered.lock();
-            if remembered.denied.len() >= MAX_DENIED {
-                return Err(AppOrderFault::Full);
-            }
-            remembered.denied.insert(row.digest, row.clone());
-            *self.director.denied.lock() = denied_of(&remembered);
-        }
-        self.direct_everybody();
-        let subject = match row.app.is_empty() {
-            true => format!("sha256:{}", row.digest),
-            false => row.app.clone(),
-        };
-        let event = Event::new(self.clock.now(), by.clone(), EventKind::AppRevoked)
-            .subject(subject.as_str())
-            .detail("version", &row.version)
-            .detail("digest", row.digest)
-            .detail("reason", &row.reason);
-        let stored = async {
-            let mut tx = self.store.begin("app.revoke").await?;
-            tx.deny_app(&row).await?;
-            let changes = tx.director_changed().await?;
-            self.audit.record_in(&mut tx, event).await?;
-            tx.commit().await?;
-            Ok::<u64, HubFault>(changes)
-        };
-        self.director.remembered.lock().changes = stored.await?;
-        Ok(())
+        let (_, bytes) = self.sign_word(&member.id, &word.orders, lifetime)?;
+        Ok(Some(bytes))
     }
 
     /// These nodes go back to the release before, each that has one.
@@ -247,7 +236,7 @@ impl Hub {
         let changes = stored.await?;
         {
             let mut remembered = self.director.remembered.lock();
-            remembered.changes = changes;
+            remembered.changed_to(changes);
             for one in &going {
                 let node = remembered.back.entry(one.node.clone()).or_default();
                 node.insert(app.clone(), one.from.clone());
@@ -255,6 +244,12 @@ impl Hub {
         }
         self.direct_everybody();
         Ok(going)
+    }
+
+    /// What a node was given of an app so far.
+    pub(super) fn given_to(&self, node: &str, app: &AppName) -> Option<Given> {
+        let remembered = self.director.remembered.lock();
+        remembered.given.get(node)?.get(app).cloned()
     }
 
     fn is_meant(&self, member: &Member, whom: Whom<'_>) -> bool {
@@ -274,9 +269,13 @@ impl Hub {
             return Ok(());
         }
         let _turn = self.director.turn.lock().await;
-        let read = self.store.remembered().await?;
-        *self.director.denied.lock() = denied_of(&read);
-        *self.director.remembered.lock() = read;
+        let mut read = self.store.remembered().await?;
+        {
+            let mut remembered = self.director.remembered.lock();
+            read.denied.extend(self.director.unstored.lock().clone());
+            *self.director.denied.lock() = denied_of(&read);
+            *remembered = read;
+        }
         self.direct_everybody();
         Ok(())
     }
@@ -292,10 +291,11 @@ impl Hub {
             .lock()
             .iter()
             .filter(|(name, session)| {
-                let renew = session.directed.is_some_and(|told| now >= told.renew_at);
+                let told = session.directed.as_ref();
+                let renew = told.is_some_and(|told| now >= told.renew_at);
                 everybody || renew || due.contains(*name)
             })
-            .map(|(name, session)| (name.clone(), session.number, session.directed))
+            .map(|(name, session)| (name.clone(), session.number, session.directed.clone()))
             .collect();
         let mut words = Vec::new();
         for (name, number, told) in concerned {
@@ -338,30 +338,62 @@ impl Hub {
     }
 
     async fn tell(&self, member: &Member, number: u64, word: &Word, now: Timestamp) {
-        let name = &member.row.name;
-        let signed = match self.word_lifetime(&member.id).await {
-            Ok(lifetime) => self.sign_word(&member.id, &word.orders, lifetime),
+        let told = match self.word_lifetime(&member.id).await {
+            Ok(lifetime) => self.tell_now(member, number, word, (lifetime, now)),
             Err(fault) => Err(fault),
         };
-        let bytes = match signed {
-            Ok(bytes) => bytes,
-            Err(fault) => {
-                tracing::error!(node = name, %fault, "no word of the director for this node");
-                return;
+        if let Err(fault) = told {
+            tracing::error!(node = member.row.name, %fault, "no word of the director for this node");
+        }
+    }
+
+    /// Waits for nothing.
+    fn tell_now(
+        &self,
+        member: &Member,
+        session: u64,
+        word: &Word,
+        (lifetime, now): (Duration, Timestamp),
+    ) -> Result<(), HubFault> {
+        let (number, bytes) = self.sign_word(&member.id, &word.orders, lifetime)?;
+        let pushed = self.with_session(&member.row.name, session, |session| {
+            // Something was revoked since: told after the word that says so, this one would take it back.
+            if !Arc::ptr_eq(&word.denied, &self.director.denied.lock()) {
+                return false;
             }
-        };
-        self.with_session(name, number, |session| {
             session.directed = Some(Told {
+                number,
                 content: word.content,
                 renew_at: now.plus(RENEW_EVERY),
+                lifetime,
+                denied: word.denied.clone(),
             });
             session.push(Body::Apps(bytes));
+            true
         });
-        metrics::counter!("edgeward_director_words_total").increment(1);
+        match pushed {
+            Some(false) => self.direct_everybody(),
+            _ => metrics::counter!("edgeward_director_words_total").increment(1),
+        }
+        Ok(())
     }
 
     /// What a node should have now. `None`: nothing, and it never had anything.
     fn word(&self, member: &Member) -> Result<Option<Word>, HubFault> {
+        self.asked(member, |question| {
+            let directed = direct(question);
+            for (app, why) in &directed.unmet {
+                tracing::debug!(node = member.row.name, %app, why = why.as_str(), "an app cannot be given");
+            }
+            (directed.orders, directed.raised)
+        })
+    }
+
+    fn asked(
+        &self,
+        member: &Member,
+        answer: impl FnOnce(&Question<'_>) -> (Orders, BTreeMap<AppName, Given>),
+    ) -> Result<Option<Word>, HubFault> {
         let name = &member.row.name;
         let Some(policy) = self.policy_of(name) else {
             return Ok(None);
@@ -378,26 +410,21 @@ impl Hub {
         if installs.is_empty() && given.is_empty() {
             return Ok(None);
         }
-        let Directed {
-            orders,
-            raised,
-            unmet,
-        } = direct(&Question {
+        let denied = self.director.denied.lock().clone();
+        let (orders, raised) = answer(&Question {
             installs: &installs,
             rules: &policy.app_rules_for(&member.row.labels),
             releases: &self.apps.releases(),
-            denied: &self.director.denied.lock().clone(),
+            denied: &denied,
             given: &given,
             back: &back,
         });
-        for (app, why) in unmet {
-            tracing::debug!(node = name, %app, why = why.as_str(), "an app cannot be given");
-        }
         let bytes = serde_json::to_vec(&orders).map_err(HubFault::json)?;
         Ok(Some(Word {
             content: Digest::of(&bytes),
             orders,
             raised,
+            denied,
         }))
     }
 
@@ -423,7 +450,7 @@ impl Hub {
         let changes = tx.director_changed().await?;
         tx.commit().await?;
         let mut remembered = self.director.remembered.lock();
-        remembered.changes = changes;
+        remembered.changed_to(changes);
         for (name, word) in words {
             let node = remembered.given.entry(name.clone()).or_default();
             node.extend(word.raised.clone());
@@ -445,7 +472,7 @@ impl Hub {
         id: &SpiffeId,
         orders: &Orders,
         lifetime: Duration,
-    ) -> Result<Vec<u8>, HubFault> {
+    ) -> Result<(u64, Vec<u8>), HubFault> {
         let now = self.clock.now();
         let label = Label {
             purpose: Purpose::Director,
@@ -454,7 +481,8 @@ impl Hub {
             issued: now,
             lifetime,
         };
-        Ok(self.keys.sign(label, orders)?)
+        let number = label.number;
+        Ok((number, self.keys.sign(label, orders)?))
     }
 }
 

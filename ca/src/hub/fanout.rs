@@ -149,6 +149,14 @@ impl Hub {
         self.enforce_deny_list(self.trust.load().deny.clone())
     }
 
+    /// Words of the director that say the same are signed anew: those before hold no longer.
+    pub(crate) fn direct_anew(&self) {
+        for session in self.sessions.lock().values_mut() {
+            session.directed = None;
+        }
+        self.direct_everybody();
+    }
+
     fn broadcast(&self, body: &Body) {
         for session in self.sessions.lock().values() {
             session.push(body.clone());

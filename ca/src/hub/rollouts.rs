@@ -215,8 +215,10 @@ impl Hub {
             .about(&open.rollout, EventKind::PolicyReturned, by)
             .allowed()
             .code("aborted");
+        let (nodes, number) = (self.progress(open).nodes, open.rollout.number);
         self.return_to_base(&open.rollout, row, event).await?;
         *trial = None;
+        self.return_apps(&nodes, number, by).await;
         Ok(())
     }
 
@@ -332,7 +334,11 @@ impl Hub {
             .detail("found", rise.found)
             .detail("expected", rise.expected)
             .detail("tolerated", rise.tolerated);
-        self.return_to_base(rollout, row, event).await
+        let nodes = self.progress(trial).nodes;
+        self.return_to_base(rollout, row, event).await?;
+        self.return_apps(&nodes, rollout.number, &Actor::Cloud)
+            .await;
+        Ok(())
     }
 
     async fn return_to_base(

@@ -194,7 +194,7 @@ impl CloudKeys {
     }
 
     /// The key of a root, if it is here now.
-    fn root_signer(
+    pub(super) fn root_signer(
         &self,
         root: &Authority,
         why: &'static str,
@@ -211,7 +211,7 @@ fn active(ledger: &Ledger, role: Role) -> Result<&Authority, KeysFault> {
 }
 
 /// Eight hexadecimal digits: names of files and of keys in tokens.
-fn random_id() -> Result<String, CertificateFault> {
+pub(super) fn random_id() -> Result<String, CertificateFault> {
     let mut bytes = [0; 4];
     SystemRandom::new()
         .fill(&mut bytes)

@@ -155,15 +155,24 @@ impl Stores {
 
     /// A key that is made once and never rotated by itself.
     pub(crate) fn fixed(&self, owner: Owner, folder: &Path) -> Result<Arc<dyn Signer>, KeysFault> {
-        let name = owner.as_str();
+        self.named(owner, folder, owner.as_str())
+    }
+
+    /// As [`Stores::fixed`], of one that followed another under a name of its own.
+    pub(crate) fn named(
+        &self,
+        owner: Owner,
+        folder: &Path,
+        name: &str,
+    ) -> Result<Arc<dyn Signer>, KeysFault> {
         let in_file = files::exists(&folder.join(format!("{name}.key")))?;
         let place = match (self.store(owner), in_file) {
-            (Store::Token(_), true) => return Err(KeysFault::InFile(name)),
+            (Store::Token(_), true) => return Err(KeysFault::InFile(owner.as_str())),
             (Store::Token(_), false) => Place::Pkcs11,
             (Store::File, _) => Place::File,
         };
         self.open(owner, folder, name, place)?
-            .ok_or(KeysFault::Missing(name))
+            .ok_or(KeysFault::Missing(owner.as_str()))
     }
 
     fn store(&self, owner: Owner) -> &Store {

@@ -5,6 +5,7 @@ use edgeward_identity::signed::{EVERYBODY, Expect};
 
 use super::*;
 
+mod online;
 mod rotation;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);

@@ -27,8 +27,12 @@ pub struct Caller {
 impl Caller {
     /// Who sent this request, and the node that it must be.
     pub fn of_node<T>(request: &Request<T>) -> Result<(Self, Arc<VerifiedPeer>), Status> {
-        let caller = request
-            .extensions()
+        Self::of_node_in(request.extensions())
+    }
+
+    /// As [`Caller::of_node`], of what a request carries beside its message.
+    pub fn of_node_in(asks: &tonic::Extensions) -> Result<(Self, Arc<VerifiedPeer>), Status> {
+        let caller = asks
             .get::<Self>()
             .cloned()
             .ok_or_else(|| Status::internal("caller_unknown"))?;

@@ -36,6 +36,8 @@ pub(super) struct Challenges {
     pub(super) passed: bool,
     /// When the newest answer came.
     pub(super) received: Timestamp,
+    /// The newest change of what runs that the node spoke of.
+    heeded: u64,
 }
 
 struct Sent {
@@ -100,6 +102,14 @@ pub(super) struct Signing {
 }
 
 impl Challenges {
+    /// The first challenge comes at once, and covers what the Hello said of what runs.
+    pub(super) fn after_hello(hello: &v1::Hello) -> Self {
+        Self {
+            heeded: hello.apps.as_ref().map_or(0, |apps| apps.measured),
+            ..Self::default()
+        }
+    }
+
     /// Nothing that was asked may be answered any more.
     pub(super) fn give_up(&mut self) {
         self.sent.clear();
@@ -166,6 +176,18 @@ impl Live {
         let tpm = member.row.root.ek().is_some();
         let asked = Asked::new(nonce, wanted, known.filter(holds), progress, tpm);
         Some(Sent { asked, measured })
+    }
+
+    /// The node says which of its records changed last what runs. Where the evidence in hand does not reach it, newer
+    /// evidence is asked for at once. No trust rests on it: who says nothing is asked at the usual time.
+    pub(super) fn heed(&mut self, newest: u64) {
+        if std::mem::replace(&mut self.challenges.heeded, newest) == newest {
+            return;
+        }
+        let known = self.hub.known(&self.name);
+        if known.map_or(0, |known| known.app_records()) < newest {
+            self.schedule.heed(self.hub.clock.boottime());
+        }
     }
 
     /// Takes an answer and has it judged.

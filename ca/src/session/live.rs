@@ -66,6 +66,7 @@ impl Live {
         out: mpsc::Sender<Outgoing>,
     ) -> Result<Self, SessionEnded> {
         let version = hello.agent_version.chars().take(64).collect::<String>();
+        let challenges = Challenges::after_hello(&hello);
         let (opened, member, boot) = opening::open(hub, caller, peer, hello).await?;
         let mut live = Self {
             name: opened.peer.id().name().to_owned(),
@@ -83,7 +84,7 @@ impl Live {
             first_fresh: None,
             beaten: hub.clock.boottime(),
             misdeeds: 0,
-            challenges: Challenges::default(),
+            challenges,
             told: None,
         };
         let slice = live.slice().await?;
@@ -245,6 +246,9 @@ impl Live {
             Some(node_message::Body::Status(status)) => {
                 let endpoints = endpoints_of(status.endpoints)?;
                 let apps = said_of(status.apps, self.hub.clock.now())?;
+                if let Some(said) = &apps {
+                    self.heed(said.measured);
+                }
                 self.hub.update_member(&self.name, |member| {
                     self.moved |= member.endpoints != endpoints;
                     member.endpoints = endpoints;

@@ -15,6 +15,7 @@ mod apps;
 mod deltas;
 mod join;
 mod logs;
+mod revoke;
 mod stages;
 mod stale;
 

@@ -50,18 +50,25 @@ impl Store {
                 .await?;
         let mut all = BTreeMap::new();
         for row in rows {
-            let digest: Digest = parse_column("denied digest", row.try_get("digest")?)?;
-            let denied = DeniedRow {
-                digest,
-                app: row.try_get("app")?,
-                version: row.try_get("version")?,
-                reason: row.try_get("reason")?,
-                since: time_from_column(row.try_get("since")?),
-                denied_by: row.try_get("denied_by")?,
-            };
-            all.insert(digest, denied);
+            let denied = denied_row(&row)?;
+            all.insert(denied.digest, denied);
         }
         Ok(all)
+    }
+
+    /// One of them.
+    pub(crate) async fn denied_app(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<DeniedRow>, StoreError> {
+        let mut connection = self.read().await?;
+        let row = sqlx::query(
+            "SELECT digest, app, version, reason, since, denied_by FROM apps_denied WHERE digest = $1",
+        )
+        .bind(digest.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+        row.map(|row| denied_row(&row)).transpose()
     }
 
     /// Everything. Read at start, and whenever another cloud changed it.
@@ -99,6 +106,27 @@ impl Store {
             node.insert(app, from);
         }
         Ok(all)
+    }
+}
+
+fn denied_row(row: &sqlx::any::AnyRow) -> Result<DeniedRow, StoreError> {
+    Ok(DeniedRow {
+        digest: parse_column("denied digest", row.try_get("digest")?)?,
+        app: row.try_get("app")?,
+        version: row.try_get("version")?,
+        reason: row.try_get("reason")?,
+        since: time_from_column(row.try_get("since")?),
+        denied_by: row.try_get("denied_by")?,
+    })
+}
+
+impl Remembered {
+    /// Something that is remembered here was stored as this change. What another cloud changed before it is still to be
+    /// read.
+    pub(crate) fn changed_to(&mut self, changes: u64) {
+        if changes == self.changes + 1 {
+            self.changes = changes;
+        }
     }
 }
 
@@ -176,5 +204,86 @@ impl Tx {
         .execute(self.connection())
         .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store_tests;
+
+    fn denied(of: &[u8], reason: &str) -> DeniedRow {
+        DeniedRow {
+            digest: Digest::of(of),
+            app: "acme/x".to_owned(),
+            version: "1.0".to_owned(),
+            reason: reason.to_owned(),
+            since: Timestamp::from_secs(1000),
+            denied_by: "li".to_owned(),
+        }
+    }
+
+    fn given(highest: &str, previous: Option<&str>) -> Given {
+        Given {
+            highest: highest.parse().unwrap(),
+            previous: previous.map(|version| version.parse().unwrap()),
+        }
+    }
+
+    store_tests! {
+        async fn what_was_revoked_stays_so_with_its_first_reason(store) {
+            let first = denied(b"bad", "a stolen key");
+            let mut tx = store.begin("test").await.unwrap();
+            tx.deny_app(&first).await.unwrap();
+            // Dropped: as if nobody had.
+            drop(tx);
+            assert_eq!(store.denied_app(&first.digest).await.unwrap(), None);
+            for reason in ["a stolen key", "another"] {
+                let mut tx = store.begin("test").await.unwrap();
+                tx.deny_app(&denied(b"bad", reason)).await.unwrap();
+                tx.director_changed().await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            assert_eq!(store.denied_app(&first.digest).await.unwrap(), Some(first.clone()));
+            assert_eq!(store.denied_app(&Digest::of(b"good")).await.unwrap(), None);
+            let all = store.denied_apps().await.unwrap();
+            assert_eq!(all, BTreeMap::from([(first.digest, first)]));
+            let read = store.remembered().await.unwrap();
+            assert_eq!((read.denied, read.changes), (all, 2));
+        }
+
+        async fn what_nodes_were_given_and_led_back_from_is_read_as_it_was_written_last(store) {
+            let app: AppName = "acme/x".parse().unwrap();
+            let mut tx = store.begin("test").await.unwrap();
+            tx.give_app("a", &app, &given("1.0", None)).await.unwrap();
+            tx.give_app("b", &app, &given("1.0", None)).await.unwrap();
+            tx.give_app("a", &app, &given("2.0.1", Some("1.0"))).await.unwrap();
+            for (from, by) in [("1.0", "li"), ("2.0.1", "jo")] {
+                let from = from.parse().unwrap();
+                tx.order_back("a", &app, &from, (by, Timestamp::from_secs(7))).await.unwrap();
+            }
+            tx.keep_director_number(7).await.unwrap();
+            tx.keep_director_number(9).await.unwrap();
+            tx.commit().await.unwrap();
+            let read = store.remembered().await.unwrap();
+            assert_eq!(read.given["a"][&app], given("2.0.1", Some("1.0")));
+            assert_eq!(read.given["b"][&app], given("1.0", None));
+            assert_eq!(read.back["a"][&app], "2.0.1".parse().unwrap());
+            assert!(!read.back.contains_key("b"));
+            assert_eq!(store.number(NUMBER).await.unwrap(), 9);
+            assert_eq!(read.changes, 0, "only what concerns other clouds counts");
+        }
+    }
+
+    #[test]
+    fn what_another_cloud_changed_meanwhile_is_still_to_be_read() {
+        let mut remembered = Remembered {
+            changes: 4,
+            ..Remembered::default()
+        };
+        remembered.changed_to(6);
+        assert_eq!(remembered.changes, 4);
+        remembered.changed_to(5);
+        assert_eq!(remembered.changes, 5);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edgeward_apps::{Digest, Manifest};
 use edgeward_audit::{Event, EventKind};
+use tokio::time::Instant;
 
 use super::super::activate::NotActivated;
 use super::super::floors::{NotKept, Taken};
@@ -31,6 +33,10 @@ impl Desk {
             tracing::warn!(app = %told.app, code = told.code, reason = %told.reason, "application is not here yet");
             self.note(&told.app, State::Failed, told.code, told.reason);
         }
+        if let Some(wait) = self.paced(&prepared.ready) {
+            self.retry = Some(Instant::now() + wait);
+            return;
+        }
         let installed = self.install(prepared.ready).await;
         match failed || !installed {
             // Also what was refused: a repository that is mended says nothing by itself.
@@ -38,6 +44,24 @@ impl Desk {
             false => self.wait = FIRST_RETRY,
         }
         self.reload().await;
+    }
+
+    /// How long what is ready has to wait for the TPM's counter, which raises once for all of it. It lies whole on the
+    /// volume until then, and is judged once more.
+    fn paced(&mut self, ready: &[Ready]) -> Option<Duration> {
+        if ready.is_empty() {
+            return None;
+        }
+        let wait = self.wear.take(self.setup.view.clock.boottime()).err()?;
+        for one in ready {
+            let app = one.release.manifest().app.clone();
+            let reason = format!(
+                "releases follow each other too fast for the TPM's counter: {} s more",
+                wait.as_secs()
+            );
+            self.note(&app, State::Waiting, "apps-paced", reason);
+        }
+        Some(wait)
     }
 
     /// Whether all of it is in use.

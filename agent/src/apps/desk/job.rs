@@ -8,26 +8,20 @@ use std::sync::Arc;
 
 use edgeward_apps::director::{Agreed, Disagreed};
 use edgeward_apps::image::ImageRefused;
-use edgeward_apps::manifest::Chunk;
-use edgeward_apps::oci::carried;
 use edgeward_apps::{
-    AppFloors, AppName, AppRules, Digest, Director, Image, Installable, Manifest, NotAdmitted,
-    admit,
+    AppFloors, AppName, AppRules, Director, Image, Installable, NotAdmitted, admit,
 };
 use edgeward_identity::Clock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::super::fetch::{
-    MAX_CHUNKS_UNDER_WAY, NotFetched, NotRefreshed, Source, pinned_root, refresh,
-};
+use super::super::fetch::{NotRefreshed, Source, pinned_root, refresh};
 use super::super::floors::Floors;
 use super::super::installer::Installer;
 use super::super::receipt::Words;
-use super::super::stage::{NotStaged, Staged};
+use super::super::stage::Staged;
 use super::Told;
 
-/// How often content that is still missing is asked for again within one job.
-const MAX_ROUNDS: usize = 3;
+mod content;
 
 pub(super) struct Job {
     pub(super) director: Arc<Director>,
@@ -260,143 +254,6 @@ impl Job {
         None
     }
 
-    /// Fetches what is not here. Each chunk is checked and kept by itself: what was fetched once is not fetched again.
-    async fn content(&self, wanted: Vec<Wanted>, prepared: &mut Prepared) -> Vec<Wanted> {
-        // Nothing may be known yet, after a start: what was fetched before it is still of use.
-        if wanted.is_empty() {
-            return wanted;
-        }
-        let manifests: Vec<Manifest> = wanted
-            .iter()
-            .map(|wanted| wanted.release.manifest().clone())
-            .collect();
-        let installer = self.installer.clone();
-        let noted = tokio::task::spawn_blocking(move || {
-            installer.want(&manifests.iter().collect::<Vec<_>>())
-        });
-        if let Ok(Err(error)) = noted.await {
-            tracing::error!(%error, "content of applications cannot be kept");
-        }
-        let mut whole = Vec::new();
-        for one in wanted {
-            match self.content_of(one.release.manifest()).await {
-                Ok(()) => whole.push(one),
-                Err((code, reason)) => {
-                    let app = &one.release.manifest().app;
-                    prepared.missed.push(self.told(app, code, reason));
-                }
-            }
-        }
-        whole
-    }
-
-    async fn content_of(&self, manifest: &Manifest) -> Result<(), (&'static str, String)> {
-        let mut why = "no source has all of its content".to_owned();
-        for _ in 0..MAX_ROUNDS {
-            for source in &self.sources {
-                let missing = self.missing(manifest).await?;
-                self.tell_progress(manifest, &missing);
-                if missing.is_empty() {
-                    return Ok(());
-                }
-                if let Err(error) = self.fetch(source.as_ref(), &missing).await {
-                    tracing::debug!(source = %source.name(), %error, "not all content");
-                    why = format!("{}: {error}", source.name());
-                }
-            }
-        }
-        let missing = self.missing(manifest).await?;
-        self.tell_progress(manifest, &missing);
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(("apps-unreachable", why)),
-        }
-    }
-
-    async fn missing(&self, manifest: &Manifest) -> Result<Vec<Chunk>, (&'static str, String)> {
-        let (installer, manifest) = (self.installer.clone(), manifest.clone());
-        let missing = tokio::task::spawn_blocking(move || installer.missing(&manifest));
-        match missing.await {
-            Ok(Ok(missing)) => Ok(missing),
-            Ok(Err(error)) => Err(("apps-full", error.to_string())),
-            Err(error) => Err(("apps-disk", error.to_string())),
-        }
-    }
-
-    async fn fetch(&self, source: &dyn Source, missing: &[Chunk]) -> Result<(), NotFetched> {
-        let (take, mut taken) = mpsc::channel::<(Digest, Vec<u8>)>(MAX_CHUNKS_UNDER_WAY);
-        let installer = self.installer.clone();
-        let keep = tokio::task::spawn_blocking(move || {
-            while let Some((digest, bytes)) = taken.blocking_recv() {
-                metrics::counter!("edgeward_apps_bytes_fetched_total")
-                    .increment(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-                // A source that gives other bytes is not heard further.
-                installer
-                    .put(digest, &bytes)
-                    .map_err(|error| NotFetched::Refused(error.to_string()))?;
-            }
-            Ok(())
-        });
-        let fetched = source.chunks(missing, take).await;
-        match keep.await {
-            Ok(Err(refused)) => Err(refused),
-            Ok(Ok(())) => fetched,
-            Err(_) => Err(NotFetched::Over),
-        }
-    }
-
-    async fn stage(&self, wanted: Wanted, prepared: &mut Prepared) {
-        let Wanted {
-            release,
-            bytes,
-            words,
-        } = wanted;
-        let app = release.manifest().app.clone();
-        let installer = self.installer.clone();
-        let keys = self.rules.cosign.get(app.publisher()).cloned();
-        let staged = tokio::task::spawn_blocking(move || {
-            let staged = installer
-                .stage(&release, &bytes)
-                .map_err(NotReady::Staged)?;
-            if let Some(keys) = keys {
-                let mut open = |path: &edgeward_apps::AppPath| installer.open_staged(&staged, path);
-                carried::check(release.manifest(), &mut open, &keys).map_err(NotReady::Image)?;
-            }
-            Ok((release, staged))
-        });
-        match staged.await {
-            Ok(Ok((release, staged))) => prepared.ready.push(Ready {
-                release,
-                staged,
-                words,
-            }),
-            Ok(Err(NotReady::Image(refused))) => {
-                let told = self.told(&app, "app-image-unsigned", refused.to_string());
-                prepared.refused.push(told);
-            }
-            Ok(Err(NotReady::Staged(error))) => {
-                let told = self.told(&app, error.code(), error.to_string());
-                prepared.missed.push(told);
-            }
-            Err(error) => {
-                let told = self.told(&app, "apps-disk", error.to_string());
-                prepared.missed.push(told);
-            }
-        }
-    }
-
-    fn tell_progress(&self, manifest: &Manifest, missing: &[Chunk]) {
-        let sum = |chunks: &mut dyn Iterator<Item = Chunk>| -> u64 {
-            chunks.map(|chunk| u64::from(chunk.size)).sum()
-        };
-        let all = sum(&mut manifest.chunks());
-        let left = sum(&mut missing.iter().copied());
-        let progress = (all.saturating_sub(left), all);
-        self.progress.send_modify(|told| {
-            told.insert(manifest.app.clone(), progress);
-        });
-    }
-
     fn words(&self, image: &Image) -> Words {
         let role = |role: &str| {
             let floor = image.floors().roles.get(role);
@@ -441,11 +298,6 @@ impl Job {
             reason,
         }
     }
-}
-
-enum NotReady {
-    Staged(NotStaged),
-    Image(carried::NotCarried),
 }
 
 fn words_for(words: &Words, image: &Image, app: &AppName) -> Words {

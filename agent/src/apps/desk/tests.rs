@@ -6,24 +6,18 @@ use async_trait::async_trait;
 use edgeward_apps::director::Wish;
 use edgeward_apps::image::Wanted;
 use edgeward_apps::manifest::Chunk;
-use edgeward_apps::testing::{Content, Published, TEST_NODE, noise};
+use edgeward_apps::testing::{Content, Published, noise};
 use edgeward_apps::{ImageFloors, Release};
-use edgeward_identity::signed::{EVERYBODY, Header};
 use edgeward_identity::testing::{TEST_NOW, TestAuthority, TurnedClock};
-use edgeward_identity::{KeySet, Purpose, SignedObject, Signer as _, Timestamp};
-use edgeward_policy::slice::SLICE_SCHEMA;
-use edgeward_policy::{Lifetimes, Roles, Seconds, Slice};
 use parking_lot::Mutex;
 
 use super::super::fetch::NotFetched;
 use super::super::floors::{AppsOrder, Taken};
-use super::super::testing::Ground;
+use super::super::testing::{Ground, slice};
 use super::*;
 use crate::boot::Boot;
 use crate::enforce::RecordRefused;
-use crate::view::{
-    self, CloudLink, CutFloors, Directory, Held, HeldSlice, Initial, Order, Overlay, Publisher,
-};
+use crate::view::{self, Held, HeldSlice, Order, Publisher};
 
 mod attacks;
 
@@ -198,22 +192,7 @@ impl World {
     fn new() -> Self {
         let clock = TurnedClock::at(TEST_NOW);
         let authority = TestAuthority::new("plant.example");
-        let initial = Initial {
-            svid: Arc::new(authority.svid("node/gw-3")),
-            trust: authority.trust_view(),
-            keys: no_keys(&authority),
-            slice: None,
-            peers: Directory::default(),
-            result: None,
-            overlay: Overlay {
-                v6: edgeward_identity::overlay::ipv6_of(&authority.id("node/gw-3")),
-                v4: None,
-            },
-            link: CloudLink::never_since(Timestamp::default()),
-            standing: Standing::Granting,
-            cuts: CutFloors::default(),
-            director: None,
-        };
+        let initial = view::testing::initial(&authority, "node/gw-3", &[]);
         let boot = Arc::new(Boot::new("kernel", None).unwrap());
         let (publisher, view) = view::channel(clock.clone(), boot, initial);
         let Publisher {
@@ -381,62 +360,12 @@ async fn write_state(
                 }
                 let _ = done.send(fine);
             }
-            Order::Apps(AppsOrder::Word { done, .. }) => {
+            Order::Apps(AppsOrder::Word { done, .. } | AppsOrder::Settle { done }) => {
                 let _ = done.send(true);
             }
             Order::Glass(_) => {}
         }
     }
-}
-
-fn no_keys(authority: &TestAuthority) -> KeySet {
-    let header = Header {
-        purpose: Purpose::Keys,
-        trust_domain: authority.trust_domain().clone(),
-        audience: EVERYBODY.to_owned(),
-        number: 1,
-        issued: TEST_NOW,
-        expires: TEST_NOW.plus(Duration::from_secs(86_400)),
-    };
-    let root = authority.root_key();
-    let none: [u8; 0] = [];
-    let object = SignedObject::sign_json(root.as_ref(), header, &none).unwrap();
-    let roots = [*root.public_key()];
-    KeySet::open(&object, &roots, authority.trust_domain(), 0, TEST_NOW).unwrap()
-}
-
-fn slice(number: u64, apps: AppRules) -> Arc<HeldSlice> {
-    let slice = Slice {
-        schema: SLICE_SCHEMA.to_owned(),
-        version: number,
-        policy_hash: String::new(),
-        roles: Roles::default(),
-        routes: Vec::new(),
-        node: TEST_NODE.parse().unwrap(),
-        expires: TEST_NOW.plus(Duration::from_secs(86_400)),
-        groups: Vec::new(),
-        windows: Vec::new(),
-        interfaces: Vec::new(),
-        peers: Vec::new(),
-        operators: Vec::new(),
-        egress: Vec::new(),
-        profiles: Vec::new(),
-        lifetimes: Lifetimes {
-            largest_offline: Seconds::from_hours(1),
-            max_offline: Seconds::from_hours(1),
-        },
-        devices: Vec::new(),
-        approvals: Vec::new(),
-        break_glass: Vec::new(),
-        workloads: Vec::new(),
-        apps,
-    };
-    Arc::new(HeldSlice {
-        number,
-        digest: [0; 32],
-        slice,
-        bytes: Arc::from([]),
-    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -644,4 +573,35 @@ async fn observing_rules_let_run_what_is_proven_and_tell_it() {
     world.rule();
     world.until("record app.removed app-not-allowed").await;
     assert_eq!(world.current(), None);
+}
+
+/// The TPM's counter wears out; and nothing comes into use that it does not cover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn releases_that_follow_each_other_all_the_time_wait_and_a_revocation_does_not() {
+    let mut world = World::installed().await;
+    for minor in 1..8 {
+        let version = format!("1.{minor}");
+        world.release(&version, 2);
+        world.say();
+        world.until(&format!("want {version}@61184")).await;
+    }
+    world.release("1.8", 2);
+    world.say();
+    let told = world.refused("apps-paced").await;
+    assert_eq!(told.version, Some("1.7".parse().unwrap()));
+    assert_eq!(world.current().as_deref(), Some("1.7"));
+    world.clock.turn(Duration::from_secs(60));
+    world.speak();
+    world.until("want 1.8@61184").await;
+
+    world.release("1.9", 2);
+    world.say();
+    world.refused("apps-paced").await;
+    let app: AppName = APP.parse().unwrap();
+    let current = world.ground.installer().installed();
+    let current = current.iter().find(|one| one.current).unwrap().digest;
+    world.published.orders.denied.insert(current);
+    world.published.number += 1;
+    world.speak();
+    world.until(&format!("end {app} app-denied")).await;
 }

@@ -26,8 +26,13 @@ impl Desk {
         };
         let plan = facts.plan();
         self.held.clone_from(&plan.held);
-        self.lose(&plan, rules.as_ref().map(|(_, rules)| rules.as_ref()))
-            .await;
+        let number = director.as_ref().map_or(0, |director| director.number());
+        self.lose(
+            &plan,
+            rules.as_ref().map(|(_, rules)| rules.as_ref()),
+            number,
+        )
+        .await;
         for told in &plan.would_deny {
             self.tell(EventKind::AppWouldDeny, told);
         }
@@ -45,8 +50,9 @@ impl Desk {
     }
 
     /// What is revoked ends before anything else happens, and is recorded after.
-    async fn lose(&mut self, plan: &Plan, rules: Option<&AppRules>) {
+    async fn lose(&mut self, plan: &Plan, rules: Option<&AppRules>, number: u64) {
         if plan.lose.is_empty() {
+            self.acts_on(number);
             return;
         }
         let of = |lost: &Lost| {
@@ -64,18 +70,40 @@ impl Desk {
         let ends = losing
             .iter()
             .filter(|(here, _)| here.current)
-            .map(|(here, lost)| operations.end(&here.manifest.app, lost.told.code));
-        for refused in join_all(ends).await.into_iter().filter_map(Result::err) {
-            tracing::error!(%refused, "an application does not end");
-        }
+            .map(|(here, lost)| {
+                let (operations, app) = (operations.clone(), here.manifest.app.clone());
+                let why = lost.told.code;
+                async move {
+                    let ended = operations.end(&app, why).await;
+                    ended.map_err(|refused| (app, refused))
+                }
+            });
+        // Told at once and waited for later: whoever does not end must not keep its files in the guard's book.
+        let ends = join_all(ends.collect::<Vec<_>>());
         let gone: BTreeSet<Digest> = losing.iter().map(|(here, _)| here.digest).collect();
         self.here.retain(|here| !gone.contains(&here.digest));
         let mode = rules.map_or(Mode::Enforce, |rules| rules.mode);
-        self.write_book(mode, &[]).await;
+        let (ended, _) = tokio::join!(ends, self.write_book(mode, &[]));
+        for (app, refused) in ended.into_iter().filter_map(Result::err) {
+            tracing::error!(%app, %refused, "an application does not end");
+            self.unended.insert(app);
+        }
+        self.acts_on(number);
+        // Whoever revoked it waits for that; what follows takes a TPM's and a disk's time.
+        self.show();
         for (here, lost) in losing {
             self.gone(here, &lost).await;
         }
         self.reload().await;
+    }
+
+    /// Nothing runs any more that this word of the director does not let run, unless it did not end.
+    fn acts_on(&mut self, number: u64) {
+        let stages = self.setup.operations.stages();
+        self.unended.retain(|app| stages.contains_key(app));
+        if self.unended.is_empty() {
+            self.acted_on = number;
+        }
     }
 
     async fn gone(&mut self, here: Here, lost: &Lost) {

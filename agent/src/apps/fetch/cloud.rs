@@ -1,6 +1,7 @@
 //! The cloud's repository, or another node's copy of it, over a connection that is there.
 
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use edgeward_apps::image::Wanted;
@@ -15,20 +16,47 @@ use tonic::{Code, Status, Streaming};
 
 use super::{NotFetched, Source};
 
-/// How long an answer, or the next piece of one, may take.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How slow a source may be before another one is asked. It is waited for no longer than what was asked for takes at
+/// this pace, however it spreads its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Until an answer begins.
+    pub(super) first: Duration,
+    /// From then on, in bytes a second.
+    pub(super) least: u64,
+}
+
+/// A thin line is better than none.
+const CLOUD: Pace = Pace {
+    first: Duration::from_secs(30),
+    least: 8 * 1024,
+};
 
 /// The cloud, while there is a session with it.
 #[derive(Clone, Debug)]
-pub struct CloudSource(watch::Receiver<Option<Channel>>);
+pub struct CloudSource {
+    cloud: watch::Receiver<Option<Channel>>,
+    pace: Pace,
+}
+
+/// What is left of the time for one answer.
+struct Waiting {
+    all: Duration,
+    /// For the next message.
+    one: Duration,
+}
 
 impl CloudSource {
     pub fn new(cloud: watch::Receiver<Option<Channel>>) -> Self {
-        Self(cloud)
+        Self::at(cloud, CLOUD)
+    }
+
+    pub(super) fn at(cloud: watch::Receiver<Option<Channel>>, pace: Pace) -> Self {
+        Self { cloud, pace }
     }
 
     fn client(&self) -> Result<AppsClient<Channel>, NotFetched> {
-        let channel = self.0.borrow().clone().ok_or(NotFetched::Offline)?;
+        let channel = self.cloud.borrow().clone().ok_or(NotFetched::Offline)?;
         Ok(AppsClient::new(channel).max_decoding_message_size(MAX_APPS_MESSAGE_BYTES))
     }
 }
@@ -43,9 +71,10 @@ impl Source for CloudSource {
         let request = v1::AppsMetadataRequest {
             name: wanted.name.clone(),
         };
+        let mut waiting = self.pace.waiting(wanted.max_bytes, wanted.max_bytes);
         let mut client = self.client()?;
-        let answer = within(client.metadata(request)).await;
-        whole(answer, wanted.max_bytes, &wanted.name).await
+        let answer = waiting.answer(client.metadata(request)).await;
+        whole(answer, &mut waiting, wanted.max_bytes, &wanted.name).await
     }
 
     async fn manifest(&self, release: &Release) -> Result<Option<Vec<u8>>, NotFetched> {
@@ -53,9 +82,16 @@ impl Source for CloudSource {
             sha256: release.digest.as_bytes().to_vec(),
             offset: 0,
         };
+        let mut waiting = self.pace.waiting(release.length, release.length);
         let mut client = self.client()?;
-        let answer = within(client.manifest(request)).await;
-        whole(answer, release.length, &release.app.to_string()).await
+        let answer = waiting.answer(client.manifest(request)).await;
+        whole(
+            answer,
+            &mut waiting,
+            release.length,
+            &release.app.to_string(),
+        )
+        .await
     }
 
     async fn chunks(
@@ -64,23 +100,30 @@ impl Source for CloudSource {
         take: mpsc::Sender<(Digest, Vec<u8>)>,
     ) -> Result<(), NotFetched> {
         let mut client = self.client()?;
-        for part in wanted.chunks(MAX_CHUNKS_AT_ONCE) {
+        let mut seen = BTreeSet::new();
+        let once: Vec<&Chunk> = wanted
+            .iter()
+            .filter(|chunk| seen.insert(chunk.digest))
+            .collect();
+        for part in once.chunks(MAX_CHUNKS_AT_ONCE) {
             let sha256 = part.iter().map(|chunk| chunk.digest.as_bytes().to_vec());
             let request = v1::AppsChunksRequest {
                 sha256: sha256.collect(),
             };
-            let mut stream = within(client.chunks(request)).await?;
-            // Whoever sends more than was asked for is heard no further.
-            for _ in 0..part.len() {
-                let Some(chunk) = next(&mut stream).await? else {
+            let mut asked: BTreeMap<Digest, u32> = part
+                .iter()
+                .map(|chunk| (chunk.digest, chunk.size))
+                .collect();
+            let bytes = asked.values().map(|size| u64::from(*size)).sum();
+            let mut waiting = self.pace.waiting(bytes, u64::from(MAX_CHUNK_BYTES));
+            let mut stream = waiting.answer(client.chunks(request)).await?;
+            // Whoever sends what was not asked for, or more of it, is heard no further.
+            while !asked.is_empty() {
+                let Some(chunk) = waiting.next(&mut stream).await? else {
                     break;
                 };
-                let named = <[u8; 32]>::try_from(chunk.sha256.as_slice());
-                let digest = named.map_err(|_| NotFetched::Refused("no digest".to_owned()))?;
-                if chunk.content.len() > MAX_CHUNK_BYTES as usize {
-                    return Err(NotFetched::TooLong("chunk".to_owned()));
-                }
-                let taken = take.send((Digest::from_bytes(digest), chunk.content));
+                let digest = expected(&mut asked, &chunk)?;
+                let taken = take.send((digest, chunk.content));
                 taken.await.map_err(|_| NotFetched::Over)?;
             }
         }
@@ -88,8 +131,24 @@ impl Source for CloudSource {
     }
 }
 
+/// Of each that was asked for one, of its length. What it is, is for whoever keeps it to say.
+fn expected(
+    asked: &mut BTreeMap<Digest, u32>,
+    chunk: &v1::AppsChunk,
+) -> Result<Digest, NotFetched> {
+    let named = <[u8; 32]>::try_from(chunk.sha256.as_slice());
+    let digest = named.map_err(|_| NotFetched::Refused("no digest".to_owned()))?;
+    let digest = Digest::from_bytes(digest);
+    match asked.remove(&digest) {
+        None => Err(NotFetched::Refused(format!("not asked for: {digest}"))),
+        Some(size) if chunk.content.len() as u64 == u64::from(size) => Ok(digest),
+        Some(_) => Err(NotFetched::Refused(format!("of another length: {digest}"))),
+    }
+}
+
 async fn whole(
     answer: Result<Streaming<v1::AppsPiece>, NotFetched>,
+    waiting: &mut Waiting,
     most: u64,
     what: &str,
 ) -> Result<Option<Vec<u8>>, NotFetched> {
@@ -100,7 +159,10 @@ async fn whole(
     };
     let mut bytes = Vec::new();
     loop {
-        match next(&mut stream).await {
+        match waiting.next(&mut stream).await {
+            Ok(Some(piece)) if piece.bytes.is_empty() => {
+                return Err(NotFetched::Refused(format!("an empty piece of {what}")));
+            }
             Ok(Some(piece)) => bytes.extend_from_slice(&piece.bytes),
             Ok(None) => return Ok(Some(bytes)),
             Err(NotFetched::Refused(code)) if code == ABSENT && bytes.is_empty() => {
@@ -117,21 +179,40 @@ async fn whole(
 /// The cloud's code for what is not there.
 const ABSENT: &str = "apps_absent";
 
-async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, NotFetched> {
-    match tokio::time::timeout(DEADLINE, stream.message()).await {
-        Err(_) => Err(NotFetched::Silent),
-        Ok(Ok(message)) => Ok(message),
-        Ok(Err(status)) => Err(refused(&status)),
+impl Pace {
+    /// For an answer of so many bytes, of which one message has at most `largest`.
+    fn waiting(self, bytes: u64, largest: u64) -> Waiting {
+        let at_least = |bytes: u64| {
+            let seconds = bytes.div_ceil(self.least.max(1));
+            self.first.saturating_add(Duration::from_secs(seconds))
+        };
+        Waiting {
+            all: at_least(bytes),
+            one: at_least(largest),
+        }
     }
 }
 
-async fn within<T>(
-    answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, NotFetched> {
-    match tokio::time::timeout(DEADLINE, answer).await {
-        Err(_) => Err(NotFetched::Silent),
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(refused(&status)),
+impl Waiting {
+    async fn answer<T>(
+        &mut self,
+        answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, NotFetched> {
+        let answer = self.on(answer).await?;
+        Ok(answer.map_err(|status| refused(&status))?.into_inner())
+    }
+
+    async fn next<T>(&mut self, stream: &mut Streaming<T>) -> Result<Option<T>, NotFetched> {
+        let message = self.on(stream.message()).await?;
+        message.map_err(|status| refused(&status))
+    }
+
+    /// Only what is waited for the other side counts: not the time in which this one writes to its disk.
+    async fn on<T>(&mut self, work: impl Future<Output = T>) -> Result<T, NotFetched> {
+        let begun = Instant::now();
+        let done = tokio::time::timeout(self.one.min(self.all), work).await;
+        self.all = self.all.saturating_sub(begun.elapsed());
+        done.map_err(|_| NotFetched::Silent)
     }
 }
 

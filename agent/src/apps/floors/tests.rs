@@ -13,7 +13,7 @@ fn writer(stores: bool) -> (Ledger, tokio::task::JoinHandle<Vec<(Taken, bool)>>)
                     told.push((*taken, epoch));
                     let _ = done.send(stores);
                 }
-                AppsOrder::Word { done, .. } => {
+                AppsOrder::Word { done, .. } | AppsOrder::Settle { done } => {
                     let _ = done.send(stores);
                 }
             }

@@ -3,8 +3,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use edgeward_apps::testing::{Content, Published, noise};
 use edgeward_identity::testing::TEST_NOW;
 
-use super::super::folder::{self, Folder};
-use super::super::testing::{Ground, WORDS, as_the_agent, fetch, install};
+use super::super::folder::Folder;
+use super::super::testing::{Ground, WORDS, as_the_agent, fetch, install, open_up};
 use super::*;
 
 mod delta;

@@ -168,6 +168,23 @@ impl Ledger {
         self.stands = Stands::Whole;
     }
 
+    /// Number of the newest record that changed what runs, from 1 on; 0: there is none.
+    pub(super) fn newest_change(&self) -> u64 {
+        let changes = |event: &Event| match event.happened {
+            Happened::Started(_)
+            | Happened::Stopped(_)
+            | Happened::Revoked(_)
+            // From here on nobody knows.
+            | Happened::Overflow => true,
+            Happened::Installed(_)
+            | Happened::Denied { .. }
+            | Happened::DenialsFull
+            | Happened::LevelChanged { .. } => false,
+        };
+        let newest = self.log.events().iter().rposition(changes);
+        newest.map_or(0, |place| u64::try_from(place + 1).unwrap_or(u64::MAX))
+    }
+
     /// Records from number `known` on, up to where the PCR was quoted.
     pub(super) fn part(&self, known: usize, quoted: &[u8]) -> (u64, Vec<u8>) {
         let (Some(state), Ok(quoted)) = (&self.state, quoted.try_into()) else {

@@ -9,6 +9,10 @@ use edgeward_apps::testing::{Content, Published, noise};
 use edgeward_apps::{AppPath, Release};
 use edgeward_identity::testing::TEST_NOW;
 
+use edgeward_identity::SystemClock;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
 use super::super::fetch::{NeighbourSource, NotFetched, Source, refresh};
 use super::super::store::StoreError;
 use super::super::testing::{Ground, WORDS, install};
@@ -67,6 +71,10 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::within(BOUNDS).await
+    }
+
+    async fn within(bounds: Bounds) -> Self {
         let near = Ground::new();
         let mirror = Arc::new(near.installer());
         let mut published = Published::new();
@@ -80,13 +88,17 @@ impl Scene {
             metadata: published.repository.files(),
             lies: AtomicBool::new(false),
         });
-        let probe = listen("lo", 0).unwrap();
-        let port = probe.local_addr().unwrap().port();
-        drop(probe);
+        let listener = listen("lo", 0).unwrap();
+        let port = listener.local_addr().unwrap().port();
         let token = CancellationToken::new();
-        let service = Mirror::new(mirror.clone(), remembered.clone());
+        let service = Mirror::new(
+            mirror.clone(),
+            remembered.clone(),
+            Arc::new(SystemClock),
+            bounds,
+        );
         let ended = token.clone();
-        tokio::spawn(async move { service.serve("lo", port, ended).await });
+        tokio::spawn(service.serve_on(listener, ended));
         Self {
             published,
             port,
@@ -257,4 +269,66 @@ async fn a_neighbour_that_lies_makes_nobody_believe_it() {
     let nobody = NeighbourSource::new("127.0.0.1:1").unwrap();
     assert!(scene.refresh(&nobody).await.is_none());
     assert!(NeighbourSource::new("not an address").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_has_few_connections_and_leaves_room_for_others() {
+    let scene = Scene::new().await;
+    scene.refresh(&scene.remembering).await.unwrap();
+    let connect = async || {
+        let connected = TcpStream::connect(("127.0.0.1", scene.port)).await;
+        let mut stream = connected.unwrap();
+        stream.write_all(b"P").await.unwrap();
+        stream
+    };
+    scene.refresh(&scene.neighbour()).await.expect("it serves");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut held = Vec::new();
+    for _ in 0..MAX_FROM_ONE {
+        held.push(connect().await);
+    }
+    // The mirror has taken them all up before the next one comes: they are accepted in order.
+    let mut refused = connect().await;
+    let mut byte = [0];
+    let read = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut byte)).await;
+    assert!(
+        matches!(read.expect("it is closed"), Ok(0) | Err(_)),
+        "one connection more than one address may have"
+    );
+    assert!(scene.refresh(&scene.neighbour()).await.is_none());
+    drop(held);
+    for _ in 0..50 {
+        if scene.refresh(&scene.neighbour()).await.is_some() {
+            scene.token.cancel();
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("places are not given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_that_asks_without_end_gets_what_its_share_gives() {
+    let share = Bounds {
+        bytes_per_second: 100_000,
+        ..BOUNDS
+    };
+    let scene = Scene::within(share).await;
+    let installed = scene.mirror.installed().remove(0);
+    let manifest = scene.mirror.manifest(&installed.digest).unwrap();
+    let wanted: Vec<Chunk> = manifest.chunks().collect();
+    let bytes: u64 = wanted.iter().map(|chunk| u64::from(chunk.size)).sum();
+    let begun = std::time::Instant::now();
+    for _ in 0..2 {
+        let given = fetch_from(&scene.neighbour(), &wanted).await;
+        assert_eq!(given.len(), wanted.len());
+    }
+    let beyond = (2 * bytes).saturating_sub(share.bytes_per_second * 10);
+    let least = Duration::from_secs_f64(beyond as f64 / share.bytes_per_second as f64);
+    assert!(
+        least > Duration::from_secs(5),
+        "the test asks for too little"
+    );
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+    scene.token.cancel();
 }

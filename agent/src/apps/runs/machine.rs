@@ -1,25 +1,26 @@
 //! Which application is where on its way up or down. Pure: told what happens and when, it says what to do.
 
+mod app;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use edgeward_apps::name::AppName;
 use edgeward_guard::control::{Ended, Order, Run};
 use edgeward_identity::{BootTime, Timestamp};
 
 use super::super::guard::Heard;
-use super::super::launch::{Places, Running, Wanted, app_of_group, group_name};
-
-/// Wait after the first failure; doubled with each that follows.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Who ran for so long has not failed.
-const RAN_WELL: Duration = Duration::from_secs(60);
+use super::super::launch::{Places, Running, Wanted, app_of_group, digest_in};
+use super::words::Words;
+#[cfg(test)]
+pub(super) use app::MAX_WAIT;
+use app::{App, Phase, down};
 
 #[derive(Debug)]
 pub(super) enum Input {
     /// All that should run.
     Want(BTreeMap<AppName, Wanted>),
+    /// What forbids releases from now on.
+    Words(Words),
     /// This one at once no longer, whatever was wanted before.
     End(AppName, &'static str),
     Heard(Heard),
@@ -36,6 +37,8 @@ pub(super) enum Output {
     Grant(Running),
     /// Takes from an application whatever it may, before it is stopped.
     Withdraw(AppName),
+    /// Stops it, once that was taken.
+    End(AppName),
     /// Nothing of it runs any more; if it lasts, not even its group is left.
     Ended {
         app: AppName,
@@ -76,30 +79,7 @@ pub(super) struct Machine {
     asked: bool,
     /// What a guard said that runs, until then.
     found: BTreeMap<AppName, Run>,
-}
-
-#[derive(Debug, Default)]
-struct App {
-    wanted: Option<Wanted>,
-    phase: Phase,
-    failures: u32,
-}
-
-#[derive(Debug, Default)]
-enum Phase {
-    #[default]
-    Down,
-    Waits(BootTime),
-    Making(Wanted),
-    /// A run that was there already needs no start.
-    Granting(Wanted, Option<Run>),
-    Starting(Wanted),
-    Up(Wanted, BootTime),
-    Ending {
-        /// An answer is still on its way, which may have granted something.
-        granting: bool,
-        why: &'static str,
-    },
+    words: Words,
 }
 
 impl Machine {
@@ -110,6 +90,7 @@ impl Machine {
             guard: false,
             asked: false,
             found: BTreeMap::new(),
+            words: Words::default(),
         }
     }
 
@@ -117,6 +98,10 @@ impl Machine {
         let mut out = Vec::new();
         match input {
             Input::Want(wanted) => self.want(wanted, &mut out),
+            Input::Words(words) => {
+                self.words = words;
+                self.bar(&mut out);
+            }
             Input::End(app, why) => {
                 if let Some(state) = self.apps.get_mut(&app) {
                     state.wanted = None;
@@ -163,18 +148,51 @@ impl Machine {
     }
 
     fn want(&mut self, mut wanted: BTreeMap<AppName, Wanted>, out: &mut Vec<Output>) {
+        // Whoever wants may not have heard yet what was said since.
+        wanted.retain(|_, wanted| {
+            let refused = self.words.refuse(&wanted.manifest, wanted.digest);
+            refused.is_none()
+        });
         for (app, state) in &mut self.apps {
             state.wanted = wanted.remove(app);
         }
         for (app, wanted) in wanted {
-            let state = App {
-                wanted: Some(wanted),
-                ..App::default()
-            };
-            self.apps.insert(app, state);
+            self.apps.insert(app, App::of(wanted));
         }
         self.asked = true;
         self.adopt_found(out);
+    }
+
+    /// Ends what may not run any more, and forgets that it was wanted.
+    fn bar(&mut self, out: &mut Vec<Output>) {
+        let words = &self.words;
+        let refuse = |wanted: &Wanted| words.refuse(&wanted.manifest, wanted.digest);
+        for (app, state) in &mut self.apps {
+            if state.wanted.as_ref().and_then(refuse).is_some() {
+                state.wanted = None;
+            }
+            if let Some(why) = state.phase.wanted().and_then(refuse) {
+                state.end(app, why, out);
+            }
+        }
+        self.bar_found(out);
+    }
+
+    /// The same for what an agent before this one started, while nobody has said yet what should run.
+    fn bar_found(&mut self, out: &mut Vec<Output>) {
+        let words = &self.words;
+        let denied = |run: &Run| digest_in(&run.what).is_some_and(|digest| words.denies(&digest));
+        let (gone, kept) = std::mem::take(&mut self.found)
+            .into_iter()
+            .partition(|(_, run)| denied(run));
+        self.found = kept;
+        for (app, _) in gone {
+            out.push(Output::Withdraw(app.clone()));
+            out.push(Output::End(app.clone()));
+            let why = "app-denied";
+            let granting = false;
+            self.apps.entry(app).or_default().phase = Phase::Ending { granting, why };
+        }
     }
 
     fn adopt_found(&mut self, out: &mut Vec<Output>) {
@@ -189,7 +207,7 @@ impl Machine {
         match &state.wanted {
             // An answer that is still on its way must not be taken for this run's.
             _ if matches!(state.phase, Phase::Ending { granting: true, .. }) => {
-                out.push(order_end(&app));
+                out.push(Output::End(app.clone()));
             }
             Some(wanted) if wanted.what() == run.what => {
                 let wanted = wanted.clone();
@@ -197,7 +215,7 @@ impl Machine {
                 state.phase = Phase::Granting(wanted, Some(run));
             }
             _ => {
-                out.push(order_end(&app));
+                out.push(Output::End(app.clone()));
                 state.phase = Phase::Ending {
                     granting: false,
                     why: "not-wanted",
@@ -212,8 +230,9 @@ impl Machine {
                 self.guard = true;
                 let known = |run: Run| Some((app_of_group(&run.name)?, run));
                 self.found = runs.into_iter().filter_map(known).collect();
-                if self.asked {
-                    self.adopt_found(out);
+                match self.asked {
+                    true => self.adopt_found(out),
+                    false => self.bar_found(out),
                 }
             }
             Heard::Away => self.away(out),
@@ -331,7 +350,7 @@ impl Machine {
             ) => {
                 out.push(Output::Withdraw(app.clone()));
                 if guard {
-                    out.push(order_end(app));
+                    out.push(Output::End(app.clone()));
                     state.phase = Phase::Ending {
                         granting: false,
                         why,
@@ -377,124 +396,4 @@ impl Machine {
         let state = self.apps.get_mut(&app)?;
         Some((app, state))
     }
-}
-
-impl App {
-    fn start(&mut self, app: &AppName, guard: bool, at: BootTime, out: &mut Vec<Output>) {
-        let due = match self.phase {
-            Phase::Down => true,
-            Phase::Waits(until) => at >= until,
-            _ => false,
-        };
-        let Some(wanted) = self.wanted.as_ref().filter(|_| due && guard) else {
-            return;
-        };
-        out.push(Output::Order(Order::Make {
-            name: group_name(app),
-        }));
-        self.phase = Phase::Making(wanted.clone());
-    }
-
-    /// Everything it may is withdrawn before anything else happens to it.
-    fn end(&mut self, app: &AppName, why: &'static str, out: &mut Vec<Output>) {
-        let granting = match self.phase {
-            Phase::Down | Phase::Waits(_) | Phase::Ending { .. } => return,
-            Phase::Granting(..) => true,
-            Phase::Making(_) | Phase::Starting(_) | Phase::Up(..) => false,
-        };
-        out.push(Output::Withdraw(app.clone()));
-        // While it is being granted something only the answer says what there is to end.
-        if !granting {
-            out.push(order_end(app));
-        }
-        self.phase = Phase::Ending { granting, why };
-    }
-
-    fn ended(&mut self, app: &AppName, how: Ended, at: BootTime, out: &mut Vec<Output>) {
-        match self.phase {
-            // Its group follows.
-            Phase::Ending { why, .. } => out.push(down(app, why, Some(how), None)),
-            Phase::Up(_, since) if at.since(since) >= RAN_WELL => {
-                self.failures = 0;
-                self.failed(app, "ended", None, Some(how), at, out);
-            }
-            Phase::Up(..) | Phase::Starting(_) => {
-                self.failed(app, "ended", None, Some(how), at, out);
-            }
-            // It was there when the guard was asked, and is to be started once it may.
-            Phase::Granting(_, ref mut run) => *run = None,
-            Phase::Down | Phase::Waits(_) | Phase::Making(_) => {}
-        }
-    }
-
-    fn failed(
-        &mut self,
-        app: &AppName,
-        why: &'static str,
-        detail: Option<String>,
-        how: Option<Ended>,
-        at: BootTime,
-        out: &mut Vec<Output>,
-    ) {
-        if matches!(
-            self.phase,
-            Phase::Ending { .. } | Phase::Down | Phase::Waits(_)
-        ) {
-            return;
-        }
-        out.push(Output::Withdraw(app.clone()));
-        out.push(down(app, why, how, detail));
-        out.push(Output::Ended {
-            app: app.clone(),
-            lasting: false,
-        });
-        let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(6));
-        self.failures = self.failures.saturating_add(1);
-        self.phase = Phase::Waits(at.plus(doubled.min(MAX_WAIT)));
-    }
-
-    fn gone(&mut self, app: &AppName, out: &mut Vec<Output>) {
-        if matches!(
-            self.phase,
-            Phase::Ending {
-                granting: false,
-                ..
-            }
-        ) {
-            out.push(Output::Ended {
-                app: app.clone(),
-                lasting: true,
-            });
-            self.phase = Phase::Down;
-            self.failures = 0;
-        }
-    }
-}
-
-impl Phase {
-    /// The release that is up, or on its way there.
-    fn wanted(&self) -> Option<&Wanted> {
-        match self {
-            Self::Down | Self::Waits(_) | Self::Ending { .. } => None,
-            Self::Making(wanted)
-            | Self::Granting(wanted, _)
-            | Self::Starting(wanted)
-            | Self::Up(wanted, _) => Some(wanted),
-        }
-    }
-}
-
-fn order_end(app: &AppName) -> Output {
-    Output::Order(Order::End {
-        name: group_name(app),
-    })
-}
-
-fn down(app: &AppName, why: &'static str, how: Option<Ended>, detail: Option<String>) -> Output {
-    Output::Note(Note::Down {
-        app: app.clone(),
-        why,
-        how,
-        detail,
-    })
 }

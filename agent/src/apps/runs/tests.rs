@@ -5,15 +5,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgeward_apps::Director;
+use edgeward_apps::admit::Deny;
 use edgeward_apps::digest::Digest;
 use edgeward_apps::manifest::{Chunk, Entry, EntryPoint, File, Manifest};
 use edgeward_apps::name::AppName;
+use edgeward_apps::testing::Published;
 use edgeward_guard::control::{Ended, Order, Run};
 use edgeward_identity::{BootTime, Timestamp};
 
 use super::super::guard::Heard;
 use super::super::launch::{Places, Running, Wanted, app_of_group, group_name};
 use super::machine::{Input, MAX_WAIT, Machine, Note, Output, Stage};
+use super::words::Words;
+use crate::apps::testing::slice;
+use crate::view::HeldSlice;
+
+mod beside;
 
 const UNTIL: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -47,6 +55,33 @@ fn wanted(version: &str) -> Wanted {
         until: UNTIL,
         uid: 61_184,
     }
+}
+
+/// The director revoked release 1.0; the policy denies a file that is in it alone.
+fn forbidding() -> [Input; 2] {
+    [
+        Input::Words(Words {
+            director: Some(revoking(&[wanted("1.0").digest])),
+            slice: None,
+        }),
+        Input::Words(Words {
+            director: None,
+            slice: Some(denying(Digest::of(b"1.0"))),
+        }),
+    ]
+}
+
+fn revoking(digests: &[Digest]) -> Arc<Director> {
+    let mut published = Published::new();
+    published.orders.denied.extend(digests);
+    Arc::new(published.director())
+}
+
+/// Everything of the publisher may run but what has this file.
+fn denying(digest: Digest) -> Arc<HeldSlice> {
+    let mut rules = Published::new().rules;
+    rules.deny.push(Deny::Digest { digest });
+    slice(1, rules)
 }
 
 fn places() -> Places {
@@ -95,9 +130,7 @@ fn make() -> Output {
 }
 
 fn end() -> Output {
-    Output::Order(Order::End {
-        name: group_name(&app()),
-    })
+    Output::End(app())
 }
 
 /// A machine with a clock.
@@ -208,6 +241,74 @@ fn what_it_may_is_withdrawn_before_it_is_ended_and_nobody_takes_it_for_running()
         assert!(turned.running().is_none());
         assert!(turned.step(Input::Tick).is_empty());
     }
+}
+
+#[test]
+fn what_was_said_ends_what_runs_whoever_wants_it_and_wants_it_again() {
+    for input in forbidding() {
+        let mut turned = Turned::up();
+        assert_eq!(turned.step(input), [Output::Withdraw(app()), end()]);
+        assert!(turned.running().is_none());
+        // Whoever has not heard it yet wants it still.
+        assert!(turned.step(set("1.0")).is_empty());
+        let down = turned.step(ended(137));
+        assert!(
+            matches!(
+                down.as_slice(),
+                [Output::Note(Note::Down {
+                    why: "app-denied",
+                    ..
+                })]
+            ),
+            "{down:?}"
+        );
+        turned.step(gone());
+        assert!(turned.step(set("1.0")).is_empty());
+        assert!(turned.later(MAX_WAIT).is_empty());
+        assert!(turned.machine.stages().is_empty());
+        // Another release may.
+        assert_eq!(turned.step(set("1.1")), [make()]);
+    }
+}
+
+#[test]
+fn what_is_forbidden_while_it_is_granted_something_ends_and_does_not_wait_if_it_runs() {
+    let [by_director, _] = forbidding();
+    let mut coming = Turned::new();
+    coming.step(Input::Heard(Heard::Here(Vec::new())));
+    coming.step(set("1.0"));
+    coming.step(Input::Heard(Heard::Made(group_name(&app()))));
+    assert_eq!(coming.step(by_director), [Output::Withdraw(app())]);
+    assert_eq!(coming.step(granted()), [Output::Withdraw(app()), end()]);
+
+    let [by_director, _] = forbidding();
+    let mut there = Turned::new();
+    there.step(Input::Heard(Heard::Here(vec![run("1.0")])));
+    there.step(set("1.0"));
+    assert_eq!(there.step(by_director), [Output::Withdraw(app()), end()]);
+    there.step(ended(137));
+    assert!(there.step(gone()).is_empty(), "the answer is on its way");
+    assert_eq!(there.step(granted()), [Output::Withdraw(app()), end()]);
+    there.step(gone());
+    assert!(there.machine.stages().is_empty());
+}
+
+#[test]
+fn what_an_agent_before_started_ends_by_the_word_before_anybody_wants_anything() {
+    let [by_director, _] = forbidding();
+    let mut heard_first = Turned::new();
+    heard_first.step(Input::Heard(Heard::Here(vec![run("1.0")])));
+    assert_eq!(
+        heard_first.step(by_director),
+        [Output::Withdraw(app()), end()]
+    );
+    let [by_director, _] = forbidding();
+    let mut said_first = Turned::new();
+    assert!(said_first.step(by_director).is_empty());
+    let here = Input::Heard(Heard::Here(vec![run("1.0")]));
+    assert_eq!(said_first.step(here), [Output::Withdraw(app()), end()]);
+    let other = Input::Heard(Heard::Here(vec![run("1.1")]));
+    assert!(Turned::new().step(other).is_empty());
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn an_image_is_made_once_with_all_its_space_and_holds_what_was_installed() {
     with_own_mounts(|| {
         let folder = tempfile::tempdir().unwrap();
         let image = image(folder.path());
-        prepare(&image).unwrap();
+        assert_eq!(prepare(&image).unwrap(), Prepared::Made);
         let made = image.file.metadata().unwrap();
         assert_eq!(made.len(), image.bytes);
         assert!(made.blocks() * 512 >= image.bytes, "taken at once");
@@ -71,9 +71,9 @@ fn an_image_is_made_once_with_all_its_space_and_holds_what_was_installed() {
         published.release("acme/x", "1", &[("x", program)]);
         install(&installer, &mut published, "acme/x");
         drop(installer);
-        prepare(&image).unwrap();
+        assert_eq!(prepare(&image).unwrap(), Prepared::There);
         unmount(&image.folder);
-        prepare(&image).unwrap();
+        assert_eq!(prepare(&image).unwrap(), Prepared::Mounted);
         assert_eq!(
             image.file.metadata().unwrap().ino(),
             made.ino(),

@@ -109,6 +109,15 @@ impl BoundPeer {
         running(self.evidence, self.runs.as_deref(), rules)
     }
 
+    /// Whether evidence says the same, whenever it passed.
+    pub fn says_as(&self, other: &Self) -> bool {
+        let said = |peer: &Self| {
+            let evidence = peer.evidence;
+            (evidence.state, evidence.tier, evidence.profiles)
+        };
+        said(self) == said(other) && self.runs == other.runs
+    }
+
     pub fn new(id: SpiffeId, spki: SpkiHash, claims: &PeerClaims) -> Self {
         Self {
             id,
@@ -319,6 +328,12 @@ impl Picture {
 
     fn is_admitted(&self, id: &SpiffeId) -> bool {
         self.evidence_of_bound(id, None).is_ok()
+    }
+
+    /// A bound peer of the policy, whatever it may.
+    pub fn bound_peer(&self, id: &SpiffeId) -> Option<&BoundPeer> {
+        let index = self.parts.rules.as_deref()?.peer(id)?;
+        self.parts.bound.get(self.by_index.get(&index)?)
     }
 
     /// The bound peer that owns an overlay address.

@@ -53,24 +53,74 @@ fn seen(ago: u64, runs: Option<&str>) -> HashMap<SpiffeId, BoundPeer> {
 fn what_newer_evidence_says_of_what_runs_opens_and_closes() {
     let scene = scene();
     assert!(!is_let_in(&scene), "nothing proves what runs");
-    scene.renew(&seen(90, Some("1.1")));
+    scene.renew(seen(90, Some("1.1")));
     assert!(!is_let_in(&scene), "older than what is known");
-    scene.renew(&seen(40, Some("1.0")));
+    scene.renew(seen(40, Some("1.0")));
     assert!(!is_let_in(&scene), "too low");
-    scene.renew(&seen(30, Some("1.1")));
+    scene.renew(seen(30, Some("1.1")));
     assert!(is_let_in(&scene));
     let before = scene.epoch.load(Ordering::Relaxed);
-    scene.renew(&seen(20, Some("1.1")));
+    scene.renew(seen(20, Some("1.1")));
     assert!(is_let_in(&scene));
     assert_eq!(
         scene.epoch.load(Ordering::Relaxed),
         before,
         "verdicts hold where evidence says the same"
     );
-    scene.renew(&seen(10, None));
+    scene.renew(seen(10, None));
     assert!(!is_let_in(&scene), "nothing proves it any more");
     assert!(
         scene.epoch.load(Ordering::Relaxed) > before,
         "flows that are open are asked about again"
     );
+}
+
+/// A node that launches something while its bind opens has newer evidence than it offered.
+#[test]
+fn what_a_peer_said_while_its_bind_opened_counts_once_it_is_open() {
+    let scene = scene();
+    let bound = std::mem::take(&mut scene.parts.lock().bound);
+    let again = || scene.renew(scene.decider().take_seen());
+    scene.renew(seen(90, Some("1.1")));
+    assert!(
+        scene.decider().take_seen().is_empty(),
+        "nobody opens that long"
+    );
+    scene.renew(seen(3, Some("1.1")));
+    again();
+    assert!(!is_let_in(&scene), "it is not bound");
+    scene.change(Kept::Hold, |parts| parts.bound = bound);
+    assert!(!is_let_in(&scene), "what it offered proves nothing");
+    again();
+    assert!(is_let_in(&scene));
+    assert!(scene.decider().take_seen().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_waits_hears_at_once_of_evidence_that_says_something_else() {
+    let scene = scene();
+    let decider = scene.decider().clone();
+    let soon = std::time::Duration::from_secs(20);
+    let see = |ago, runs| {
+        let mut peers = seen(ago, runs).into_values();
+        decider.see(peers.next().unwrap());
+    };
+    see(30, None);
+    let quiet = tokio::time::timeout(
+        std::time::Duration::from_millis(50),
+        decider.saw_otherwise(),
+    );
+    assert!(quiet.await.is_err(), "it says the same");
+    see(20, Some("1.1"));
+    tokio::time::timeout(soon, decider.saw_otherwise())
+        .await
+        .unwrap();
+    scene.renew(decider.take_seen());
+    assert!(is_let_in(&scene));
+    see(10, None);
+    tokio::time::timeout(soon, decider.saw_otherwise())
+        .await
+        .unwrap();
+    scene.renew(decider.take_seen());
+    assert!(!is_let_in(&scene));
 }

@@ -11,7 +11,7 @@ use crate::state::Blob;
 
 impl Holder {
     /// What applications this node should have. In force at once, whoever acts on it; a word that takes something away
-    /// must not be taken back.
+    /// must not be taken back, so it is on disk when this returns, whatever the power does: only the TPM's epoch follows.
     pub fn apps(&mut self, bytes: &[u8]) -> bool {
         let keys = self.publisher.keys.borrow().clone();
         let held = self.publisher.director.borrow().clone();
@@ -38,6 +38,9 @@ impl Holder {
         self.unsettled |= takes_away;
         self.moved = true;
         self.publisher.director.send_replace(Some(Arc::new(word)));
+        if takes_away {
+            self.keeper.store_held();
+        }
         true
     }
 
@@ -60,6 +63,10 @@ impl Holder {
                 if !stored {
                     self.keeper.stored.apps.taken = before;
                 }
+                let _ = done.send(stored);
+            }
+            AppsOrder::Settle { done } => {
+                let stored = !self.keeper.dirty || self.keeper.store_held();
                 let _ = done.send(stored);
             }
             AppsOrder::Word { bytes, done } => {

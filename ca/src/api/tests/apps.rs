@@ -7,11 +7,16 @@ use edgeward_apps::testing::{Content, Published, noise};
 
 use super::*;
 
-async fn put(bench: &Bench, who: &Someone, path: &str, body: Vec<u8>) -> (StatusCode, Value) {
+pub(super) async fn put(
+    bench: &Bench,
+    who: &Someone,
+    path: &str,
+    body: Vec<u8>,
+) -> (StatusCode, Value) {
     raw(bench, who, Method::PUT, path, body).await
 }
 
-async fn raw(
+pub(super) async fn raw(
     bench: &Bench,
     who: &Someone,
     method: Method,
@@ -27,7 +32,7 @@ async fn raw(
     read(bench.send(who, request).await).await
 }
 
-fn offline(bench: &Bench) -> Published {
+pub(super) fn offline(bench: &Bench) -> Published {
     let mut offline = Published::new();
     let key = bench.folder.path().join("keys/apps-online.key");
     let repository = &mut offline.repository;

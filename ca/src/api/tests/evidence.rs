@@ -1,7 +1,5 @@
 //! The kept evidence of a node, and what is told of it.
 
-use std::collections::BTreeMap;
-
 use edgeward_evidence::Digest;
 use edgeward_evidence::tpm::PcrBank;
 use edgeward_identity::{AttestationState, Tier, Timestamp};
@@ -44,7 +42,7 @@ fn row(which: Which, log: &[u8]) -> EvidenceRow {
 }
 
 /// A node that passed once and then failed.
-async fn fallen(bench: &Bench) {
+pub(super) async fn fallen(bench: &Bench) {
     let node = NodeRow {
         name: "gw-3".to_owned(),
         status: NodeStatus::Active,

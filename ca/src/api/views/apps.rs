@@ -10,6 +10,9 @@ use crate::when::When;
 pub struct PublishersView {
     /// What the root must name for snapshot and timestamp, as `ecdsa-p256:` and the point.
     pub online_key: String,
+    /// What the next root may name in its place; absent while nobody turns the key over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_online_key: Option<String>,
     /// The newest root, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<RoleView>,
@@ -23,6 +26,13 @@ pub struct PublishersView {
     /// Offline roles that somebody should sign anew, the most urgent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ending: Vec<EndingView>,
+}
+
+/// `POST /api/v1/publishers/online-key`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OnlineKeyView {
+    /// As `ecdsa-p256:` and the point.
+    pub key: String,
 }
 
 /// An offline role that ends soon, or has ended.

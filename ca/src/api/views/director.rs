@@ -25,6 +25,27 @@ pub struct RevokeDigest {
 pub struct AppRevoked {
     /// SHA-256, hex.
     pub digest: String,
+    /// As an operator named it: publisher/name; empty for a digest alone.
+    pub app: String,
+    pub version: String,
+    pub reason: String,
+    /// How far the word has come.
+    pub nodes: RevokedNodes,
+}
+
+/// The nodes that were given such a release, or say that they have one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RevokedNodes {
+    /// They hold the word, and say that nothing of it runs any more.
+    pub ended: u64,
+    /// They are connected, and have not said so yet.
+    pub told: u64,
+    /// They are not connected: they act at first contact, or when the word that they have ends.
+    pub away: u64,
+    /// The first hundred of `told`.
+    pub waited_for: Vec<String>,
+    /// The first hundred of `away`.
+    pub out_of_reach: Vec<String>,
 }
 
 /// Order the way back.

@@ -43,13 +43,20 @@ pub struct NodeView {
     /// said nothing to the cloud that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_control: Option<String>,
-    /// Its applications, as it says.
+    /// When it said so last, and what follows: of a node that is away it is as old as that. Absent: it has said nothing to
+    /// the cloud that answers, since that was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apps_said: Option<When>,
+    /// Its applications, as it says; `unheard` where it has not said anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apps: Vec<NodeAppView>,
     /// More, where one node is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explained>,
 }
+
+/// State of an application of which the cloud that answers has not heard.
+pub const UNHEARD: &str = "unheard";
 
 /// An application on a node.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -62,7 +69,8 @@ pub struct NodeAppView {
     /// SHA-256 of its manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// fetching, installed, starting, running, stopped, failed, refused.
+    /// waiting, fetching, installed, starting, running, stopped, failed, refused. Or unheard: it was given this version,
+    /// and may have it; the cloud has not heard of it since it was started.
     pub state: String,
     /// Why it is refused or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,10 @@
 use edgeward_apps::admit::{Allow, Deny};
 use edgeward_apps::director::Wish;
-use edgeward_apps::{ImageFloors, PublisherKeys};
+use edgeward_apps::{ImageFloors, Mode, PublisherKeys};
 use edgeward_identity::testing::TEST_NOW;
 
 use super::*;
+use crate::apps::Content;
 
 const APP: &str = "acme/collector";
 
@@ -27,6 +28,11 @@ fn version(text: &str) -> Version {
 
 fn digest(text: &str) -> Digest {
     Digest::of(text.as_bytes())
+}
+
+/// One that only the release of this version holds; or `in all`.
+fn file(text: &str) -> Digest {
+    Digest::of(format!("file of {text}").as_bytes())
 }
 
 impl Scene {
@@ -67,6 +73,7 @@ impl Scene {
             digest: digest(text),
             length: 100,
             size: 1_000,
+            content: Content::of_files(&[file(text), file("in all")]),
             published: TEST_NOW,
             published_by: "operator/li".to_owned(),
         };
@@ -75,8 +82,12 @@ impl Scene {
     }
 
     fn direct(&self) -> Directed {
+        self.ask(direct)
+    }
+
+    fn ask<T>(&self, answer: impl FnOnce(&Question<'_>) -> T) -> T {
         let installs = [(&self.install.app, &self.install)].into();
-        direct(&Question {
+        answer(&Question {
             installs: &installs,
             rules: &self.rules,
             releases: &self.releases,
@@ -126,6 +137,32 @@ fn nothing_is_given_that_is_not_published_or_not_allowed() {
     let mut pinned = Scene::new(&["2.0", "2.1"]);
     pinned.install.version = Some(version("2.2"));
     assert_eq!(pinned.step(), Err(Unmet::NotPublished));
+}
+
+/// A node refuses it, and would go on without the app.
+#[test]
+fn a_release_with_a_file_in_it_that_is_denied_or_revoked_is_not_given() {
+    for revoked in [false, true] {
+        let mut scene = Scene::new(&["2.0", "2.1"]);
+        let forbid = |scene: &mut Scene, digest| match revoked {
+            true => assert!(scene.denied.insert(digest)),
+            false => scene.rules.deny.push(Deny::Digest { digest }),
+        };
+        forbid(&mut scene, file("2.1"));
+        assert_eq!(scene.step(), forward("2.0"), "revoked: {revoked}");
+        scene.publish("2.2");
+        assert_eq!(scene.step(), forward("2.2"));
+        forbid(&mut scene, file("of another app"));
+        assert_eq!(scene.step(), forward("2.2"));
+        forbid(&mut scene, file("in all"));
+        assert_eq!(scene.step(), Err(Unmet::NotAllowed));
+        scene.rules.mode = Mode::Observe;
+        let expected = match revoked {
+            true => Err(Unmet::NotAllowed),
+            false => forward("2.2"),
+        };
+        assert_eq!(scene.step(), expected, "what only observes takes nothing");
+    }
 }
 
 #[test]
@@ -225,4 +262,30 @@ fn no_more_is_told_than_a_node_reads() {
         "what it has now"
     );
     Orders::parse(&serde_json::to_vec(&directed.orders).unwrap()).unwrap();
+}
+
+#[test]
+fn a_word_that_waits_for_nothing_gives_nothing_and_takes_nothing_but_what_is_revoked() {
+    let mut scene = Scene::new(&["2.0", "2.1"]);
+    // It was given nothing yet.
+    let orders = scene.ask(direct_as_given);
+    assert!(orders.apps.is_empty() && orders.highest.is_empty());
+    scene.install.version = Some(version("2.0"));
+    assert_eq!(scene.step(), forward("2.0"));
+    // 2.1 is about to be given: what the node has stays until then.
+    scene.install.version = None;
+    assert_eq!(scene.direct().orders.apps[&app()].digest, digest("2.1"));
+    let orders = scene.ask(direct_as_given);
+    assert_eq!(orders.apps[&app()].digest, digest("2.0"));
+    assert_eq!(orders.highest[&app()], version("2.0"));
+    assert!(!orders.apps[&app()].back);
+    scene.denied.insert(digest("2.0"));
+    let orders = scene.ask(direct_as_given);
+    assert!(orders.apps.is_empty());
+    assert_eq!(orders.denied, [digest("2.0")].into());
+    assert_eq!(orders.highest[&app()], version("2.0"));
+    // Where nothing is to be given it is the same word.
+    scene.denied.clear();
+    assert_eq!(scene.step(), forward("2.1"));
+    assert_eq!(scene.ask(direct_as_given), scene.direct().orders);
 }

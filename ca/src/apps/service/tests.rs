@@ -1,11 +1,15 @@
-use edgeward_apps::testing::{Content, Published, acme, noise};
-use edgeward_audit::event::Actor;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use edgeward_apps::testing::{Content, Published, noise};
+use edgeward_wire::limits::{MAX_APPS_MESSAGE_BYTES, MAX_APPS_PIECE_BYTES, MAX_CHUNKS_AT_ONCE};
+use edgeward_wire::v1;
 use edgeward_wire::v1::apps_client::AppsClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::testing::{Cloud, Machine, now};
+use crate::testing::{Cloud, Machine};
 
 /// A cloud with a release of several chunks and a long manifest, and an enrolled node.
 struct Ground {
@@ -40,14 +44,7 @@ impl Ground {
 }
 
 async fn published(cloud: &Cloud) -> Published {
-    let mut offline = Published::new();
-    let key = cloud.config.data.join("keys/apps-online.key");
-    let repository = &mut offline.repository;
-    repository.online = crate::keys::files::read_key(&key).unwrap();
-    let end = now().plus(Duration::from_secs(90 * 86_400));
-    let expires = &mut repository.expires;
-    (expires.root, expires.targets, expires.publisher) = (end, end, end);
-    repository.sign_root(&[]);
+    let mut offline = cloud.publisher();
     let program = noise(900_000, 3);
     let names: Vec<String> = (0..3000).map(|number| format!("share/{number}")).collect();
     let mut tree = vec![("bin/x", Content::Program(&program))];
@@ -57,26 +54,7 @@ async fn published(cloud: &Cloud) -> Published {
             .map(|name| (name.as_str(), Content::Data(b"small"))),
     );
     offline.release("acme/x", "1.0", &tree);
-    let (apps, by) = (&cloud.hub.apps, Actor::Cloud);
-    let root = offline.repository.root().to_vec();
-    apps.take_root(root, &by).await.unwrap();
-    let files = offline.repository.files();
-    apps.take_image(files["1.targets.json"].clone(), &by)
-        .await
-        .unwrap();
-    for (kind, files) in [
-        (Kind::Chunk, &offline.chunks),
-        (Kind::Manifest, &offline.manifests),
-    ] {
-        for (digest, bytes) in files {
-            apps.put(kind, &acme(), *digest, bytes.clone())
-                .await
-                .unwrap();
-        }
-    }
-    apps.take_releases(&acme(), files["1.acme.json"].clone(), None, &by)
-        .await
-        .unwrap();
+    cloud.publish(&offline).await;
     offline
 }
 
@@ -199,7 +177,7 @@ async fn a_node_that_does_not_read_what_it_asks_for_gets_no_more() {
         .max_by_key(|(_, bytes)| bytes.len());
     let sha256 = vec![biggest.unwrap().0.as_bytes().to_vec(); MAX_CHUNKS_AT_ONCE];
     let mut unread = Vec::new();
-    for _ in 0..MAX_STREAMS_PER_NODE {
+    for _ in 0..MAX_ANSWERS_TO_ONE {
         let request = v1::AppsChunksRequest {
             sha256: sha256.clone(),
         };

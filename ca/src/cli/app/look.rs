@@ -21,6 +21,11 @@ pub(super) async fn list(session: &Session, name: Option<&str>) -> Result<(), Fa
         let publisher = format!("{name}/");
         apps.items
             .retain(|view| view.app == name || view.app.starts_with(&publisher));
+        if apps.items.is_empty() {
+            session
+                .screen
+                .note(&format!("nothing is published as {name}"));
+        }
     }
     session.screen.tabulate(&apps.items, |apps| {
         let mut table = Table::new(&["RELEASE", "PUBLISHED", "BYTES", "STATE", "SHA256"]);

@@ -1,6 +1,9 @@
 //! `edgeward app nodes`: where an app is, by what nodes say.
 
+use std::collections::BTreeSet;
+
 use edgeward_apps::AppName;
+use edgeward_apps::advice::advice;
 use edgeward_runtime::screen::Table;
 use serde::Serialize;
 
@@ -9,13 +12,15 @@ use super::super::screen::or_dash;
 use super::super::{Failure, Session};
 use crate::api::Items;
 use crate::api::views::{NodeAppView, NodeView};
+use crate::when::When;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   edgeward app nodes acme/collector
   edgeward app nodes acme/collector -o json | jq -r '.[] | select(.state == \"refused\") | .node'
 
-It is what nodes say, and shows who has no such app only by leaving it out. What is proven of it is in attestation
+It is what nodes say, and shows who has no such app only by leaving it out. `unheard` is a node that was given the app
+and has been away since the cloud was started: nobody knows what it runs. What is proven of it is in attestation
 results: edgeward node result NODE --decode, edgeward.runs.";
 
 /// The app on one node.
@@ -24,6 +29,8 @@ struct Row {
     node: String,
     /// How the node controls what is started: launcher, fanotify, kernel.
     control: Option<String>,
+    /// When the node said so last; absent: not since the cloud was started.
+    said: Option<When>,
     #[serde(flatten)]
     app: NodeAppView,
 }
@@ -38,7 +45,9 @@ pub(super) async fn run(session: &Session, name: &AppName) -> Result<(), Failure
     .await?;
     let rows = rows(nodes.items, &name.to_string());
     session.screen.tabulate(&rows, |rows| {
-        let mut table = Table::new(&["NODE", "VERSION", "STATE", "CODE", "FETCHED", "CONTROL"]);
+        let mut table = Table::new(&[
+            "NODE", "VERSION", "STATE", "CODE", "FETCHED", "CONTROL", "SAID",
+        ]);
         for row in rows {
             let app = &row.app;
             let fetched = match app.wanted {
@@ -52,11 +61,29 @@ pub(super) async fn run(session: &Session, name: &AppName) -> Result<(), Failure
                 or_dash(app.code.clone()),
                 fetched,
                 or_dash(row.control.clone().filter(|level| !level.is_empty())),
+                or_dash(row.said.as_ref().map(ToString::to_string)),
             ]);
         }
         table
     });
+    if rows.is_empty() {
+        session.screen.note(&format!(
+            "no node says anything of {name}: edgeward app list shows whether it is published; `install` in [apps.x] of the policy names it for a group"
+        ));
+    }
+    if !session.wants_json() {
+        notes(&rows)
+            .iter()
+            .for_each(|note| session.screen.note(note));
+    }
     Ok(())
+}
+
+/// What to do about what nodes say, once for each code.
+fn notes(rows: &[Row]) -> BTreeSet<String> {
+    let codes = rows.iter().filter_map(|row| row.app.code.as_deref());
+    let known = |code| Some(format!("{code}: {}", advice(code)?));
+    codes.filter_map(known).collect()
 }
 
 fn rows(nodes: Vec<NodeView>, name: &str) -> Vec<Row> {
@@ -65,8 +92,49 @@ fn rows(nodes: Vec<NodeView>, name: &str) -> Vec<Row> {
         Some(Row {
             node: node.name,
             control: node.app_control,
+            said: node.apps_said,
             app,
         })
     };
     nodes.into_iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(node: &str, code: Option<&str>) -> Row {
+        let app = NodeAppView {
+            app: "acme/collector".to_owned(),
+            version: None,
+            digest: None,
+            state: "failed".to_owned(),
+            code: code.map(str::to_owned),
+            fetched: 0,
+            wanted: 0,
+        };
+        Row {
+            node: node.to_owned(),
+            control: None,
+            said: None,
+            app,
+        }
+    }
+
+    #[test]
+    fn what_to_do_is_said_once_for_each_code_and_never_for_one_that_is_not_known() {
+        let rows = [
+            row("a", Some("apps-full")),
+            row("b", Some("apps-full")),
+            row("c", Some("guard-away")),
+            row("d", Some("from-tomorrow")),
+            row("e", None),
+        ];
+        let notes: Vec<String> = notes(&rows).into_iter().collect();
+        let [full, guard] = notes.as_slice() else {
+            panic!("{notes:?}");
+        };
+        assert!(full.starts_with("apps-full: Make room"), "{full}");
+        assert!(guard.starts_with("guard-away: Start the guard"), "{guard}");
+    }
 }

@@ -70,6 +70,12 @@ struct Seen {
 pub(super) async fn run(session: &Session, arguments: &Observed) -> Result<(), Failure> {
     let events = events(session, arguments).await?;
     let seen = summed(&events);
+    if seen.is_empty() {
+        session.screen.note(&format!(
+            "nothing of {} since {}: is it the node's name, and has a group of it mode = \"observe\"?",
+            arguments.node, arguments.from
+        ));
+    }
     match (arguments.policy, &arguments.group) {
         (true, Some(group)) => session
             .screen

@@ -73,7 +73,7 @@ pub(super) async fn run(session: &Session, arguments: &Publish) -> Result<(), Fa
     Ok(())
 }
 
-/// Signed to its end, or nothing is sent.
+/// Signed to its end and not past it, or nothing is sent.
 fn newest(
     session: &Session,
     repo: &Repo,
@@ -86,17 +86,13 @@ fn newest(
             repo.metadata_folder().display()
         ))
     })?;
-    let authorities = Authorities::of(repo, role, version, &envelope)?;
-    if !authorities.are_content(&envelope)? {
-        let path = repo.metadata_path(role, version);
-        authorities
-            .standing(repo, role, &envelope)?
-            .show(session, &path);
-        return Err(Failure::Unsound(format!(
-            "{}: signatures are missing",
-            path.display()
-        )));
-    }
+    let path = repo.metadata_path(role, version);
+    Authorities::of(repo, role, version, &envelope)?.demand(
+        session,
+        (repo, role),
+        &envelope,
+        &path,
+    )?;
     Ok((version, envelope))
 }
 

@@ -9,11 +9,12 @@ use edgeward_apps::author::Envelope;
 use edgeward_apps::image::MAX_TARGETS_BYTES;
 use edgeward_apps::manifest::{Entry, EntryPoint, Resources};
 use edgeward_apps::{AppName, AppPath, Digest, Manifest, PublisherName, Version};
+use edgeward_runtime::config::{Twins, load_with};
 use serde::Deserialize;
 
-use super::super::ceremony::{Authorities, unsound};
+use super::super::ceremony::{Authorities, IMAGE, newest_signed, unsound};
 use super::super::publisher::{add_signatures, draft, end_after};
-use super::super::repo::{Repo, read_bounded};
+use super::super::repo::Repo;
 use super::super::signing::SIGNER_HELP;
 use super::super::{Failure, Session};
 use super::input::{self, Content, ImageSignatures};
@@ -45,8 +46,6 @@ app.toml:
 The folder must have the image role (edgeward publisher fetch), which names the publisher's keys. A release never
 changes: the same files under the same version are the same release, others need another version.";
 
-/// Longest `app.toml`, in bytes.
-const MAX_APP_TOML_BYTES: u64 = 64 * 1024;
 /// What a script begins with: no kernel starts one without opening its interpreter by path.
 const SCRIPT: &[u8] = b"#!";
 
@@ -153,6 +152,8 @@ pub(super) fn run(session: &Session, arguments: &Sign) -> Result<(), Failure> {
     let (Some(input), Some(manifest)) = (&arguments.input, &arguments.manifest) else {
         return Err(Failure::Usage("sign what?".to_owned()));
     };
+    // Before gigabytes are read, or written to a folder whose name is a slip.
+    newest_signed(&repo, IMAGE)?;
     let bytes = made(arguments, &repo, input, manifest)?;
     release(session, &repo, arguments, &bytes)
 }
@@ -166,9 +167,12 @@ fn made(
 ) -> Result<(Vec<u8>, Manifest), Failure> {
     let wrong =
         |why: &dyn std::fmt::Display| Failure::Unsound(format!("{}: {why}", toml.display()));
-    let text = String::from_utf8(read_bounded(toml, MAX_APP_TOML_BYTES)?)
-        .map_err(|_| wrong(&"not text"))?;
-    let about: AppToml = toml::from_str(&text).map_err(|why| wrong(&why))?;
+    let none = Twins {
+        prefix: "",
+        except: &[],
+    };
+    let about: AppToml = load_with(toml, none, std::iter::empty())
+        .map_err(|why| Failure::Unsound(why.to_string()))?;
     let architecture = arguments
         .architecture
         .as_deref()
@@ -328,9 +332,14 @@ fn sign(
         )));
     }
     let path = repo.write(role, version, &envelope)?;
-    authorities
-        .standing(repo, role, &envelope)?
-        .show(session, &path);
+    let standing = authorities.standing(repo, role, &envelope)?;
+    standing.show(session, &path);
+    if standing.complete {
+        session.screen.note(&format!(
+            "signed to its end: edgeward app publish --repo {}",
+            repo.folder().display()
+        ));
+    }
     Ok(())
 }
 

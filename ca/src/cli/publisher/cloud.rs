@@ -10,7 +10,7 @@ use super::super::progress::watch;
 use super::super::repo::{Repo, read_bounded};
 use super::super::{Failure, Session};
 use super::repo_of;
-use crate::api::views::{PublisherView, PublishersView, RoleTaken, RoleView};
+use crate::api::views::{OnlineKeyView, PublisherView, PublishersView, RoleTaken, RoleView};
 
 const PATH: &str = "/api/v1/publishers";
 /// Metadata as nodes have it.
@@ -38,9 +38,21 @@ pub(super) async fn list(session: &Session) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) async fn online_key(session: &Session) -> Result<(), Failure> {
-    let view = asked(session, &session.client()?).await?;
-    session.screen.answer(&view.online_key, String::clone);
+pub(super) async fn online_key(session: &Session, next: bool) -> Result<(), Failure> {
+    let client = session.client()?;
+    if !next {
+        let view = asked(session, &client).await?;
+        session.screen.answer(&view.online_key, String::clone);
+        if let (Some(next), false) = (&view.next_online_key, session.wants_json()) {
+            let note = format!("the next one, once a root names it: {next}");
+            session.screen.note(&note);
+        }
+        return Ok(());
+    }
+    let path = format!("{PATH}/online-key");
+    let made = client.post(&path, &());
+    let view: OnlineKeyView = watch(&session.screen, "making the next key", made).await?;
+    session.screen.answer(&view.key, String::clone);
     Ok(())
 }
 
@@ -58,15 +70,7 @@ pub(super) async fn submit(session: &Session, files: &[PathBuf]) -> Result<(), F
         }
         let envelope = repo.read(&role, version)?;
         let authorities = Authorities::of(&repo, &role, version, &envelope)?;
-        if !authorities.are_content(&envelope)? {
-            authorities
-                .standing(&repo, &role, &envelope)?
-                .show(session, file);
-            return Err(Failure::Unsound(format!(
-                "{}: signatures are missing",
-                file.display()
-            )));
-        }
+        authorities.demand(session, (&repo, &role), &envelope, file)?;
         let limit = edgeward_apps::author::MAX_METADATA_BYTES;
         ready.push((role, read_bounded(file, limit)?));
     }

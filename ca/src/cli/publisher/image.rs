@@ -10,6 +10,7 @@ use edgeward_runtime::screen::Table;
 use serde::Serialize;
 
 use super::super::ceremony::{IMAGE, unsound};
+use super::super::repo::Repo;
 use super::super::{Failure, Session};
 use super::root::{checked, signers};
 use super::{Change, Place, draft, end_after, put, repo_of};
@@ -58,13 +59,19 @@ pub(super) fn remove(
     })
 }
 
+/// Where there is one: a first image role names somebody.
+pub(super) fn renew(session: &Session, place: &Place) -> Result<(), Failure> {
+    let repo = repo_of(&place.folder.repo);
+    if repo.newest(IMAGE)?.is_none() {
+        return Err(none_there(&repo));
+    }
+    revise(session, place, |_| Ok(()))
+}
+
 pub(super) fn list(session: &Session, folder: &Path) -> Result<(), Failure> {
     let repo = repo_of(folder);
     let Some((_, image)) = repo.newest(IMAGE)? else {
-        return Err(Failure::Unsound(format!(
-            "{}: no image role there",
-            repo.metadata_folder().display()
-        )));
+        return Err(none_there(&repo));
     };
     let rows: Vec<Row> = image
         .publishers()
@@ -110,6 +117,14 @@ fn revise(
     let envelope =
         Envelope::image(version, end_after(place.expires), &publishers).map_err(unsound)?;
     put(session, &repo, IMAGE, &envelope).map(drop)
+}
+
+fn none_there(repo: &Repo) -> Failure {
+    let folder = repo.metadata_folder();
+    Failure::Unsound(format!(
+        "{}: no image role there: edgeward publisher add, or edgeward publisher fetch",
+        folder.display()
+    ))
 }
 
 fn unknown(name: &PublisherName) -> Failure {

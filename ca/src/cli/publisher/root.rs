@@ -36,7 +36,7 @@ Then pin it: [apps_root] sha256 in the policy, or [apps] root in agent.toml.")]
     #[command(after_help = "\
 Examples:
   edgeward publisher root renew --repo repo
-  edgeward publisher root renew --repo repo --online \"$(edgeward publisher online-key)\"
+  edgeward publisher root renew --repo repo --online \"$(edgeward publisher online-key --next)\"
 
 Nodes install nothing once the root has expired: renew it well before.")]
     Renew(Renew),

@@ -4,7 +4,10 @@ use edgeward_evidence::app_log::{App, AppLog, Event, Happened};
 use edgeward_evidence::testing::BootLogBuilder;
 
 use super::*;
+use crate::attest::HASTENED_EVERY;
 
+/// Far less than the interval between two challenges.
+const SOON: std::time::Duration = std::time::Duration::from_secs(20);
 const APPS: &str =
     "tier = [\"listed\"]\npcr_bank = \"sha256\"\nsecure_boot = true\napps_pcr = 14\n";
 const PCR: usize = 14;
@@ -148,4 +151,77 @@ async fn after_a_reboot_the_log_begins_anew_from_what_that_boot_left() {
     let outcome = agent.pass(&mut a, "a").await;
     let runs = serde_json::json!({ "acme/collector": "2.4.0" });
     assert_eq!(said(&outcome), Ok(runs));
+}
+
+/// Of what the node says that it runs.
+fn status(measured: u64) -> node_message::Body {
+    node_message::Body::Status(v1::NodeStatus {
+        apps: Some(v1::AppsState {
+            measured,
+            ..v1::AppsState::default()
+        }),
+        ..v1::NodeStatus::default()
+    })
+}
+
+#[tokio::test]
+async fn what_begins_or_ends_to_run_is_asked_about_at_once() {
+    let mut a = machine();
+    let (_cloud, mut agent) = one(&mut a).await;
+    assert!(said(&agent.pass(&mut a, "a").await).is_ok());
+    // The next question would come in a minute.
+    for (measured, happened, runs) in [
+        (
+            1,
+            Happened::Started(app("2.3.1")),
+            serde_json::json!({ "acme/collector": "2.3.1" }),
+        ),
+        (2, Happened::Revoked(app("2.3.1")), serde_json::json!({})),
+    ] {
+        a.happens(happened);
+        agent.send(status(measured)).await;
+        let challenge = tokio::time::timeout(SOON, agent.challenge()).await.unwrap();
+        let answer = a.answer(&challenge, &agent.exporter, "a");
+        agent.send(node_message::Body::Evidence(answer)).await;
+        assert_eq!(said(&agent.outcome().await), Ok(runs));
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_because_of_what_evidence_shows_already() {
+    let mut a = machine();
+    let (_cloud, mut agent) = one(&mut a).await;
+    a.happens(Happened::Started(app("2.3.1")));
+    assert!(said(&agent.pass(&mut a, "a").await).is_ok());
+    for measured in [0, 1, 1, 0] {
+        agent.send(status(measured)).await;
+    }
+    let quiet = tokio::time::timeout(HASTENED_EVERY * 2, agent.challenge());
+    assert!(quiet.await.is_err());
+}
+
+/// However often it says that there is more, the cloud verifies one answer a second.
+#[tokio::test]
+async fn a_node_that_goes_on_about_what_it_runs_is_asked_once_a_second() {
+    let mut a = machine();
+    let (_cloud, mut agent) = one(&mut a).await;
+    assert!(said(&agent.pass(&mut a, "a").await).is_ok());
+    let begun = std::time::Instant::now();
+    let mut asked = 0;
+    for measured in 1..=20_u64 {
+        agent.send(status(measured)).await;
+        let wait = tokio::time::timeout(HASTENED_EVERY / 8, agent.challenge());
+        let Ok(challenge) = wait.await else {
+            continue;
+        };
+        asked += 1;
+        let answer = a.answer(&challenge, &agent.exporter, "a");
+        agent.send(node_message::Body::Evidence(answer)).await;
+    }
+    let most = u32::try_from(begun.elapsed().as_secs()).unwrap() + 1;
+    assert!(
+        (1..=most).contains(&asked),
+        "{asked} in {:?}",
+        begun.elapsed()
+    );
 }

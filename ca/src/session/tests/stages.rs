@@ -11,6 +11,8 @@ use crate::hub::{Begin, RolloutFault};
 use crate::rollout::{Part, Percent, Phase, Plan};
 use crate::store::policies::PolicyRow;
 
+mod installs;
+
 /// What rules of a policy with one service and two interfaces may say.
 fn policy(number: u64, machine: &Machine, rules: &str) -> (CompiledPolicy, Vec<SourceFile>) {
     let value = hex::encode(machine.tpm.pcrs[7]);

@@ -1,5 +1,8 @@
 //! What hostile sources, disks and clouds try.
 
+use std::path::Path;
+
+use super::super::super::testing::open_up;
 use super::*;
 
 /// Assigned 1.0, with a shelf that somebody changed.
@@ -177,10 +180,84 @@ async fn one_refusal_that_lasts_is_one_record() {
     assert_eq!(world.count("record app.refused app-not-allowed"), 1);
 }
 
+/// A change to a tree, and the words with which it is told.
+type Change = (&'static str, fn(&Path));
+
+const CHANGES: [Change; 5] = [
+    ("bin/collector has another content", |tree| {
+        let path = tree.join("bin/collector");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[123_456] ^= 1;
+        open_up(&path);
+        std::fs::write(&path, bytes).unwrap();
+        shut(&path, 0o555);
+    }),
+    ("lib/libx.so.1 is missing", |tree| {
+        let path = tree.join("lib/libx.so.1");
+        open_up(&path);
+        std::fs::remove_file(&path).unwrap();
+        shut(&tree.join("lib/none"), 0o444);
+    }),
+    ("bin/more is not in the manifest", |tree| {
+        open_up(&tree.join("bin/collector"));
+        std::fs::write(tree.join("bin/more"), b"x").unwrap();
+        shut(&tree.join("bin/collector"), 0o555);
+    }),
+    ("lib/libx.so has another content", |tree| {
+        let path = tree.join("lib/libx.so");
+        open_up(&tree.join("lib/libx.so.1"));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        shut(&tree.join("lib/libx.so.1"), 0o444);
+    }),
+    ("bin/collector has other permissions", |tree| {
+        open_up(&tree.join("bin/collector"));
+        shut(&tree.join("bin/collector"), 0o755);
+    }),
+];
+
+/// As the installer leaves it.
+fn shut(path: &Path, mode: u32) {
+    for (path, mode) in [(path, mode), (path.parent().unwrap(), 0o555)] {
+        if path.exists() {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verify_tells_a_file_that_is_not_as_it_was_signed() {
-    let world = World::installed().await;
-    let fine = world.orders.verify().await.unwrap();
-    assert_eq!(fine.len(), 1);
-    assert_eq!(fine[0].wrong, None);
+    for (told, change) in CHANGES {
+        let world = World::installed().await;
+        let fine = world.orders.verify().await.unwrap();
+        assert_eq!(fine.len(), 1);
+        assert_eq!(fine[0].wrong, None);
+        let tree = world.ground.installer().installed().remove(0).tree;
+        change(&tree);
+        let found = world.orders.verify().await.unwrap();
+        let wrong = found[0].wrong.clone().unwrap_or_default();
+        assert!(wrong.contains(told), "{told}: {wrong:?}");
+        assert!(found[0].current);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_tells_a_release_whose_record_is_gone_or_changed() {
+    let mut world = World::installed().await;
+    let digest = world.orders.verify().await.unwrap()[0].digest;
+    let record = format!("releases/{digest}/manifest.json");
+    let record = world.ground.state().join(record);
+    let mut bytes = std::fs::read(&record).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&record, bytes).unwrap();
+    let found = world.orders.verify().await.unwrap();
+    assert!(found[0].wrong.is_some(), "{found:?}");
+    std::fs::remove_file(&record).unwrap();
+    let found = world.orders.verify().await.unwrap();
+    assert!(found[0].wrong.is_some(), "{found:?}");
+    // Nobody takes the order of somebody who came too late.
+    world.stop().await;
+    assert!(world.orders.verify().await.is_none());
 }

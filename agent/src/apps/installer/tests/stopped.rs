@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::wait::{WaitPidFlag, waitpid};
+
 use super::super::super::testing::with_own_mounts;
 use super::*;
 
@@ -11,6 +13,7 @@ const VOLUME: &str = "EDGEWARD_TEST_APPS_GROUND";
 const KILLS: u64 = 50;
 const POWER_CUTS: u64 = 12;
 const VERSIONS: u64 = 60;
+const DISKS: [&str; 2] = ["state", "volume"];
 
 /// Installs one version after the other until somebody stops it, and says which are in use.
 fn install_on(ground: &Path) {
@@ -55,6 +58,21 @@ fn last_in_use(out: impl BufRead, first: u64) -> u64 {
         .filter_map(|line| line.strip_prefix("in use: ").and_then(|it| it.parse().ok()))
         .last()
         .unwrap_or(first)
+}
+
+/// Both images as they were at one moment. Their file systems write on their own too: read in turn until neither
+/// changed between two readings, so that both were as read when the first reading ended.
+fn at_one_moment(ground: &Path) -> [Vec<u8>; 2] {
+    let read = || DISKS.map(|name| std::fs::read(ground.join(format!("{name}.img"))).unwrap());
+    let mut last = read();
+    for _ in 0..50 {
+        let now = read();
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
+    panic!("the images never rest");
 }
 
 fn wait(millis: u64) {
@@ -111,12 +129,13 @@ fn a_power_cut_at_any_moment_leaves_a_whole_release_in_use() {
             wait(run * 11 % 47);
             let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+            waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
             // What reached the images by now is what a disk would have: the rest is in the kernel's memory.
             let mut after = Ground::new();
-            for (name, folder) in [("state.img", "state"), ("volume.img", "volume")] {
-                let copy = after.path().join(name);
-                std::fs::copy(ground.path().join(name), &copy).unwrap();
-                let folder = after.path().join(folder);
+            for (name, bytes) in DISKS.iter().zip(at_one_moment(ground.path())) {
+                let copy = after.path().join(format!("{name}.img"));
+                std::fs::write(&copy, bytes).unwrap();
+                let folder = after.path().join(name);
                 after.mount_again(&copy, &folder);
             }
             child.kill().unwrap();

@@ -11,21 +11,6 @@ fn installed_one() -> (Ground, Installer, Published, Installed) {
     (ground, installer, published, one)
 }
 
-/// As root does who means it.
-fn open_up(path: &Path) {
-    for above in [path, path.parent().unwrap()] {
-        if let Ok(file) = std::fs::File::open(above) {
-            folder::unlock(&file).unwrap();
-            let mode = if file.metadata().unwrap().is_dir() {
-                0o755
-            } else {
-                0o644
-            };
-            std::fs::set_permissions(above, PermissionsExt::from_mode(mode)).unwrap();
-        }
-    }
-}
-
 #[test]
 fn every_kind_of_change_to_a_tree_is_found() {
     as_the_agent(|| {

@@ -39,6 +39,7 @@ fn node() -> NodeView {
         expires: None,
         since: Some(NOW.into()),
         app_control: None,
+        apps_said: None,
         apps: Vec::new(),
         explained: Some(Explained {
             advice: Some("Look.".to_owned()),

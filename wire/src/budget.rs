@@ -1,4 +1,4 @@
-//! How much one node may send through the cloud. Told the time.
+//! How many bytes one caller may have, or send. Told the time.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use edgeward_identity::BootTime;
 /// How many seconds' worth may go at once.
 const BURST_SECONDS: u64 = 10;
 
-/// What a node has left.
+/// What a caller has left.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     per_second: u64,
     /// Thousandths of a byte.
     left: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(per_second: u64, now: BootTime) -> Self {
+    pub fn new(per_second: u64, now: BootTime) -> Self {
         Self {
             per_second,
             left: most(per_second),
@@ -26,7 +26,7 @@ impl Budget {
     }
 
     /// Takes these bytes, if so many are left.
-    pub(crate) fn take(&mut self, bytes: usize, now: BootTime) -> bool {
+    pub fn take(&mut self, bytes: usize, now: BootTime) -> bool {
         let passed = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
         let earned = passed.saturating_mul(self.per_second);
         self.left = self.left.saturating_add(earned).min(most(self.per_second));
@@ -43,8 +43,14 @@ impl Budget {
         }
     }
 
+    /// Whether nothing of it is used at this time.
+    pub fn is_whole(&mut self, now: BootTime) -> bool {
+        self.take(0, now);
+        self.left == most(self.per_second)
+    }
+
     /// How long until so many are left, as of the last taking.
-    pub(crate) fn wait(&self, bytes: usize) -> Duration {
+    pub fn wait(&self, bytes: usize) -> Duration {
         let wanted = u64::try_from(bytes)
             .unwrap_or(u64::MAX)
             .saturating_mul(1000);
@@ -71,8 +77,11 @@ mod tests {
         assert!(!budget.take(10_001, at(0)));
         assert!(budget.take(10_000, at(0)));
         assert!(!budget.take(1, at(0)));
-        assert!(!budget.take(101, at(100)));
-        assert!(budget.take(100, at(100)));
+        assert!(!budget.is_whole(at(9_999)));
+        assert!(budget.is_whole(at(10_000)));
+        assert!(budget.take(10_000, at(10_000)));
+        assert!(!budget.take(101, at(10_100)));
+        assert!(budget.take(100, at(10_100)));
         assert!(!budget.take(10_001, at(1_000_000)));
         assert!(budget.take(10_000, at(1_000_000)));
         assert_eq!(budget.wait(500), Duration::from_millis(500));
