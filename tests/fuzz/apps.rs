@@ -13,8 +13,13 @@ use edgeward_apps::oci::{ImageManifest, check_layout, choose};
 use edgeward_apps::testing::{Files, Repository, acme};
 use edgeward_apps::unpack::{Discard, Tree};
 use edgeward_apps::{AppRules, Manifest, Orders, strict};
+use edgeward_ca::apps::AppsSaid;
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_identity::{Signer, SoftwareKey};
+use edgeward_wire::limits::MAX_APPS_SAID;
+use edgeward_wire::said::STATES;
+use edgeward_wire::v1;
+use prost::Message;
 use serde_json::json;
 
 struct Made {
@@ -283,4 +288,43 @@ pub fn plain(bytes: &[u8]) {
 
 pub fn plain_texts() -> Vec<Vec<u8>> {
     vec![br#"{"a":[1,-2,"x\u00e9",null,true,{"b":{}}],"c":18446744073709551615}"#.to_vec()]
+}
+
+/// What a node says of its applications: whatever the cloud takes of it is bounded, and plain enough for a terminal.
+pub fn said(bytes: &[u8]) {
+    let Ok(state) = v1::AppsState::decode(bytes) else {
+        return;
+    };
+    let Ok(said) = AppsSaid::of(state.clone(), TEST_NOW) else {
+        return;
+    };
+    assert!(said.apps.len() <= MAX_APPS_SAID && said.apps.len() == state.apps.len());
+    for (app, told) in said.apps.iter().zip(&state.apps) {
+        assert!(STATES.contains(&app.state));
+        assert!(app.code.len() <= 64 && app.code.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(app.app.to_string(), told.app);
+    }
+}
+
+pub fn said_seeds() -> Vec<Vec<u8>> {
+    let app = |state: &str| v1::AppState {
+        app: "acme/collector".to_owned(),
+        version: "2.3.1".to_owned(),
+        sha256: vec![7; 32],
+        state: state.to_owned(),
+        code: "app-not-allowed".to_owned(),
+        fetched: 1,
+        wanted: 2,
+    };
+    let said = |apps| v1::AppsState {
+        app_control: "fanotify".to_owned(),
+        director_number: 7,
+        apps,
+        measured: 3,
+        ..v1::AppsState::default()
+    };
+    let all = STATES.iter().map(|state| app(state)).collect();
+    [said(Vec::new()), said(vec![app("running")]), said(all)]
+        .map(|said| said.encode_to_vec())
+        .to_vec()
 }

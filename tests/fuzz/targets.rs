@@ -172,6 +172,11 @@ pub const TARGETS: &[Target] = &[
         seeds: apps::rules_seeds,
     },
     Target {
+        name: "apps_said",
+        run: apps::said,
+        seeds: apps::said_seeds,
+    },
+    Target {
         name: "apps_stated",
         run: apps::stated,
         seeds: apps::envelopes,

@@ -203,6 +203,18 @@ impl Drop for Ground {
     }
 }
 
+/// Whether a process may still do something. One that has died and was not reaped yet may not: whose orphans are reaped
+/// by a first process that takes its time are dead long before they are gone.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold anything.
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| !matches!(state, "Z" | "X"))
+}
+
 /// Children of a process now.
 fn children(pid: u32) -> Vec<i32> {
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))

@@ -31,16 +31,16 @@ pub struct Plant {
 
 impl Plant {
     pub fn new() -> anyhow::Result<Self> {
+        Self::asking_every("2s")
+    }
+
+    /// The cloud asks for evidence so often, and besides when it hears that there is something new.
+    pub fn asking_every(attest_interval: &'static str) -> anyhow::Result<Self> {
         let lab = Lab::with_policy(&CloudOptions {
-            attest_interval: "2s",
+            attest_interval,
             ..CloudOptions::default()
         })?;
-        let online = lab.cloud.edgeward(&["publisher", "online-key"])?;
-        let point = online
-            .trim()
-            .strip_prefix("ecdsa-p256:")
-            .with_context(|| format!("no key: {online}"))?;
-        let online = Online::Cloud(PublicKey::from_point(&hex::decode(point)?)?);
+        let online = Online::Cloud(online_key(&lab, &[])?);
         let folder = lab.folder().join("repository");
         let mut repository = Repository::new(&folder, Holders::new(2, 3)?, online)?;
         repository.add_publisher("acme", Holders::new(2, 3)?)?;
@@ -48,6 +48,13 @@ impl Plant {
         plant.submit("root")?;
         plant.submit("targets")?;
         Ok(plant)
+    }
+
+    /// The cloud signs snapshot and timestamp by another key from now on: it makes one, and a new root names it.
+    pub fn turn_online_key(&mut self) -> anyhow::Result<()> {
+        let next = online_key(&self.lab, &["--next"])?;
+        self.repository.turn_online_key(next)?;
+        self.submit("root")
     }
 
     /// Uploads the newest root or image role.
@@ -109,6 +116,16 @@ impl Plant {
         node.ready_for_apps(volume, "")?;
         self.lab.enrolled(node, role)
     }
+}
+
+fn online_key(lab: &Lab, more: &[&str]) -> anyhow::Result<PublicKey> {
+    let words = [&["publisher", "online-key"], more].concat();
+    let text = lab.cloud.edgeward(&words)?;
+    let point = text
+        .trim()
+        .strip_prefix("ecdsa-p256:")
+        .with_context(|| format!("no key: {text}"))?;
+    Ok(PublicKey::from_point(&hex::decode(point)?)?)
 }
 
 /// `[apps.gateways]` that allows everything of acme's and assigns a version of the collector.

@@ -210,6 +210,12 @@ impl Repository {
         self.sign_image()
     }
 
+    /// Another key of the cloud's, in the next root.
+    pub fn turn_online_key(&mut self, key: PublicKey) -> anyhow::Result<()> {
+        self.online = Online::Cloud(key);
+        self.sign_root(&[])
+    }
+
     /// Adds a publisher, or gives one other keys; its releases stay and are signed anew.
     pub fn add_publisher(&mut self, name: &str, holders: Holders) -> anyhow::Result<()> {
         let name: PublisherName = name.parse()?;

@@ -10,11 +10,16 @@ use edgeward_tests::process::output;
 mod artefacts;
 mod downloads;
 mod enforce;
+mod identity;
 mod install;
+mod neighbours;
 mod network;
+mod online_keys;
+mod operators;
 mod publish;
 mod refusals;
 mod revoke;
+mod runs;
 
 /// `edgeward-agent apps …`.
 pub(crate) fn apps(node: &Node, words: &[&str]) -> anyhow::Result<std::process::Output> {

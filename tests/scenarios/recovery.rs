@@ -262,6 +262,10 @@ fn a_disk_that_was_put_back_is_no_clone_and_comes_back() -> anyhow::Result<()> {
 
     std::fs::remove_dir_all(a.state())?;
     copy_folder(&backup, &a.state())?;
+    // While its last session is open nobody comes back in its name, and asks again later.
+    await_shown(&lab, "a", "its session is gone", |node| {
+        node["connected"] == false
+    })?;
     a.start()?;
     let event = lab
         .cloud

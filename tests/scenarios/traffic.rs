@@ -123,6 +123,17 @@ impl Connection {
             Ok(())
         })
     }
+
+    /// Waits until nothing gets through any more.
+    pub fn stands_still(&self, deadline: Duration) -> anyhow::Result<()> {
+        eventually("the open connection stands still", deadline, || {
+            let before = self.answers();
+            std::thread::sleep(Duration::from_secs(1));
+            let since = self.answers() - before;
+            anyhow::ensure!(since == 0, "answered {since} times in a second");
+            Ok(())
+        })
+    }
 }
 
 /// Waits until it does.

@@ -126,6 +126,7 @@ fn a_named_version_stays_when_a_newer_one_is_published() -> anyhow::Result<()> {
     let watched = std::time::Instant::now();
     while watched.elapsed() < WATCHED {
         assert_eq!(note(&mut node)?, "newer");
+        assert!(!node.ground()?.processes("")?.is_empty(), "it runs on");
         std::thread::sleep(Duration::from_millis(100));
     }
     // An operator's order leads exactly there.
