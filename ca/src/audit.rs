@@ -10,17 +10,19 @@ use edgeward_audit::batch::{DedupError, VerifiedBatch, accept};
 use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_audit::record::{BootId, BootOpened, Chain, PreviousBoot, RecordError};
 use edgeward_identity::{SpiffeId, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::audit::{FaultKind, JournalFault};
 use crate::store::{Store, StoreError, Tx};
 
 mod continuity;
+mod feed;
 mod glass;
 mod later;
 #[cfg(test)]
 mod tests;
 
+pub use feed::Feed;
 pub use later::{LaterWriter, MAX_QUEUED};
 
 /// The journal of this cloud process, and the way into the log for those of the nodes.
@@ -198,6 +200,16 @@ impl AuditLog {
                 })
             }
         }
+    }
+
+    /// How many events of the log are covered by a checkpoint; changes with each.
+    pub fn covered(&self) -> watch::Receiver<u64> {
+        self.store.covered()
+    }
+
+    /// The log for one consumer.
+    pub fn feed(&self) -> Feed {
+        Feed::new(self.store.clone(), self.covered())
     }
 
     /// The identity under which this process keeps its journal.

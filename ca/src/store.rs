@@ -79,7 +79,8 @@ pub struct Tx {
     inner: sqlx::Transaction<'static, Any>,
     name: &'static str,
     begun: Instant,
-    appended: bool,
+    /// Size of the log with what this transaction appended.
+    appended: Option<u64>,
     committed: crate::store::follow::Committed,
     _turn: OwnedMutexGuard<()>,
 }
@@ -192,7 +193,7 @@ impl Store {
             inner,
             name,
             begun,
-            appended: false,
+            appended: None,
             committed: self.committed.clone(),
             _turn: turn,
         })
@@ -239,8 +240,8 @@ impl Tx {
         metrics::histogram!("edgeward_store_transaction_seconds", "name" => self.name, "outcome" => outcome)
             .record(self.begun.elapsed().as_secs_f64());
         result?;
-        if self.appended {
-            self.committed.wake();
+        if let Some(size) = self.appended {
+            self.committed.wake(size);
         }
         Ok(())
     }

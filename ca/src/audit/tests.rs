@@ -307,4 +307,30 @@ store_tests! {
         }
         assert_eq!(seen, (0..26).collect::<Vec<u64>>());
     }
+
+    async fn a_feed_gives_every_covered_event_once_and_waits_for_more(store) {
+        let log = open(&store, 1).await;
+        let mut feed = log.feed();
+        for _ in 0..5 {
+            log.record(event(EventKind::NodeApproved)).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 6 {
+            let page = feed.next(seen.last().copied(), 4).await.unwrap();
+            assert!(page.len() <= 4);
+            seen.extend(page.iter().map(|event| event.index));
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+        let waits = feed.next(Some(5), 4);
+        let nothing = tokio::time::timeout(std::time::Duration::from_millis(50), waits).await;
+        assert!(nothing.is_err(), "there is nothing after the last");
+        let (_, page) = tokio::join!(
+            async { log.record(event(EventKind::NodeRemoved)).await.unwrap() },
+            feed.next(Some(5), 4)
+        );
+        let [page] = page.unwrap().try_into().unwrap();
+        assert_eq!((page.index, page.event.kind), (6, EventKind::NodeRemoved));
+        let parsed = SealedRecord::parse(page.record.as_bytes()).unwrap();
+        assert_eq!(parsed.hash(), page.hash);
+    }
 }

@@ -188,7 +188,7 @@ impl Tx {
         .bind(to_column(received))
         .execute(self.connection())
         .await?;
-        self.appended = true;
+        self.appended = Some(number_from_column(leaf + 1));
         Ok(())
     }
 
@@ -297,6 +297,11 @@ impl Store {
     /// Changes whenever this process has appended events. Other clouds' appends do not show here.
     pub fn appended(&self) -> tokio::sync::watch::Receiver<u64> {
         self.committed.subscribe()
+    }
+
+    /// How many events of the log are covered.
+    pub fn covered(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.committed.covered()
     }
 }
 

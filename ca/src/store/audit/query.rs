@@ -29,6 +29,8 @@ pub struct StoredEvent {
     pub hash: Digest,
     pub received: Timestamp,
     pub event: Event,
+    /// The record as its keeper wrote it: what is hashed.
+    pub record: String,
 }
 
 impl Store {
@@ -175,5 +177,6 @@ fn stored_event(row: &AnyRow) -> Result<StoredEvent, StoreError> {
         hash: parse_column("hash", row.try_get("hash")?)?,
         received: time_from_column(row.try_get("received")?),
         event: event_of(row.try_get("record")?)?,
+        record: row.try_get("record")?,
     })
 }
