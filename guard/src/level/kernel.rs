@@ -7,7 +7,7 @@
 mod call;
 mod code;
 mod programs;
-mod types;
+mod btf;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -25,7 +25,7 @@ use call::Map;
 pub use call::NotTaken;
 pub use code::BadCode;
 use programs::{Hook, Maps, Places};
-pub use types::{BadTypes, Types};
+pub use btf::{BadTypes, Types};
 
 /// Where the kernel describes its types.
 const TYPES: &str = "/sys/kernel/btf/vmlinux";

@@ -4,7 +4,7 @@
 //! admitted. Folders are nobody's secret, and other volumes none of its business.
 
 use super::code::{BadCode, Code, R, Width};
-use super::types::{BadTypes, Types};
+use super::btf::{BadTypes, Types};
 
 /// Numbers in the map of settings.
 pub(super) const ENFORCE: i32 = 0;
