@@ -4,10 +4,10 @@
 //!
 //! What a kernel is built with says little: whether it asks is found out by having it refuse something.
 
+mod btf;
 mod call;
 mod code;
 mod programs;
-mod btf;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,11 +21,11 @@ use crate::book::MAX_FILES;
 use crate::digest::Digest;
 use crate::verity::{self, SEALED_BYTES, Sealed};
 use crate::volume::Volume;
+pub use btf::{BadTypes, Types};
 use call::Map;
 pub use call::NotTaken;
 pub use code::BadCode;
 use programs::{Hook, Maps, Places};
-pub use btf::{BadTypes, Types};
 
 /// Where the kernel describes its types.
 const TYPES: &str = "/sys/kernel/btf/vmlinux";

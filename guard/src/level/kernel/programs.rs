@@ -3,8 +3,8 @@
 //! A file on the volume is read, mapped and executed only if the file system holds it to a digest (fs-verity) that was
 //! admitted. Folders are nobody's secret, and other volumes none of its business.
 
-use super::code::{BadCode, Code, R, Width};
 use super::btf::{BadTypes, Types};
+use super::code::{BadCode, Code, R, Width};
 
 /// Numbers in the map of settings.
 pub(super) const ENFORCE: i32 = 0;
