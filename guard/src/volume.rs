@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::libc;
-use nix::sys::statfs::{
-    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
-};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 /// File systems on which nothing changes that this kernel was not asked for: what a server, another layer or a process
 /// gives may be one thing when it is read and another when it is mapped.
+///
+/// Not btrfs: each subvolume tells a device number of its own, by which neither a part of the machine's own file system nor
+/// what the kernel's programs are to watch over could be told.
 const OWN_MEMORY: FsType = FsType(0x8584_58f6);
 const OWN_FLASH: FsType = FsType(libc::F2FS_SUPER_MAGIC as libc::__fsword_t);
-const OWN: [FsType; 6] = [
+const OWN: [FsType; 5] = [
     EXT4_SUPER_MAGIC,
     XFS_SUPER_MAGIC,
-    BTRFS_SUPER_MAGIC,
     OWN_FLASH,
     TMPFS_MAGIC,
     OWN_MEMORY,
@@ -40,7 +40,7 @@ pub enum NotAVolume {
     #[error("volume is part of the file system above it, every open on which would wait: {}", .0.display())]
     Shared(PathBuf),
     #[error(
-        "volume is of a kind that changes without this kernel's doing (a server's, an overlay, FUSE), use ext4, xfs, btrfs or f2fs: {}", .0.display()
+        "volume is of a kind that changes without this kernel's doing (a server's, an overlay, FUSE) or has more numbers than one (btrfs), use ext4, xfs or f2fs: {}", .0.display()
     )]
     Elsewhere(PathBuf),
     #[error("volume belongs to another than root, or others may write to it: {}", .0.display())]
@@ -115,5 +115,13 @@ mod tests {
         ));
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(matches!(Volume::open(file.path()), Err(NotAVolume::Io(_))));
+    }
+
+    /// Each subvolume of btrfs tells a number of its own, which is not the one that the kernel knows the whole by.
+    #[test]
+    fn a_kind_whose_files_tell_another_number_than_the_kernels_is_no_volume() {
+        assert!(!OWN.contains(&nix::sys::statfs::BTRFS_SUPER_MAGIC));
+        let text = NotAVolume::Elsewhere(PathBuf::new()).to_string();
+        assert!(text.ends_with("use ext4, xfs or f2fs: "), "{text}");
     }
 }
