@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
@@ -173,6 +174,19 @@ impl Cgroup {
         Ok(Event::Empty.holds(&text))
     }
 
+    /// Nothing of it runs any more. A group that is gone holds nobody; one that cannot be looked at may.
+    pub fn holds_nobody(&self) -> bool {
+        match self.is_empty() {
+            Ok(empty) => empty,
+            Err(CgroupError::Io { error, .. }) => {
+                // As the kernel answers who looks while it goes.
+                error.kind() == io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(libc::ENODEV)
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Stops every process, and waits until each has stopped: on a busy machine that takes as long as it takes to run
     /// each of them once.
     pub fn freeze(&self, limit: Duration) -> Result<(), CgroupError> {
@@ -289,6 +303,21 @@ mod tests {
         assert!(bare.limit(&Limits::default()).unwrap().is_empty());
         let (_folder, some) = group(&["pids.max"]);
         assert_eq!(some.limit(&LIMITS).unwrap(), ["memory", "cpu"]);
+    }
+
+    /// One whose state nobody can tell may hold processes still.
+    #[test]
+    fn only_a_group_that_says_so_or_is_gone_holds_nobody() {
+        let (folder, empty) = group(&[]);
+        assert!(empty.holds_nobody(), "it is gone");
+        let events = folder.path().join("cgroup.events");
+        std::fs::write(&events, "populated 1\nfrozen 1\n").unwrap();
+        assert!(!empty.holds_nobody());
+        std::fs::write(&events, "populated 0\nfrozen 0\n").unwrap();
+        assert!(empty.holds_nobody());
+        std::fs::remove_file(&events).unwrap();
+        std::fs::create_dir(&events).unwrap();
+        assert!(!empty.holds_nobody(), "it cannot be read");
     }
 
     #[test]

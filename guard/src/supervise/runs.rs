@@ -112,7 +112,12 @@ impl Runs {
 
     /// Writes, and waits for nothing: `turn` tells when all have gone.
     pub(super) fn end(&mut self, name: &str) -> Option<Told> {
-        let group = self.apps.child(name).ok()?;
+        let group = match (self.apps.child(name), self.runs.get(name)) {
+            (Ok(group), _) => group,
+            // For want of memory, say: the group that it was started in is known.
+            (Err(_), Some(running)) => running.group.clone(),
+            (Err(error), None) => return Some(not_started(name, &error.into())),
+        };
         // Frozen first: while each is being killed, none of the others runs on.
         let _kill_counts = group.freeze_now();
         let killed = group.kill();
@@ -145,7 +150,7 @@ impl Runs {
         self.runs.retain(|_, running| !running.told);
         let runs = &self.runs;
         self.leaving.retain(|name, group| {
-            let empty = group.is_empty().unwrap_or(true) && !runs.contains_key(name);
+            let empty = group.holds_nobody() && !runs.contains_key(name);
             if empty {
                 // One that does not go has groups below: nobody's but root's, who made them.
                 let _gone = group.clone().remove();
@@ -245,11 +250,11 @@ impl Running {
         let Some(how) = self.ended else {
             return told;
         };
-        if !self.group.is_empty().unwrap_or(true) {
+        if !self.group.holds_nobody() {
             // What it started goes with it.
             let _again_at_the_next_turn = self.group.kill();
         }
-        if self.group.is_empty().unwrap_or(true) {
+        if self.group.holds_nobody() {
             told.extend(self.output.read(name));
             told.extend(self.output.finish(name));
             let name = name.clone();
