@@ -89,7 +89,7 @@ pub enum CallsError {
 /// Counts for this process and all that come from it.
 pub fn restrict() -> Result<(), CallsError> {
     // `clone3` hides its flags from filters; the C library falls back to `clone` when it is told that it is missing.
-    apply_filter(&filter([(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?)?;
+    apply_filter(&filter(missing(), libc::ENOSYS)?)?;
     // As where the kernel has no such family: programs go on without it.
     let families = [libc::SYS_socket, libc::SYS_socketpair];
     let families = families
@@ -97,6 +97,15 @@ pub fn restrict() -> Result<(), CallsError> {
         .map(|call| Ok((call, family_rules()?)))
         .collect::<Result<BTreeMap<_, _>, CallsError>>()?;
     apply_filter(&filter(with_twins(families), libc::EAFNOSUPPORT)?)?;
+    Ok(apply_filter(&filter(refused()?, libc::EPERM)?)?)
+}
+
+/// Calls that are answered as if the kernel had them not.
+fn missing() -> BTreeMap<i64, Vec<SeccompRule>> {
+    with_twins(BTreeMap::from([(libc::SYS_clone3, Vec::new())]))
+}
+
+fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, CallsError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, clone_rules()?);
@@ -104,7 +113,7 @@ pub fn restrict() -> Result<(), CallsError> {
     if cfg!(target_arch = "x86_64") {
         rules.extend(X32_OWN.into_iter().map(|call| (call, Vec::new())));
     }
-    Ok(apply_filter(&filter(with_twins(rules), libc::EPERM)?)?)
+    Ok(with_twins(rules))
 }
 
 /// The same for the calls of the third table.
@@ -174,4 +183,21 @@ fn filter(
         processor,
     )?;
     Ok(filter.try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_refused_is_so_by_every_table() {
+        for rules in [missing(), refused().unwrap()] {
+            let first: Vec<i64> = rules.keys().copied().filter(|call| *call < X32).collect();
+            assert!(!first.is_empty());
+            for call in first {
+                let twin = rules.contains_key(&(call + X32));
+                assert!(twin || cfg!(not(target_arch = "x86_64")), "{call}");
+            }
+        }
+    }
 }
