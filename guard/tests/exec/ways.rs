@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::lab::{Lab, digests, eventually, output, run, runs, settle};
 use edgeward_guard::book::{Asked, Mode};
+use edgeward_guard::control::Told;
 
 /// Ways to open, read or become a file: `python3 -c WAYS WAY PATH`. Ends with 0 if there was a way.
 const WAYS: &str = r#"
@@ -187,9 +188,9 @@ fn by_whatever_call_a_listed_program_is_written_to_it_runs_no_more() {
         "aio",
         "uring",
     ] {
-        // Known by now: the kernel asks no more.
+        // Known after the first: the kernel asks no more. On a busy machine one may be refused for want of time.
         for _ in 0..3 {
-            assert!(run(&good), "before {name}");
+            eventually(|| run(&good).then_some(()));
         }
         let mut write = Command::new("python3");
         let wrote = output(write.args(["-c", WRITES, name]).arg(&good)).unwrap();
@@ -204,7 +205,7 @@ fn by_whatever_call_a_listed_program_is_written_to_it_runs_no_more() {
         // It would run: what keeps it is that nobody listed it.
         guarded.take(Mode::Enforce, digests(&[&good]));
         settle();
-        assert!(run(&good), "after {name}");
+        eventually(|| run(&good).then_some(()));
     }
 }
 
@@ -241,19 +242,28 @@ fn a_file_in_the_place_and_with_the_number_of_a_listed_one_is_not_taken_for_it()
 #[test]
 fn a_file_without_a_name_is_judged_like_any_other() {
     let lab = Lab::new();
-    let (good, bad) = (lab.program("good", ""), lab.program("bad", "x"));
+    let [good, again] = ["good", "again"].map(|name| lab.program(name, ""));
+    let [bad, free] = ["bad", "free"].map(|name| lab.program(name, "x"));
     settle();
     // Opened by name, executed when the name is gone.
-    let script = "exec 7<$0; rm $0; exec /proc/self/fd/7";
-    let nameless = |path: &Path, prefix: &str| {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("{prefix}{script}")]).arg(path);
-        runs(&mut command)
+    let read = |path: &Path| {
+        let script = "exec 7<$0; rm $0; exec /proc/self/fd/7";
+        runs(Command::new("/bin/sh").args(["-c", script]).arg(path))
     };
-    let _guarded = lab.guard(Mode::Enforce, &[&good]);
-    assert!(nameless(&good, ""));
-    assert!(!nameless(&bad, ""));
-    assert!(bad.exists() || !run(&bad));
+    // The same by a descriptor that nobody is asked about.
+    let script = "import os, sys; fd = os.open(sys.argv[1], os.O_PATH); os.remove(sys.argv[1]); \
+        os.execv('/proc/self/fd/%d' % fd, ['program'])";
+    let named = |path: &Path| runs(Command::new("python3").args(["-c", script]).arg(path));
+    assert!(named(&free), "it is a way");
+    let mut guarded = lab.guard(Mode::Enforce, &[&good]);
+    assert!(read(&good) && !good.exists());
+    assert!(named(&again) && !again.exists());
+    assert!(!read(&bad));
+    assert!(bad.exists(), "it was not even opened");
+    assert!(!named(&bad));
+    assert!(!bad.exists(), "it had a name still");
+    let name = bad.display().to_string();
+    guarded.hears(|told| matches!(told, Told::Saw(saw) if saw.asked == Asked::Exec && saw.path.starts_with(&name)));
 }
 
 /// Whoever had a file open before the guard came can read and map it; executing is asked about all the same.
