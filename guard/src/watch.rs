@@ -3,6 +3,7 @@
 //! One thread takes questions and answers what it knows; readers read files; one hears the supervisor and one tells it.
 //! The beat is told only while the first one turns, so that the supervisor notices whatever holds it up.
 
+use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -53,6 +54,8 @@ pub enum WatchError {
     Line(#[from] BadLine),
     #[error("supervisor is gone")]
     Orphaned,
+    #[error("supervisor orders what is not the watch's to do")]
+    NotOurs,
 }
 
 /// Runs until the supervisor ends it. `kernel` is where the kernel keeps what it decides by, if it does.
@@ -81,9 +84,11 @@ pub fn run(kernel: Option<&Path>) -> Result<(), WatchError> {
     std::thread::spawn(move || teller.run(&told, &held));
     let hearing = Arc::clone(&court);
     std::thread::spawn(move || {
-        let _gone = hear(socket, &hearing, &holds);
-        // Another supervisor opens a group of its own; until then this one keeps answering.
-        std::thread::park_timeout(ORPHANED);
+        if matches!(hear(socket, &hearing, &holds), Err(WatchError::Orphaned)) {
+            // Another supervisor opens a group of its own; until then this one keeps answering.
+            std::thread::park_timeout(ORPHANED);
+        }
+        // Whatever else it is: by the book that it has it must not go on.
         std::process::exit(1);
     });
     answer(&court, &queue, &turns)
@@ -133,27 +138,34 @@ fn read_files(court: &Court, waiting: &Mutex<Receiver<Arc<Case>>>) {
     }
 }
 
-/// Ends when the supervisor is gone or says what is not understood.
-fn hear(mut socket: UnixStream, court: &Court, holds: &SyncSender<u64>) -> Result<(), WatchError> {
+/// Ends when the supervisor is gone, says what is not understood, or sends a book that cannot be taken.
+fn hear(
+    mut socket: UnixStream,
+    court: &Court,
+    holds: &SyncSender<u64>,
+) -> Result<Infallible, WatchError> {
     let mut lines = Lines::default();
     let mut chunk = vec![0; 64 * 1024];
     loop {
-        let count = socket.read(&mut chunk)?;
-        let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else {
-            return Err(WatchError::Orphaned);
+        let count = match socket.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => return Err(WatchError::Orphaned),
+            Ok(count) => count,
         };
+        let bytes = chunk.get(..count).unwrap_or_default();
         lines.push(bytes)?;
         while let Some(order) = lines.take_line() {
             match order? {
                 Order::Keeper(pid) => court.set_keeper(pid),
                 // Not for the watch.
                 Order::Make { .. } | Order::Start(_) | Order::End { .. } => {
-                    return Err(WatchError::Orphaned);
+                    return Err(WatchError::NotOurs);
                 }
                 Order::Book(book) => {
                     let version = book.version();
                     court.take(book)?;
-                    holds.send(version).map_err(io::Error::other)?;
+                    // Whoever tells the supervisor ends only when there is none any more.
+                    holds.send(version).map_err(|_| WatchError::Orphaned)?;
                 }
             }
         }

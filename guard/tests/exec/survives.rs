@@ -1,12 +1,19 @@
 //! The guard's own death and standstill let nothing through.
 
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::lab::{self, Lab, run, settle};
-use edgeward_guard::book::Mode;
-use edgeward_guard::control::Told;
+use edgeward_guard::book::{Book, Mode};
+use edgeward_guard::control::{Order, Told, line};
+use edgeward_guard::group::Group;
+use edgeward_guard::volume::Volume;
 use nix::sys::signal::{Signal, kill};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 #[test]
 fn a_watch_that_is_killed_is_replaced_and_nothing_runs_meanwhile() {
@@ -121,4 +128,68 @@ fn a_watch_whose_supervisor_died_goes_on_answering_for_a_while() {
     lab::eventually(|| kill(watch, None).is_err().then_some(()));
     assert!(begun.elapsed() < Duration::from_secs(15));
     assert!(run(&bad));
+}
+
+/// A watch of this test's own over the volume, on a thread that the kernel may have been told something about.
+fn watch_over(lab: &Lab, confine: impl FnOnce() + Send + 'static) -> (Child, UnixStream, Group) {
+    let volume = Volume::open(&lab.volume()).unwrap();
+    let group = Group::over(&volume).unwrap();
+    let handle = group.handle().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let start = move || {
+        confine();
+        let mut command = Command::new(lab::GUARD);
+        command.arg("watch").env_clear().stdin(Stdio::from(handle));
+        command.stdout(OwnedFd::from(theirs)).spawn().unwrap()
+    };
+    let watch = std::thread::spawn(start).join().unwrap();
+    (watch, ours, group)
+}
+
+/// Whether it ends long before one that waits for another supervisor would.
+fn ends_at_once(mut watch: Child) -> bool {
+    let begun = Instant::now();
+    while watch.try_wait().unwrap().is_none() {
+        if begun.elapsed() > Duration::from_secs(5) {
+            watch.kill().unwrap();
+            watch.wait().unwrap();
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    true
+}
+
+/// It would go on letting run what the book before it listed; its end refuses everything.
+#[test]
+fn a_watch_that_cannot_take_a_book_ends_at_once() {
+    let lab = Lab::new();
+    let listed = lab::digests(&[&lab.program("good", "")]);
+    let book = Order::Book(Book::new(1, Mode::Enforce, listed).unwrap());
+    let (watch, mut socket, _group) = watch_over(&lab, || {
+        let refused = BTreeMap::from([(nix::libc::SYS_fanotify_mark, Vec::new())]);
+        let no_memory = SeccompAction::Errno(nix::libc::ENOMEM.unsigned_abs());
+        let here = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+        let filter = SeccompFilter::new(refused, SeccompAction::Allow, no_memory, here).unwrap();
+        let program: BpfProgram = filter.try_into().unwrap();
+        seccompiler::apply_filter(&program).unwrap();
+    });
+    socket.write_all(&line(&book).unwrap()).unwrap();
+    assert!(ends_at_once(watch));
+}
+
+#[test]
+fn a_watch_that_is_told_what_it_does_not_understand_ends_at_once() {
+    let lab = Lab::new();
+    for words in [
+        &b"{}\n"[..],
+        &line(&Order::Make {
+            name: "app".to_owned(),
+        })
+        .unwrap(),
+    ] {
+        let (watch, mut socket, _group) = watch_over(&lab, || ());
+        socket.write_all(words).unwrap();
+        assert!(ends_at_once(watch));
+    }
 }
