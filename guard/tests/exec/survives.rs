@@ -12,6 +12,7 @@ use edgeward_guard::book::{Book, Mode};
 use edgeward_guard::control::{Order, Told, line};
 use edgeward_guard::group::Group;
 use edgeward_guard::volume::Volume;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
@@ -192,4 +193,36 @@ fn a_watch_that_is_told_what_it_does_not_understand_ends_at_once() {
         socket.write_all(words).unwrap();
         assert!(ends_at_once(watch));
     }
+}
+
+/// What is meant for one volume must not be left to the next with its number, nor be taken from one that is in use.
+#[test]
+fn the_unit_of_the_volume_takes_programs_away_only_when_it_is_mounted_no_more() {
+    let unit = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/systemd/edgeward-apps-volume.service"
+    );
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let lab = Lab::new();
+    let (at, pins) = (lab.outside("apps"), lab.outside("pins"));
+    let pinned = pins.join("edgeward-guard-7-1");
+    std::fs::create_dir(&at).unwrap();
+    std::fs::create_dir_all(&pinned).unwrap();
+    let script = unit.lines().find_map(|line| {
+        let script = line.strip_prefix("ExecStopPost=-/bin/sh -c '")?;
+        script.strip_suffix('\'')
+    });
+    let script = script.unwrap();
+    assert!(script.contains("/sys/fs/bpf/"), "{script}");
+    let script = script
+        .replace("/var/lib/edgeward-apps", &at.display().to_string())
+        .replace("/sys/fs/bpf", &pins.display().to_string());
+    let stopped = || lab::output(Command::new("/bin/sh").args(["-c", &script])).unwrap();
+    let none = None::<&str>;
+    mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    stopped();
+    assert!(pinned.exists(), "somebody holds the volume still");
+    umount2(&at, MntFlags::empty()).unwrap();
+    stopped();
+    assert!(!pinned.exists());
 }
