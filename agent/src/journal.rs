@@ -14,9 +14,11 @@ use edgeward_audit::journal::{
     Appended, Boot as JournalBoot, FileStore, JournalError, Limits, OpenError, Pending,
     StorageError,
 };
+use edgeward_audit::record::{NoRandom, Salts};
 use edgeward_audit::{BootId, Event, Journal, Position};
 use edgeward_identity::{Clock, SpiffeId};
 use parking_lot::Mutex;
+use ring::rand::SystemRandom;
 use tokio::sync::{oneshot, watch};
 
 use crate::boot::Boot;
@@ -60,6 +62,8 @@ pub enum NoJournal {
         #[source]
         source: std::io::Error,
     },
+    #[error("journal: {0}")]
+    Random(#[from] NoRandom),
     #[error("journal thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
 }
@@ -321,7 +325,18 @@ impl Writer {
     fn reopen(&mut self) -> Result<&mut Journal<FileStore>, JournalError> {
         let store = FileStore::open(&self.path).map_err(JournalError::Storage)?;
         let time = self.clock.now();
-        match Journal::open(store, &self.node, &self.boot, Limits::default(), time) {
+        let salts = fresh_salts().map_err(|error| {
+            tracing::error!(%error, "the journal cannot be opened anew");
+            JournalError::Broken
+        })?;
+        match Journal::open(
+            store,
+            &self.node,
+            &self.boot,
+            Limits::default(),
+            time,
+            salts,
+        ) {
             Ok((journal, _)) => Ok(self.journal.insert(journal)),
             Err(error) => {
                 tracing::error!(%error, "the journal cannot be opened anew");
@@ -347,6 +362,7 @@ fn open_file(
         &journal_boot(boot),
         Limits::default(),
         clock.now(),
+        fresh_salts()?,
     )
     .map_err(|source| NoJournal::Open {
         path: path.to_owned(),
@@ -354,6 +370,10 @@ fn open_file(
     })?;
     tracing::debug!(continued = opened.continued, cut = ?opened.cut, "journal opened");
     Ok(journal)
+}
+
+fn fresh_salts() -> Result<Salts, NoRandom> {
+    Salts::draw_from(&SystemRandom::new())
 }
 
 fn journal_boot(boot: &Boot) -> JournalBoot {

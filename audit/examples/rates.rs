@@ -9,6 +9,7 @@ use edgeward_audit::journal::{
     Boot, FileStore, Limits, MAX_SEGMENT_BYTES, MemoryStore, Pending, SegmentStore,
 };
 use edgeward_audit::merkle::{Frontier, leaf_hash};
+use edgeward_audit::record::Salts;
 use edgeward_audit::{BootId, Event, EventKind, Journal};
 use edgeward_identity::{BootTime, Clock, Signer, SoftwareKey, SpiffeId, SystemClock};
 
@@ -62,7 +63,14 @@ fn append<S: SegmentStore>(
         restart_count: None,
     };
     let limits = Limits::new(JOURNAL_BYTES, MAX_SEGMENT_BYTES)?;
-    let (mut journal, _) = Journal::open(store, node, &boot, limits, SystemClock.now())?;
+    let (mut journal, _) = Journal::open(
+        store,
+        node,
+        &boot,
+        limits,
+        SystemClock.now(),
+        Salts::from_seed([1; 32]),
+    )?;
     append_to(&mut journal, what, node, kind, count)?;
     Ok(journal)
 }

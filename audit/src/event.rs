@@ -15,7 +15,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use kind::{Class, Effect, EventKind, UnknownKind};
+pub use kind::{Class, Effect, EventKind, Keepers, UnknownKind};
 pub use party::{Actor, MAX_API_KEY_NAME_BYTES, MAX_SUBJECT_NAME_BYTES, PartyError, Subject};
 pub use text::{
     Detail, DetailError, MAX_DETAIL_ENTRIES, MAX_DETAIL_KEY_BYTES, MAX_DETAIL_VALUE_BYTES, Text,

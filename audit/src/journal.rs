@@ -19,7 +19,7 @@ use std::time::Duration;
 use edgeward_identity::{BootTime, SpiffeId, Timestamp};
 
 use crate::event::{Class, Effect, Event, EventKind};
-use crate::record::{BootId, Chain, ChainError, Position, RecordError, SealedRecord, frame};
+use crate::record::{BootId, Chain, ChainError, Position, RecordError, Salts, SealedRecord, frame};
 
 mod memory;
 mod open;
@@ -59,6 +59,7 @@ pub struct Journal<S> {
     store: S,
     limits: Limits,
     chain: Chain,
+    salts: Salts,
     /// Oldest first; the last one is written to.
     segments: VecDeque<Segment>,
     /// Everything below this sequence number of the running boot is flushed.
@@ -109,8 +110,9 @@ impl<S: SegmentStore> Journal<S> {
         boot: &Boot,
         limits: Limits,
         time: Timestamp,
+        salts: Salts,
     ) -> Result<(Self, Opened), OpenError> {
-        open::open(store, node, boot, limits, time)
+        open::open(store, node, boot, limits, time, salts)
     }
 
     /// Records an event. `now` is the time since boot.
@@ -121,7 +123,7 @@ impl<S: SegmentStore> Journal<S> {
         self.end_loss(event.time, now)?;
         let (class, kind) = (event.class(), event.kind);
         let time = event.time;
-        let sealed = self.chain.seal(event)?;
+        let sealed = self.chain.seal(event, self.salts.draw())?;
         if self.has_room(kind, &sealed) {
             match self.write(&sealed, kind) {
                 Ok(()) => return self.written(&sealed, class == Class::Must, now),
@@ -328,7 +330,7 @@ impl<S: SegmentStore> Journal<S> {
     }
 
     fn record_loss(&mut self, event: Event, now: BootTime) -> Result<bool, JournalError> {
-        let sealed = self.chain.seal(event)?;
+        let sealed = self.chain.seal(event, self.salts.draw())?;
         if !self.has_room(EventKind::JournalLost, &sealed) {
             return Ok(false);
         }

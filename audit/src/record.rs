@@ -3,7 +3,14 @@
 //! The bytes of a record are its JSON exactly as [`Record::seal`] writes it; its hash is SHA-256 over a label and those
 //! bytes. A record names the hash of the one before, so whoever knows the last hash (the *head*) knows them all. The
 //! first record of a boot ([`BootOpened`]) names where the boot before ended, so that the chains of a node form a chain
-//! too. Bytes that parse but are not what this version would write are refused: one record has one encoding.
+//! too.
+//!
+//! A record begins with a [`Salt`] of its keeper, so its hash commits to it without telling anything: where the bytes
+//! were erased, nobody finds them again by guessing. Records of format 1 have no salt and a label of their own; they are
+//! still read.
+//!
+//! Everything around the event has one encoding, and bytes that are not in it are refused. The event itself may be one
+//! that a newer version wrote: it is kept as it came, and shown as `event.unknown`, so that no journal stops at it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,20 +22,28 @@ use crate::digest::{Digest, NotADigest};
 use crate::event::{Event, EventKind};
 
 mod chain;
+mod foreign;
 pub(crate) mod frame;
+mod salt;
 
 #[cfg(test)]
 mod tests;
 
 pub use chain::{Chain, ChainError, Head, Position};
+pub use foreign::UNKNOWN_TYPE;
+pub use salt::{NoRandom, SALT_BYTES, Salt, Salts};
 
 /// Longest record, in bytes.
 pub const MAX_RECORD_BYTES: usize = 16 * 1024;
 /// Bytes of a boot id.
 pub const BOOT_ID_BYTES: usize = 16;
 
-/// Sets record hashes apart from every other use of SHA-256.
-const RECORD_LABEL: &[u8] = b"edgeward journal record v1\n";
+/// Sets the hashes of records without salt apart from every other use of SHA-256.
+const LABEL_1: &[u8] = b"edgeward journal record v1\n";
+/// The same for records with salt.
+const LABEL_2: &[u8] = b"edgeward journal record v2\n";
+/// How every record with salt begins, and no other.
+const SALTED: &[u8] = b"{\"salt\":";
 
 /// Names one boot of one node: 16 random bytes, made when the boot's journal begins. A cloud process makes one for each start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,6 +54,9 @@ pub struct BootId([u8; BOOT_ID_BYTES]);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
+    /// None in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<Salt>,
     /// Who keeps this journal: a node or a cloud process.
     pub node: SpiffeId,
     pub boot: BootId,
@@ -49,6 +67,7 @@ pub struct Record {
     /// Present exactly at sequence number 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened: Option<BootOpened>,
+    /// What this version can say of it: of type `event.unknown` where it cannot read the event.
     pub event: Event,
 }
 
@@ -97,32 +116,35 @@ pub enum RecordError {
     Keeper(Kind),
     #[error("the first record of a boot, and no other, says how it was opened")]
     Opening,
+    #[error("an event that cannot be read cannot be written")]
+    Unreadable,
 }
 
 impl Record {
     /// Checks the record and fixes its bytes and hash.
     pub fn seal(self) -> Result<SealedRecord, RecordError> {
+        if self.event.kind == EventKind::EventUnknown {
+            return Err(RecordError::Unreadable);
+        }
+        let opens = self.event.kind == EventKind::JournalOpened;
+        if opens != (self.seq == 0) {
+            return Err(RecordError::Opening);
+        }
         self.check()?;
         let bytes = serde_json::to_vec(&self).map_err(RecordError::Json)?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(RecordError::TooLong);
         }
-        let hash = record_hash(&bytes);
-        Ok(SealedRecord {
-            record: self,
-            bytes,
-            hash,
-        })
+        Ok(SealedRecord::of(self, bytes))
     }
 
+    /// What holds of every record, whatever its event says.
     fn check(&self) -> Result<(), RecordError> {
         if !matches!(self.node.kind(), Kind::Node | Kind::Cloud) {
             return Err(RecordError::Keeper(self.node.kind()));
         }
         let first = self.seq == 0;
-        let opens = self.event.kind == EventKind::JournalOpened;
-        if self.opened.is_some() != first || opens != first || (first && self.prev != Digest::ZERO)
-        {
+        if self.opened.is_some() != first || (first && self.prev != Digest::ZERO) {
             return Err(RecordError::Opening);
         }
         match self.opened.as_ref().and_then(|opened| opened.previous) {
@@ -138,13 +160,32 @@ impl SealedRecord {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(RecordError::TooLong);
         }
-        let record: Record = serde_json::from_slice(bytes).map_err(RecordError::Json)?;
-        let sealed = record.seal()?;
-        if sealed.bytes == bytes {
-            Ok(sealed)
-        } else {
-            Err(RecordError::NotCanonical)
+        let read = serde_json::from_slice(bytes).map_err(RecordError::Json);
+        match read.and_then(Record::seal) {
+            Ok(sealed) if sealed.bytes == bytes => Ok(sealed),
+            // The event may be of a newer version; everything around it is as strict as ever.
+            Ok(_) | Err(RecordError::Json(_) | RecordError::Unreadable) => {
+                let record = foreign::read(bytes)?;
+                record.check()?;
+                Ok(Self::of(record, bytes.to_vec()))
+            }
+            Err(refused) => Err(refused),
         }
+    }
+
+    fn of(record: Record, bytes: Vec<u8>) -> Self {
+        Self {
+            record,
+            hash: record_hash(&bytes),
+            bytes,
+        }
+    }
+
+    /// Whether the event is one that its keeper may not state as a fact ([`EventKind::keepers`]): evidence of what the
+    /// keeper says, and no more.
+    pub fn is_claimed(&self) -> bool {
+        let keepers = self.record.event.kind.keepers();
+        !keepers.include(self.record.node.kind())
     }
 
     pub fn record(&self) -> &Record {
@@ -230,5 +271,9 @@ impl fmt::Debug for BootId {
 }
 
 pub(crate) fn record_hash(bytes: &[u8]) -> Digest {
-    Digest::of(&[RECORD_LABEL, bytes])
+    let label = match bytes.starts_with(SALTED) {
+        true => LABEL_2,
+        false => LABEL_1,
+    };
+    Digest::of(&[label, bytes])
 }

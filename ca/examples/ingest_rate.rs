@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::event::{Actor, Event, EventKind, Subject};
-use edgeward_audit::record::{BootId, BootOpened, Chain};
+use edgeward_audit::record::{BootId, BootOpened, Chain, Salts};
 use edgeward_ca::audit::AuditLog;
 use edgeward_ca::store::{Database, Store};
 use edgeward_identity::{Clock, Kind, Signer, SoftwareKey, SpiffeId, SystemClock, TrustDomain};
@@ -81,6 +81,7 @@ fn journal(
     let statement = JournalKeyStatement::sign(&svid, &node, boot, key.public_key(), now)?;
     let verified = statement.verify(&node, svid.public_key(), now)?;
     let mut chain = Chain::new(node.clone(), boot);
+    let mut salts = Salts::from_seed([1; 32]);
     let mut made = Vec::new();
     for batch in 0..batches {
         let mut sealed = Vec::new();
@@ -104,8 +105,9 @@ fn journal(
                         restart_count: None,
                     },
                     event,
+                    salts.draw(),
                 )?,
-                false => chain.seal(event)?,
+                false => chain.seal(event, salts.draw())?,
             };
             chain.advance(&record)?;
             sealed.push(record.bytes().to_vec());

@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use edgeward_audit::batch::{DedupError, VerifiedBatch, accept};
 use edgeward_audit::event::{Actor, Event, EventKind};
-use edgeward_audit::record::{BootId, BootOpened, Chain, PreviousBoot, RecordError};
+use edgeward_audit::record::{
+    BootId, BootOpened, Chain, NoRandom, PreviousBoot, RecordError, Salts,
+};
 use edgeward_identity::{SpiffeId, Timestamp};
+use ring::rand::SystemRandom;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::audit::{FaultKind, JournalFault};
@@ -64,6 +67,8 @@ pub enum IngestError {
 pub enum RecordFault {
     #[error("event cannot be recorded: {0}")]
     Seal(#[from] RecordError),
+    #[error("event cannot be recorded: {0}")]
+    Random(#[from] NoRandom),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -99,7 +104,8 @@ impl AuditLog {
             restart_count: None,
         };
         let event = Event::new(now, Actor::Cloud, EventKind::JournalOpened);
-        let record = Chain::new(keeper.clone(), boot).seal_opening(opened, event)?;
+        let salt = fresh_salts()?.draw();
+        let record = Chain::new(keeper.clone(), boot).seal_opening(opened, event, salt)?;
         tx.append_records(&[record], now).await?;
         tx.commit().await?;
         let (queue, receiver) = mpsc::channel(MAX_QUEUED);
@@ -288,9 +294,10 @@ async fn append(
     };
     let mut records = Vec::with_capacity(events.len());
     let mut received = Timestamp::default();
+    let mut salts = fresh_salts()?;
     for event in events {
         received = received.max(event.time);
-        let record = chain.seal(event)?;
+        let record = chain.seal(event, salts.draw())?;
         chain
             .advance(&record)
             .expect("a record that the chain itself sealed continues it");
@@ -298,6 +305,10 @@ async fn append(
     }
     tx.append_records(&records, received).await?;
     Ok(())
+}
+
+fn fresh_salts() -> Result<Salts, NoRandom> {
+    Salts::draw_from(&SystemRandom::new())
 }
 
 fn count(outcome: &'static str, records: usize) {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{Event, EventKind};
-use crate::record::{BootOpened, PreviousBoot};
+use crate::record::{BootOpened, PreviousBoot, Salt};
 use crate::vectors::mutations;
 
 const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
@@ -34,9 +34,9 @@ fn records(salt: u8, count: usize) -> Vec<SealedRecord> {
             restart_count: None,
         };
         let sealed = if n == 0 {
-            chain.seal_opening(opened, event)
+            chain.seal_opening(opened, event, Salt::from_bytes([7; 16]))
         } else {
-            chain.seal(event)
+            chain.seal(event, Salt::from_bytes([7; 16]))
         }
         .unwrap();
         chain.advance(&sealed).unwrap();

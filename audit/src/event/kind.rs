@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod keepers;
+
+pub use keepers::Keepers;
+
 /// How hard a journal works to keep an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -152,6 +156,8 @@ event_kinds! {
     JournalGap "journal.gap" Must Neutral: "records of a node are missing";
     JournalForked "journal.forked" Must Neutral: "a node gave two different records for one sequence number";
     JournalRefused "journal.refused" Should Neutral: "a batch of records was refused";
+    JournalSealed "journal.sealed" Must Neutral: "the journal's key vouched for the next one and for every record before, and is gone";
+    EventUnknown "event.unknown" May Neutral: "an event that this version cannot read, kept as it came; its type is in the detail";
     CloudInitialised "cloud.initialised" Must Neutral: "the trust domain was made";
     CloudStarted "cloud.started" Must Neutral: "the cloud started";
     CloudStopped "cloud.stopped" Must Neutral: "the cloud stopped";

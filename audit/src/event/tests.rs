@@ -158,7 +158,7 @@ fn every_kind_has_its_stable_name_and_class() {
         cut.ordered must, cut.effected must, \
         operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
         audit.read must, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
-        journal.forked must, journal.refused should, cloud.initialised must, cloud.started must, \
+        journal.forked must, journal.refused should, journal.sealed must, event.unknown may, cloud.initialised must, cloud.started must, \
         cloud.stopped must, agent.started must, agent.stopped must, agent.held must, agent.upgraded must, agent.recovered must, \
         workload.issued must, workload.served should, workload.refused should, boot.stated must, \
         publisher.changed must, app.published must, app.assigned should, app.returned must, app.revoked must, \

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use edgeward_identity::{BootTime, SpiffeId, Timestamp};
 
 use crate::event::{Event, EventKind};
-use crate::record::{BootId, BootOpened, Chain, PreviousBoot};
+use crate::record::{BootId, BootOpened, Chain, PreviousBoot, Salts};
 
 use super::segment::{self, Header, Scanned, Segment, SegmentFault};
 use super::space::{Limits, Loss, MAX_SEGMENT_BYTES, TAKE_AWAY_RESERVE_BYTES};
@@ -68,6 +68,7 @@ pub(super) fn open<S: SegmentStore>(
     boot: &Boot,
     limits: Limits,
     time: Timestamp,
+    salts: Salts,
 ) -> Result<(Journal<S>, Opened), OpenError> {
     let (segments, end, cut) = read_back(&mut store, node)?;
     // Whatever the last process wrote must be on disk before anything relies on it.
@@ -84,6 +85,7 @@ pub(super) fn open<S: SegmentStore>(
         store,
         limits,
         chain: Chain::new(node.clone(), boot.id),
+        salts,
         segments,
         durable: 0,
         unflushed: 0,
@@ -231,9 +233,10 @@ fn begin<S: SegmentStore>(
     };
     let node = journal.chain.node().clone();
     let event = Event::new(time, node.clone(), EventKind::JournalOpened).subject(node);
+    let salt = journal.salts.draw();
     let sealed = journal
         .chain
-        .seal_opening(opened, event)
+        .seal_opening(opened, event, salt)
         .map_err(JournalError::Record)?;
     let segment = match segment::create(&mut journal.store, &header) {
         Err(StorageError::NoSpace) if journal.reserved => {

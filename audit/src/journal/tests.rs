@@ -21,6 +21,10 @@ pub(super) fn boot(n: u8) -> Boot {
     }
 }
 
+pub(super) fn salts() -> Salts {
+    Salts::from_seed([7; 32])
+}
+
 pub(super) fn limits() -> Limits {
     Limits::new(MIN_JOURNAL_BYTES, MIN_SEGMENT_BYTES).unwrap()
 }
@@ -34,7 +38,7 @@ pub(super) fn event(kind: EventKind, n: usize) -> Event {
 }
 
 pub(super) fn open(store: MemoryStore, n: u8) -> (Journal<MemoryStore>, Opened) {
-    Journal::open(store, &node(), &boot(n), limits(), TIME).unwrap()
+    Journal::open(store, &node(), &boot(n), limits(), TIME, salts()).unwrap()
 }
 
 pub(super) fn fresh() -> Journal<MemoryStore> {
@@ -81,7 +85,14 @@ fn limits_that_cannot_work_are_refused() {
 #[test]
 fn another_nodes_journal_is_not_opened() {
     let other: SpiffeId = "spiffe://plant.example/node/other".parse().unwrap();
-    let refused = Journal::open(fresh().into_store(), &other, &boot(1), limits(), TIME);
+    let refused = Journal::open(
+        fresh().into_store(),
+        &other,
+        &boot(1),
+        limits(),
+        TIME,
+        salts(),
+    );
     assert!(matches!(refused, Err(OpenError::Node(found)) if found == node()));
 }
 
@@ -177,6 +188,7 @@ fn must_events_are_flushed_at_once_and_others_within_their_bounds() {
         &boot(1),
         Limits::default(),
         TIME,
+        salts(),
     );
     let (mut journal, _) = opened.unwrap();
     journal
@@ -336,7 +348,8 @@ fn files_hold_what_memory_holds() {
     let path = folder.path().join("journal");
     let store = FileStore::open(&path).unwrap();
     assert!(matches!(FileStore::open(&path), Err(StorageError::Locked)));
-    let (mut journal, _) = Journal::open(store, &node(), &boot(1), limits(), TIME).unwrap();
+    let (mut journal, _) =
+        Journal::open(store, &node(), &boot(1), limits(), TIME, salts()).unwrap();
     for n in 0..400 {
         journal
             .append(event(EventKind::FlowDenied, n), at(0))
@@ -369,7 +382,8 @@ fn files_hold_what_memory_holds() {
         .set_len(length - 1)
         .unwrap();
     let store = FileStore::open(&path).unwrap();
-    let (mut journal, opened) = Journal::open(store, &node(), &boot(1), limits(), TIME).unwrap();
+    let (mut journal, opened) =
+        Journal::open(store, &node(), &boot(1), limits(), TIME, salts()).unwrap();
     assert!(opened.continued && opened.cut.is_some());
     let after = all(&mut journal);
     assert_eq!(after[..401], before[..401]);

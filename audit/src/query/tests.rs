@@ -2,7 +2,7 @@ use edgeward_identity::Secret;
 
 use super::*;
 use crate::event::Event;
-use crate::record::{BootId, Chain, Head};
+use crate::record::{BootId, Chain, Head, Salt};
 use crate::vectors::mutations;
 
 fn domain() -> TrustDomain {
@@ -157,7 +157,11 @@ fn each_parameter_keeps_what_it_names_and_drops_the_rest() {
             hash: Digest::ZERO,
         };
         let chain = Chain::resume(keeper.clone(), BootId::from_bytes([1; 16]), head);
-        chain.seal(event).unwrap().record().clone()
+        chain
+            .seal(event, Salt::from_bytes([7; 16]))
+            .unwrap()
+            .record()
+            .clone()
     };
     let quarantined = record(
         &cloud,
@@ -234,7 +238,11 @@ fn a_serial_number_finds_the_event_that_issued_it_and_no_other() {
             hash: Digest::ZERO,
         };
         let chain = Chain::resume(cloud.clone(), BootId::from_bytes([1; 16]), head);
-        chain.seal(event).unwrap().record().clone()
+        chain
+            .seal(event, Salt::from_bytes([7; 16]))
+            .unwrap()
+            .record()
+            .clone()
     };
     let event = |kind, key: &str| {
         record(Event::new(Timestamp::from_secs(1), Actor::Cloud, kind).detail(key, "4f01"))

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::event::Event;
 
-use super::{BootId, BootOpened, Record, RecordError, SealedRecord};
+use super::{BootId, BootOpened, Record, RecordError, Salt, SealedRecord};
 
 /// A place in the journals of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -102,13 +102,14 @@ impl Chain {
         &self,
         opened: BootOpened,
         event: Event,
+        salt: Salt,
     ) -> Result<SealedRecord, RecordError> {
-        self.record(Some(opened), event).seal()
+        self.record(Some(opened), event, salt).seal()
     }
 
-    /// Makes the next record.
-    pub fn seal(&self, event: Event) -> Result<SealedRecord, RecordError> {
-        self.record(None, event).seal()
+    /// Makes the next record. No two records may have one salt.
+    pub fn seal(&self, event: Event, salt: Salt) -> Result<SealedRecord, RecordError> {
+        self.record(None, event, salt).seal()
     }
 
     /// Takes a record as the next one, or says why it is not.
@@ -134,8 +135,9 @@ impl Chain {
         Ok(())
     }
 
-    fn record(&self, opened: Option<BootOpened>, event: Event) -> Record {
+    fn record(&self, opened: Option<BootOpened>, event: Event, salt: Salt) -> Record {
         Record {
+            salt: Some(salt),
             node: self.node.clone(),
             boot: self.boot,
             // A chain of 2^64 records ends in a refusal by `advance`, since this number repeats.

@@ -25,6 +25,10 @@ fn opened() -> BootOpened {
     }
 }
 
+fn salt(n: usize) -> Salt {
+    Salts::from_seed([u8::try_from(n).unwrap(); 32]).draw()
+}
+
 fn event(kind: EventKind) -> Event {
     Event::new(Timestamp::from_secs(1_795_000_000), node(), kind)
 }
@@ -34,8 +38,8 @@ fn chain_of(count: usize) -> Vec<SealedRecord> {
     let mut records = Vec::new();
     for n in 0..count {
         let sealed = match n {
-            0 => chain.seal_opening(opened(), event(EventKind::JournalOpened)),
-            _ => chain.seal(event(EventKind::FlowDenied).detail("n", n)),
+            0 => chain.seal_opening(opened(), event(EventKind::JournalOpened), salt(0)),
+            _ => chain.seal(event(EventKind::FlowDenied).detail("n", n), salt(n)),
         }
         .unwrap();
         chain.advance(&sealed).unwrap();
@@ -51,8 +55,8 @@ fn another_encoding_of_the_same_record_is_refused() {
     let spaced = text.replacen(':', ": ", 1);
     let reordered = text.replacen(&format!("\"boot\":\"{}\",\"seq\":1", boot(1)), "", 1);
     let reordered = reordered.replacen(
-        "{\"node\"",
-        &format!("{{\"seq\":1,\"boot\":\"{}\",\"node\"", boot(1)),
+        "{\"salt\"",
+        &format!("{{\"seq\":1,\"boot\":\"{}\",\"salt\"", boot(1)),
         1,
     );
     let reordered = reordered.replacen(",,", ",", 1);
@@ -76,7 +80,7 @@ fn another_encoding_of_the_same_record_is_refused() {
 #[test]
 fn records_with_unknown_fields_or_above_the_limit_are_refused() {
     let text = String::from_utf8(chain_of(1)[0].bytes().to_vec()).unwrap();
-    let extra = text.replacen("{\"node\"", "{\"more\":1,\"node\"", 1);
+    let extra = text.replacen("{\"salt\"", "{\"more\":1,\"salt\"", 1);
     assert!(matches!(
         SealedRecord::parse(extra.as_bytes()),
         Err(RecordError::Json(_))
@@ -91,6 +95,7 @@ fn records_with_unknown_fields_or_above_the_limit_are_refused() {
 #[test]
 fn only_the_first_record_of_a_boot_opens_it() {
     let record = |seq, prev, opened, kind| Record {
+        salt: None,
         node: node(),
         boot: boot(1),
         seq,
@@ -123,7 +128,7 @@ fn only_nodes_and_clouds_keep_journals() {
     for kind in [Kind::Device, Kind::Operator, Kind::Workload] {
         let keeper = SpiffeId::new(node().trust_domain(), kind, "x").unwrap();
         let chain = Chain::new(keeper, boot(1));
-        let refused = chain.seal_opening(opened(), event(EventKind::JournalOpened));
+        let refused = chain.seal_opening(opened(), event(EventKind::JournalOpened), salt(0));
         assert!(matches!(refused, Err(RecordError::Keeper(found)) if found == kind));
     }
 }
@@ -159,9 +164,9 @@ fn a_record_that_does_not_continue_the_chain_is_refused_with_its_reason() {
             found: 1
         })
     );
-    let forged = at(2).seal(event(EventKind::CutEffected)).unwrap();
+    let forged = at(2).seal(event(EventKind::CutEffected), salt(9)).unwrap();
     assert_eq!(
-        at(3).advance(&at(3).seal(event(EventKind::CutEffected)).unwrap()),
+        at(3).advance(&at(3).seal(event(EventKind::CutEffected), salt(9)).unwrap()),
         Ok(())
     );
     let mut fork = at(2);
@@ -231,9 +236,174 @@ fn the_largest_record_fits_its_limit() {
         hash: Digest::ZERO,
     };
     let sealed = Chain::resume(node(), boot(1), head)
-        .seal(event.subject(long))
+        .seal(event.subject(long), salt(9))
         .unwrap();
     assert!(SealedRecord::parse(sealed.bytes()).is_ok());
+}
+
+/// A record as a newer agent may write it: `change` is made to the event's bytes.
+fn newer(seq: u64, change: impl FnOnce(&str) -> String) -> String {
+    let records = chain_of(usize::try_from(seq).unwrap() + 1);
+    let text = str::from_utf8(records.last().unwrap().bytes()).unwrap();
+    let (envelope, event) = text.split_at(text.find("\"event\":").unwrap() + 8);
+    format!("{envelope}{}}}", change(event.strip_suffix('}').unwrap()))
+}
+
+#[test]
+fn what_is_around_an_unknown_event_is_as_strict_as_ever() {
+    let good = newer(1, |event| event.replace("flow.denied", "flow.melted"));
+    assert!(SealedRecord::parse(good.as_bytes()).is_ok());
+    let not_an_object = |with: &str| newer(1, |_| with.to_owned());
+    let deep = format!("{{\"x\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+    for bad in [
+        good.replacen("{\"salt\"", "{\"more\":1,\"salt\"", 1),
+        good.replacen(':', ": ", 1),
+        good.replacen("\"event\"", "\"opened\":null,\"event\"", 1),
+        good.replacen("\"seq\":1", "\"seq\":0", 1),
+        good.replacen("\"seq\":1", "\"seq\":-1", 1),
+        good.replacen("/node/", "/device/", 1),
+        format!("{good} "),
+        format!("{good}}}"),
+        good.strip_suffix('}').unwrap().to_owned(),
+        not_an_object("null"),
+        not_an_object("[]"),
+        not_an_object("\"flow.melted\""),
+        not_an_object("{}},{"),
+        not_an_object("{\"type\":\"a\"}{\"type\":\"b\"}"),
+        not_an_object(&deep),
+        // What this version reads has one encoding.
+        newer(1, |event| event.replacen(':', ": ", 1)),
+    ] {
+        assert!(SealedRecord::parse(bad.as_bytes()).is_err(), "{bad}");
+    }
+    let second_opening = newer(1, |event| event.replace("flow.denied", "journal.opened"));
+    assert!(matches!(
+        SealedRecord::parse(second_opening.as_bytes()),
+        Err(RecordError::Opening)
+    ));
+}
+
+#[test]
+fn an_event_that_cannot_be_read_cannot_be_written() {
+    let unknown = event(EventKind::EventUnknown);
+    let refused = Chain::resume(node(), boot(1), chain_of(1)[0].head()).seal(unknown, salt(1));
+    assert!(matches!(refused, Err(RecordError::Unreadable)));
+}
+
+#[test]
+fn an_event_of_a_newer_version_is_kept_as_it_came_and_the_chain_goes_on() {
+    let changes: [(&str, &str, &str); 5] = [
+        ("flow.denied", "flow.melted", "flow.melted"),
+        ("\"flow.denied\"", "7", "none"),
+        (
+            "\"verdict\"",
+            "\"weight\":{\"of\":[1,2]},\"verdict\"",
+            "flow.denied",
+        ),
+        ("\"n\":\"1\"", "\"n\":1", "flow.denied"),
+        ("flow.denied", "event.unknown", "event.unknown"),
+    ];
+    for (from, to, shown) in changes {
+        let text = newer(1, |event| event.replacen(from, to, 1));
+        assert!(text.contains(to), "{text}");
+        let sealed = SealedRecord::parse(text.as_bytes()).unwrap();
+        assert_eq!(sealed.bytes(), text.as_bytes());
+        assert_ne!(sealed.hash(), chain_of(2)[1].hash());
+        let event = sealed.event();
+        assert_eq!(event.kind, EventKind::EventUnknown, "{text}");
+        assert_eq!(event.detail.get(UNKNOWN_TYPE), Some(shown), "{text}");
+        assert_eq!(event.time, Timestamp::from_secs(1_795_000_000));
+        assert_eq!(event.actor, node().into());
+        assert!(sealed.is_claimed());
+        let mut chain = Chain::new(node(), boot(1));
+        chain.advance(&chain_of(1)[0]).unwrap();
+        chain.advance(&sealed).unwrap();
+        let next = chain.seal(self::event(EventKind::AgentStopped), salt(2));
+        chain.advance(&next.unwrap()).unwrap();
+    }
+    // A boot that a newer agent opened, too.
+    let opening = newer(0, |event| {
+        event.replacen("\"verdict\"", "\"x\":1,\"verdict\"", 1)
+    });
+    let opening = SealedRecord::parse(opening.as_bytes()).unwrap();
+    assert_eq!(opening.record().opened, Some(opened()));
+    Chain::new(node(), boot(1)).advance(&opening).unwrap();
+}
+
+#[test]
+fn nothing_in_an_unknown_event_steers_a_terminal_or_breaks_a_limit() {
+    let hostile = format!(
+        "{{\"type\":\"\\u001b[2J{}\",\"time\":-1,\"actor\":\"root\",\"detail\":{{\"\\u202e\":\"\\u0007{}\",\"unknown_type\":\"flow.allowed\"}}}}",
+        "a".repeat(500),
+        "b".repeat(5000),
+    );
+    let text = newer(1, |_| hostile);
+    let sealed = SealedRecord::parse(text.as_bytes()).unwrap();
+    let event = sealed.event();
+    assert_eq!(event.time, Timestamp::default());
+    assert_eq!(event.actor, node().into());
+    assert!(event.detail.get(UNKNOWN_TYPE).unwrap().ends_with('…'));
+    let json = serde_json::to_vec(event).unwrap();
+    assert!(json.len() <= crate::event::MAX_EVENT_BYTES);
+    assert!(!json.contains(&0x1b) && !json.contains(&7));
+}
+
+#[test]
+fn an_unknown_event_that_was_changed_anywhere_has_another_hash_or_is_refused() {
+    let text = newer(1, |event| event.replace("flow.denied", "flow.melted"));
+    let record = SealedRecord::parse(text.as_bytes()).unwrap();
+    mutations(text.as_bytes(), |bytes| {
+        if let Ok(other) = SealedRecord::parse(bytes) {
+            assert_ne!(other.hash(), record.hash());
+            assert_eq!(other.bytes(), bytes);
+        }
+    });
+}
+
+#[test]
+fn a_record_of_format_1_is_read_and_hashed_by_its_own_label() {
+    let record = Record {
+        salt: None,
+        ..chain_of(1)[0].record().clone()
+    };
+    let sealed = record.seal().unwrap();
+    assert!(sealed.bytes().starts_with(b"{\"node\":"));
+    let again = SealedRecord::parse(sealed.bytes()).unwrap();
+    let by_hand = Digest::of(&[b"edgeward journal record v1\n", sealed.bytes()]);
+    assert_eq!((again.hash(), sealed.hash()), (by_hand, by_hand));
+    // A chain goes on from it with salted records, as after an upgrade.
+    let mut chain = Chain::starting_at(&again);
+    let next = chain
+        .seal(event(EventKind::AgentUpgraded), salt(1))
+        .unwrap();
+    chain.advance(&next).unwrap();
+    let by_hand = Digest::of(&[b"edgeward journal record v2\n", next.bytes()]);
+    assert_eq!(next.hash(), by_hand);
+}
+
+#[test]
+fn the_hash_of_a_record_tells_nothing_without_its_salt() {
+    let chain = Chain::resume(node(), boot(1), chain_of(1)[0].head());
+    let sealed = |n| chain.seal(event(EventKind::FlowDenied), salt(n)).unwrap();
+    let (one, two) = (sealed(1), sealed(2));
+    assert_eq!(one.event(), two.event());
+    assert_ne!(one.hash(), two.hash());
+    assert!(one.bytes().starts_with(SALTED));
+}
+
+#[test]
+fn a_node_that_states_what_only_the_cloud_decides_only_claims_it() {
+    let of = |keeper: Kind, kind| {
+        let keeper = SpiffeId::new(node().trust_domain(), keeper, "x").unwrap();
+        let chain = Chain::resume(keeper, boot(1), chain_of(1)[0].head());
+        chain.seal(event(kind), salt(1)).unwrap().is_claimed()
+    };
+    assert!(of(Kind::Node, EventKind::NodeQuarantined));
+    assert!(of(Kind::Node, EventKind::AttestationFailed));
+    assert!(of(Kind::Cloud, EventKind::GlassOpened));
+    assert!(!of(Kind::Cloud, EventKind::NodeQuarantined));
+    assert!(!of(Kind::Node, EventKind::GlassOpened));
+    assert!(!chain_of(1)[0].is_claimed());
 }
 
 proptest! {

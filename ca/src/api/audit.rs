@@ -268,6 +268,7 @@ fn view(stored: StoredEvent) -> EventView {
         seq: stored.seq,
         hash: stored.hash.to_string(),
         received: stored.received.into(),
+        claimed: stored.claimed,
     }
 }
 

@@ -112,7 +112,7 @@ impl From<RecordFault> for Problem {
     fn from(error: RecordFault) -> Self {
         match error {
             RecordFault::Store(error) => error.into(),
-            RecordFault::Seal(_) => Self::internal(&error),
+            RecordFault::Seal(_) | RecordFault::Random(_) => Self::internal(&error),
         }
     }
 }

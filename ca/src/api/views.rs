@@ -345,6 +345,9 @@ pub struct EventView {
     /// Of the record, hex.
     pub hash: String,
     pub received: When,
+    /// The word of a node on what is not a node's to say: evidence of what it says, and no more.
+    #[serde(default)]
+    pub claimed: bool,
 }
 
 /// A page of events.

@@ -8,7 +8,7 @@ use crate::store::{StoreError, Tx};
 /// Notes it in the transaction that stores the records. Returns what is to be shouted once they are durable.
 pub(super) async fn note(tx: &mut Tx, records: &[SealedRecord]) -> Result<Vec<String>, StoreError> {
     let mut loud = Vec::new();
-    for record in records {
+    for record in records.iter().filter(|record| !record.is_claimed()) {
         let record = record.record();
         let event = &record.event;
         let opened = match event.kind {

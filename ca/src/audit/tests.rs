@@ -1,7 +1,7 @@
 use edgeward_audit::Digest;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::query::Filter;
-use edgeward_audit::record::SealedRecord;
+use edgeward_audit::record::{Salt, SealedRecord};
 use edgeward_identity::{Kind, Signer, SoftwareKey, TrustDomain};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,8 @@ fn event(kind: EventKind) -> Event {
     Event::new(NOW, id(Kind::Node, "gw"), kind)
 }
 
+const SALT: Salt = Salt::from_bytes([7; 16]);
+
 /// A node's journal, without files.
 struct Journal {
     chain: Chain,
@@ -42,7 +44,7 @@ impl Journal {
             restart_count: Some(0),
         };
         let record = chain
-            .seal_opening(opened, event(EventKind::JournalOpened))
+            .seal_opening(opened, event(EventKind::JournalOpened), SALT)
             .unwrap();
         let mut journal = Self {
             chain,
@@ -54,7 +56,10 @@ impl Journal {
 
     fn write(&mut self, count: usize) {
         for _ in 0..count {
-            let record = self.chain.seal(event(EventKind::FlowAllowed)).unwrap();
+            let record = self
+                .chain
+                .seal(event(EventKind::FlowAllowed), SALT)
+                .unwrap();
             self.push(record);
         }
     }
@@ -140,7 +145,7 @@ store_tests! {
         journal.write(2);
         log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
         let mut clone = Journal::open(9, None);
-        let forged = clone.chain.seal(event(EventKind::FlowDenied)).unwrap();
+        let forged = clone.chain.seal(event(EventKind::FlowDenied), SALT).unwrap();
         clone.push(forged);
         clone.write(3);
         let refused = log.ingest(&clone.batch(0, 5), NOW).await.unwrap_err();
@@ -275,6 +280,7 @@ store_tests! {
                 .iter()
                 .filter(|stored| {
                     let record = edgeward_audit::Record {
+                        salt: None,
                         node: stored.node.clone(),
                         boot: stored.boot,
                         seq: stored.seq,

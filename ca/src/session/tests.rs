@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::event::{Event, EventKind};
-use edgeward_audit::record::{BootId, BootOpened, Chain};
+use edgeward_audit::record::{BootId, BootOpened, Chain, Salt};
 use edgeward_evidence::result::{ResultExpect, check_result};
 use edgeward_identity::signed::{EVERYBODY, Expect};
 use edgeward_identity::{AttestationState, Purpose, SignedObject, Signer, SoftwareKey, Svid};
@@ -486,7 +486,7 @@ async fn audit_batches_are_stored_once_acknowledged_after_and_refused_from_other
         };
         let event = Event::new(now(), node(name), EventKind::JournalOpened);
         let record = Chain::new(node(name), boot)
-            .seal_opening(opened, event)
+            .seal_opening(opened, event, Salt::from_bytes([7; 16]))
             .unwrap();
         Batch::sign(&statement, &journal, vec![record.bytes().to_vec()])
             .unwrap()

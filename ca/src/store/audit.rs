@@ -364,10 +364,10 @@ fn fault_of(row: &AnyRow) -> Result<JournalFault, StoreError> {
     })
 }
 
-/// The event inside of a stored record.
-fn event_of(record: &str) -> Result<Event, StoreError> {
+/// The event inside of a stored record, and whether it is only claimed.
+fn event_of(record: &str) -> Result<(Event, bool), StoreError> {
     SealedRecord::parse(record.as_bytes())
-        .map(|sealed| sealed.event().clone())
+        .map(|sealed| (sealed.event().clone(), sealed.is_claimed()))
         .map_err(|_| StoreError::Unreadable {
             what: "record",
             value: record.to_owned(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
-use edgeward_audit::record::{BootId, BootOpened, Chain};
+use edgeward_audit::record::{BootId, BootOpened, Chain, Salts};
 use edgeward_audit::{Event, EventKind, SealedRecord};
 use edgeward_identity::{Clock, Kind, Signer, SoftwareKey, SpiffeId, SystemClock};
 use edgeward_wire::v1::cloud_message::Body;
@@ -25,6 +25,7 @@ const NODES: usize = 8;
 /// A node's journal in memory.
 struct Journal {
     chain: Chain,
+    salts: Salts,
     statement: JournalKeyStatement,
     key: SoftwareKey,
     peer: SpiffeId,
@@ -127,13 +128,14 @@ impl Journal {
                 now,
             )?,
             chain: Chain::new(node.id.clone(), boot),
+            salts: Salts::from_seed([1; 32]),
             key,
             peer: SpiffeId::new(node.id.trust_domain(), Kind::Node, "line-2-press-7")?,
         })
     }
 
     /// The next record: an allowed flow, as an agent records it. The first one opens the journal.
-    fn seal(&self) -> anyhow::Result<SealedRecord> {
+    fn seal(&mut self) -> anyhow::Result<SealedRecord> {
         let (now, node) = (SystemClock.now(), self.chain.node().clone());
         if self.chain.head().is_none() {
             let opened = BootOpened {
@@ -142,7 +144,7 @@ impl Journal {
                 restart_count: Some(0),
             };
             let event = Event::new(now, node, EventKind::JournalOpened);
-            return Ok(self.chain.seal_opening(opened, event)?);
+            return Ok(self.chain.seal_opening(opened, event, self.salts.draw())?);
         }
         let event = Event::new(now, self.peer.clone(), EventKind::FlowAllowed)
             .subject(node)
@@ -153,7 +155,7 @@ impl Journal {
             .detail("port", 4840)
             .detail("interface", "press/opc-ua")
             .detail("verdicts", 1);
-        Ok(self.chain.seal(event)?)
+        Ok(self.chain.seal(event, self.salts.draw())?)
     }
 
     /// A signed batch of the next `size` records, and the sequence number after it.

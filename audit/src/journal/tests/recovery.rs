@@ -91,7 +91,7 @@ fn damage_at_any_byte_before_the_last_frame_is_an_error_that_names_the_offset() 
         let mut damaged = store.clone();
         damaged.segment_mut(FIRST).unwrap()[at] ^= 1;
         let frame_start = if at < starts[1] { starts[0] } else { starts[1] } as u64;
-        match Journal::open(damaged, &node(), &boot(1), limits(), TIME) {
+        match Journal::open(damaged, &node(), &boot(1), limits(), TIME, salts()) {
             Err(OpenError::Segment {
                 segment: FIRST,
                 source: SegmentFault::Frame { offset, .. },
@@ -109,7 +109,7 @@ fn a_damaged_header_is_an_error() {
     for at in 0..starts[0] {
         let mut damaged = store.clone();
         damaged.segment_mut(FIRST).unwrap()[at] ^= 1;
-        let refused = Journal::open(damaged, &node(), &boot(1), limits(), TIME);
+        let refused = Journal::open(damaged, &node(), &boot(1), limits(), TIME, salts());
         assert!(
             matches!(
                 refused,
@@ -181,12 +181,12 @@ fn a_missing_or_swapped_segment_is_an_error() {
     let store = journal.into_store();
     let mut missing = store.clone();
     missing.delete(SegmentId(1)).unwrap();
-    let refused = Journal::open(missing, &node(), &boot(1), limits(), TIME);
+    let refused = Journal::open(missing, &node(), &boot(1), limits(), TIME, salts());
     assert!(matches!(refused, Err(OpenError::Broken(SegmentId(2)))));
     let mut swapped = store.clone();
     let other = swapped.segment_mut(SegmentId(2)).unwrap().clone();
     *swapped.segment_mut(SegmentId(1)).unwrap() = other;
-    let refused = Journal::open(swapped, &node(), &boot(1), limits(), TIME);
+    let refused = Journal::open(swapped, &node(), &boot(1), limits(), TIME, salts());
     assert!(matches!(
         refused,
         Err(OpenError::Segment {
@@ -197,7 +197,7 @@ fn a_missing_or_swapped_segment_is_an_error() {
     let mut torn = store.clone();
     let length = torn.len(SegmentId(1)).unwrap();
     torn.truncate(SegmentId(1), length - 1).unwrap();
-    let refused = Journal::open(torn, &node(), &boot(1), limits(), TIME);
+    let refused = Journal::open(torn, &node(), &boot(1), limits(), TIME, salts());
     assert!(matches!(
         refused,
         Err(OpenError::TornInside {
@@ -209,7 +209,7 @@ fn a_missing_or_swapped_segment_is_an_error() {
     huge.segment_mut(SegmentId(0))
         .unwrap()
         .resize(MAX_SEGMENT_BYTES as usize + 1, 0);
-    let refused = Journal::open(huge, &node(), &boot(1), limits(), TIME);
+    let refused = Journal::open(huge, &node(), &boot(1), limits(), TIME, salts());
     assert!(matches!(refused, Err(OpenError::TooLarge(SegmentId(0)))));
 }
 
@@ -226,7 +226,7 @@ fn a_boot_that_does_not_name_the_end_before_it_is_an_error() {
         .append(event(EventKind::AgentStopped, 1), at(0))
         .unwrap();
     *store.segment_mut(FIRST).unwrap() = other.into_store().segment_mut(FIRST).unwrap().clone();
-    let refused = Journal::open(store, &node(), &boot(2), limits(), TIME);
+    let refused = Journal::open(store, &node(), &boot(2), limits(), TIME, salts());
     assert!(matches!(refused, Err(OpenError::Broken(SegmentId(1)))));
 }
 

@@ -77,7 +77,14 @@ impl World {
         let boot = self.boot;
         // A fault may hit the opening itself; the next attempt finds the disk well again.
         self.journal = Some(
-            match Journal::open(store.clone(), &node(), &self::boot(boot), limits(), TIME) {
+            match Journal::open(
+                store.clone(),
+                &node(),
+                &self::boot(boot),
+                limits(),
+                TIME,
+                salts(),
+            ) {
                 Ok((journal, _)) => journal,
                 Err(_) => open(store.without_faults(), boot).0,
             },

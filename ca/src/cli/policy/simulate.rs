@@ -349,6 +349,7 @@ mod tests {
             seq: 0,
             hash: String::new(),
             received: AT.into(),
+            claimed: false,
         }
     }
 

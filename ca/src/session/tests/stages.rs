@@ -119,14 +119,16 @@ async fn report_denials(agent: &mut Agent, machine: &Machine, name: &str, count:
         restart_count: Some(0),
     };
     let event = Event::new(now(), node(name), EventKind::JournalOpened);
-    let opening = chain.seal_opening(opened, event).unwrap();
+    let opening = chain
+        .seal_opening(opened, event, Salt::from_bytes([7; 16]))
+        .unwrap();
     chain.advance(&opening).unwrap();
     let mut records = vec![opening.bytes().to_vec()];
     for _ in 0..count {
         let denied = Event::new(now(), node("other"), EventKind::FlowDenied)
             .subject(node(name))
             .denied("no-rule");
-        let record = chain.seal(denied).unwrap();
+        let record = chain.seal(denied, Salt::from_bytes([7; 16])).unwrap();
         chain.advance(&record).unwrap();
         records.push(record.bytes().to_vec());
     }

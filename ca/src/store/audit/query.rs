@@ -31,6 +31,8 @@ pub struct StoredEvent {
     pub event: Event,
     /// The record as its keeper wrote it: what is hashed.
     pub record: String,
+    /// Its keeper says so, and it is not its keeper's to say: nothing may act on it.
+    pub claimed: bool,
 }
 
 impl Store {
@@ -169,6 +171,7 @@ impl Conditions {
 }
 
 fn stored_event(row: &AnyRow) -> Result<StoredEvent, StoreError> {
+    let (event, claimed) = event_of(row.try_get("record")?)?;
     Ok(StoredEvent {
         index: number_from_column(row.try_get("leaf")?),
         node: parse_column("spiffe id", row.try_get("node")?)?,
@@ -176,7 +179,8 @@ fn stored_event(row: &AnyRow) -> Result<StoredEvent, StoreError> {
         seq: number_from_column(row.try_get("seq")?),
         hash: parse_column("hash", row.try_get("hash")?)?,
         received: time_from_column(row.try_get("received")?),
-        event: event_of(row.try_get("record")?)?,
+        event,
+        claimed,
         record: row.try_get("record")?,
     })
 }
