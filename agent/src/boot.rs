@@ -39,6 +39,8 @@ pub struct Boot {
     kernel: String,
     counts: Option<Counts>,
     key: Arc<SoftwareKey>,
+    /// A folder in RAM, where keys of this boot wait for the next start of the agent.
+    folder: Option<PathBuf>,
 }
 
 /// The boot could not be named or given a key.
@@ -64,13 +66,31 @@ impl Boot {
         }
         let path = run_folder.join(FILE);
         if let Some(found) = Self::find(&path, kernel, counts) {
-            return Ok(found);
+            return Ok(found.kept_in(run_folder));
         }
-        let boot = Self::new(kernel, counts)?;
-        if let Err(error) = boot.keep(&path) {
+        let boot = Self::new(kernel, counts)?.kept_in(run_folder);
+        boot.keep_key();
+        Ok(boot)
+    }
+
+    /// The same boot, whose keys wait in `folder`.
+    #[must_use]
+    pub(crate) fn kept_in(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Where keys of this boot wait for the next start; none: nowhere.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    fn keep_key(&self) {
+        let Some(folder) = &self.folder else { return };
+        let path = folder.join(FILE);
+        if let Err(error) = self.keep(&path) {
             tracing::warn!(path = %path.display(), %error, "the boot key cannot be kept for a restart");
         }
-        Ok(boot)
     }
 
     /// A boot that nothing is known of yet.
@@ -91,12 +111,16 @@ impl Boot {
             kernel: kernel.to_owned(),
             counts,
             key: Arc::new(key),
+            folder: None,
         })
     }
 
-    /// The same boot with another id and key: after a damaged journal was put aside.
+    /// The same boot with another id and key: after a damaged journal was put aside. The next start finds this one.
     pub fn renewed(&self) -> Result<Self, BootError> {
-        Self::new(&self.kernel, self.counts)
+        let mut boot = Self::new(&self.kernel, self.counts)?;
+        boot.folder.clone_from(&self.folder);
+        boot.keep_key();
+        Ok(boot)
     }
 
     /// Names this boot in journals and sessions.
@@ -140,6 +164,7 @@ impl Boot {
             kernel: kernel.to_owned(),
             counts,
             key: Arc::new(key),
+            folder: None,
         })
     }
 

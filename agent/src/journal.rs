@@ -24,6 +24,10 @@ use tokio::sync::{oneshot, watch};
 use crate::boot::Boot;
 use crate::enforce::{RecordRefused, Recorder};
 
+mod keys;
+
+use keys::{KeyRing, NotTurned};
+
 /// Most commands that wait for the thread.
 pub const QUEUE_LIMIT: usize = 4096;
 /// What grants and what merely tells may use of it; the rest is for what takes away.
@@ -92,12 +96,13 @@ struct Writer {
     path: PathBuf,
     node: SpiffeId,
     boot: JournalBoot,
+    keys: KeyRing,
     clock: Arc<dyn Clock>,
     written: watch::Sender<u64>,
 }
 
 /// Opens the journal of `node` in `path`. A damaged one is evidence: it is put aside, and the boot, whose id names the
-/// chain, is begun anew.
+/// chain, is begun anew. So is a boot whose journal key is lost.
 pub fn open(
     path: &Path,
     node: &SpiffeId,
@@ -118,17 +123,22 @@ pub fn open(
         }
         Err(other) => return Err(other),
     };
+    let (journal, boot, keys) = with_keys(journal, boot, |boot| {
+        open_file(path, node, boot, clock.as_ref())
+    })?;
     let (commands, incoming) = sync_channel(QUEUE_LIMIT);
     let (written_to, written) = watch::channel(0);
     let waiting = Arc::new(AtomicUsize::new(0));
-    let writer = Writer {
+    let mut writer = Writer {
         journal: Some(journal),
         path: path.to_owned(),
         node: node.clone(),
         boot: journal_boot(&boot),
+        keys,
         clock,
         written: written_to,
     };
+    writer.turn_if_due();
     let counter = waiting.clone();
     std::thread::Builder::new()
         .name("journal".to_owned())
@@ -301,6 +311,7 @@ impl Writer {
                 if matches!(appended, Appended::Recorded(_)) {
                     self.written
                         .send_modify(|count| *count = count.wrapping_add(1));
+                    self.turn_if_due();
                 }
                 Ok(appended)
             }
@@ -310,6 +321,25 @@ impl Writer {
                     self.journal = None;
                 }
                 Err(error)
+            }
+        }
+    }
+
+    fn turn_if_due(&mut self) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        if !self.keys.is_due(journal) {
+            return;
+        }
+        let (time, now) = (self.clock.now(), self.clock.boottime());
+        match self.keys.turn(journal, time, now) {
+            Ok(()) => metrics::counter!("edgeward_audit_journal_key_turns_total").increment(1),
+            Err(error) => {
+                tracing::warn!(%error, "the journal's key did not turn");
+                if let NotTurned::Journal(JournalError::Broken | JournalError::Storage(_)) = error {
+                    self.journal = None;
+                }
             }
         }
     }
@@ -337,7 +367,12 @@ impl Writer {
             time,
             salts,
         ) {
-            Ok((journal, _)) => Ok(self.journal.insert(journal)),
+            Ok((journal, _)) => {
+                if !self.keys.settle(journal.last_turn()) {
+                    tracing::error!("the journal's key is lost: the next start begins a new boot");
+                }
+                Ok(self.journal.insert(journal))
+            }
             Err(error) => {
                 tracing::error!(%error, "the journal cannot be opened anew");
                 Err(JournalError::Broken)
@@ -374,6 +409,25 @@ fn open_file(
 
 fn fresh_salts() -> Result<Salts, NoRandom> {
     Salts::draw_from(&SystemRandom::new())
+}
+
+/// The journal with the keys of its boot; with another boot where they are lost.
+fn with_keys(
+    journal: Journal<FileStore>,
+    boot: Boot,
+    open: impl FnOnce(&Boot) -> Result<Journal<FileStore>, NoJournal>,
+) -> Result<(Journal<FileStore>, Boot, KeyRing), NoJournal> {
+    let mut keys = KeyRing::of(&boot);
+    if keys.settle(journal.last_turn()) {
+        return Ok((journal, boot, keys));
+    }
+    tracing::warn!("the journal's key of this boot is lost: a new boot begins");
+    // One process, one handle: the lock goes with it.
+    drop(journal);
+    let anew = boot.renewed().unwrap_or(boot);
+    let journal = open(&anew)?;
+    let keys = KeyRing::of(&anew);
+    Ok((journal, anew, keys))
 }
 
 fn journal_boot(boot: &Boot) -> JournalBoot {

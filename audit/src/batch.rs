@@ -8,7 +8,7 @@
 //! boot, the first sequence number, the count and the last record's hash, which covers every record before it. The records
 //! are of one boot, not necessarily the running one: what a boot could not send, the next one sends.
 
-use edgeward_identity::{SignError, Signer, SpiffeId};
+use edgeward_identity::{PublicKey, SignError, Signer, SpiffeId};
 
 use crate::digest::Digest;
 use crate::record::{
@@ -58,6 +58,7 @@ pub struct VerifiedBatch {
     records: Vec<SealedRecord>,
     first: u64,
     head: Head,
+    boot_key: Option<PublicKey>,
 }
 
 /// The bytes are no batch.
@@ -216,6 +217,7 @@ impl Batch {
             records,
             first,
             head,
+            boot_key: (key.boot() == self.boot).then(|| *key.public_key()),
         })
     }
 
@@ -245,6 +247,11 @@ impl VerifiedBatch {
 
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// The key of the boot whose records these are; none if a later boot sends them.
+    pub fn boot_key(&self) -> Option<&PublicKey> {
+        self.boot_key.as_ref()
     }
 }
 

@@ -16,10 +16,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use edgeward_identity::{BootTime, SpiffeId, Timestamp};
+use edgeward_identity::{BootTime, PublicKey, SignError, Signer, SpiffeId, Timestamp};
 
 use crate::event::{Class, Effect, Event, EventKind};
-use crate::record::{BootId, Chain, ChainError, Position, RecordError, Salts, SealedRecord, frame};
+use crate::record::{
+    BootId, Chain, ChainError, KeyTurn, Position, RECORDS_A_KEY, RecordError, Salts, SealedRecord,
+    frame,
+};
 
 mod memory;
 mod open;
@@ -60,6 +63,10 @@ pub struct Journal<S> {
     limits: Limits,
     chain: Chain,
     salts: Salts,
+    /// The newest turn of the running boot's key, as far as it is still here.
+    last_turn: Option<KeyTurn>,
+    /// Records of the running boot since its last turn.
+    since_turn: u64,
     /// Oldest first; the last one is written to.
     segments: VecDeque<Segment>,
     /// Everything below this sequence number of the running boot is flushed.
@@ -93,6 +100,8 @@ pub enum JournalError {
     Broken,
     #[error("event does not make a record")]
     Record(#[from] RecordError),
+    #[error("journal key could not vouch for the next one")]
+    Sign(#[from] SignError),
     #[error("journal chain is inconsistent")]
     Chain(#[from] ChainError),
     #[error("journal segment {segment} holds no frame at offset {offset}")]
@@ -140,6 +149,40 @@ impl<S: SegmentStore> Journal<S> {
         } else {
             Ok(Appended::LeftOut)
         }
+    }
+
+    /// Whether the key is due to turn.
+    pub fn is_turn_due(&self) -> bool {
+        self.since_turn >= RECORDS_A_KEY
+    }
+
+    /// The newest turn of the running boot's key; none if there was none, or if the cloud has it and it is deleted.
+    pub fn last_turn(&self) -> Option<&KeyTurn> {
+        self.last_turn.as_ref()
+    }
+
+    /// Records that the key in use, `signer`, vouches for `next` and for all before. On disk when this returns: the
+    /// owner forgets the old key then, and not before.
+    pub fn turn(
+        &mut self,
+        signer: &dyn Signer,
+        next: (u32, &PublicKey),
+        time: Timestamp,
+        now: BootTime,
+    ) -> Result<(), JournalError> {
+        if self.broken {
+            return Err(JournalError::Broken);
+        }
+        // It may write a record, and the signature is over the place.
+        self.end_loss(time, now)?;
+        let event = KeyTurn::event(&self.chain, signer, next, time)?;
+        let sealed = self.chain.seal(event, self.salts.draw())?;
+        if !self.has_room(EventKind::JournalSealed, &sealed) {
+            return Err(JournalError::Full);
+        }
+        self.write(&sealed, EventKind::JournalSealed)?;
+        self.written(&sealed, true, now)?;
+        Ok(())
     }
 
     /// Flushes what has waited long enough. Call when [`Journal::next_tick`] says.
@@ -276,6 +319,11 @@ impl<S: SegmentStore> Journal<S> {
             return Err(JournalError::Storage(error));
         }
         self.chain.advance(sealed)?;
+        self.since_turn += 1;
+        if sealed.event().kind == EventKind::JournalSealed {
+            self.since_turn = 0;
+            self.last_turn = KeyTurn::parse(sealed.event()).ok();
+        }
         self.active_mut()?.added(sealed.record().seq, length);
         Ok(())
     }
@@ -363,6 +411,7 @@ impl JournalError {
             Self::Full => "journal_full",
             Self::Storage(_) | Self::Broken => "journal_storage",
             Self::Record(_) | Self::Chain(_) => "journal_record",
+            Self::Sign(_) => "journal_key",
             Self::Damaged { .. } => "journal_damaged",
             Self::AcknowledgedUnknown { .. } => "journal_acknowledged_unknown",
         }

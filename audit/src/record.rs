@@ -25,6 +25,7 @@ mod chain;
 mod foreign;
 pub(crate) mod frame;
 mod salt;
+mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ mod tests;
 pub use chain::{Chain, ChainError, Head, Position};
 pub use foreign::UNKNOWN_TYPE;
 pub use salt::{NoRandom, SALT_BYTES, Salt, Salts};
+pub use turn::{KeyChain, KeyTurn, MAX_RECORDS_A_KEY, RECORDS_A_KEY, TurnError};
 
 /// Longest record, in bytes.
 pub const MAX_RECORD_BYTES: usize = 16 * 1024;

@@ -24,6 +24,7 @@ mod glass;
 mod later;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use feed::Feed;
 pub use later::{LaterWriter, MAX_QUEUED};
@@ -176,6 +177,7 @@ impl AuditLog {
         match accept(batch, head, |_| known) {
             Ok(accepted) => {
                 tx.append_records(accepted.new, now).await?;
+                self.check_turns(&mut tx, batch, accepted.new, now).await?;
                 let loud = glass::note(&mut tx, accepted.new).await?;
                 if !accepted.new.is_empty() {
                     tx.resolve_missing(node, boot, accepted.head.seq, now)

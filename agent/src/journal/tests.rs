@@ -25,8 +25,8 @@ async fn what_was_recorded_can_be_sent_and_forgotten() {
     journal.flush().await;
     let pending = journal.pending(None).await.unwrap();
     assert_eq!((pending.boot, pending.first_seq), (boot.id(), 0));
-    // The record that opens the boot, and two of ours.
-    assert_eq!(pending.records.len(), 3);
+    // The record that opens the boot, its key's first turn, and two of ours.
+    assert_eq!(pending.records.len(), 4);
     let next = pending.next();
     journal.acknowledge(next.boot, next.seq);
     assert!(journal.pending(Some(next)).await.is_none());

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use edgeward_identity::{BootTime, SpiffeId, Timestamp};
 
 use crate::event::{Event, EventKind};
-use crate::record::{BootId, BootOpened, Chain, PreviousBoot, Salts};
+use crate::record::{BootId, BootOpened, Chain, KeyTurn, PreviousBoot, Salts};
 
 use super::segment::{self, Header, Scanned, Segment, SegmentFault};
 use super::space::{Limits, Loss, MAX_SEGMENT_BYTES, TAKE_AWAY_RESERVE_BYTES};
@@ -70,7 +70,12 @@ pub(super) fn open<S: SegmentStore>(
     time: Timestamp,
     salts: Salts,
 ) -> Result<(Journal<S>, Opened), OpenError> {
-    let (segments, end, cut) = read_back(&mut store, node)?;
+    let ReadBack {
+        segments,
+        end,
+        turn,
+        cut,
+    } = read_back(&mut store, node)?;
     // Whatever the last process wrote must be on disk before anything relies on it.
     if let Some(last) = segments.back() {
         store.sync(last.id)?;
@@ -86,6 +91,8 @@ pub(super) fn open<S: SegmentStore>(
         limits,
         chain: Chain::new(node.clone(), boot.id),
         salts,
+        last_turn: None,
+        since_turn: 0,
         segments,
         durable: 0,
         unflushed: 0,
@@ -98,6 +105,11 @@ pub(super) fn open<S: SegmentStore>(
     match end {
         Some(end) if continued => {
             journal.durable = end.next_seq().unwrap_or(u64::MAX);
+            let kept = journal.segments.iter().find(|kept| kept.boot == boot.id);
+            let oldest = kept.map_or(0, |kept| kept.first_seq);
+            let since = turn.as_ref().map_or(oldest, |(seq, _)| seq + 1);
+            journal.since_turn = journal.durable.saturating_sub(since);
+            journal.last_turn = turn.map(|(_, turn)| turn);
             journal.chain = end;
         }
         end => begin(&mut journal, end.as_ref(), boot, time)?,
@@ -113,7 +125,13 @@ pub(super) fn open<S: SegmentStore>(
     Ok((journal, Opened { continued, cut }))
 }
 
-type ReadBack = (VecDeque<Segment>, Option<Chain>, Option<Cut>);
+struct ReadBack {
+    segments: VecDeque<Segment>,
+    end: Option<Chain>,
+    /// The newest turn of the last boot's key.
+    turn: Option<(u64, KeyTurn)>,
+    cut: Option<Cut>,
+}
 
 fn read_back<S: SegmentStore>(store: &mut S, node: &SpiffeId) -> Result<ReadBack, OpenError> {
     let mut ids = store.list()?;
@@ -121,6 +139,7 @@ fn read_back<S: SegmentStore>(store: &mut S, node: &SpiffeId) -> Result<ReadBack
     let last = ids.last().copied();
     let mut segments = VecDeque::new();
     let mut end: Option<Chain> = None;
+    let mut turn = None;
     let mut cut = None;
     for id in ids {
         let is_last = Some(id) == last;
@@ -161,10 +180,19 @@ fn read_back<S: SegmentStore>(store: &mut S, node: &SpiffeId) -> Result<ReadBack
             store.delete(id)?;
             continue;
         }
+        let same_boot = end
+            .as_ref()
+            .is_some_and(|end| end.boot() == scanned.segment.boot);
         end = Some(join(end, &scanned, node)?);
+        turn = scanned.turn.or(turn.filter(|_| same_boot));
         segments.push_back(scanned.segment);
     }
-    Ok((segments, end, cut))
+    Ok(ReadBack {
+        segments,
+        end,
+        turn,
+        cut,
+    })
 }
 
 fn read_segment<S: SegmentStore>(store: &mut S, id: SegmentId) -> Result<Scanned, OpenError> {

@@ -1,8 +1,9 @@
 //! Segments: a header, then frames. Reading one back, and telling a torn end from damage.
 
 use crate::digest::Digest;
+use crate::event::EventKind;
 use crate::record::frame::{self, FrameFault, MAGIC};
-use crate::record::{BootId, Chain, ChainError, RecordError, SealedRecord};
+use crate::record::{BootId, Chain, ChainError, KeyTurn, RecordError, SealedRecord};
 
 use super::storage::{SegmentId, SegmentStore, StorageError};
 
@@ -45,6 +46,8 @@ pub(super) struct Scanned {
     pub(super) chain: Option<Chain>,
     /// The first record's opening and link, for comparing with the segment before.
     pub(super) first: Option<SealedRecord>,
+    /// The newest turn of the key, and its sequence number.
+    pub(super) turn: Option<(u64, KeyTurn)>,
     /// Bytes after the last good frame, which nobody had been promised.
     pub(super) torn: u64,
 }
@@ -170,7 +173,7 @@ pub(super) fn scan(id: SegmentId, bytes: &[u8]) -> Result<Scanned, SegmentFault>
     }
     let mut segment = Segment::new(&header);
     let mut chain: Option<Chain> = None;
-    let mut first = None;
+    let (mut first, mut turn) = (None, None);
     while !rest.is_empty() {
         let offset = segment.bytes;
         let frame = match frame::read(rest) {
@@ -192,6 +195,9 @@ pub(super) fn scan(id: SegmentId, bytes: &[u8]) -> Result<Scanned, SegmentFault>
                 .map_err(|source| SegmentFault::Chain { offset, source })?,
         }
         segment.added(seq, frame.len() as u64);
+        if record.event().kind == EventKind::JournalSealed {
+            turn = KeyTurn::parse(record.event()).ok().map(|turn| (seq, turn));
+        }
         rest = rest.get(frame.len()..).unwrap_or_default();
         first.get_or_insert(record);
     }
@@ -199,6 +205,7 @@ pub(super) fn scan(id: SegmentId, bytes: &[u8]) -> Result<Scanned, SegmentFault>
         segment,
         chain,
         first,
+        turn,
         torn: rest.len() as u64,
     })
 }

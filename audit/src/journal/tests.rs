@@ -6,6 +6,7 @@ use crate::record::PreviousBoot;
 mod loss;
 mod recovery;
 mod simulation;
+mod turn;
 
 pub(super) const TIME: Timestamp = Timestamp::from_secs(1_795_000_000);
 

@@ -1,7 +1,7 @@
 use edgeward_audit::Digest;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::query::Filter;
-use edgeward_audit::record::{Salt, SealedRecord};
+use edgeward_audit::record::{KeyTurn, MAX_RECORDS_A_KEY, Salt, SealedRecord};
 use edgeward_identity::{Kind, Signer, SoftwareKey, TrustDomain};
 use tokio_util::sync::CancellationToken;
 
@@ -69,11 +69,19 @@ impl Journal {
         self.records.push(record);
     }
 
+    fn turn(&mut self, by: &SoftwareKey, number: u32, to: &SoftwareKey) {
+        let event = KeyTurn::event(&self.chain, by, (number, to.public_key()), NOW).unwrap();
+        let record = self.chain.seal(event, SALT).unwrap();
+        self.push(record);
+    }
+
     fn batch(&self, from: usize, to: usize) -> VerifiedBatch {
-        let (svid, key) = (
-            SoftwareKey::generate().unwrap(),
-            SoftwareKey::generate().unwrap(),
-        );
+        self.batch_by(&SoftwareKey::generate().unwrap(), from, to)
+    }
+
+    /// By the boot key `key`.
+    fn batch_by(&self, key: &SoftwareKey, from: usize, to: usize) -> VerifiedBatch {
+        let svid = SoftwareKey::generate().unwrap();
         let node = self.chain.node().clone();
         let statement =
             JournalKeyStatement::sign(&svid, &node, self.chain.boot(), key.public_key(), NOW)
@@ -83,7 +91,7 @@ impl Journal {
             .iter()
             .map(|record| record.bytes().to_vec())
             .collect();
-        Batch::sign(&statement, &key, records)
+        Batch::sign(&statement, key, records)
             .unwrap()
             .verify(&journal_key)
             .unwrap()
@@ -102,6 +110,21 @@ impl Journal {
 async fn kinds(store: &Store) -> Vec<EventKind> {
     let (events, _) = store.events(&Filter::default(), None, 1000).await.unwrap();
     events.into_iter().map(|stored| stored.event.kind).collect()
+}
+
+/// The codes of all alarms over journals that fork.
+async fn alarms(store: &Store) -> Vec<String> {
+    let filter = Filter {
+        kind: Some(edgeward_audit::query::KindFilter::Exactly(
+            EventKind::JournalForked,
+        )),
+        ..Filter::default()
+    };
+    let (found, _) = store.events(&filter, None, 100).await.unwrap();
+    found
+        .iter()
+        .map(|stored| stored.event.code.as_ref().unwrap().to_string())
+        .collect()
 }
 
 async fn faults(store: &Store) -> Vec<(FaultKind, u64, u64, bool)> {
@@ -194,6 +217,95 @@ store_tests! {
         for kind in FaultKind::ALL {
             assert!(found.contains(&kind), "{kind:?} in {found:?}");
         }
+    }
+
+    async fn what_is_not_a_nodes_to_say_is_kept_as_claimed_and_a_newer_event_as_unknown(store) {
+        let log = open(&store, 1).await;
+        let mut journal = Journal::open(9, None);
+        let quarantined = event(EventKind::NodeQuarantined);
+        let claimed = journal.chain.seal(quarantined, SALT).unwrap();
+        journal.push(claimed);
+        let denied = journal.chain.seal(event(EventKind::FlowDenied), SALT).unwrap();
+        let newer = String::from_utf8(denied.bytes().to_vec()).unwrap();
+        let newer = newer.replace("flow.denied", "flow.melted");
+        journal.push(SealedRecord::parse(newer.as_bytes()).unwrap());
+        journal.write(1);
+        log.ingest(&journal.batch(0, 4), NOW).await.unwrap();
+        let (events, _) = store.events(&Filter::default(), None, 100).await.unwrap();
+        let shown: Vec<(EventKind, bool)> = events
+            .iter()
+            .filter(|stored| stored.node == id(Kind::Node, "gw"))
+            .map(|stored| (stored.event.kind, stored.claimed))
+            .collect();
+        assert_eq!(shown, [
+            (EventKind::JournalOpened, false),
+            (EventKind::NodeQuarantined, true),
+            (EventKind::EventUnknown, true),
+            (EventKind::FlowAllowed, false),
+        ]);
+        let unknown = Filter {
+            kind: Some(edgeward_audit::query::KindFilter::Exactly(EventKind::EventUnknown)),
+            ..Filter::default()
+        };
+        let (found, _) = store.events(&unknown, None, 10).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].record, newer);
+        assert_eq!(found[0].event.detail.get("unknown_type"), Some("flow.melted"));
+    }
+
+    async fn a_turn_of_the_journals_key_that_does_not_hold_is_an_alarm_and_is_kept(store) {
+        let log = open(&store, 1).await;
+        let mut journal = Journal::open(9, None);
+        let keys: Vec<SoftwareKey> = (0..4).map(|_| SoftwareKey::generate().unwrap()).collect();
+        let turn = |journal: &mut Journal, by: usize, number: u32, to: usize| {
+            journal.turn(&keys[by], number, &keys[to]);
+        };
+        turn(&mut journal, 0, 0, 1);
+        journal.write(2);
+        turn(&mut journal, 1, 1, 2);
+        log.ingest(&journal.batch_by(&keys[0], 0, 5), NOW).await.unwrap();
+        assert!(alarms(&store).await.is_empty());
+        // Key 1 is gone since; whoever holds another key, or the boot key, cannot go on from it.
+        turn(&mut journal, 3, 2, 3);
+        turn(&mut journal, 0, 2, 3);
+        turn(&mut journal, 2, 3, 3);
+        log.ingest(&journal.batch_by(&keys[0], 5, 8), NOW).await.unwrap();
+        let expected = ["audit_turn_signature", "audit_turn_signature", "audit_turn_number"];
+        assert_eq!(alarms(&store).await, expected);
+        // The key in use still turns, by its own word.
+        turn(&mut journal, 2, 2, 3);
+        log.ingest(&journal.batch_by(&keys[0], 8, 9), NOW).await.unwrap();
+        assert_eq!(alarms(&store).await.len(), 3);
+        let boot = BootId::from_bytes([9; 16]);
+        assert_eq!(store.next_record(&id(Kind::Node, "gw"), boot).await.unwrap(), 9);
+    }
+
+    async fn the_first_turn_is_by_the_boot_key_and_later_ones_may_not_stay_away(store) {
+        let log = open(&store, 1).await;
+        let (boot_key, other) = (SoftwareKey::generate().unwrap(), SoftwareKey::generate().unwrap());
+        let mut forged = Journal::open(8, None);
+        forged.turn(&other, 0, &other);
+        log.ingest(&forged.batch_by(&boot_key, 0, 2), NOW).await.unwrap();
+        assert_eq!(alarms(&store).await, ["audit_turn_signature"]);
+        let mut journal = Journal::open(9, None);
+        journal.turn(&boot_key, 0, &other);
+        journal.write(usize::try_from(MAX_RECORDS_A_KEY).unwrap() + 502);
+        for at in (0..journal.records.len()).step_by(500) {
+            let to = (at + 500).min(journal.records.len());
+            let on_time = u64::try_from(to).unwrap() <= 2 + MAX_RECORDS_A_KEY;
+            log.ingest(&journal.batch_by(&boot_key, at, to), NOW).await.unwrap();
+            let expected = if on_time { 1 } else { 2 };
+            assert_eq!(alarms(&store).await.len(), expected, "{to}");
+        }
+        // Once is enough, and a turn ends it.
+        assert_eq!(alarms(&store).await, ["audit_turn_signature", "audit_turn_overdue"]);
+        journal.turn(&other, 1, &boot_key);
+        let end = journal.records.len();
+        log.ingest(&journal.batch_by(&boot_key, end - 1, end), NOW).await.unwrap();
+        let mut tx = store.begin("test").await.unwrap();
+        let boot = BootId::from_bytes([9; 16]);
+        let row = tx.journal_key(&id(Kind::Node, "gw"), boot).await.unwrap().unwrap();
+        assert_eq!((row.chain.number, row.overdue), (1, None));
     }
 
     async fn a_record_in_a_dropped_transaction_never_was(store) {

@@ -13,8 +13,10 @@ use super::{
     to_column,
 };
 
+mod keys;
 mod query;
 
+pub use keys::JournalKeyRow;
 pub use query::{MAX_PAGE_BYTES, StoredEvent};
 
 /// Records in one `INSERT`: few statements to prepare, far below both databases' limits on parameters.
