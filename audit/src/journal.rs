@@ -7,8 +7,8 @@
 //!
 //! **What if space runs out?** Each class leaves room for the more important ones ([`Limits`]): `may` stops first, then
 //! `should`, then what grants; what takes rights away has the last part, and a reserve file that is given up when the
-//! disk itself is full. What is left out is counted, and a `journal.lost` record says so: when it begins and, with the
-//! counts, when it ends.
+//! disk itself is full. What is left out is counted, and `journal.lost` records say so: when it begins, each time that
+//! the count has doubled, and when it ends.
 //!
 //! **What if a write fails?** A part that was written is cut off again. Where that fails too, or a flush fails, nobody
 //! knows what the disk holds: the journal refuses everything until it is opened anew.
@@ -24,6 +24,7 @@ use crate::record::{
     frame,
 };
 
+mod loss;
 mod memory;
 mod open;
 mod pending;
@@ -46,8 +47,8 @@ pub use space::{
 };
 pub use storage::{SegmentId, SegmentStore, StorageError};
 
+use loss::{Due, LOSS_END_MARGIN_BYTES, Loss};
 use segment::{HEADER_BYTES, Header, Segment};
-use space::{LOSS_END_MARGIN_BYTES, Loss};
 
 /// Most records that wait for a flush.
 pub const MAX_UNFLUSHED_RECORDS: usize = 256;
@@ -140,9 +141,14 @@ impl<S: SegmentStore> Journal<S> {
                 Err(other) => return Err(other),
             }
         }
-        let begins = self.loss.count(class);
-        if begins {
-            self.begin_loss(time, now)?;
+        let event = match self.loss.count(kind, time) {
+            Due::Nothing => None,
+            // What follows may be incomplete, even if we end before the count is known.
+            Due::Begun => Some(self.loss.begun(self.chain.node())),
+            Due::Continues => Some(self.loss.continues(self.chain.node())),
+        };
+        if let Some(event) = event {
+            self.record_loss(event, now)?;
         }
         if class == Class::Must {
             Err(JournalError::Full)
@@ -346,12 +352,6 @@ impl<S: SegmentStore> Journal<S> {
         let open = self.reserved || kind.effect() == Effect::TakesAway;
         open && self.bytes() + frame_bytes(sealed) + HEADER_BYTES
             <= self.limits.ceiling(kind.class(), kind.effect())
-    }
-
-    /// Writes the first loss record of a loss: what follows may be incomplete, even if we end before the count is known.
-    fn begin_loss(&mut self, time: Timestamp, now: BootTime) -> Result<(), JournalError> {
-        let event = self.loss.begun(time, self.chain.node());
-        self.record_loss(event, now).map(|_| ())
     }
 
     /// Writes the last loss record of a loss, with its counts, once there is room again for all classes that lost.

@@ -85,3 +85,43 @@ async fn a_damaged_journal_is_put_aside_and_the_boot_begun_anew() {
         Err(error) => panic!("{error}"),
     }
 }
+
+/// The text of all sources below `folder`, tests apart.
+fn sources(folder: &Path, out: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "tests" {
+            sources(&path, out);
+        } else if name.ends_with(".rs") && name != "tests.rs" && name != "testing.rs" {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (code, _) = text.split_once("#[cfg(test)]\nmod ").unwrap_or((&text, ""));
+            out.push_str(code);
+        }
+    }
+}
+
+#[test]
+fn an_agent_records_only_what_is_a_nodes_to_say() {
+    let mut text = String::new();
+    sources(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut text,
+    );
+    let mut found = 0;
+    for kind in EventKind::ALL {
+        let name = format!("EventKind::{kind:?}");
+        let used = text.split(name.as_str()).skip(1).any(|rest| {
+            let next = rest.chars().next().unwrap_or(' ');
+            !next.is_alphanumeric()
+        });
+        if used {
+            found += 1;
+            assert!(
+                kind.keepers().include(edgeward_identity::Kind::Node),
+                "{kind}"
+            );
+        }
+    }
+    assert!(found > 30, "{found}");
+}

@@ -13,6 +13,9 @@ pub struct MemoryStore {
     /// Most bytes that fit, reserve included.
     capacity: Option<u64>,
     faults: Vec<Fault>,
+    read_only: bool,
+    /// Bytes that are still written before the disk is gone; none: it stays.
+    life: Option<usize>,
 }
 
 /// A failure to come.
@@ -52,7 +55,19 @@ impl MemoryStore {
     #[must_use]
     pub fn without_faults(mut self) -> Self {
         self.faults.clear();
+        self.read_only = false;
+        self.life = None;
         self
+    }
+
+    /// Every change fails from now on, as on a disk that the kernel has made read-only.
+    pub fn set_read_only(&mut self) {
+        self.read_only = true;
+    }
+
+    /// So many bytes are still appended, and then every change fails: the moment before the power is gone.
+    pub fn die_after(&mut self, bytes: usize) {
+        self.life = Some(bytes);
     }
 
     /// The power fails: of each segment only what was synced survives, and `keep` bytes of the rest.
@@ -76,6 +91,16 @@ impl MemoryStore {
             .map(|segment| segment.data.len() as u64)
             .sum();
         data + self.reserve
+    }
+
+    fn writable(&self) -> Result<(), StorageError> {
+        if self.read_only {
+            return Err(StorageError::Io(io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
+        if self.life == Some(0) {
+            return Err(StorageError::Io(io::Error::other("gone")));
+        }
+        Ok(())
     }
 
     fn take(&mut self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
@@ -119,6 +144,7 @@ impl SegmentStore for MemoryStore {
     }
 
     fn create(&mut self, id: SegmentId) -> Result<(), StorageError> {
+        self.writable()?;
         if self.segments.contains_key(&id) {
             return Err(StorageError::Io(io::ErrorKind::AlreadyExists.into()));
         }
@@ -127,6 +153,16 @@ impl SegmentStore for MemoryStore {
     }
 
     fn append(&mut self, id: SegmentId, bytes: &[u8]) -> Result<(), StorageError> {
+        self.writable()?;
+        if let Some(life) = self.life {
+            let fits = life.min(bytes.len());
+            self.life = Some(life - fits);
+            self.get_mut(id)?.data.extend(bytes.iter().take(fits));
+            return match fits == bytes.len() {
+                true => Ok(()),
+                false => self.writable(),
+            };
+        }
         let fault = self.take(|fault| matches!(fault, Fault::AppendAfter(_)));
         let free = usize::try_from(self.free()).unwrap_or(usize::MAX);
         let segment = self.get_mut(id)?;
@@ -143,6 +179,7 @@ impl SegmentStore for MemoryStore {
     }
 
     fn truncate(&mut self, id: SegmentId, length: u64) -> Result<(), StorageError> {
+        self.writable()?;
         if self.take(|fault| *fault == Fault::Truncate).is_some() {
             return Err(StorageError::Io(io::Error::other("injected")));
         }
@@ -155,6 +192,7 @@ impl SegmentStore for MemoryStore {
     }
 
     fn sync(&mut self, id: SegmentId) -> Result<(), StorageError> {
+        self.writable()?;
         if self.take(|fault| *fault == Fault::Sync).is_some() {
             return Err(StorageError::Io(io::Error::other("injected")));
         }
@@ -165,10 +203,12 @@ impl SegmentStore for MemoryStore {
     }
 
     fn delete(&mut self, id: SegmentId) -> Result<(), StorageError> {
+        self.writable()?;
         self.segments.remove(&id).map(|_| ()).ok_or_else(missing)
     }
 
     fn reserve(&mut self, bytes: u64) -> Result<(), StorageError> {
+        self.writable()?;
         let more = bytes.saturating_sub(self.reserve);
         if more > self.free() {
             return Err(StorageError::NoSpace);
@@ -178,6 +218,7 @@ impl SegmentStore for MemoryStore {
     }
 
     fn release_reserve(&mut self) -> Result<(), StorageError> {
+        self.writable()?;
         self.reserve = 0;
         Ok(())
     }

@@ -7,8 +7,9 @@ use edgeward_identity::{BootTime, SpiffeId, Timestamp};
 use crate::event::{Event, EventKind};
 use crate::record::{BootId, BootOpened, Chain, KeyTurn, PreviousBoot, Salts};
 
+use super::loss::Loss;
 use super::segment::{self, Header, Scanned, Segment, SegmentFault};
-use super::space::{Limits, Loss, MAX_SEGMENT_BYTES, TAKE_AWAY_RESERVE_BYTES};
+use super::space::{Limits, MAX_SEGMENT_BYTES, TAKE_AWAY_RESERVE_BYTES};
 use super::storage::{SegmentId, SegmentStore, StorageError};
 use super::{Journal, JournalError};
 

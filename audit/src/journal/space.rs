@@ -1,8 +1,6 @@
-//! Who may use how much of the journal, and what is said when it was not enough.
+//! Who may use how much of the journal.
 
-use edgeward_identity::{SpiffeId, Timestamp};
-
-use crate::event::{Class, Effect, Event, EventKind};
+use crate::event::{Class, Effect};
 use crate::record::frame::MAX_FRAME_BYTES;
 
 /// Default limit of a journal, in bytes: about 150,000 events.
@@ -20,9 +18,6 @@ pub const TAKE_AWAY_RESERVE_BYTES: u64 = 256 * 1024;
 /// Kept free for class `must`, in bytes.
 pub const MUST_RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// A loss ends when so much is free again, in bytes: not for one record, to begin anew with the next.
-pub(super) const LOSS_END_MARGIN_BYTES: u64 = 32 * 1024;
-
 /// How much a journal may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -37,14 +32,6 @@ pub enum LimitsError {
     Journal(u64),
     #[error("segment size is not within {MIN_SEGMENT_BYTES} and {MAX_SEGMENT_BYTES} bytes: {0}")]
     Segment(u64),
-}
-
-/// Events left out, by class, since the last loss record with counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Loss {
-    may: u64,
-    should: u64,
-    must: u64,
 }
 
 impl Limits {
@@ -80,53 +67,5 @@ impl Default for Limits {
             journal_bytes: DEFAULT_JOURNAL_BYTES,
             segment_bytes: DEFAULT_SEGMENT_BYTES,
         }
-    }
-}
-
-impl Loss {
-    /// Counts one event; says whether it is the first.
-    pub(super) fn count(&mut self, class: Class) -> bool {
-        let first = self.total() == 0;
-        let counter = match class {
-            Class::May => &mut self.may,
-            Class::Should => &mut self.should,
-            Class::Must => &mut self.must,
-        };
-        *counter = counter.saturating_add(1);
-        first
-    }
-
-    pub(super) fn total(&self) -> u64 {
-        self.may
-            .saturating_add(self.should)
-            .saturating_add(self.must)
-    }
-
-    /// The least important class that lost something.
-    pub(super) fn lowest(&self) -> Option<Class> {
-        [
-            (self.may, Class::May),
-            (self.should, Class::Should),
-            (self.must, Class::Must),
-        ]
-        .into_iter()
-        .find_map(|(count, class)| (count > 0).then_some(class))
-    }
-
-    pub(super) fn begun(&self, time: Timestamp, node: &SpiffeId) -> Event {
-        Event::new(time, node.clone(), EventKind::JournalLost)
-            .subject(node.clone())
-            .code("journal_full")
-            .detail("state", "begun")
-    }
-
-    pub(super) fn ended(&self, time: Timestamp, node: &SpiffeId) -> Event {
-        Event::new(time, node.clone(), EventKind::JournalLost)
-            .subject(node.clone())
-            .code("journal_full")
-            .detail("state", "ended")
-            .detail("may", self.may)
-            .detail("should", self.should)
-            .detail("must", self.must)
     }
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::PreviousBoot;
 
+mod faults;
 mod loss;
 mod recovery;
 mod simulation;

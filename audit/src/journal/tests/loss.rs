@@ -6,7 +6,8 @@ fn losses<S: SegmentStore>(journal: &mut Journal<S>) -> Vec<String> {
     let records = all(journal);
     let lost = records
         .iter()
-        .filter(|record| record.event().kind == EventKind::JournalLost);
+        .filter(|record| record.event().kind == EventKind::JournalLost)
+        .filter(|record| record.event().detail.get("state") != Some("continues"));
     lost.map(|record| {
         let detail = &record.event().detail;
         let field = |name| detail.get(name).unwrap_or("?").to_owned();
@@ -117,6 +118,41 @@ fn a_loss_of_one_class_is_not_ended_and_begun_again_by_events_of_another() {
     }
     assert_eq!(losses(&mut journal), ["begun"]);
     assert_eq!(journal.left_out(), 101);
+}
+
+#[test]
+fn a_loss_that_goes_on_says_how_much_so_far_and_a_crash_forgets_less_than_half() {
+    let mut journal = fresh();
+    fill(&mut journal, EventKind::FlowDenied).unwrap();
+    let lost = 5_000;
+    for n in 1..lost {
+        let kind = match n % 10 {
+            0 => EventKind::AppDenied,
+            _ => EventKind::FlowDenied,
+        };
+        let mut event = event(kind, n);
+        event.time = TIME.plus(Duration::from_secs(n as u64));
+        assert_eq!(journal.append(event, at(0)).unwrap(), Appended::LeftOut);
+    }
+    assert_eq!(journal.left_out(), lost as u64);
+    let mut store = journal.into_store();
+    store.power_cut(0);
+    let (mut journal, _) = open(store, 2);
+    let told: Vec<SealedRecord> = all(&mut journal)
+        .into_iter()
+        .filter(|record| record.event().kind == EventKind::JournalLost)
+        .collect();
+    assert!(told.len() < 12, "{}", told.len());
+    let event = told.last().unwrap().event();
+    let detail = |name| event.detail.get(name).unwrap();
+    assert_eq!(detail("state"), "continues");
+    let should: u64 = detail("should").parse().unwrap();
+    assert!(should > lost as u64 / 2, "{should}");
+    assert_eq!((detail("may"), detail("must")), ("0", "0"));
+    let apps = should / 10;
+    let shown = format!("flow={} app={apps}", should - apps);
+    assert_eq!(detail("families"), shown);
+    assert_eq!(detail("first_time"), "2026-11-18T11:06:40Z");
 }
 
 #[test]
