@@ -62,6 +62,22 @@ pub struct Summary {
     pub invariants: usize,
 }
 
+/// What is compiled: a policy that somebody wrote, at a time if one counts, or one that was accepted before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    New(Option<Timestamp>),
+    Stored,
+}
+
+impl Made {
+    fn now(self) -> Option<Timestamp> {
+        match self {
+            Self::New(now) => now,
+            Self::Stored => None,
+        }
+    }
+}
+
 /// Checks files without keeping what comes of them.
 pub fn check(files: &[SourceFile]) -> Report {
     report(CompiledPolicy::compile(files, 0))
@@ -69,7 +85,7 @@ pub fn check(files: &[SourceFile]) -> Report {
 
 /// Checks files at a time: rules that nothing can come of any more are errors, too.
 pub fn check_at(files: &[SourceFile], now: Timestamp) -> Report {
-    report(CompiledPolicy::compile_at(files, 0, Some(now)))
+    report(CompiledPolicy::compile_at(files, 0, Made::New(Some(now))))
 }
 
 fn report(compiled: Result<CompiledPolicy, Box<Report>>) -> Report {
@@ -89,14 +105,17 @@ impl CompiledPolicy {
     /// Checks and compiles. `version` is the policy's number: the caller sees to it that it only ever rises.
     /// It looks at no clock: what was once in force compiles for ever.
     pub fn compile(files: &[SourceFile], version: u64) -> Result<Self, Box<Report>> {
-        Self::compile_at(files, version, None)
+        Self::compile_at(files, version, Made::New(None))
     }
 
-    fn compile_at(
-        files: &[SourceFile],
-        version: u64,
-        now: Option<Timestamp>,
-    ) -> Result<Self, Box<Report>> {
+    /// The same for one that was in force: a version of this program that accepted it may have asked for less. Only what
+    /// would be enforced otherwise than its owner meant it is an error here.
+    pub fn compile_stored(files: &[SourceFile], version: u64) -> Result<Self, Box<Report>> {
+        Self::compile_at(files, version, Made::Stored)
+    }
+
+    fn compile_at(files: &[SourceFile], version: u64, made: Made) -> Result<Self, Box<Report>> {
+        let now = made.now();
         let hash = hash_sources(files);
         let mut found = Diagnostics::new(files);
         let parsed = parse(files, &mut found);
@@ -135,7 +154,7 @@ impl CompiledPolicy {
             );
         }
         let openings = openings::list(&parsed, &found);
-        let mut policy = resolve::resolve(&parsed, &mut lists, version, hash, now, &mut found);
+        let mut policy = resolve::resolve(&parsed, &mut lists, version, hash, made, &mut found);
         if found.is_empty() {
             let tests = parsed.iter().flat_map(|file| &file.tests);
             summary.tests_failed = trial::run(&policy, tests, &mut found);

@@ -354,7 +354,7 @@ impl Hub {
             reason,
         };
         let (files, compiled) = tokio::task::spawn_blocking(move || {
-            let compiled = CompiledPolicy::compile(&files, number);
+            let compiled = CompiledPolicy::compile_stored(&files, number);
             (files, compiled)
         })
         .await

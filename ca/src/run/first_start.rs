@@ -112,7 +112,7 @@ async fn compiled(store: &Store, number: u64) -> anyhow::Result<Option<CompiledP
     let Some((_, files)) = store.policy(number).await? else {
         return Ok(None);
     };
-    let compiled = CompiledPolicy::compile(&files, number).map_err(|report| {
+    let compiled = CompiledPolicy::compile_stored(&files, number).map_err(|report| {
         let first = report.diagnostics.first().map(ToString::to_string);
         anyhow::anyhow!(
             "policy {number} no longer compiles: {}",

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_identity::Timestamp;
-
+use super::Made;
 use super::dead;
 use super::lookup::Names;
 use super::reach;
@@ -56,7 +55,7 @@ pub(super) fn resolve(
     lists: &mut Lists,
     version: u64,
     hash: [u8; 32],
-    now: Option<Timestamp>,
+    made: Made,
     found: &mut Diagnostics<'_>,
 ) -> CompiledPolicy {
     let unreadable = |kind: &'static str| unreadable(files, kind);
@@ -88,7 +87,11 @@ pub(super) fn resolve(
     resolver.roles(files);
     resolver.clashes();
     resolver.workloads(files);
-    resolver.apps(files);
+    let publishers = resolver.apps(files);
+    // An allow that rests on what nobody can be proven to run lets nobody in: as its owner meant it.
+    if made != Made::Stored {
+        resolver.wants_are_known(files, &publishers);
+    }
     resolver.rules(files, &directories);
     resolver.wants_fit(files);
     resolver.break_glass(files);
@@ -98,7 +101,7 @@ pub(super) fn resolve(
         lists.refuse_unused(resolver.found);
     }
     reach::check(&resolver.policy, &resolver.rule_places, resolver.found);
-    if let Some(now) = now {
+    if let Some(now) = made.now() {
         dead::check(&resolver.policy, &resolver.rule_places, now, resolver.found);
     }
     resolver.policy

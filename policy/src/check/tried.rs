@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Report, lists, parse, report, resolve, trial};
+use super::{Made, Report, lists, parse, report, resolve, trial};
 use crate::compile::CompiledPolicy;
 use crate::diagnostic::{Code, Diagnostics};
 use crate::source::{SourceFile, hash_sources};
@@ -34,7 +34,8 @@ pub fn run_tests(files: &[SourceFile]) -> Result<Vec<Tried>, Box<Report>> {
     let parsed = parse(files, &mut found);
     let mut lists = lists::parse(files, &mut found);
     let hash = hash_sources(files);
-    let policy = resolve::resolve(&parsed, &mut lists, 0, hash, None, &mut found);
+    let made = Made::New(None);
+    let policy = resolve::resolve(&parsed, &mut lists, 0, hash, made, &mut found);
     if !found.is_empty() {
         return Err(Box::new(whole));
     }

@@ -20,7 +20,8 @@ use crate::source::{Place, Placed};
 const MAX_APPS: usize = 1_000;
 
 impl Resolver<'_, '_> {
-    pub(super) fn apps(&mut self, files: &[PolicyFile]) {
+    /// Returns the publishers that it names.
+    pub(super) fn apps(&mut self, files: &[PolicyFile]) -> Names {
         let of = |kind| super::unreadable(files, kind);
         let mut publishers = Names::new("publisher", of("publisher"));
         let mut groups = Names::new("apps", of("apps"));
@@ -42,7 +43,7 @@ impl Resolver<'_, '_> {
                 if defs.len() >= MAX_APPS {
                     let message = format!("more [apps.x] than the limit: {MAX_APPS}");
                     self.found.error(def.name.at, Code::TooMuch, message);
-                    return;
+                    return publishers;
                 }
                 defs.push((on, def));
                 self.policy.apps.push(GroupApps {
@@ -55,11 +56,11 @@ impl Resolver<'_, '_> {
             }
         }
         self.one_way_each(&defs);
-        self.wants_are_known(files, &publishers);
+        publishers
     }
 
     /// What a rule wants run is a publisher's whom somebody trusts; and where an allow rests on it, it may run somewhere.
-    fn wants_are_known(&mut self, files: &[PolicyFile], publishers: &Names) {
+    pub(super) fn wants_are_known(&mut self, files: &[PolicyFile], publishers: &Names) {
         let all_apps = super::unreadable(files, "apps").is_empty();
         let apps: Vec<&AppsDef> = files.iter().flat_map(|file| &file.apps).collect();
         for rule in files.iter().flat_map(|file| &file.rules) {

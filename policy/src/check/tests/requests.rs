@@ -164,6 +164,16 @@ fn what_a_rule_wants_run_is_of_a_publisher_of_the_policy_and_may_run_somewhere()
         Code::UnknownName,
     );
     assert!(found.help.unwrap().contains("acme"), "the nearest is named");
+    // What a version before accepted goes on: it lets nobody in, and stops no cloud.
+    for lines in ["runs = [\"acne/base\"]", "runs = [\"acme/collector\"]"] {
+        let files = one(&with(lines, ""));
+        assert!(CompiledPolicy::compile(&files, 1).is_err());
+        let stored = CompiledPolicy::compile_stored(&files, 1);
+        assert!(stored.is_ok(), "{}", stored.unwrap_err());
+    }
+    // All else is checked as ever.
+    let broken = one(&with("runs = [\"acne//base\"]", ""));
+    assert!(CompiledPolicy::compile_stored(&broken, 1).is_err());
     // Who denies may still name what nobody is allowed to run any more; and what is only observed runs.
     let nowhere = publishers.replace("{ publisher = \"acme\" },", "");
     let wants = wants.replace('§', "");
