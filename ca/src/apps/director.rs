@@ -128,18 +128,23 @@ impl Question<'_> {
         by_rules.is_ok() && !self.denied.contains(&release.digest) && !self.denies_in(release)
     }
 
-    /// What the node has of an app until it is given something higher.
+    /// What the node has of an app until it is given something higher: where it was ordered back, the release before.
     fn held(&self, app: &AppName) -> Option<Assigned> {
         let given = self.given.get(app)?;
+        let back = self.back.get(app) == Some(&given.highest);
+        let version = match back {
+            true => given.previous.as_ref()?,
+            false => &given.highest,
+        };
         let published = self.releases.apps.get(app)?;
-        let (version, release) = published.get_key_value(&given.highest)?;
+        let (version, release) = published.get_key_value(version)?;
         let install = self.installs.get(app)?;
         self.allows(app, version, release).then(|| Assigned {
             version: version.clone(),
             digest: release.digest,
             length: release.length,
             state: install.wish,
-            back: false,
+            back,
         })
     }
 }

@@ -289,3 +289,24 @@ fn a_word_that_waits_for_nothing_gives_nothing_and_takes_nothing_but_what_is_rev
     assert_eq!(scene.step(), forward("2.1"));
     assert_eq!(scene.ask(direct_as_given), scene.direct().orders);
 }
+
+#[test]
+fn a_word_that_waits_for_nothing_leaves_a_node_back_where_it_was_ordered() {
+    let mut scene = Scene::new(&["2.0"]);
+    scene.step().unwrap();
+    scene.publish("2.1");
+    scene.step().unwrap();
+    scene.back.insert(app(), version("2.1"));
+    assert_eq!(scene.step(), Ok(("2.0".to_owned(), true)));
+    // What ends the order is published, and given to nobody yet.
+    scene.publish("2.2");
+    let orders = scene.ask(direct_as_given);
+    let held = &orders.apps[&app()];
+    assert_eq!((&held.version, held.back), (&version("2.0"), true));
+    assert_eq!(held.digest, digest("2.0"));
+    assert_eq!(orders.highest[&app()], version("2.1"));
+    // The way back is revoked: what it was led away from does not come back for that.
+    scene.denied.insert(digest("2.0"));
+    let orders = scene.ask(direct_as_given);
+    assert!(orders.apps.is_empty(), "{orders:?}");
+}
