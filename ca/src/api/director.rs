@@ -94,7 +94,7 @@ pub(super) async fn revoked(
         .map_err(|why| Problem::bad_request("digest", format!("{why}")))?;
     let row = api.store.denied_app(&digest).await?;
     let row = row.ok_or_else(|| Problem::not_found("nobody revoked this"))?;
-    spread(&api, row).await
+    Ok(spread(&api, row))
 }
 
 /// Order nodes one release back: to the one that each had before, where policy still allows it.
@@ -157,12 +157,12 @@ async fn revoke_now(
 ) -> Result<Json<AppRevoked>, Problem> {
     let done = api.control.revoke_app(row.clone(), caller.actor()).await;
     done.map_err(problem)?;
-    spread(api, row).await
+    Ok(spread(api, row))
 }
 
-/// How far it has come by now, as nodes say it.
-async fn spread(api: &super::Api, row: DeniedRow) -> Result<Json<AppRevoked>, Problem> {
-    let releases = api.apps.releases_with(&row.digest).await?;
+/// How far it has come by now, as nodes say it. Never fails: what was revoked is, whatever can be said of it.
+fn spread(api: &super::Api, row: DeniedRow) -> Json<AppRevoked> {
+    let releases = api.apps.releases().with(&row.digest);
     let mut manifests: BTreeSet<Digest> = releases.iter().map(|(_, _, digest)| *digest).collect();
     manifests.insert(row.digest);
     let spread = api.control.spread_of(&Revoked {
@@ -174,7 +174,7 @@ async fn spread(api: &super::Api, row: DeniedRow) -> Result<Json<AppRevoked>, Pr
             .collect(),
     });
     let first = |names: &BTreeSet<String>| names.iter().take(MAX_NAMED).cloned().collect();
-    Ok(Json(AppRevoked {
+    Json(AppRevoked {
         digest: row.digest.to_string(),
         app: row.app,
         version: row.version,
@@ -186,7 +186,7 @@ async fn spread(api: &super::Api, row: DeniedRow) -> Result<Json<AppRevoked>, Pr
             waited_for: first(&spread.told),
             out_of_reach: first(&spread.away),
         },
-    }))
+    })
 }
 
 fn problem(fault: AppOrderFault) -> Problem {
