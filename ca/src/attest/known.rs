@@ -65,6 +65,10 @@ pub struct Asked {
 }
 
 impl Known {
+    pub(crate) fn is_bound_to(&self, boot_key: &PublicKey) -> bool {
+        self.boot_key == *boot_key
+    }
+
     /// After authentic evidence, whatever the profiles make of it: what a TPM has signed is so until the next boot.
     pub(super) fn after(case: &Case, facts: &TpmFacts, beside: &Beside) -> Self {
         let followed = match &beside.ima {

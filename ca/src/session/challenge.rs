@@ -184,7 +184,9 @@ impl Live {
         if std::mem::replace(&mut self.challenges.heeded, newest) == newest {
             return;
         }
+        // Each boot counts its records from the beginning: how far those of another one went says nothing.
         let known = self.hub.known(&self.name);
+        let known = known.filter(|known| known.is_bound_to(&self.opened.boot_key));
         if known.map_or(0, |known| known.app_records()) < newest {
             self.schedule.heed(self.hub.clock.boottime());
         }

@@ -188,6 +188,38 @@ async fn what_begins_or_ends_to_run_is_asked_about_at_once() {
 }
 
 #[tokio::test]
+async fn after_a_reboot_what_begins_to_run_is_asked_about_though_the_boot_before_had_more_to_say() {
+    let mut a = machine();
+    let (cloud, mut agent) = one(&mut a).await;
+    for happened in [
+        Happened::Started(app("2.3.1")),
+        Happened::Revoked(app("2.3.1")),
+    ] {
+        a.happens(happened);
+    }
+    assert!(said(&agent.pass(&mut a, "a").await).is_ok());
+    drop(agent);
+    eventually(|| async { !cloud.hub.is_attached("a") }).await;
+    a.tpm.clock.reset_count += 1;
+    a.boot_key = SoftwareKey::generate().unwrap();
+    a.boot(&BootLogBuilder::typical(true));
+    a.apps = Some((AppLog::default(), a.tpm.pcrs[PCR]));
+    let mut agent = cloud.agent(&a).await;
+    let challenge = agent.challenge().await;
+    let answer = a.answer(&challenge, &agent.exporter, "a");
+    // Said before the evidence of this boot comes, which does not know of it yet.
+    a.happens(Happened::Started(app("2.4.0")));
+    agent.send(status(1)).await;
+    agent.send(node_message::Body::Evidence(answer)).await;
+    assert_eq!(said(&agent.outcome().await), Ok(serde_json::json!({})));
+    let challenge = tokio::time::timeout(SOON, agent.challenge()).await;
+    let answer = a.answer(&challenge.expect("it is asked"), &agent.exporter, "a");
+    agent.send(node_message::Body::Evidence(answer)).await;
+    let runs = serde_json::json!({ "acme/collector": "2.4.0" });
+    assert_eq!(said(&agent.outcome().await), Ok(runs));
+}
+
+#[tokio::test]
 async fn nobody_is_asked_because_of_what_evidence_shows_already() {
     let mut a = machine();
     let (_cloud, mut agent) = one(&mut a).await;
