@@ -32,7 +32,6 @@ mod joins;
 mod openings;
 mod policies;
 mod recall;
-mod returns;
 mod rollouts;
 mod slices;
 mod standing;
@@ -153,6 +152,8 @@ pub enum HubFault {
     Thread(#[from] NoThread),
     #[error("stored node has no valid name: {0}")]
     Name(String),
+    #[error("a task ended before its time: {0}")]
+    Task(#[from] tokio::task::JoinError),
     #[error("not serialisable: {0}")]
     Json(#[source] serde_json::Error),
 }

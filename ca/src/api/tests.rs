@@ -168,6 +168,7 @@ impl Control for Recorder {
             Whom::Group("none") => Err(AppOrderFault::NoWayBack),
             _ => Ok(vec![GoesBack {
                 node: "gw-1".to_owned(),
+                app: app.clone(),
                 from: "2.1".parse().unwrap(),
                 to: "2.0".parse().unwrap(),
             }]),

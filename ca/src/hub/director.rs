@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use edgeward_apps::director::MAX_DENIED;
-use edgeward_apps::{AppName, Digest, Orders, Version};
+use edgeward_apps::{AppName, Digest, Orders};
 use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_identity::{Purpose, SpiffeId, Timestamp};
 use edgeward_policy::Seconds;
@@ -14,6 +14,7 @@ use edgeward_policy::check::DEFAULT_OFFLINE;
 use edgeward_wire::v1::cloud_message::Body;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +23,17 @@ use super::slices::cut_slice;
 use super::{Hub, HubFault};
 use crate::apps::director::{Given, Question, direct};
 use crate::keys::Label;
-use crate::store::director::{DeniedRow, NUMBER, Remembered};
+use crate::store::director::{NUMBER, Remembered};
 use crate::store::{Store, StoreError};
 
+mod back;
 mod given;
 mod revoking;
+#[cfg(test)]
+mod tests;
 
+pub use back::{GoesBack, Whom};
+use revoking::Unstored;
 pub use revoking::{Revoked, Spread};
 
 /// How often a word is signed anew that says the same: a node that is cut off goes on by the one that it holds.
@@ -40,8 +46,10 @@ const LOOK_EVERY_SHARED: Duration = Duration::from_millis(500);
 /// What the director remembers, and whom it has still to tell.
 pub(super) struct Directing {
     remembered: Mutex<Remembered>,
-    /// Revoked, and not in the database yet.
-    unstored: Mutex<BTreeMap<Digest, DeniedRow>>,
+    /// Revoked, and not in the database yet. By what it is, and who said so.
+    unstored: Mutex<BTreeMap<(Digest, String), Unstored>>,
+    /// Held while one of these is stored: it is stored once.
+    storing: tokio::sync::Mutex<()>,
     /// Digests of what is revoked, as every question takes them.
     denied: Mutex<Arc<BTreeSet<Digest>>>,
     /// The highest number that was used.
@@ -85,22 +93,6 @@ pub enum AppOrderFault {
     Hub(#[from] HubFault),
 }
 
-/// Which nodes an order is about.
-#[derive(Clone, Copy, Debug)]
-pub enum Whom<'w> {
-    Node(&'w str),
-    /// Of the policy in force for each.
-    Group(&'w str),
-}
-
-/// A node that goes back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GoesBack {
-    pub node: String,
-    pub from: Version,
-    pub to: Version,
-}
-
 impl Directing {
     pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
         let remembered = store.remembered().await?;
@@ -108,6 +100,7 @@ impl Directing {
             denied: Mutex::new(denied_of(&remembered)),
             remembered: Mutex::new(remembered),
             unstored: Mutex::default(),
+            storing: tokio::sync::Mutex::default(),
             last: AtomicU64::new(store.number(NUMBER).await?),
             everybody: AtomicBool::new(true),
             due: Mutex::default(),
@@ -137,15 +130,25 @@ impl Hub {
         };
         let mut look = tokio::time::interval(every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut storing: Option<JoinHandle<()>> = None;
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    // The last occasion: a start knows only what was stored.
+                    self.store_unstored().await;
+                    return;
+                }
                 () = self.director.notify.notified() => {}
                 changed = published.changed() => match changed {
                     Ok(()) => self.director.everybody.store(true, Ordering::Release),
                     Err(_) => return,
                 },
                 _ = look.tick() => {
+                    // Words do not wait for a database that takes nothing.
+                    if storing.as_ref().is_none_or(JoinHandle::is_finished) {
+                        let hub = self.clone();
+                        storing = Some(tokio::spawn(async move { hub.store_unstored().await }));
+                    }
                     if let Err(error) = self.look_at_director().await {
                         tracing::warn!(%error, "what the director remembers cannot be read");
                     }
@@ -188,80 +191,6 @@ impl Hub {
         Ok(Some(bytes))
     }
 
-    /// These nodes go back to the release before, each that has one.
-    pub(crate) async fn order_back(
-        &self,
-        app: &AppName,
-        whom: Whom<'_>,
-        (by, reason): (&Actor, &str),
-    ) -> Result<Vec<GoesBack>, AppOrderFault> {
-        let now = self.clock.now();
-        let members = self.members().into_iter();
-        let asked: Vec<String> = members
-            .filter(|member| member.is_active() && self.is_meant(member, whom))
-            .map(|member| member.row.name)
-            .collect();
-        let going: Vec<GoesBack> = {
-            let remembered = self.director.remembered.lock();
-            let one = |node: String| {
-                let given = remembered.given.get(&node)?.get(app)?;
-                Some(GoesBack {
-                    from: given.highest.clone(),
-                    to: given.previous.clone()?,
-                    node,
-                })
-            };
-            asked.into_iter().filter_map(one).collect()
-        };
-        if going.is_empty() {
-            return Err(AppOrderFault::NoWayBack);
-        }
-        let stored = async {
-            let mut tx = self.store.begin("app.back").await?;
-            for one in &going {
-                tx.order_back(&one.node, app, &one.from, (&by.to_string(), now))
-                    .await?;
-                let event = Event::new(now, by.clone(), EventKind::AppReturned)
-                    .subject(app.to_string().as_str())
-                    .detail("node", &one.node)
-                    .detail("from", &one.from)
-                    .detail("to", &one.to)
-                    .detail("reason", reason);
-                self.audit.record_in(&mut tx, event).await?;
-            }
-            let changes = tx.director_changed().await?;
-            tx.commit().await?;
-            Ok::<u64, HubFault>(changes)
-        };
-        let changes = stored.await?;
-        {
-            let mut remembered = self.director.remembered.lock();
-            remembered.changed_to(changes);
-            for one in &going {
-                let node = remembered.back.entry(one.node.clone()).or_default();
-                node.insert(app.clone(), one.from.clone());
-            }
-        }
-        self.direct_everybody();
-        Ok(going)
-    }
-
-    /// What a node was given of an app so far.
-    pub(super) fn given_to(&self, node: &str, app: &AppName) -> Option<Given> {
-        let remembered = self.director.remembered.lock();
-        remembered.given.get(node)?.get(app).cloned()
-    }
-
-    fn is_meant(&self, member: &Member, whom: Whom<'_>) -> bool {
-        let name = &member.row.name;
-        match whom {
-            Whom::Node(node) => name == node,
-            Whom::Group(group) => self
-                .policy_of(name)
-                .is_some_and(|policy| policy.groups_of(&member.row.labels).contains(&group)),
-        }
-    }
-
     /// Reads anew what another cloud changed.
     async fn look_at_director(&self) -> Result<(), StoreError> {
         let known = self.director.remembered.lock().changes;
@@ -269,12 +198,11 @@ impl Hub {
             return Ok(());
         }
         let _turn = self.director.turn.lock().await;
-        let mut read = self.store.remembered().await?;
+        let read = self.store.remembered().await?;
         {
             let mut remembered = self.director.remembered.lock();
-            read.denied.extend(self.director.unstored.lock().clone());
-            *self.director.denied.lock() = denied_of(&read);
-            *remembered = read;
+            remembered.read_again(read);
+            *self.director.denied.lock() = denied_of(&remembered);
         }
         self.direct_everybody();
         Ok(())
@@ -344,6 +272,8 @@ impl Hub {
         };
         if let Err(fault) = told {
             tracing::error!(node = member.row.name, %fault, "no word of the director for this node");
+            // Tried again at the next look.
+            self.director.due.lock().insert(member.row.name.clone());
         }
     }
 

@@ -215,10 +215,8 @@ impl Hub {
             .about(&open.rollout, EventKind::PolicyReturned, by)
             .allowed()
             .code("aborted");
-        let (nodes, number) = (self.progress(open).nodes, open.rollout.number);
-        self.return_to_base(&open.rollout, row, event).await?;
+        self.return_to_base(open, row, (event, by)).await?;
         *trial = None;
-        self.return_apps(&nodes, number, by).await;
         Ok(())
     }
 
@@ -334,19 +332,19 @@ impl Hub {
             .detail("found", rise.found)
             .detail("expected", rise.expected)
             .detail("tolerated", rise.tolerated);
-        let nodes = self.progress(trial).nodes;
-        self.return_to_base(rollout, row, event).await?;
-        self.return_apps(&nodes, rollout.number, &Actor::Cloud)
-            .await;
-        Ok(())
+        self.return_to_base(trial, row, (event, &Actor::Cloud))
+            .await
     }
 
+    /// What was in force before is again, and what the candidate installed goes with it: its nodes go back to the releases
+    /// that the policy before names. All of it or nothing.
     async fn return_to_base(
         &self,
-        rollout: &Rollout,
+        trial: &Trial,
         row: PolicyRow,
-        event: Event,
+        (event, by): (Event, &Actor),
     ) -> Result<(), RolloutFault> {
+        let rollout = &trial.rollout;
         let (kept, files) = self.kept(rollout.base).await?;
         let (number, hash) = (row.number, kept.hash);
         let broken = |reason: String| RolloutFault::Base {
@@ -371,6 +369,8 @@ impl Hub {
             .detail("as", number)
             .detail("hash", &hash)
             .detail("signature", &row.signature);
+        let _turn = self.no_words().await;
+        let going = self.above(&self.progress(trial).nodes, &policy);
         let mut tx = self.store.begin("policy.return").await.map_err(Ours)?;
         let expected = tx.policy_number().await.map_err(Ours)?.saturating_add(1);
         if number != expected {
@@ -380,8 +380,11 @@ impl Hub {
         let ended = rollout.ended(Phase::Returned);
         tx.put_rollout(&ended).await.map_err(Ours)?;
         self.audit.record_in(&mut tx, event).await.map_err(Ours)?;
+        let reason = format!("policy {} was taken back", rollout.number);
+        let changes = self.put_back(&mut tx, &going, (by, &reason)).await?;
         tx.commit().await.map_err(Ours)?;
         self.set_policy(Arc::new(policy));
+        self.go_back(&going, changes);
         Ok(())
     }
 

@@ -121,6 +121,15 @@ fn denied_row(row: &sqlx::any::AnyRow) -> Result<DeniedRow, StoreError> {
 }
 
 impl Remembered {
+    /// What was read takes the place of what was known. What was revoked stays so: no row of it is ever taken away, so it
+    /// lacks there only because it was stored after the reading, or is still to be.
+    pub(crate) fn read_again(&mut self, mut read: Self) {
+        for (digest, row) in std::mem::take(&mut self.denied) {
+            read.denied.entry(digest).or_insert(row);
+        }
+        *self = read;
+    }
+
     /// Something that is remembered here was stored as this change. What another cloud changed before it is still to be
     /// read.
     pub(crate) fn changed_to(&mut self, changes: u64) {
@@ -273,6 +282,29 @@ mod tests {
             assert_eq!(store.number(NUMBER).await.unwrap(), 9);
             assert_eq!(read.changes, 0, "only what concerns other clouds counts");
         }
+    }
+
+    #[test]
+    fn what_is_read_again_takes_no_revocation_back() {
+        let (old, new) = (denied(b"old", "read"), denied(b"new", "not read yet"));
+        let mut remembered = Remembered {
+            denied: [old.clone(), new.clone()]
+                .map(|row| (row.digest, row))
+                .into(),
+            ..Remembered::default()
+        };
+        let stored = denied(b"old", "as it is stored");
+        let other = denied(b"other", "of another cloud");
+        remembered.read_again(Remembered {
+            changes: 7,
+            denied: [stored.clone(), other.clone()]
+                .map(|row| (row.digest, row))
+                .into(),
+            ..Remembered::default()
+        });
+        let all = [stored, other, new].map(|row| (row.digest, row));
+        assert_eq!(remembered.denied, all.into());
+        assert_eq!(remembered.changes, 7);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! how far the word has come.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use edgeward_apps::director::MAX_DENIED;
 use edgeward_apps::{AppName, Digest, Version};
@@ -40,23 +41,37 @@ pub struct Spread {
     pub away: BTreeSet<String>,
 }
 
+/// What is to be stored, and the event that goes with it.
+#[derive(Clone, Debug)]
+pub(super) struct Unstored {
+    row: DeniedRow,
+    event: Event,
+}
+
 impl Hub {
-    /// From now on this runs nowhere.
-    pub(crate) async fn revoke_app(&self, row: DeniedRow, by: &Actor) -> Result<(), AppOrderFault> {
-        {
-            let mut remembered = self.director.remembered.lock();
-            if remembered.denied.len() >= MAX_DENIED {
-                return Err(AppOrderFault::Full);
-            }
-            remembered.denied.insert(row.digest, row.clone());
-            self.director
-                .unstored
-                .lock()
-                .insert(row.digest, row.clone());
-            *self.director.denied.lock() = denied_of(&remembered);
-        }
-        self.tell_denied(&row).await;
-        self.direct_everybody();
+    /// From now on this runs nowhere. Once it is in force here it is told and stored, whatever becomes of who asked: where
+    /// the database does not take it now, it is offered again with every look.
+    pub(crate) async fn revoke_app(
+        self: &Arc<Self>,
+        row: DeniedRow,
+        by: &Actor,
+    ) -> Result<(), AppOrderFault> {
+        let act = self.deny_here(&row, by)?;
+        let hub = self.clone();
+        let stored = tokio::spawn(async move {
+            hub.tell_denied(&row).await;
+            hub.direct_everybody();
+            hub.store_denied(&act).await
+        });
+        Ok(stored.await.map_err(HubFault::from)??)
+    }
+
+    /// Puts it in force in memory, to be stored.
+    pub(super) fn deny_here(
+        &self,
+        row: &DeniedRow,
+        by: &Actor,
+    ) -> Result<(Digest, String), AppOrderFault> {
         let subject = match row.app.is_empty() {
             true => format!("sha256:{}", row.digest),
             false => row.app.clone(),
@@ -66,17 +81,48 @@ impl Hub {
             .detail("version", &row.version)
             .detail("digest", row.digest)
             .detail("reason", &row.reason);
-        let stored = async {
-            let mut tx = self.store.begin("app.revoke").await?;
-            tx.deny_app(&row).await?;
-            let changes = tx.director_changed().await?;
-            self.audit.record_in(&mut tx, event).await?;
-            tx.commit().await?;
-            Ok::<u64, HubFault>(changes)
-        };
-        let changes = stored.await?;
+        let act = (row.digest, by.to_string());
         let mut remembered = self.director.remembered.lock();
-        self.director.unstored.lock().remove(&row.digest);
+        if remembered.denied.len() >= MAX_DENIED {
+            return Err(AppOrderFault::Full);
+        }
+        let first = remembered.denied.entry(row.digest);
+        first.or_insert_with(|| row.clone());
+        let unstored = Unstored {
+            row: row.clone(),
+            event,
+        };
+        let mut waiting = self.director.unstored.lock();
+        waiting.entry(act.clone()).or_insert(unstored);
+        drop(waiting);
+        *self.director.denied.lock() = denied_of(&remembered);
+        Ok(act)
+    }
+
+    /// Stores what is revoked in memory only. What fails is tried again with the next look.
+    pub(super) async fn store_unstored(&self) {
+        let acts: Vec<_> = self.director.unstored.lock().keys().cloned().collect();
+        for act in acts {
+            if let Err(fault) = self.store_denied(&act).await {
+                tracing::error!(digest = %act.0, %fault, "a revocation that is in force is not stored yet");
+            }
+        }
+    }
+
+    /// Stores one of these with its event, unless that is done.
+    async fn store_denied(&self, act: &(Digest, String)) -> Result<(), HubFault> {
+        let _storing = self.director.storing.lock().await;
+        let found = self.director.unstored.lock().get(act).cloned();
+        let Some(Unstored { row, event }) = found else {
+            return Ok(());
+        };
+        let mut tx = self.store.begin("app.revoke").await?;
+        tx.deny_app(&row).await?;
+        let changes = tx.director_changed().await?;
+        self.audit.record_in(&mut tx, event).await?;
+        tx.commit().await?;
+        let mut remembered = self.director.remembered.lock();
+        self.director.unstored.lock().remove(act);
         remembered.changed_to(changes);
         Ok(())
     }

@@ -76,13 +76,18 @@ async fn what_a_candidate_installs_comes_to_its_part_alone_and_goes_with_it() {
     assert_eq!(should(&cloud, first).await, has("2.0"));
     assert_eq!(should(&cloud, other).await, has("1.0"));
 
-    let (base, _) = cloud.hub.store.policy(1).await.unwrap().unwrap();
-    let back = PolicyRow {
-        number: 3,
-        origin: Some(1),
-        ..base
-    };
-    cloud.hub.abort_rollout(back, &operator()).await.unwrap();
+    // All of it goes back or nothing.
+    rename(&cloud, "ALTER TABLE apps_back RENAME TO away").await;
+    let row = base(&cloud).await;
+    let refused = cloud.hub.abort_rollout(row, &operator()).await;
+    assert!(refused.is_err());
+    let still = cloud.hub.rollout().await.unwrap();
+    assert!(still.is_some(), "the policy went back without its releases");
+    assert_eq!(cloud.hub.store.policy_in_force().await.unwrap(), 1);
+    assert!(cloud.hub.store.policy(3).await.unwrap().is_none());
+    rename(&cloud, "ALTER TABLE away RENAME TO apps_back").await;
+    let row = base(&cloud).await;
+    cloud.hub.abort_rollout(row, &operator()).await.unwrap();
     assert_eq!(told(&cloud, agent, first).await, ("1.0".to_owned(), true));
     assert_eq!(should(&cloud, first).await, ("1.0".to_owned(), true));
     assert_eq!(
@@ -90,13 +95,34 @@ async fn what_a_candidate_installs_comes_to_its_part_alone_and_goes_with_it() {
         has("1.0"),
         "it never went away"
     );
-    assert!(
-        cloud
-            .events()
-            .await
-            .iter()
-            .any(|(kind, _)| kind == "app.returned")
-    );
+    let events = cloud.events().await;
+    let returned: Vec<_> = events
+        .iter()
+        .filter(|(kind, _)| kind == "app.returned")
+        .collect();
+    assert_eq!(returned.len(), 1, "{returned:?}");
+    assert!(returned[0].1.contains("policy 2 was taken back"));
+    // And it stays so.
+    let cloud = cloud.restart().await;
+    let (lower, _) = policy(3, &a, &installs(&offline, "1.0"));
+    cloud.hub.set_policy(Arc::new(lower));
+    assert_eq!(should(&cloud, first).await, ("1.0".to_owned(), true));
+}
+
+/// Policy 1 once more, as 3.
+async fn base(cloud: &Cloud) -> PolicyRow {
+    let (base, _) = cloud.hub.store.policy(1).await.unwrap().unwrap();
+    PolicyRow {
+        number: 3,
+        origin: Some(1),
+        ..base
+    }
+}
+
+async fn rename(cloud: &Cloud, sql: &'static str) {
+    let mut tx = cloud.hub.store.begin("test").await.unwrap();
+    sqlx::query(sql).execute(tx.connection()).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]
