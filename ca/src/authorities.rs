@@ -119,7 +119,16 @@ impl Hub {
 
     /// Another key signs what each node should have of applications; the one before is named no more. Nodes with a session
     /// hear it at once, with a word that the new key signed; the others go on by what they hold until they come.
-    pub(crate) async fn rotate_director(&self, by: &Actor) -> Result<(), ControlFault> {
+    pub(crate) async fn rotate_director(self: &Arc<Self>, by: &Actor) -> Result<(), ControlFault> {
+        let (hub, by) = (self.clone(), by.clone());
+        // Whoever asked may go away: once it is turned, everybody is told.
+        let turned = tokio::spawn(async move { hub.turn_director(&by).await });
+        turned
+            .await
+            .map_err(|error| ControlFault::Failed(error.to_string()))?
+    }
+
+    async fn turn_director(&self, by: &Actor) -> Result<(), ControlFault> {
         let _changes = self.changes.lock().await;
         let new = self.with_keys(CloudKeys::new_director).await?;
         let event = Event::new(self.clock.now(), by.clone(), EventKind::AuthorityActivated)
@@ -130,9 +139,7 @@ impl Hub {
         let now = self.clock.now();
         self.with_keys(move |keys| keys.turn_director(&new, now))
             .await?;
-        self.refresh_trust().map_err(unsigned)?;
-        self.direct_anew();
-        Ok(())
+        self.tell_key_set().map_err(unsigned)
     }
 
     /// What an old authority signed is renewed now, by every node whose session is open, and by the others when they come.

@@ -74,6 +74,8 @@ pub struct Hub {
     pub(crate) trust: Arc<ArcSwap<TrustView>>,
     pub(crate) connections: Arc<Connections>,
     deny_object: ArcSwap<Vec<u8>>,
+    /// Number of the key set that sessions were told of last.
+    told_key_set: AtomicU64,
     policies: ArcSwap<Policies>,
     /// The candidate among them, while there is one.
     trial: tokio::sync::Mutex<Option<Trial>>,
@@ -202,6 +204,7 @@ impl Hub {
         let deny = parts.store.deny_list(now).await?;
         let hub = Self {
             deny_object: ArcSwap::from_pointee(Vec::new()),
+            told_key_set: AtomicU64::new(0),
             policies: ArcSwap::default(),
             trial: tokio::sync::Mutex::default(),
             directory: Mutex::new(directory),

@@ -225,6 +225,7 @@ impl CloudKeys {
         };
         let jwt = added(Owner::Jwt)?;
         let online = Online::open(folder, &stores, jwt.is_some(), root_is_here)?;
+        online::sweep(folder)?;
         let keys = Self {
             trust_domain: trust_domain.clone(),
             folder: folder.to_owned(),

@@ -2,6 +2,7 @@
 //! a whole new state.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edgeward_identity::deny::Denied;
@@ -134,6 +135,8 @@ impl Hub {
             lifetime: DENY_LIFETIME,
         };
         let bytes = self.keys.sign(label, &deny)?;
+        // Read before what is told: a set that is signed meanwhile is told once more, not never.
+        let key_set = self.keys.key_set_number();
         self.connections.close_denied(&deny);
         self.trust.store(Arc::new(TrustView {
             bundle: self.keys.bundle(),
@@ -141,6 +144,19 @@ impl Hub {
         }));
         self.deny_object.store(Arc::new(bytes));
         self.broadcast(&Body::Trust(self.trust_update()));
+        self.told_key_set.store(key_set, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether another key set is in force than the one that everybody was told of.
+    pub(crate) fn has_new_key_set(&self) -> bool {
+        self.keys.key_set_number() != self.told_key_set.load(Ordering::Acquire)
+    }
+
+    /// Tells everybody of the key set, and signs the director's words anew: it may name another key for them.
+    pub(crate) fn tell_key_set(&self) -> Result<(), SignError> {
+        self.refresh_trust()?;
+        self.direct_anew();
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Online {
 /// A director's key that nobody was told of yet.
 #[derive(Debug)]
 pub(crate) struct NewDirector {
-    name: String,
+    pub(super) name: String,
     pub(crate) key: SpkiHash,
 }
 
@@ -148,11 +148,17 @@ impl CloudKeys {
         names: impl Fn(&PublicKey) -> bool,
     ) -> Result<bool, KeysFault> {
         let _turn = self.turn.lock();
-        let online = self.online.load_full();
-        let Some(next) = &online.next else {
-            return Ok(false);
+        let is_due = |online: &Online| {
+            let next = online.next.as_ref();
+            next.is_some_and(|next| names(next.public_key())) && !names(online.apps.public_key())
         };
-        if !names(next.public_key()) || names(online.apps.public_key()) {
+        if !is_due(&self.online.load()) {
+            return Ok(false);
+        }
+        // What another cloud of this folder wrote meanwhile stays.
+        self.read_online_again()?;
+        let online = self.online.load_full();
+        if !is_due(&online) {
             return Ok(false);
         }
         let settled = Names {
@@ -161,7 +167,7 @@ impl CloudKeys {
             ..online.names.clone()
         };
         self.use_names(&settled)?;
-        self.forget(Owner::AppsOnline, online.names.apps_online.as_deref())?;
+        self.forget(Owner::AppsOnline, online.names.apps_online.as_deref());
         Ok(true)
     }
 
@@ -186,10 +192,16 @@ impl CloudKeys {
         })
     }
 
-    /// The next key set names it, and the one before no more. Stopped in between, a start with the root key at hand goes on.
+    /// The next key set names it, and the one before no more. Where that set cannot be written, the key before speaks on;
+    /// stopped in between, a start with the root key at hand goes on.
     pub(crate) fn turn_director(&self, new: &NewDirector, now: Timestamp) -> Result<(), KeysFault> {
         let _turn = self.turn.lock();
-        let ring = self.ring.load_full();
+        // What another cloud of this folder wrote meanwhile stays.
+        self.read_online_again()?;
+        let ring = Ring::open(&self.folder, &self.trust_domain, &self.stores)?;
+        if let Some(root) = ring.ledger.coming(Role::Root) {
+            return Err(NotNow::UnderWay(root.key).into());
+        }
         let root = ring.ledger.active(Role::Root).ok_or(KeysFault::Ledger)?;
         let signer = self.root_signer(root, "to name the director's new key in the key set")?;
         let before = self.online.load().names.clone();
@@ -197,15 +209,28 @@ impl CloudKeys {
             director: Some(new.name.clone()),
             ..before.clone()
         };
-        self.use_names(&names)?;
-        let number = ring.key_set.header().number.saturating_add(1);
-        let keys = self.purpose_keys();
-        let set = sign_key_set(&self.trust_domain, signer.as_ref(), &keys, number, now)?;
-        let path = self.folder.join(keyring::key_set_name(root));
-        files::write_public(&path, &set.to_bytes())?;
+        let written = self.use_names(&names).and_then(|()| {
+            let online = self.online.load();
+            let director = online.director.as_ref();
+            if director.is_none_or(|key| key.public_key().spki_hash() != new.key) {
+                return Err(KeysFault::Missing("the director's new key"));
+            }
+            let number = ring.key_set.header().number.saturating_add(1);
+            let keys = self.purpose_keys();
+            let set = sign_key_set(&self.trust_domain, signer.as_ref(), &keys, number, now)?;
+            let path = self.folder.join(keyring::key_set_name(root));
+            Ok(files::write_public(&path, &set.to_bytes())?)
+        });
+        if let Err(fault) = written {
+            if let Err(error) = self.use_names(&before) {
+                tracing::error!(%error, "the director's key before cannot be taken up again: start anew");
+            }
+            return Err(fault);
+        }
         let ring = Ring::open(&self.folder, &self.trust_domain, &self.stores)?;
         self.ring.store(Arc::new(ring));
-        self.forget(Owner::Director, before.director.as_deref())
+        self.forget(Owner::Director, before.director.as_deref());
+        Ok(())
     }
 
     /// The key that signs what nodes should have, if members know it.
@@ -228,11 +253,49 @@ impl CloudKeys {
         Ok(())
     }
 
-    /// A key in a token stays there: who keeps the token removes it.
-    fn forget(&self, owner: Owner, name: Option<&str>) -> Result<(), KeysFault> {
+    /// A key in a token stays there: who keeps the token removes it. Another one signs by now, so nothing depends on it;
+    /// what cannot be removed goes with the next start.
+    fn forget(&self, owner: Owner, name: Option<&str>) {
         let name = name.unwrap_or(owner.as_str());
-        Ok(files::remove(&self.folder.join(format!("{name}.key")))?)
+        if let Err(error) = files::remove(&self.folder.join(format!("{name}.key"))) {
+            tracing::error!(name, %error, "the file of a key that signs no more stays");
+        }
     }
+}
+
+/// Removes keys that nothing names: they were to be removed, or were made and not taken up, and then came a stop. Where
+/// no name was ever written nothing is known, and everything stays.
+pub(super) fn sweep(folder: &Path) -> Result<(), KeysFault> {
+    if !files::exists(&folder.join(NAMES))? {
+        return Ok(());
+    }
+    let names = read(folder)?;
+    let used = [
+        names.director.as_deref().or(Some(Owner::Director.as_str())),
+        names
+            .apps_online
+            .as_deref()
+            .or(Some(Owner::AppsOnline.as_str())),
+        names.apps_online_next.as_deref(),
+    ];
+    for file in files::names(folder)? {
+        let Some(name) = file.strip_suffix(".key") else {
+            continue;
+        };
+        let owners = [Owner::Director, Owner::AppsOnline];
+        let ours = |owner: Owner| name == owner.as_str() || is_name_of(owner, name);
+        if owners.into_iter().any(ours) && !used.contains(&Some(name)) {
+            tracing::info!(name, "the file of a key that nothing names is removed");
+            files::remove(&folder.join(&file))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_name_of(owner: Owner, name: &str) -> bool {
+    let id = name.strip_prefix(owner.as_str());
+    id.and_then(|id| id.strip_prefix('-'))
+        .is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn read(folder: &Path) -> Result<Names, KeysFault> {
@@ -243,11 +306,7 @@ fn read(folder: &Path) -> Result<Names, KeysFault> {
     let names: Names =
         serde_json::from_slice(&files::read(&path)?).map_err(|_| KeysFault::Names)?;
     let ours = |owner: Owner, name: &Option<String>| {
-        name.as_ref().is_none_or(|name| {
-            name.strip_prefix(owner.as_str())
-                .and_then(|rest| rest.strip_prefix('-'))
-                .is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        })
+        name.as_ref().is_none_or(|name| is_name_of(owner, name))
     };
     let sound = ours(Owner::Director, &names.director)
         && ours(Owner::AppsOnline, &names.apps_online)

@@ -64,7 +64,6 @@ pub(super) async fn run(
             () = hub.trusts.changed() => {}
         }
         let now = hub.clock.now();
-        let number = hub.keys.key_set_number();
         if let Err(error) = hub.keys.renew(now) {
             tracing::error!(%error, "keys cannot be renewed");
         }
@@ -83,8 +82,14 @@ pub(super) async fn run(
                 Err(error) => tracing::error!(%error, "own certificate cannot be renewed"),
             }
         }
-        if now.since(trust_signed) >= SIGN_TRUST_EVERY || hub.keys.key_set_number() != number {
-            match hub.refresh_trust() {
+        // Signed just now, or by an act that was stopped before it told anybody.
+        let new_key_set = hub.has_new_key_set();
+        if now.since(trust_signed) >= SIGN_TRUST_EVERY || new_key_set {
+            let told = match new_key_set {
+                true => hub.tell_key_set(),
+                false => hub.refresh_trust(),
+            };
+            match told {
                 Ok(()) => trust_signed = now,
                 Err(error) => tracing::error!(%error, "deny-list cannot be signed anew"),
             }

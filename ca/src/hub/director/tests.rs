@@ -159,3 +159,62 @@ async fn a_word_that_could_not_be_signed_is_signed_when_it_can_be() {
     assert!(cloud.hub.director_word("a").await.unwrap().is_some());
     assert_eq!(cloud.hub.member("a").unwrap().id, node("a"));
 }
+
+#[tokio::test]
+async fn a_turn_of_the_directors_key_goes_on_though_who_asked_for_it_has_gone() {
+    let mut machine = Machine::new();
+    let (cloud, mut agent) = one_with_an_app(&mut machine).await;
+    let number = cloud.hub.keys.key_set_number();
+    let busy = cloud.hub.store.begin("test").await.unwrap();
+    let control = cloud.control();
+    let asking = tokio::spawn(async move { control.rotate_director(&Actor::Cloud).await });
+    let keys = cloud.config.data.join("keys");
+    let made = || async {
+        let mut files = std::fs::read_dir(&keys).unwrap();
+        files.any(|file| {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            name.starts_with("director-")
+        })
+    };
+    eventually(made).await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    drop(busy);
+    follows(&cloud, &mut agent, number + 1).await;
+}
+
+#[tokio::test]
+async fn everybody_is_told_of_a_key_set_that_an_act_left_untold() {
+    let mut machine = Machine::new();
+    let (cloud, mut agent) = one_with_an_app(&mut machine).await;
+    let number = cloud.hub.keys.key_set_number();
+    let new = cloud.hub.keys.new_director().unwrap();
+    cloud.hub.keys.turn_director(&new, now()).unwrap();
+    // Wakes whoever looks after such things.
+    let issuer = edgeward_identity::SpkiHash::from_bytes([7; 32]);
+    cloud.hub.saw_trust("a", 0, Some(&issuer)).await.unwrap();
+    follows(&cloud, &mut agent, number + 1).await;
+}
+
+/// The agent is told of this key set, and has a word after it that the set's key signed.
+async fn follows(cloud: &Cloud, agent: &mut Agent, number: u64) {
+    let trust = agent.until(|body| match body {
+        Body::Trust(trust) => Some(trust),
+        _ => None,
+    });
+    let set = trust.await.unwrap().key_set;
+    let set = edgeward_identity::SignedObject::parse(&set).unwrap();
+    assert_eq!(set.header().number, number);
+    let word = word(agent).await;
+    let expect = edgeward_identity::signed::Expect {
+        purpose: Purpose::Director,
+        trust_domain: &crate::testing::domain(),
+        audience: &node("a").to_string(),
+        least_number: 0,
+        now: now(),
+    };
+    let keys = cloud.hub.keys.key_set(now()).unwrap();
+    let word = edgeward_identity::SignedObject::parse(&word).unwrap();
+    let orders: Orders = word.open_json(&keys, &expect).unwrap();
+    assert!(orders.denied.is_empty());
+}

@@ -113,6 +113,95 @@ fn a_turn_of_the_director_that_was_stopped_halfway_is_ended_by_a_start_with_the_
 }
 
 #[test]
+fn where_the_key_set_cannot_be_written_the_directors_key_before_speaks_on() {
+    let (folder, keys) = made();
+    let before = director_of(&keys);
+    let new = keys.new_director().unwrap();
+    // What would be written lies in the way.
+    let beside = path(&folder, "keyset.new");
+    fs::create_dir(&beside).unwrap();
+    assert!(keys.turn_director(&new, NOW).is_err());
+    fs::remove_dir(&beside).unwrap();
+    assert_eq!(director_of(&keys), before);
+    assert!(director_speaks(&keys));
+    let again = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    assert_eq!(director_of(&again), before);
+    assert!(director_speaks(&again));
+    // The one that nobody was told of is gone, so it cannot be turned to either.
+    assert_eq!(named(&folder, "director"), ["director.key"]);
+    assert!(again.turn_director(&new, NOW).is_err());
+    assert_eq!(director_of(&again), before);
+    assert!(director_speaks(&again));
+}
+
+fn named(folder: &tempfile::TempDir, owner: &str) -> Vec<String> {
+    let files = files::names(&folder.path().join("keys")).unwrap();
+    files
+        .into_iter()
+        .filter(|name| name.starts_with(owner))
+        .collect()
+}
+
+#[test]
+fn a_start_removes_keys_that_nothing_names_and_nothing_else() {
+    let (folder, keys) = made();
+    // No name was ever written: what lies there may be anything.
+    let left = path(&folder, "director-00ff.key");
+    fs::copy(path(&folder, "director.key"), &left).unwrap();
+    CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    assert!(left.exists());
+    let before = fs::read(path(&folder, "director.key")).unwrap();
+    let new = keys.new_director().unwrap();
+    keys.turn_director(&new, NOW).unwrap();
+    // A stop before the removal of the one before.
+    fs::write(path(&folder, "director.key"), before).unwrap();
+    fs::copy(&left, path(&folder, "apps-online-0a.key")).unwrap();
+    for other in [
+        "director-of-photography.key",
+        "director-0g.key",
+        "directory.key",
+    ] {
+        fs::write(path(&folder, other), "").unwrap();
+    }
+    keys.prepare_apps_online().unwrap();
+    let again = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    assert!(director_speaks(&again) && again.next_apps_signer().is_some());
+    let director = format!("{}.key", new.name);
+    let mut kept = vec![
+        director.as_str(),
+        "director-0g.key",
+        "director-of-photography.key",
+        "directory.key",
+    ];
+    kept.sort_unstable();
+    let mut found = named(&folder, "director");
+    found.sort_unstable();
+    assert_eq!(found, kept);
+    assert_eq!(named(&folder, "apps-online").len(), 2, "in use, and next");
+}
+
+#[test]
+fn what_another_cloud_of_the_same_folder_turned_over_stays() {
+    let (folder, keys) = made();
+    let other = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    let next = *keys.prepare_apps_online().unwrap().0.public_key();
+    // The other one knows nothing of the next key.
+    let new = other.new_director().unwrap();
+    other.turn_director(&new, NOW).unwrap();
+    let again = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    assert_eq!(*again.next_apps_signer().unwrap().public_key(), next);
+    // And the first one nothing of the director's.
+    assert!(keys.settle_apps_online(|key| *key == next).unwrap());
+    let again = CloudKeys::open(folder.path(), &domain(), NOW).unwrap();
+    assert_eq!(director_of(&again).spki_hash(), new.key);
+    assert_eq!(*again.apps_signer().public_key(), next);
+    let set = again.key_set_number();
+    let new = keys.new_director().unwrap();
+    keys.turn_director(&new, NOW).unwrap();
+    assert_eq!(keys.key_set_number(), set + 1, "two sets of one number");
+}
+
+#[test]
 fn the_next_key_of_the_image_repository_waits_until_a_root_names_it_alone() {
     let (folder, keys) = made();
     let before = *keys.apps_signer().public_key();
