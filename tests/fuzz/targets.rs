@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use edgeward_agent::state::Origin;
 use edgeward_agent::workload::authority_field::soften;
+use edgeward_audit::Event;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::checkpoint::Checkpoint;
 use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
 use edgeward_audit::query::{CursorKey, Query};
-use edgeward_audit::{Event, SealedRecord};
 use edgeward_ca::keys::pkcs11::TokenUri;
 use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_log::variable::{EfiVariable, Guid};
@@ -47,6 +47,8 @@ mod gateway;
 mod guard;
 #[path = "handover.rs"]
 mod handover;
+#[path = "journal.rs"]
+mod journal;
 #[path = "names.rs"]
 mod names;
 #[path = "policy_texts.rs"]
@@ -232,8 +234,8 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "audit_record",
-        run: |bytes| drop(SealedRecord::parse(bytes)),
-        seeds: none,
+        run: journal::record,
+        seeds: journal::records,
     },
     Target {
         name: "bind_message",
