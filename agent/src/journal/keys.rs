@@ -21,6 +21,8 @@ const FILE_MODE: u32 = 0o600;
 /// Longest file, in bytes: boot id and two keys.
 const MAX_FILE_BYTES: u64 = 1024;
 const ID_BYTES: usize = 16;
+/// After a turn that failed, as in a full journal, so many records pass before the next try.
+const RETRY_AFTER_RECORDS: u32 = 64;
 
 /// The keys of one boot's journal.
 pub(super) struct KeyRing {
@@ -31,6 +33,8 @@ pub(super) struct KeyRing {
     current: Option<Held>,
     /// Written down, and perhaps turned to.
     pending: Option<Held>,
+    /// Records until a turn that failed is tried again.
+    pause: u32,
 }
 
 struct Held {
@@ -61,6 +65,7 @@ impl KeyRing {
             path,
             current,
             pending,
+            pause: 0,
         }
     }
 
@@ -80,8 +85,12 @@ impl KeyRing {
         self.current.as_ref().is_some_and(counts)
     }
 
-    /// Whether a turn is due: after so many records, and first of all.
-    pub(super) fn is_due<S: SegmentStore>(&self, journal: &Journal<S>) -> bool {
+    /// Whether a turn is due: after so many records, and first of all. Asked once after each record.
+    pub(super) fn is_due<S: SegmentStore>(&mut self, journal: &Journal<S>) -> bool {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
         journal.is_turn_due() || (self.current.is_none() && journal.last_turn().is_none())
     }
 
@@ -101,7 +110,10 @@ impl KeyRing {
             Some(held) => &held.key,
             None => self.boot_key.as_ref(),
         };
-        journal.turn(signer, (number, &next), time, now)?;
+        if let Err(error) = journal.turn(signer, (number, &next), time, now) {
+            self.pause = RETRY_AFTER_RECORDS;
+            return Err(error.into());
+        }
         self.current = self.pending.take();
         self.keep();
         Ok(())

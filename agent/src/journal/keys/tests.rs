@@ -119,6 +119,7 @@ fn a_turn_that_is_not_on_record_leaves_the_old_key_in_use() {
     assert!(ring.turn(&mut journal, TIME, BootTime::default()).is_err());
     assert_eq!(ring.current.as_ref().unwrap().number, 0);
     assert!(ring.settle(journal.last_turn()));
+    assert_eq!(ring.pause, RETRY_AFTER_RECORDS);
     ring.turn(&mut journal, TIME, BootTime::default()).unwrap();
     assert_eq!(journal.last_turn().unwrap().number, 1);
     let event = Event::new(TIME, journal.chain().node().clone(), EventKind::BindOpened);
