@@ -5,6 +5,14 @@ use std::str::FromStr;
 
 use crate::digest::{DIGEST_BYTES, Digest};
 
+mod growth;
+mod nodes;
+
+pub use growth::{Growth, GrowthError, edge_of};
+pub use nodes::{
+    TileAt, TileNodes, subtree_root, tiles_of_consistency, tiles_of_inclusion, tiles_of_root,
+};
+
 /// Hashes in a full tile, entries in a full bundle.
 pub const TILE_WIDTH: u16 = 256;
 /// Levels of the tree that one tile spans.
@@ -184,5 +192,7 @@ impl FromStr for Tile {
     }
 }
 
+#[cfg(test)]
+mod growth_tests;
 #[cfg(test)]
 mod tests;
