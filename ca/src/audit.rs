@@ -24,10 +24,12 @@ mod glass;
 mod later;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod turns;
 
 pub use feed::Feed;
 pub use later::{LaterWriter, MAX_QUEUED};
+pub use tree::{Halt, INTERVAL, Integrator, LogHead, Published};
 
 /// The journal of this cloud process, and the way into the log for those of the nodes.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub struct AuditLog {
     boot: BootId,
     queue: mpsc::Sender<later::Entry>,
     dropped: AtomicU64,
+    head: LogHead,
 }
 
 /// Everything of `boot` below `next_seq` is stored.
@@ -116,6 +119,7 @@ impl AuditLog {
             boot,
             queue,
             dropped: AtomicU64::new(0),
+            head: LogHead::default(),
         };
         Ok((log, LaterWriter::new(store, keeper, boot, receiver)))
     }
@@ -213,6 +217,11 @@ impl AuditLog {
     /// How many events of the log are covered by a checkpoint; changes with each.
     pub fn covered(&self) -> watch::Receiver<u64> {
         self.store.covered()
+    }
+
+    /// The newest checkpoint, and whether the log is halted.
+    pub fn log_head(&self) -> &LogHead {
+        &self.head
     }
 
     /// The log for one consumer.

@@ -8,7 +8,8 @@
 //! | `issuing*.key`, `issuing*.crt` | signs SVIDs | 1 year, renewed at half |
 //! | `results.key` | signs attestation results | named by the key set |
 //! | `control.key` | signs policy slices, the deny-list, cuts, signed time and break-glass grants | named by the key set |
-//! | `log.key` | signs checkpoints of the audit log | named by the key set |
+//! | `log.key` | names the key that signs checkpoints of the audit log | named by the key set |
+//! | `checkpoint.key` | Ed25519: signs checkpoints of the audit log (`notes`) | named by the log key |
 //! | `jwt.key` | signs JWT-SVIDs | named by the key set |
 //! | `apps-online.key` | signs snapshot and timestamp of the image repository | named by its offline root |
 //! | `director.key` | signs what each node should have of applications | named by the key set |
@@ -42,6 +43,7 @@ mod first;
 mod key_set;
 mod keyring;
 pub mod ledger;
+pub mod notes;
 mod online;
 pub mod pkcs11;
 pub(crate) mod rcgen_key;
@@ -54,6 +56,7 @@ use first::make_first;
 use key_set::sign_key_set;
 use keyring::Ring;
 use ledger::{Authority, Ledger, NotNow, Role, State};
+use notes::NoteKeys;
 use online::Online;
 use pkcs11::TokenFault;
 use stores::{KeyStores, Owner, Stores};
@@ -75,6 +78,7 @@ pub struct CloudKeys {
     results: Arc<dyn Signer>,
     control: Arc<dyn Signer>,
     log: Arc<dyn Signer>,
+    notes: NoteKeys,
     /// An older installation has none before its first start with the root key at hand.
     jwt: Option<Arc<dyn Signer>>,
     /// What signs for applications.
@@ -232,6 +236,7 @@ impl CloudKeys {
             results: stores.fixed(Owner::Results, folder)?,
             control: stores.fixed(Owner::Control, folder)?,
             log: stores.fixed(Owner::Log, folder)?,
+            notes: NoteKeys::open(folder, trust_domain)?,
             jwt,
             online: ArcSwap::from_pointee(online),
             stores,
@@ -399,11 +404,6 @@ impl CloudKeys {
             0,
             now,
         )?)
-    }
-
-    /// The key that signs checkpoints of the audit log.
-    pub fn log_signer(&self) -> &Arc<dyn Signer> {
-        &self.log
     }
 
     /// The key that signs JWT-SVIDs, if members know it.

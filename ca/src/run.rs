@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, Control, Settings};
 use crate::apps::{self, Repository};
-use crate::audit::{AuditLog, LaterWriter};
+use crate::audit::{AuditLog, Integrator, LaterWriter};
 use crate::config::Config;
 use crate::cut::NodeControl;
 use crate::ek::EkTrust;
@@ -78,6 +78,13 @@ pub async fn start(
     store_gate.open();
     let token = tasks.token().clone();
     let (audit, writer) = log(&store, &config, admin.as_ref(), clock.now()).await?;
+    let tree = Integrator::new(
+        audit.clone(),
+        store.clone(),
+        keys.clone(),
+        config.data.clone(),
+        clock.clone(),
+    );
     let trust = Arc::new(ArcSwap::from_pointee(TrustView {
         bundle: keys.bundle(),
         deny: DenyList::default(),
@@ -166,11 +173,15 @@ pub async fn start(
         // The log outlives everything else: its last events are still to be written.
         let log_stop = CancellationToken::new();
         let writing = tokio::spawn(writer.run(log_stop.clone()));
+        let tree_stop = CancellationToken::new();
+        let growing = tokio::spawn(tree.run(tree_stop.clone()));
         let result = server.run(listener, token).await;
         let event = Event::new(clock.now(), Actor::Cloud, EventKind::CloudStopped);
         audit.record(event).await?;
         log_stop.cancel();
         writing.await?;
+        tree_stop.cancel();
+        growing.await?;
         store.close().await;
         result
     });

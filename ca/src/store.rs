@@ -41,6 +41,7 @@ pub mod director;
 pub mod eks;
 pub mod evidence;
 mod follow;
+pub mod log;
 pub mod nodes;
 pub mod operators;
 pub mod policies;

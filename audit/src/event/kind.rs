@@ -150,6 +150,8 @@ event_kinds! {
     ApiKeyRevoked "apikey.revoked" Must TakesAway: "an API key was revoked";
     ApiRefused "api.refused" Should Neutral: "a call of the API was refused";
     AuditRead "audit.read" Must Neutral: "the audit log was read";
+    AuditHalted "audit.halted" Must Neutral: "CRITICAL: no checkpoint of the audit log is signed any more: the database does not continue what was signed";
+    AuditResumed "audit.resumed" Must Neutral: "checkpoints of the audit log are signed again";
     JournalOpened "journal.opened" Must Neutral: "the journal of a boot begins";
     JournalRecovered "journal.recovered" Must Neutral: "a torn end was cut off the journal";
     JournalLost "journal.lost" Must TakesAway: "events were left out for want of space";

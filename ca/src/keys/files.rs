@@ -80,6 +80,19 @@ pub(crate) fn exists(path: &Path) -> Result<bool, FileFault> {
 
 /// Reads a PKCS#8 P-256 key in PEM. A file that others can read is refused.
 pub(crate) fn read_key(path: &Path) -> Result<SoftwareKey, FileFault> {
+    let wanted = "a p-256 private key in pkcs#8 pem";
+    SoftwareKey::from_pkcs8(read_pkcs8(path, wanted)?).map_err(|_| FileFault::Content {
+        path: path.to_owned(),
+        wanted,
+    })
+}
+
+pub(crate) fn write_key(path: &Path, key: &SoftwareKey) -> Result<(), FileFault> {
+    write_pkcs8(path, key.pkcs8())
+}
+
+/// Reads a private key in PEM; `wanted` names it in errors. A file that others can read is refused.
+pub(crate) fn read_pkcs8(path: &Path, wanted: &'static str) -> Result<Secret<Vec<u8>>, FileFault> {
     let mode = fs::metadata(path)
         .map_err(|source| io_fault(path, source))?
         .permissions()
@@ -92,20 +105,20 @@ pub(crate) fn read_key(path: &Path) -> Result<SoftwareKey, FileFault> {
     }
     let content = || FileFault::Content {
         path: path.to_owned(),
-        wanted: "a p-256 private key in pkcs#8 pem",
+        wanted,
     };
     let text = Secret::new(read(path)?);
     let document = pem::parse(text.expose()).map_err(|_| content())?;
-    if document.tag() != "PRIVATE KEY" {
-        return Err(content());
+    match document.tag() {
+        "PRIVATE KEY" => Ok(Secret::new(document.into_contents())),
+        _ => Err(content()),
     }
-    SoftwareKey::from_pkcs8(Secret::new(document.into_contents())).map_err(|_| content())
 }
 
-pub(crate) fn write_key(path: &Path, key: &SoftwareKey) -> Result<(), FileFault> {
+pub(crate) fn write_pkcs8(path: &Path, pkcs8: &Secret<Vec<u8>>) -> Result<(), FileFault> {
     let text = Secret::new(pem::encode(&pem::Pem::new(
         "PRIVATE KEY",
-        key.pkcs8().expose().clone(),
+        pkcs8.expose().clone(),
     )));
     write(path, text.expose().as_bytes(), PRIVATE)
 }

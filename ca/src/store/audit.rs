@@ -301,9 +301,19 @@ impl Store {
         self.committed.subscribe()
     }
 
-    /// How many events of the log are covered.
+    /// How many events of the log are covered by a checkpoint of this process's log.
     pub fn covered(&self) -> tokio::sync::watch::Receiver<u64> {
         self.committed.covered()
+    }
+
+    /// A checkpoint covers the first `size` events.
+    pub(crate) fn cover(&self, size: u64) {
+        self.committed.cover(size);
+    }
+
+    /// From now on only checkpoints cover.
+    pub(crate) fn cover_by_checkpoints(&self) {
+        self.committed.cover_at_once(false);
     }
 }
 

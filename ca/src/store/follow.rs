@@ -1,6 +1,7 @@
 //! Who waits for new audit events is woken after the commit that appended them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -9,6 +10,8 @@ use tokio::sync::watch;
 pub(super) struct Committed {
     appended: Arc<watch::Sender<u64>>,
     covered: Arc<watch::Sender<u64>>,
+    /// In tests without a tree: what is stored counts as covered.
+    at_once: Arc<AtomicBool>,
 }
 
 impl Default for Committed {
@@ -16,6 +19,7 @@ impl Default for Committed {
         Self {
             appended: Arc::new(watch::Sender::new(0)),
             covered: Arc::new(watch::Sender::new(0)),
+            at_once: Arc::new(AtomicBool::new(false)),
         }
     }
 }
@@ -25,8 +29,22 @@ impl Committed {
     pub(super) fn wake(&self, size: u64) {
         self.appended
             .send_modify(|count| *count = count.wrapping_add(1));
-        // No checkpoint is made yet: what is stored counts as covered.
-        self.covered.send_replace(size);
+        if self.at_once.load(Ordering::Relaxed) {
+            self.cover(size);
+        }
+    }
+
+    /// A checkpoint covers the first `size` events. What is covered stays so.
+    pub(super) fn cover(&self, size: u64) {
+        self.covered.send_if_modified(|covered| {
+            let is_more = size > *covered;
+            *covered = size.max(*covered);
+            is_more
+        });
+    }
+
+    pub(super) fn cover_at_once(&self, at_once: bool) {
+        self.at_once.store(at_once, Ordering::Relaxed);
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {

@@ -45,7 +45,7 @@ impl TestStore {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let database = Database::file(folder.path().join("store.db"));
         Self {
-            store: Store::open(&database).await.expect("sqlite opens"),
+            store: opened(&database).await,
             database,
             _folder: Some(folder),
         }
@@ -65,7 +65,7 @@ impl TestStore {
             .expect("a database for the test");
         let database: Database = server.url(&name).parse().expect("a valid url");
         Self {
-            store: Store::open(&database).await.expect("postgresql opens"),
+            store: opened(&database).await,
             database,
             _folder: None,
         }
@@ -73,7 +73,7 @@ impl TestStore {
 
     /// Opens the same database once more, as a second cloud would.
     pub async fn another(&self) -> Store {
-        Store::open(&self.database).await.expect("opens again")
+        opened(&self.database).await
     }
 }
 
@@ -83,6 +83,13 @@ impl std::ops::Deref for TestStore {
     fn deref(&self) -> &Store {
         &self.store
     }
+}
+
+/// Until a tree is kept over it, what is stored counts as covered.
+async fn opened(database: &Database) -> Store {
+    let store = Store::open(database).await.expect("the database opens");
+    store.committed.cover_at_once(true);
+    store
 }
 
 struct Server {

@@ -1,0 +1,311 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use edgeward_audit::Digest;
+use edgeward_audit::checkpoint::Checkpoint;
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_audit::merkle::{consistency_proof, leaf_hash, root, verify_inclusion};
+use edgeward_audit::query::Filter;
+use edgeward_audit::record::BootId;
+use edgeward_audit::tiles::{tiles_of_consistency, tiles_of_root};
+use edgeward_identity::{Kind, SpiffeId, SystemClock, Timestamp, TrustDomain};
+use sqlx::Executor;
+use tokio_util::sync::CancellationToken;
+
+use super::round::{RoundFault, Rounds};
+use super::*;
+use crate::audit::AuditLog;
+use crate::keys::CloudKeys;
+use crate::keys::notes::log_origin;
+use crate::store::Store;
+use crate::store_tests;
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+fn domain() -> TrustDomain {
+    TrustDomain::new("plant.example").unwrap()
+}
+
+/// A cloud's folder and its log.
+struct Bench {
+    folder: tempfile::TempDir,
+    keys: Arc<CloudKeys>,
+    audit: Arc<AuditLog>,
+    store: Store,
+}
+
+impl Bench {
+    async fn new(store: &Store) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = CloudKeys::create(folder.path(), &domain(), NOW, |_| Ok(())).unwrap();
+        store.cover_by_checkpoints();
+        let keeper = SpiffeId::new(&domain(), Kind::Cloud, "c").unwrap();
+        static BOOT: AtomicU8 = AtomicU8::new(1);
+        let boot = BootId::from_bytes([BOOT.fetch_add(1, Ordering::Relaxed); 16]);
+        let (audit, _) = AuditLog::open(store.clone(), keeper, boot, NOW)
+            .await
+            .unwrap();
+        Self {
+            folder,
+            keys: Arc::new(keys),
+            audit: Arc::new(audit),
+            store: store.clone(),
+        }
+    }
+
+    /// The log's task as after a start.
+    fn rounds(&self) -> Rounds {
+        let data = self.folder.path().to_owned();
+        Rounds::new(self.store.clone(), self.keys.clone(), data)
+    }
+
+    async fn write(&self, count: usize) {
+        let mut tx = self.store.begin("test").await.unwrap();
+        for _ in 0..count {
+            let event = Event::new(NOW, Actor::Cloud, EventKind::NodeApproved);
+            self.audit.record_in(&mut tx, event).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+
+    async fn sql(&self, text: &'static str) {
+        let mut tx = self.store.begin("test").await.unwrap();
+        tx.connection().execute(text).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn leaves(&self) -> Vec<Digest> {
+        let leaves = self.store.leaf_entries(0, 10_000).await.unwrap();
+        let entries = leaves.entries.iter();
+        entries.map(|entry| leaf_hash(entry.as_bytes())).collect()
+    }
+
+    async fn halted(&self) -> &'static str {
+        let mut rounds = self.rounds();
+        let mut codes = Vec::new();
+        // The next round does not take for granted what the one before refused.
+        for _ in 0..2 {
+            match rounds.round(NOW).await {
+                Err(RoundFault::Halt(halt)) => codes.push(halt.code()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(codes[0], codes[1]);
+        codes[0]
+    }
+
+    fn open(&self, note: &str) -> Checkpoint {
+        let verifier = self.keys.checkpoint_verifier();
+        Checkpoint::open(note.as_bytes(), &log_origin(&domain()), verifier).unwrap()
+    }
+}
+
+store_tests! {
+    async fn a_database_that_went_back_gets_no_signature(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(300).await;
+        bench.rounds().round(NOW).await.unwrap();
+        bench.sql("CREATE TABLE kept_tiles AS SELECT * FROM log_tiles").await;
+        bench.sql("CREATE TABLE kept_checkpoints AS SELECT * FROM log_checkpoints").await;
+        bench.write(100).await;
+        bench.rounds().round(NOW).await.unwrap();
+        // A backup is restored, and the cloud goes on writing over it.
+        bench.sql("DELETE FROM events WHERE leaf >= 301").await;
+        bench.sql("DELETE FROM log_tiles").await;
+        bench.sql("DELETE FROM log_checkpoints").await;
+        assert_eq!(bench.halted().await, "log_went_back");
+        bench.sql("INSERT INTO log_tiles SELECT * FROM kept_tiles").await;
+        bench.sql("INSERT INTO log_checkpoints SELECT * FROM kept_checkpoints").await;
+        assert_eq!(bench.halted().await, "log_went_back");
+        let newest = bench.store.newest_checkpoint().await.unwrap().unwrap();
+        assert_eq!(newest.size, 301, "nothing was signed");
+    }
+
+    async fn another_tree_than_the_one_that_was_signed_gets_no_signature(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(30).await;
+        bench.rounds().round(NOW).await.unwrap();
+        // Everything in the database is made anew, with the right key, from one changed record on.
+        bench.sql("DELETE FROM log_tiles").await;
+        bench.sql("DELETE FROM log_checkpoints").await;
+        bench.sql(
+            "UPDATE events SET hash = '0000000000000000000000000000000000000000000000000000000000000000' \
+             WHERE leaf = 3",
+        )
+        .await;
+        bench.write(10).await;
+        let kept = bench.folder.path().join("log-checkpoint");
+        let signed = std::fs::read(&kept).unwrap();
+        std::fs::remove_file(&kept).unwrap();
+        bench.rounds().round(NOW).await.unwrap();
+        std::fs::write(&kept, signed).unwrap();
+        assert_eq!(bench.halted().await, "log_forked");
+    }
+
+    async fn a_tile_or_note_that_was_changed_in_the_database_gets_no_signature(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(30).await;
+        bench.rounds().round(NOW).await.unwrap();
+        bench.write(1).await;
+        bench.sql("CREATE TABLE kept AS SELECT * FROM log_tiles").await;
+        for change in [
+            "UPDATE log_tiles SET hashes = 'zz'",
+            "DELETE FROM log_tiles",
+            "UPDATE log_tiles SET hashes = hashes || \
+             '0000000000000000000000000000000000000000000000000000000000000000'",
+            "UPDATE log_tiles SET hashes = \
+             '0000000000000000000000000000000000000000000000000000000000000000' || substr(hashes, 65)",
+        ] {
+            bench.sql(change).await;
+            assert_eq!(bench.halted().await, "log_damaged", "{change}");
+            bench.sql("DELETE FROM log_tiles").await;
+            bench.sql("INSERT INTO log_tiles SELECT * FROM kept").await;
+        }
+        let mut rounds = bench.rounds();
+        assert_eq!(rounds.round(NOW).await.unwrap().leaves, 1, "repaired, it goes on");
+        bench.sql("UPDATE log_checkpoints SET note = 'no note'").await;
+        assert_eq!(bench.halted().await, "log_damaged");
+    }
+
+    async fn leaves_that_are_missing_are_noticed(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(30).await;
+        bench.sql("DELETE FROM events WHERE leaf = 7").await;
+        assert_eq!(bench.halted().await, "log_damaged");
+        assert!(bench.store.newest_checkpoint().await.unwrap().is_none());
+    }
+
+    async fn events_below_a_checkpoint_that_are_gone_are_noticed_at_the_next_start(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(30).await;
+        bench.rounds().round(NOW).await.unwrap();
+        bench.sql("DELETE FROM events WHERE leaf > 20").await;
+        assert_eq!(bench.halted().await, "log_damaged");
+    }
+
+    async fn a_checkpoint_of_another_key_is_not_continued(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(3).await;
+        bench.rounds().round(NOW).await.unwrap();
+        let other = Bench::new(&store.another().await).await;
+        assert_eq!(other.halted().await, "log_key_changed");
+        std::fs::write(bench.folder.path().join("log-checkpoint"), "torn").unwrap();
+        assert_eq!(bench.halted().await, "log_anchor_unreadable");
+    }
+
+    async fn a_round_covers_what_is_stored_and_every_proof_from_the_tiles_holds(store) {
+        let bench = Bench::new(&store).await;
+        let mut rounds = bench.rounds();
+        let mut sizes = Vec::new();
+        for more in [0, 200, 55, 1, 300, 0] {
+            bench.write(more).await;
+            let done = rounds.round(NOW).await.unwrap();
+            if let Some(published) = done.published {
+                let opened = bench.open(&published.note);
+                assert_eq!((opened.size, opened.root), (published.size, published.root));
+                sizes.push((published.size, published.root));
+            }
+        }
+        let counts: Vec<u64> = sizes.iter().map(|(size, _)| *size).collect();
+        assert_eq!(counts, [1, 201, 256, 257, 557], "a round without news publishes nothing");
+        let leaves = bench.leaves().await;
+        let (size, whole) = *sizes.last().unwrap();
+        for (from, old) in &sizes {
+            assert_eq!(*old, root(&leaves[..], *from).unwrap());
+            let wanted = tiles_of_consistency(*from, size).unwrap();
+            let tiles = bench.store.log_tiles(&wanted).await.unwrap();
+            consistency_proof(&tiles, *from, size).unwrap();
+        }
+        let tiles = bench.store.log_tiles(&tiles_of_root(size)).await.unwrap();
+        assert_eq!(root(&tiles, size).unwrap(), whole);
+        for index in [0, 1, 255, 256, 500, 556] {
+            let proof = bench.store.inclusion(index, size).await.unwrap();
+            let leaf = leaves[usize::try_from(index).unwrap()];
+            verify_inclusion(&leaf, index, size, &proof, &whole).unwrap();
+        }
+        assert!(bench.store.inclusion(557, 557).await.is_err());
+        // As after a crash between the commit and the file beside the database.
+        let file = bench.folder.path().join("log-checkpoint");
+        let behind = std::fs::read(&file).unwrap();
+        bench.write(5).await;
+        rounds.round(NOW).await.unwrap();
+        std::fs::write(&file, behind).unwrap();
+        let taken = bench.rounds().round(NOW).await.unwrap().published.unwrap();
+        assert_eq!(taken.size, 562);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), taken.note);
+    }
+
+    async fn two_clouds_of_one_database_and_key_sign_one_tree(store) {
+        let bench = Bench::new(&store).await;
+        let mut first = bench.rounds();
+        let other = tempfile::tempdir().unwrap();
+        let mut second = Rounds::new(store.another().await, bench.keys.clone(), other.path().to_owned());
+        for _ in 0..4 {
+            bench.write(9).await;
+            first.round(NOW).await.unwrap();
+            let followed = second.round(NOW).await.unwrap();
+            assert_eq!(followed.leaves, 0);
+            bench.write(9).await;
+            assert_eq!(second.round(NOW).await.unwrap().leaves, 9);
+        }
+        let leaves = bench.leaves().await;
+        let newest = store.newest_checkpoint().await.unwrap().unwrap();
+        assert_eq!((newest.size, newest.root), (73, root(&leaves[..], 73).unwrap()));
+    }
+
+    async fn what_is_appended_is_covered_within_the_bound_and_the_last_of_it_at_the_end(store) {
+        let bench = Bench::new(&store).await;
+        let mut covered = bench.audit.covered();
+        let stop = CancellationToken::new();
+        let integrator = Integrator::new(
+            bench.audit.clone(),
+            bench.store.clone(),
+            bench.keys.clone(),
+            bench.folder.path().to_owned(),
+            Arc::new(SystemClock),
+        );
+        assert_eq!(*covered.borrow(), 0, "stored is not covered");
+        let running = tokio::spawn(integrator.run(stop.clone()));
+        for size in [1_u64, 4, 7, 10] {
+            let begun = Instant::now();
+            covered.wait_for(|covered| *covered >= size).await.unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+            let head = bench.audit.log_head().newest().unwrap();
+            assert!(head.size >= size);
+            assert_eq!(bench.open(&head.note).size, head.size);
+            bench.write(3).await;
+        }
+        bench.write(3).await;
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(*covered.borrow(), 16);
+        assert!(bench.audit.log_head().halted().is_none());
+    }
+
+    async fn a_halt_is_an_event_once_and_so_is_its_end(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(3).await;
+        let file = bench.folder.path().join("log-checkpoint");
+        std::fs::write(&file, "torn").unwrap();
+        let integrator = Integrator::new(
+            bench.audit.clone(),
+            bench.store.clone(),
+            bench.keys.clone(),
+            bench.folder.path().to_owned(),
+            Arc::new(SystemClock),
+        );
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(integrator.run(stop.clone()));
+        crate::testing::eventually(|| async { bench.audit.log_head().halted().is_some() }).await;
+        assert_eq!(*bench.audit.covered().borrow(), 0);
+        assert!(bench.audit.log_head().newest().is_none());
+        std::fs::remove_file(&file).unwrap();
+        stop.cancel();
+        running.await.unwrap();
+        assert!(bench.audit.log_head().halted().is_none());
+        let (events, _) = bench.store.events(&Filter::default(), None, 100).await.unwrap();
+        let count = |kind| events.iter().filter(|stored| stored.event.kind == kind).count();
+        assert_eq!((count(EventKind::AuditHalted), count(EventKind::AuditResumed)), (1, 1));
+    }
+}

@@ -1,0 +1,189 @@
+//! The one Ed25519 key: it signs checkpoints of the audit log, since readers of tlog-tiles verify nothing else. It is made
+//! at the first start that lacks it. The log key of the key set names it in a statement ([`LogKey`]), so that whoever
+//! knows the root knows it, and an HSM that has no Ed25519 still stands above it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use edgeward_audit::note::{NoteMalformed, NoteSigner, NoteVerifier};
+use edgeward_identity::signed::EVERYBODY;
+use edgeward_identity::{Purpose, Secret, SignError, Timestamp, TrustDomain};
+use serde::{Deserialize, Serialize};
+
+use super::{CloudKeys, FileFault, KeysFault, Label, files};
+
+const CHECKPOINT: &str = "checkpoint.key";
+/// How long the statement that names the checkpoints' key holds.
+const STATEMENT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
+
+/// The opened key.
+#[derive(Debug)]
+pub(super) struct NoteKeys {
+    checkpoint: NoteSigner,
+}
+
+/// What the log key of the key set says: who signs the checkpoints of this log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogKey {
+    /// The log's name.
+    pub origin: String,
+    /// As C2SP signed-note writes it: name, key id and key.
+    pub verifier: String,
+}
+
+/// The name of the trust domain's log.
+pub fn log_origin(trust_domain: &TrustDomain) -> String {
+    format!("{trust_domain}/audit")
+}
+
+impl NoteKeys {
+    pub(super) fn open(folder: &Path, trust_domain: &TrustDomain) -> Result<Self, KeysFault> {
+        let path = folder.join(CHECKPOINT);
+        let pkcs8 = read_or_make(&path)?;
+        let checkpoint = NoteSigner::new(&log_origin(trust_domain), &pkcs8)
+            .map_err(|_| KeysFault::File(not_a_key(&path)))?;
+        Ok(Self { checkpoint })
+    }
+}
+
+impl CloudKeys {
+    /// The key that signs checkpoints of the audit log.
+    pub fn checkpoint_signer(&self) -> &NoteSigner {
+        &self.notes.checkpoint
+    }
+
+    /// Its public half.
+    pub fn checkpoint_verifier(&self) -> &NoteVerifier {
+        self.notes.checkpoint.verifier()
+    }
+
+    /// Names the checkpoints' key, signed by the log key that the key set names.
+    pub fn log_key_statement(&self, now: Timestamp) -> Result<Vec<u8>, SignError> {
+        let label = Label {
+            purpose: Purpose::Log,
+            audience: EVERYBODY.to_owned(),
+            number: self.rising_number(now),
+            issued: now,
+            lifetime: STATEMENT_LIFETIME,
+        };
+        let statement = LogKey {
+            origin: log_origin(&self.trust_domain),
+            verifier: self.checkpoint_verifier().to_string(),
+        };
+        self.sign(label, &statement)
+    }
+}
+
+fn read_or_make(path: &Path) -> Result<Secret<Vec<u8>>, KeysFault> {
+    if files::exists(path)? {
+        return Ok(files::read_pkcs8(
+            path,
+            "an ed25519 private key in pkcs#8 pem",
+        )?);
+    }
+    let made = NoteSigner::generate()
+        .map_err(|error: NoteMalformed| SignError::KeyStore(error.to_string()))?;
+    files::write_pkcs8(path, &made)?;
+    Ok(made)
+}
+
+fn not_a_key(path: &Path) -> FileFault {
+    FileFault::Content {
+        path: path.to_owned(),
+        wanted: "an ed25519 private key in pkcs#8 pem",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use edgeward_audit::checkpoint::Checkpoint;
+    use edgeward_identity::SignedObject;
+    use edgeward_identity::signed::Expect;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn made() -> (tempfile::TempDir, TrustDomain, CloudKeys) {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::new("plant.example").unwrap();
+        let keys = CloudKeys::create(folder.path(), &domain, NOW, |_| Ok(())).unwrap();
+        (folder, domain, keys)
+    }
+
+    #[test]
+    fn a_checkpoint_key_that_others_may_read_or_that_is_none_is_refused() {
+        let (folder, domain, _) = made();
+        let path = folder.path().join("keys/checkpoint.key");
+        let own = fs::read(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            CloudKeys::open(folder.path(), &domain, NOW),
+            Err(KeysFault::File(FileFault::Exposed { .. }))
+        ));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        for text in [
+            b"".to_vec(),
+            fs::read(folder.path().join("keys/log.key")).unwrap(),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(
+                CloudKeys::open(folder.path(), &domain, NOW),
+                Err(KeysFault::File(FileFault::Content { .. }))
+            ));
+        }
+        fs::write(&path, own).unwrap();
+        CloudKeys::open(folder.path(), &domain, NOW).unwrap();
+    }
+
+    #[test]
+    fn the_checkpoint_key_stays_and_the_key_set_leads_to_it() {
+        let (folder, domain, keys) = made();
+        let again = CloudKeys::open(folder.path(), &domain, NOW).unwrap();
+        assert_eq!(again.checkpoint_verifier(), keys.checkpoint_verifier());
+        let object = SignedObject::parse(&again.log_key_statement(NOW).unwrap()).unwrap();
+        let expect = Expect {
+            purpose: Purpose::Log,
+            trust_domain: &domain,
+            audience: EVERYBODY,
+            least_number: 1,
+            now: NOW,
+        };
+        let stated: LogKey = object
+            .open_json(&again.key_set(NOW).unwrap(), &expect)
+            .unwrap();
+        assert_eq!(stated.origin, "plant.example/audit");
+        let verifier = NoteVerifier::parse(&stated.verifier).unwrap();
+        let checkpoint = Checkpoint {
+            origin: stated.origin.clone(),
+            size: 7,
+            root: edgeward_audit::merkle::EMPTY_ROOT,
+        };
+        let note = checkpoint
+            .sign(again.checkpoint_signer())
+            .unwrap()
+            .to_string();
+        assert_eq!(
+            Checkpoint::open(note.as_bytes(), &stated.origin, &verifier),
+            Ok(checkpoint)
+        );
+        let stranger = NoteSigner::new("plant.example/audit", &NoteSigner::generate().unwrap());
+        let stranger = stranger.unwrap();
+        assert!(Checkpoint::open(note.as_bytes(), &stated.origin, stranger.verifier()).is_err());
+    }
+
+    #[test]
+    fn a_trust_domain_of_an_earlier_version_gets_the_keys_without_its_root() {
+        let (folder, domain, _) = made();
+        for name in ["root.key", "checkpoint.key"] {
+            fs::remove_file(folder.path().join("keys").join(name)).unwrap();
+        }
+        let keys = CloudKeys::open(folder.path(), &domain, NOW).unwrap();
+        assert!(!keys.root_is_here());
+        assert!(keys.log_key_statement(NOW).is_ok());
+    }
+}
