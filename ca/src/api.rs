@@ -39,6 +39,7 @@ mod apikeys;
 mod approvals;
 mod apps;
 mod audit;
+mod audit_log;
 mod break_glass;
 mod ca;
 mod director;
@@ -89,6 +90,7 @@ pub struct Api {
     app_uploads: Semaphore,
     with_logs: Semaphore,
     followers: Arc<Semaphore>,
+    log_readers: audit_log::Readers,
 }
 
 /// What an [`Api`] is made of.
@@ -278,6 +280,7 @@ impl Api {
             app_uploads: Semaphore::new(apps::MAX_UPLOADS),
             with_logs: Semaphore::new(evidence::MAX_WITH_LOGS),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            log_readers: audit_log::Readers::default(),
         }))
     }
 
@@ -373,6 +376,9 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(ca::retire))
         .routes(routes!(audit::events))
         .routes(routes!(audit::coverage))
+        .routes(routes!(audit_log::checkpoint))
+        .routes(routes!(audit_log::tile))
+        .routes(routes!(audit_log::key))
         .routes(routes!(operators::list, operators::add))
         .routes(routes!(operators::revoke))
         .routes(routes!(apikeys::list, apikeys::create))

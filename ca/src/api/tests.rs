@@ -40,6 +40,7 @@ use edgeward_apps::{AppName, Version};
 
 mod app_nodes;
 mod apps;
+mod audit_log;
 mod evidence;
 mod flows;
 mod matrix;
