@@ -4,6 +4,7 @@
 pub mod access;
 pub mod advice;
 mod allowance;
+pub mod alerts;
 pub mod api;
 pub mod approvals;
 pub mod apps;

@@ -1,0 +1,16 @@
+//! Alerts: rules over the audit log, and what follows from a hit.
+//!
+//! Pure, told the time: `rule.rs` (what is written in files), `engine.rs` over `window.rs` (which rule holds for which
+//! key), `book.rs` (what becomes of an alert: opened, said again, silenced, acknowledged, ended), `act.rs` (whom a rule
+//! may quarantine, and how many). Shells: `desk.rs` (reads the log, writes), `sink.rs` (says it elsewhere).
+
+pub mod act;
+pub mod book;
+pub mod engine;
+pub mod rule;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub use rule::{Rule, Rules, Severity};
