@@ -6,11 +6,16 @@
 
 pub mod act;
 pub mod book;
+pub mod desk;
 pub mod engine;
+mod load;
 pub mod rule;
+pub mod say;
+mod sink;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
+pub use load::{NoRules, load, load_file};
 pub use rule::{Rule, Rules, Severity};

@@ -22,6 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::guard::Guard;
+use crate::alerts::desk::Desk;
 use crate::apps::{AppsSaid, Repository};
 use crate::audit::{AuditLog, RecordFault};
 use crate::authorities::Rotate;
@@ -35,6 +36,7 @@ use crate::store::policies::PolicyRow;
 use crate::store::{Store, StoreError};
 use edgeward_apps::{AppName, Version};
 
+mod alerts;
 mod apikeys;
 mod approvals;
 mod apps;
@@ -83,6 +85,7 @@ pub struct Api {
     pub control: Arc<dyn Control>,
     pub ek: Arc<EkTrust>,
     pub apps: Arc<Repository>,
+    pub alerts: Arc<Desk>,
     pub settings: Settings,
     cursor_key: CursorKey,
     compiling: Semaphore,
@@ -102,6 +105,7 @@ pub struct Parts {
     pub control: Arc<dyn Control>,
     pub ek: Arc<EkTrust>,
     pub apps: Arc<Repository>,
+    pub alerts: Arc<Desk>,
     pub settings: Settings,
 }
 
@@ -273,6 +277,7 @@ impl Api {
             control: parts.control,
             ek: parts.ek,
             apps: parts.apps,
+            alerts: parts.alerts,
             settings: parts.settings,
             cursor_key,
             compiling: Semaphore::new(MAX_COMPILING),
@@ -379,6 +384,12 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::tile))
         .routes(routes!(audit_log::key))
+        .routes(routes!(alerts::list))
+        .routes(routes!(alerts::acknowledge))
+        .routes(routes!(alerts::rules))
+        .routes(routes!(alerts::test))
+        .routes(routes!(alerts::silences, alerts::silence))
+        .routes(routes!(alerts::unsilence))
         .routes(routes!(operators::list, operators::add))
         .routes(routes!(operators::revoke))
         .routes(routes!(apikeys::list, apikeys::create))

@@ -15,8 +15,10 @@ use serde::Deserialize;
 use crate::keys::stores::KeyStores;
 use crate::store::Database;
 
+pub mod alerts;
 mod apps;
 
+pub use alerts::Alerts;
 pub use apps::Apps;
 
 /// Environment variables that belong to other programs of ours, not to this file.
@@ -79,6 +81,7 @@ pub struct Config {
     pub recover: Recover,
     pub relay: Relay,
     pub apps: Apps,
+    pub alerts: Alerts,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
     /// How long one attempt to enrol may take: a token's reservation lasts as long.
@@ -160,6 +163,8 @@ struct File {
     #[serde(default)]
     apps: apps::Table,
     #[serde(default)]
+    alerts: alerts::Table,
+    #[serde(default)]
     enrol: Enrol,
 }
 
@@ -234,6 +239,7 @@ impl Config {
         }
         Ok(Self {
             apps: file.apps.check(&file.data_dir)?,
+            alerts: file.alerts.check()?,
             stun: stun(file.stun_listen.as_deref(), file.listen)?,
             advertise: advertised(file.advertise, file.listen)?,
             ek_roots: file

@@ -12,6 +12,8 @@ use edgeward_identity::{SignError, SpiffeId, SpkiHash, Timestamp};
 use edgeward_policy::{CompiledPolicy, SliceBreakGlass};
 use edgeward_wire::control::CutReason;
 
+use crate::alerts::act::Outcome;
+use crate::alerts::desk::Cutter;
 use crate::api::views::CaView;
 use crate::api::{Control, ControlFault};
 use crate::apps::AppsSaid;
@@ -57,6 +59,12 @@ const QUARANTINE: Taking = Taking {
 const CLONE: Taking = Taking {
     from: &[NodeStatus::Active],
     code: "clone",
+    ..QUARANTINE
+};
+/// By a rule over the log: the node itself signed what speaks against it.
+const AUTOMATIC: Taking = Taking {
+    from: &[NodeStatus::Active],
+    code: "automatic",
     ..QUARANTINE
 };
 const REMOVE: Taking = Taking {
@@ -261,6 +269,24 @@ impl Control for NodeControl {
 
     fn apps_given(&self, node: &str) -> Vec<(AppName, Version)> {
         self.hub.apps_given(node)
+    }
+}
+
+#[async_trait]
+impl Cutter for NodeControl {
+    fn active(&self) -> usize {
+        self.hub.count_active()
+    }
+
+    async fn quarantine(&self, node: &str, why: &str) -> Outcome {
+        match self.take(node, &Actor::Cloud, why, AUTOMATIC).await {
+            Ok(()) => Outcome::Quarantined,
+            Err(ControlFault::Status { .. } | ControlFault::NoSuchNode(_)) => Outcome::NotActive,
+            Err(fault) => {
+                tracing::error!(node, %fault, "automatic quarantine could not be stored");
+                Outcome::Failed
+            }
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 
 pub mod access;
 pub mod advice;
-mod allowance;
 pub mod alerts;
+mod allowance;
 pub mod api;
 pub mod approvals;
 pub mod apps;

@@ -15,6 +15,8 @@ use edgeward_runtime::{monitor, shutdown};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts;
+use crate::alerts::desk::{self, Desk};
 use crate::api::{self, Api, Control, Settings};
 use crate::apps::{self, Repository};
 use crate::audit::{AuditLog, Integrator, LaterWriter};
@@ -30,6 +32,7 @@ use crate::store::Store;
 use crate::stun;
 use crate::workload::WorkloadService;
 
+mod expiring;
 pub mod first_start;
 mod upkeep;
 
@@ -119,8 +122,16 @@ pub async fn start(
     }
     // Before anybody is told: what passed long before this start counts for nothing.
     hub.sweep().await;
+    let alerts = Desk::new(desk::Parts {
+        store: store.clone(),
+        audit: audit.clone(),
+        clock: clock.clone(),
+        rules: alerts::load(&config.alerts)?,
+        config: config.alerts.clone(),
+    });
     let ek_trust = EkTrust::load(&config.ek_roots, store.clone()).await?;
-    let control: Arc<dyn Control> = Arc::new(NodeControl::new(hub.clone()));
+    let node_control = Arc::new(NodeControl::new(hub.clone()));
+    let control: Arc<dyn Control> = node_control.clone();
     let api = Api::new(api::Parts {
         store: store.clone(),
         audit: audit.clone(),
@@ -129,6 +140,7 @@ pub async fn start(
         control,
         ek: ek_trust.clone(),
         apps: apps.clone(),
+        alerts: alerts.clone(),
         settings: settings(&config),
     })
     .await?;
@@ -151,6 +163,7 @@ pub async fn start(
         rest: api.router(),
         on_refused: record_refused(audit.clone(), clock.clone()),
     };
+    tasks.spawn("alerts", alerts.run(node_control, token.clone()));
     tasks.spawn("apps", apps.run(token.clone()));
     tasks.spawn("ek-roots", ek_trust.run(token.clone()));
     if let Some(socket) = stun {

@@ -102,11 +102,13 @@ event_kinds! {
     SvidIssued "svid.issued" Must Grants: "an SVID was issued";
     SvidRenewed "svid.renewed" Must Grants: "an SVID was renewed";
     SvidDenied "svid.denied" Must Neutral: "an SVID was refused to an enrolled identity";
+    SvidExpiring "svid.expiring" Should Neutral: "a certificate ends soon, and its holder has no newer one";
     AuthorityPrepared "authority.prepared" Must Neutral: "keys and certificate of a new signing authority were made";
     AuthorityPublished "authority.published" Must Grants: "a new root was signed by one that is trusted and sent to the nodes";
     AuthorityActivated "authority.activated" Must Grants: "a signing authority signs from now on";
     AuthorityTainted "authority.tainted" Must TakesAway: "whatever a signing authority signed is to be renewed at once";
     AuthorityRetired "authority.retired" Must TakesAway: "a signing authority is trusted no longer";
+    AuthorityExpiring "authority.expiring" Should Neutral: "the certificate of a signing authority in use ends soon";
     RootsChanged "roots.changed" Must Grants: "a node trusts another set of roots, signed by one it trusted";
     DenyListRaised "denylist.raised" Must TakesAway: "the deny-list got a higher number";
     SessionOpened "session.opened" Should Grants: "a node's session was opened";
@@ -152,6 +154,12 @@ event_kinds! {
     AuditRead "audit.read" Must Neutral: "the audit log was read";
     AuditHalted "audit.halted" Must Neutral: "CRITICAL: no checkpoint of the audit log is signed any more: the database does not continue what was signed";
     AuditResumed "audit.resumed" Must Neutral: "checkpoints of the audit log are signed again";
+    AlertRaised "alert.raised" Should Neutral: "a rule over the log holds";
+    AlertEnded "alert.ended" Should Neutral: "a rule over the log holds no more";
+    AlertAcknowledged "alert.acknowledged" Must Neutral: "an operator has seen an alert";
+    AlertSilenced "alert.silenced" Must Neutral: "an operator silenced alerts for a while";
+    AlertUnsilenced "alert.unsilenced" Must Neutral: "an operator took a silence back";
+    AlertTested "alert.tested" Must Neutral: "an operator had the sinks of alerts tried";
     JournalOpened "journal.opened" Must Neutral: "the journal of a boot begins";
     JournalRecovered "journal.recovered" Must Neutral: "a torn end was cut off the journal";
     JournalLost "journal.lost" Must TakesAway: "events were left out for want of space";

@@ -145,9 +145,9 @@ fn every_kind_has_its_stable_name_and_class() {
         enrolment.begun may, enrolment.refused should, enrolment.issued must, enrolment.acknowledged must, \
         ekroot.trusted must, ekroot.removed must, ek.listed must, ek.unlisted must, node.approved must, \
         node.quarantined must, node.recovered must, node.waits must, node.cloned must, node.replaced must, \
-        node.released must, node.removed must, svid.issued must, svid.renewed must, svid.denied must, \
+        node.released must, node.removed must, svid.issued must, svid.renewed must, svid.denied must, svid.expiring should, \
         authority.prepared must, authority.published must, authority.activated must, authority.tainted must, \
-        authority.retired must, roots.changed must, denylist.raised must, session.opened should, \
+        authority.retired must, authority.expiring should, roots.changed must, denylist.raised must, session.opened should, \
         session.closed should, session.refused should, session.displaced must, relay.closed should, attestation.passed should, \
         attestation.failed must, attestation.stale must, policy.applied must, policy.staged must, \
         policy.paused must, policy.resumed must, policy.returned must, policy.refused should, \
@@ -157,7 +157,8 @@ fn every_kind_has_its_stable_name_and_class() {
         bind.closed should, path.changed should, flow.allowed should, flow.denied should, gateway.up should, gateway.down should, \
         cut.ordered must, cut.effected must, \
         operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
-        audit.read must, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
+        audit.read must, alert.raised should, alert.ended should, alert.acknowledged must, alert.silenced must, \
+        alert.unsilenced must, alert.tested must, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
         journal.forked must, journal.refused should, journal.sealed must, event.unknown may, cloud.initialised must, cloud.started must, \
         cloud.stopped must, agent.started must, agent.stopped must, agent.held must, agent.upgraded must, agent.recovered must, \
         workload.issued must, workload.served should, workload.refused should, boot.stated must, \

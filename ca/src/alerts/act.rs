@@ -45,6 +45,8 @@ pub enum Proof {
 pub struct Fact {
     pub node: SpiffeId,
     pub proof: Proof,
+    /// When the cloud wrote it down.
+    pub at: Timestamp,
 }
 
 /// What became of a quarantine that a rule asks for.
@@ -126,6 +128,7 @@ pub fn fact_of(seen: &Seen<'_>) -> Option<Fact> {
         Some(Subject::Identity(id)) if id.kind() == Kind::Node => Some(Fact {
             node: id.clone(),
             proof,
+            at: seen.at,
         }),
         _ => None,
     }

@@ -27,7 +27,7 @@ pub enum State {
 }
 
 /// One alert.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     pub number: u64,
     pub rule: String,
@@ -60,7 +60,7 @@ pub struct Alert {
 }
 
 /// What is not said for a while: alerts are opened and kept, only nobody is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Silence {
     pub number: u64,
     /// Of this rule only.
@@ -139,8 +139,14 @@ impl Silence {
             return Err(BadSilence::Time);
         }
         let fits = |text: &str, most| !text.is_empty() && text.len() <= most;
-        let rule = self.rule.as_deref().is_none_or(|rule| fits(rule, MAX_NAME_BYTES));
-        let key = self.key.as_deref().is_none_or(|key| fits(key, super::engine::MAX_KEY_BYTES));
+        let rule = self
+            .rule
+            .as_deref()
+            .is_none_or(|rule| fits(rule, MAX_NAME_BYTES));
+        let key = self
+            .key
+            .as_deref()
+            .is_none_or(|key| fits(key, super::engine::MAX_KEY_BYTES));
         match rule && key && fits(&self.reason, MAX_REASON_BYTES) {
             true => Ok(()),
             false => Err(BadSilence::Text),
@@ -170,7 +176,7 @@ impl Alert {
             state: State::Open,
             opened: hit.at,
             last: hit.at,
-            hits: 1,
+            hits: hit.times,
             count: hit.count,
             first_leaf: hit.leaf,
             last_leaf: hit.leaf,
@@ -189,7 +195,7 @@ impl Alert {
     /// One more hit about the same key.
     pub fn hit(&mut self, rule: &Rule, hit: &Hit, silences: &[Silence]) -> Option<Word> {
         self.last = self.last.max(hit.at);
-        self.hits = self.hits.saturating_add(1);
+        self.hits = self.hits.saturating_add(hit.times);
         self.count = hit.count;
         self.last_leaf = hit.leaf.or(self.last_leaf);
         self.what.clone_from(&hit.what);

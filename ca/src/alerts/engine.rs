@@ -49,6 +49,8 @@ pub struct Hit {
     pub leaf: Option<u64>,
     /// How many were counted.
     pub count: u64,
+    /// For how many hits this one stands.
+    pub times: u64,
     /// What came, in a few words.
     pub what: String,
     /// That event is something its subject signed.
@@ -114,6 +116,10 @@ impl Engine {
     /// One event. Tells which rules hold because of it.
     pub fn observe(&mut self, seen: Seen<'_>) -> Vec<Hit> {
         self.clock = self.clock.max(seen.at);
+        // What is not its keeper's to say is kept as what the keeper said, and means nothing here.
+        if !seen.event.kind.keepers().include(seen.keeper.kind()) {
+            return Vec::new();
+        }
         let Some(indices) = self.by_kind.get(&seen.event.kind) else {
             return Vec::new();
         };
@@ -138,7 +144,10 @@ impl Engine {
         let mut hits = Vec::new();
         for (rule, state) in &mut self.rules {
             if let State::Due(keys) = state {
-                for (key, due) in keys.iter_mut().filter(|(_, due)| !due.missed && due.by <= clock) {
+                for (key, due) in keys
+                    .iter_mut()
+                    .filter(|(_, due)| !due.missed && due.by <= clock)
+                {
                     due.missed = true;
                     hits.push(Hit {
                         rule: rule.name.clone(),
@@ -146,6 +155,7 @@ impl Engine {
                         at: clock,
                         leaf: None,
                         count: 0,
+                        times: 1,
                         what: format!("nothing for {}", humantime::format_duration(rule.within)),
                         fact: None,
                         over: false,
@@ -172,6 +182,22 @@ impl Engine {
                 for due in keys.values_mut().filter(|due| !due.missed) {
                     due.by = due.by.max(earliest);
                 }
+            }
+        }
+    }
+
+    /// This key was found missing before the start: what comes of it ends its alert.
+    pub fn is_missed(&mut self, rule: &str, key: &str) {
+        let clock = self.clock;
+        for (known, state) in &mut self.rules {
+            if known.name == rule
+                && let State::Due(keys) = state
+            {
+                let due = Due {
+                    by: clock,
+                    missed: true,
+                };
+                keys.insert(key.to_owned(), due);
             }
         }
     }
@@ -244,7 +270,13 @@ impl State {
     }
 }
 
-fn observe(rule: &Rule, state: &mut State, seen: Seen<'_>, now: Timestamp, full: bool) -> Option<Hit> {
+fn observe(
+    rule: &Rule,
+    state: &mut State,
+    seen: Seen<'_>,
+    now: Timestamp,
+    full: bool,
+) -> Option<Hit> {
     let key = short(rule.key_of(&seen));
     let key = match full && !state.holds(&key) {
         true => OTHERS.to_owned(),
@@ -256,12 +288,21 @@ fn observe(rule: &Rule, state: &mut State, seen: Seen<'_>, now: Timestamp, full:
         at: now,
         leaf: Some(seen.leaf),
         count,
+        times: 1,
         what: describe(&seen),
         fact: fact_of(&seen),
         over,
     };
     match (&rule.test, state) {
-        (Test::Threshold { of, count, distinct: Some(field), .. }, State::Distinct(keys)) => {
+        (
+            Test::Threshold {
+                of,
+                count,
+                distinct: Some(field),
+                ..
+            },
+            State::Distinct(keys),
+        ) => {
             let value = of.matches(&seen).then(|| field.of(&seen)).flatten()?;
             let values = keys.entry(key.clone()).or_default();
             let found = values.add(short(value), now, rule.within, *count);
@@ -292,7 +333,9 @@ fn observe(rule: &Rule, state: &mut State, seen: Seen<'_>, now: Timestamp, full:
                     Some(_) => keys.remove(&key),
                     None => keys.insert(key.clone(), due),
                 };
-                return before.is_some_and(|due| due.missed).then(|| hit(key, 0, true));
+                return before
+                    .is_some_and(|due| due.missed)
+                    .then(|| hit(key, 0, true));
             }
             if after.as_ref().is_some_and(|after| after.matches(&seen)) {
                 // The first of several is the one that waits longest.

@@ -38,7 +38,19 @@ const DEFAULT_REPEAT: Duration = Duration::from_secs(3600);
 const OWN_FAMILY: &str = "alert";
 
 /// How loud an alert is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Notice,
@@ -302,7 +314,10 @@ impl Rules {
 
     /// The longest time that a rule looks back over.
     pub fn longest(&self) -> Duration {
-        self.iter().map(|rule| rule.within).max().unwrap_or_default()
+        self.iter()
+            .map(|rule| rule.within)
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -403,7 +418,9 @@ impl Field {
 /// Who did it. A stranger has a whole /64 of IPv6 to itself, so that counts as one.
 fn source(actor: &Actor) -> String {
     match actor {
-        Actor::Anonymous(Some(std::net::IpAddr::V6(address))) if address.to_ipv4_mapped().is_none() => {
+        Actor::Anonymous(Some(std::net::IpAddr::V6(address)))
+            if address.to_ipv4_mapped().is_none() =>
+        {
             let [a, b, c, d, ..] = address.segments();
             let prefix = std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
             format!("anonymous:{prefix}/64")

@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use super::{Api, Control, ControlFault, Parts, Settings};
 use crate::access::{Class, Role};
+use crate::alerts::desk::Desk;
 use crate::api::views::CaView;
 use crate::apps::{AppsSaid, Repository};
 use crate::audit::AuditLog;
@@ -278,6 +279,13 @@ impl Bench {
         let ek = EkTrust::load(&folder.path().join("ek-roots"), (*store).clone())
             .await
             .unwrap();
+        let alerts_config = crate::config::Alerts {
+            rules: None,
+            defaults: true,
+            quarantine: true,
+            quarantine_per_hour: None,
+            sinks: Vec::new(),
+        };
         let (audit, keys) = (Arc::new(audit), Arc::new(keys));
         let apps = Repository::open(crate::apps::Parts {
             store: (*store).clone(),
@@ -294,7 +302,15 @@ impl Bench {
         })
         .await
         .unwrap();
+        let alerts = Desk::new(crate::alerts::desk::Parts {
+            store: (*store).clone(),
+            audit: audit.clone(),
+            clock: Arc::new(SystemClock),
+            config: alerts_config.clone(),
+            rules: crate::alerts::load(&alerts_config).unwrap(),
+        });
         let api = Api::new(Parts {
+            alerts,
             store: (*store).clone(),
             audit,
             clock: Arc::new(SystemClock),

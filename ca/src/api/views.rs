@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::access::Role;
 use crate::when::When;
 
+mod alerts;
 mod apps;
 mod ca;
 mod director;
@@ -18,6 +19,10 @@ mod nodes;
 mod openings;
 mod rollout;
 
+pub use alerts::{
+    AlertRuleView, AlertRulesView, AlertSinkView, AlertTestRequest, AlertTestView, AlertView,
+    SilenceRequest, SilenceView,
+};
 pub use apps::{
     AppView, EndingView, MissingRequest, MissingView, OnlineKeyView, PublishedView, PublisherView,
     PublishersView, ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,

@@ -11,6 +11,7 @@ use super::{Failure, Session};
 use crate::api::views::{CoverageReport, EventPage, EventView};
 use crate::when;
 
+mod alerts;
 mod tail;
 
 use tail::tail;
@@ -72,6 +73,9 @@ Examples:
         #[arg(long)]
         node: Option<String>,
     },
+    /// What rules over the log found: see it, acknowledge, silence, try who is told
+    #[command(subcommand)]
+    Alerts(alerts::Command),
 }
 
 /// Which events; all that are given must hold.
@@ -98,6 +102,9 @@ pub struct Filter {
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
+    if let Command::Alerts(command) = command {
+        return alerts::run(session, command).await;
+    }
     let client = session.client()?;
     match command {
         Command::Query {
@@ -124,6 +131,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             session.screen.tabulate(&report, coverage);
             Ok(())
         }
+        Command::Alerts(_) => Ok(()),
     }
 }
 

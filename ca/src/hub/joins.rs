@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::Hub;
+use crate::alerts::act::{PROOF, Proof};
 use crate::session::join::{self, Confirmed, JoinRefused, Joined};
 use crate::store::{Store, StoreError};
 
@@ -188,6 +189,7 @@ impl Hub {
             .subject(member.id.clone())
             .denied("join_behind")
             .detail("alert", "clone")
+            .detail(PROOF, Proof::Clone.as_str())
             .detail("reason", why)
             .detail("remote", remote);
         if let Err(error) = self.writer.now(&member.standing, &self.audit, event).await {

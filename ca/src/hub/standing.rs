@@ -6,10 +6,11 @@ use std::time::Duration;
 use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
 use edgeward_evidence::AttestationResult;
-use edgeward_identity::{AttestationState, SpkiHash, Timestamp};
+use edgeward_identity::{AttestationState, SpiffeId, SpkiHash, Timestamp};
 use edgeward_wire::control::CutReason;
 
 use super::{Hub, HubFault, Kept, Member, SWEEP_EVERY};
+use crate::alerts::act::{PROOF, Proof};
 use crate::store::evidence::KeptFinding;
 use crate::store::results::AttestationRow;
 
@@ -26,6 +27,8 @@ pub(crate) struct Fall {
     pub(crate) state: AttestationState,
     pub(crate) code: String,
     pub(crate) reason: String,
+    /// Its TPM signed what it fell by.
+    pub(crate) quoted: bool,
     pub(crate) findings: Vec<KeptFinding>,
     /// When what it fell by came: how long until it was cut off can be told from the record.
     pub(crate) received: Timestamp,
@@ -88,10 +91,48 @@ impl Hub {
             .denied(&fall.code)
             .detail("reason", fall.reason)
             .detail("received_ms", fall.received.millis());
+        let event = match fall.quoted {
+            true => event.detail(PROOF, Proof::Quote.as_str()),
+            false => event,
+        };
+        let event = match self.profiles_of(member) {
+            profiles if profiles.is_empty() => event,
+            profiles => event.detail("profiles", profiles.join(",")),
+        };
         let event = with_findings(event, &row.findings);
         if let Err(error) = self.writer.now(&row, &self.audit, event).await {
             tracing::error!(node = %member.id, %error, "fall cannot be recorded");
         }
+    }
+
+    /// Names of the profiles that a node must pass.
+    fn profiles_of(&self, member: &Member) -> Vec<String> {
+        let policies = self.policies.load_full();
+        let policy = policies.of(&member.row.name);
+        let profiles = policy.map(|policy| policy.profiles_for(&member.row.labels));
+        profiles
+            .unwrap_or_default()
+            .iter()
+            .map(|profile| profile.name.clone())
+            .collect()
+    }
+
+    /// When the last certificate of each active node ends.
+    pub(crate) fn ends_of_active(&self) -> Vec<(SpiffeId, Timestamp)> {
+        let directory = self.directory.lock();
+        let active = directory.all().filter(|member| member.is_active());
+        active
+            .filter_map(|member| {
+                let until = member.keys.iter().map(|(_, until)| *until).max()?;
+                Some((member.id.clone(), until))
+            })
+            .collect()
+    }
+
+    /// How many nodes are active.
+    pub(crate) fn count_active(&self) -> usize {
+        let directory = self.directory.lock();
+        directory.all().filter(|member| member.is_active()).count()
     }
 
     /// Better words for what did not match, once there was time to find them.

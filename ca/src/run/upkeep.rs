@@ -9,6 +9,7 @@ use edgeward_identity::tls::Credentials;
 use edgeward_identity::{SoftwareKey, SpiffeId, Svid, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::expiring;
 use crate::audit::AuditLog;
 use crate::hub::Hub;
 use crate::issue::Issued;
@@ -57,6 +58,7 @@ pub(super) async fn run(
     let mut half_life = hub.clock.now().plus(crate::issue::CLOUD_LIFETIME / 2);
     let mut issuer = hub.keys.issuer().key_hash();
     let mut trust_signed = hub.clock.now();
+    let mut told = expiring::Told::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -93,6 +95,9 @@ pub(super) async fn run(
                 Ok(()) => trust_signed = now,
                 Err(error) => tracing::error!(%error, "deny-list cannot be signed anew"),
             }
+        }
+        if let Err(error) = expiring::tell(&mut told, &hub, now).await {
+            tracing::error!(%error, "what ends soon cannot be told");
         }
         if let Err(error) = hub.prune_joins().await {
             tracing::error!(%error, "ended join counters cannot be forgotten");

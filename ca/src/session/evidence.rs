@@ -3,6 +3,8 @@
 use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
 use edgeward_evidence::Digest;
+use edgeward_evidence::appraise::Mismatch;
+use edgeward_evidence::verify::EvidenceRefused;
 use edgeward_identity::{SpkiHash, Timestamp};
 use edgeward_wire::slice_delta;
 use edgeward_wire::v1::{self, cloud_message::Body};
@@ -189,6 +191,7 @@ impl Live {
             state: refusal.state(),
             code: code.to_owned(),
             reason: refusal.to_string(),
+            quoted: is_quoted(refusal, judged.as_ref().map(|(judged, ..)| judged)),
             findings: findings.clone(),
             received: self.challenges.received,
         };
@@ -306,6 +309,19 @@ impl From<crate::store::StoreError> for Weighed {
 impl From<HubFault> for Weighed {
     fn from(fault: HubFault) -> Self {
         Self::Ended(fault.into())
+    }
+}
+
+/// Whether the node's TPM signed, for our nonce, what it fell by: values that its profile refuses, or a clock that was set
+/// back. Whatever did not verify proves nothing about the node.
+fn is_quoted(refusal: &Refusal, judged: Option<&Judged>) -> bool {
+    match refusal {
+        Refusal::Evidence(EvidenceRefused::Clock(_)) => true,
+        Refusal::Appraisal(..) => judged.is_some_and(|judged| {
+            judged.evidence.tpm().is_some()
+                && judged.appraisal.reasons().iter().any(Mismatch::is_quoted)
+        }),
+        _ => false,
     }
 }
 

@@ -228,6 +228,7 @@ impl Live {
         {
             tracing::warn!(node = %self.id(), "no evidence in time");
             let fall = Fall {
+                quoted: false,
                 state: AttestationState::Stale,
                 code: "challenge_unanswered".to_owned(),
                 reason: "no answer to a challenge and its repetition".to_owned(),

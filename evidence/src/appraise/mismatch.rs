@@ -86,6 +86,29 @@ impl Mismatch {
         }
     }
 
+    /// Whether the TPM itself signed what does not match: a quoted value, or a log that replays to quoted values. What is
+    /// missing, or is only the agent's word, is no fact about the machine.
+    pub const fn is_quoted(&self) -> bool {
+        match self {
+            Self::Pcr { .. } | Self::Firmware(_) | Self::SecureBoot(_) | Self::ImaFile(_) => true,
+            Self::Tier(_)
+            | Self::Selection
+            | Self::NotQuoted(_)
+            | Self::BootLogMissing
+            | Self::BootLogOther
+            | Self::BootLog(_)
+            | Self::SecureBootUnknown(_)
+            | Self::ImaLogMissing
+            | Self::ImaOtherPolicy
+            | Self::Ima(_)
+            | Self::ImaReplay(_)
+            | Self::AppsLogMissing(_)
+            | Self::Apps(_)
+            | Self::AppsReplay(..)
+            | Self::AppControl { .. } => false,
+        }
+    }
+
     /// The same for people.
     pub(super) fn finding(&self, profile: &Profile, logs: &Logs<'_>) -> Finding {
         let finding = Finding::new(self.code(), self.found(), self.advice());

@@ -1,7 +1,9 @@
 //! Finding events by filters, in the log's order.
 
+use std::collections::BTreeSet;
+
 use edgeward_audit::digest::Digest;
-use edgeward_audit::event::Event;
+use edgeward_audit::event::{Event, EventKind};
 use edgeward_audit::query::{ActorFilter, Filter, ISSUING_KINDS, MAX_LIMIT, SERIAL};
 use edgeward_audit::record::BootId;
 use edgeward_identity::{SpiffeId, Timestamp};
@@ -72,6 +74,41 @@ impl Store {
             }
         }
         let more = rows.len() > events.len();
+        Ok((events, more))
+    }
+
+    /// Up to `limit` events of these kinds after leaf `after` and before leaf `before`, oldest first, and whether there are
+    /// more.
+    pub async fn events_of(
+        &self,
+        kinds: &BTreeSet<EventKind>,
+        after: Option<u64>,
+        before: u64,
+        limit: u32,
+    ) -> Result<(Vec<StoredEvent>, bool), StoreError> {
+        if kinds.is_empty() {
+            return Ok((Vec::new(), false));
+        }
+        let limit = usize::try_from(limit.clamp(1, MAX_LIMIT)).unwrap_or(1);
+        let places: Vec<String> = (3..kinds.len() + 3).map(|n| format!("${n}")).collect();
+        let text = format!(
+            "SELECT leaf, node, boot, seq, hash, received, record FROM events \
+             WHERE leaf > $1 AND leaf < $2 AND type IN ({}) ORDER BY leaf LIMIT {}",
+            places.join(", "),
+            limit + 1,
+        );
+        let mut query = sqlx::query(AssertSqlSafe(text))
+            .bind(after.map_or(-1, number_to_column))
+            .bind(number_to_column(before));
+        for kind in kinds {
+            query = query.bind(kind.name());
+        }
+        let rows = query.fetch_all(&mut *self.read().await?).await?;
+        let mut events = Vec::with_capacity(rows.len().min(limit));
+        for row in rows.iter().take(limit) {
+            events.push(stored_event(row)?);
+        }
+        let more = rows.len() > limit;
         Ok((events, more))
     }
 

@@ -1,0 +1,538 @@
+//! Looks at the log as it is covered, and writes what rules make of it: alerts, words for sinks, quarantines.
+//!
+//! One cloud of a database has the duty. Whatever follows from an event is written in one transaction with the position
+//! in the log, so that a crash neither loses nor doubles an alert; a quarantine is intended in that transaction and
+//! performed after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_identity::{Clock, Timestamp};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::act::{CAP_WINDOW, Fact, Outcome, decide, is_fresh};
+use super::book::{Alert, MAX_OPEN_OF_RULE, Silence, Word};
+use super::engine::{Engine, Hit, OTHERS, Seen};
+use super::rule::{Rule, Rules, Severity};
+use crate::audit::{AuditLog, RecordFault};
+use crate::config::Alerts;
+use crate::store::alerts::{ActRow, Notice};
+use crate::store::{Store, StoreError, Tx};
+
+/// Most events that are looked at in one turn.
+const BATCH: u32 = 500;
+/// How often time is looked at where no event comes.
+const TURN: Duration = Duration::from_secs(1);
+/// How often the duty is renewed, the position kept, and alerts looked through that may be over.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the duty lasts.
+const DUTY: Duration = Duration::from_secs(30);
+/// How much of the log is read again at a start, at most: what is older is not counted.
+const MAX_REPLAY: u64 = 200_000;
+/// How long what is over is kept.
+const KEEP: Duration = Duration::from_secs(90 * 86_400);
+/// What numbers everything here.
+pub(crate) const NUMBER: &str = "alert.number";
+
+/// What cuts nodes off.
+#[async_trait]
+pub trait Cutter: Send + Sync {
+    /// How many nodes are active.
+    fn active(&self) -> usize;
+    /// Quarantines an active node.
+    async fn quarantine(&self, node: &str, why: &str) -> Outcome;
+}
+
+/// Rules in force, and what is done with them.
+pub struct Desk {
+    store: Store,
+    audit: Arc<AuditLog>,
+    clock: Arc<dyn Clock>,
+    config: Alerts,
+    rules: Rules,
+    /// There is something to say.
+    pub(super) said: Notify,
+}
+
+/// What a [`Desk`] is made of.
+pub struct Parts {
+    pub store: Store,
+    pub audit: Arc<AuditLog>,
+    pub clock: Arc<dyn Clock>,
+    pub config: Alerts,
+    pub rules: Rules,
+}
+
+/// Why looking at the log stopped.
+#[derive(Debug, thiserror::Error)]
+enum Halted {
+    #[error("another cloud has the duty now")]
+    Relieved,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+}
+
+/// How far the log was looked at.
+struct Watch {
+    engine: Engine,
+    /// Number of events that were looked at.
+    next: u64,
+    /// As it is stored.
+    kept: u64,
+    upkeep: Timestamp,
+}
+
+impl Desk {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            store: parts.store,
+            audit: parts.audit,
+            clock: parts.clock,
+            config: parts.config,
+            rules: parts.rules,
+            said: Notify::new(),
+        })
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub fn config(&self) -> &Alerts {
+        &self.config
+    }
+
+    /// Runs until `stop`. A fault of the store is waited out: nothing is lost, the position stands.
+    pub async fn run(
+        self: Arc<Self>,
+        cutter: Arc<dyn Cutter>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            let halted = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                halted = self.watch(cutter.as_ref()) => halted,
+            };
+            match halted {
+                Ok(()) | Err(Halted::Relieved) => {}
+                Err(error) => tracing::error!(%error, "alerts: the log cannot be looked at"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(UPKEEP) => {}
+            }
+        }
+    }
+
+    async fn watch(&self, cutter: &dyn Cutter) -> Result<(), Halted> {
+        if !self.take_duty().await? {
+            return Err(Halted::Relieved);
+        }
+        let mut watch = self.begin().await?;
+        let mut covered = self.audit.covered();
+        loop {
+            self.perform(cutter).await?;
+            let size = *covered.borrow_and_update();
+            let full = self.look(&mut watch, size, cutter).await?;
+            if !full {
+                // The end of the cloud ends the task, too; then nobody sends any more.
+                let _ = tokio::time::timeout(TURN, covered.changed()).await;
+            }
+        }
+    }
+
+    async fn take_duty(&self) -> Result<bool, StoreError> {
+        let mut tx = self.store.begin("alerts.duty").await?;
+        let holder = self.holder();
+        let taken = tx.take_alert_duty(&holder, self.clock.now(), DUTY).await?;
+        tx.commit().await?;
+        Ok(taken)
+    }
+
+    fn holder(&self) -> String {
+        self.audit.keeper().to_string()
+    }
+
+    /// Stands where this duty stood when it was left.
+    async fn begin(&self) -> Result<Watch, Halted> {
+        let now = self.clock.now();
+        let next = match self.store.alert_position().await? {
+            Some(leaf) => leaf + 1,
+            // What happened before there was anybody to tell is not told now.
+            None => self.store.last_leaf().await?.map_or(0, |leaf| leaf + 1),
+        };
+        let kinds = self.rules.kinds();
+        let mut after = next.checked_sub(MAX_REPLAY + 1);
+        let from = now.minus(self.rules.longest());
+        let mut engine = Engine::new(&self.rules, from);
+        loop {
+            let (events, more) = self.store.events_of(&kinds, after, next, BATCH).await?;
+            for event in events.iter().filter(|event| event.received >= from) {
+                engine.observe(seen(event));
+            }
+            after = events.last().map(|event| event.index);
+            if !more || after.is_none() {
+                break;
+            }
+        }
+        for alert in self.store.alerts_standing().await? {
+            if alert.holds {
+                engine.is_missed(&alert.rule, &alert.key);
+            }
+        }
+        engine.resume(now);
+        Ok(Watch {
+            engine,
+            next,
+            kept: next,
+            upkeep: Timestamp::default(),
+        })
+    }
+
+    /// One turn: events below `size`, then the time. Tells whether there is more at once.
+    async fn look(
+        &self,
+        watch: &mut Watch,
+        size: u64,
+        cutter: &dyn Cutter,
+    ) -> Result<bool, Halted> {
+        let mut hits = Vec::new();
+        let mut full = false;
+        let mut next = watch.next;
+        if size > next {
+            let after = next.checked_sub(1);
+            let (events, more) = (self
+                .store
+                .events_of(&self.rules.kinds(), after, size, BATCH))
+            .await?;
+            for event in &events {
+                hits.extend(watch.engine.observe(seen(event)));
+            }
+            full = more;
+            next = match events.last() {
+                Some(last) if more => last.index + 1,
+                _ => size,
+            };
+        }
+        let now = self.clock.now();
+        hits.extend(watch.engine.turn(now));
+        let due = now.since(watch.upkeep) >= UPKEEP;
+        if !hits.is_empty() {
+            // Failed half-way, all of it is read again from where it is written: the engine with it.
+            self.write(together(hits), next, cutter).await?;
+            watch.kept = next;
+        }
+        watch.next = next;
+        if due {
+            watch.upkeep = now;
+            self.keep_up(watch, now).await?;
+        }
+        metrics::gauge!("edgeward_audit_alerts_behind").set(count(size.saturating_sub(next)));
+        Ok(full)
+    }
+
+    async fn keep_up(&self, watch: &mut Watch, now: Timestamp) -> Result<(), Halted> {
+        let mut tx = self.store.begin("alerts.keep").await?;
+        if !tx.take_alert_duty(&self.holder(), now, DUTY).await? {
+            return Err(Halted::Relieved);
+        }
+        if watch.kept != watch.next {
+            self.moved(&mut tx, watch.next).await?;
+        }
+        tx.prune_alerts(now.minus(KEEP)).await?;
+        tx.commit().await?;
+        watch.kept = watch.next;
+        metrics::gauge!("edgeward_audit_alerts_keys").set(count(
+            u64::try_from(watch.engine.keys()).unwrap_or(u64::MAX),
+        ));
+        self.end_what_is_over(now).await
+    }
+
+    async fn end_what_is_over(&self, now: Timestamp) -> Result<(), Halted> {
+        let standing = self.store.alerts_standing().await?;
+        for severity in Severity::ALL {
+            let open = standing.iter().filter(|alert| alert.severity == severity);
+            metrics::gauge!("edgeward_audit_alerts_open", "severity" => severity.as_str())
+                .set(count(u64::try_from(open.count()).unwrap_or(u64::MAX)));
+        }
+        let over: Vec<u64> = standing
+            .iter()
+            .filter(|alert| alert.is_over(now))
+            .map(|alert| alert.number)
+            .collect();
+        if over.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.store.begin("alerts.end").await?;
+        for number in over {
+            // Somebody may have acknowledged it meanwhile.
+            if let Some(mut alert) = tx.alert(number).await?.filter(|alert| alert.is_over(now)) {
+                self.end(&mut tx, &mut alert, now).await?;
+            }
+        }
+        tx.commit().await?;
+        self.said.notify_waiters();
+        Ok(())
+    }
+
+    async fn moved(&self, tx: &mut Tx, next: u64) -> Result<(), Halted> {
+        let Some(leaf) = next.checked_sub(1) else {
+            return Ok(());
+        };
+        match tx.move_alert_position(&self.holder(), leaf).await? {
+            true => Ok(()),
+            false => Err(Halted::Relieved),
+        }
+    }
+
+    /// Everything that follows, and the position, or nothing of it.
+    async fn write(
+        &self,
+        hits: Vec<Batched>,
+        next: u64,
+        cutter: &dyn Cutter,
+    ) -> Result<(), Halted> {
+        let now = self.clock.now();
+        let silences = self.store.silences(now).await?;
+        let mut tx = self.store.begin("alerts.write").await?;
+        self.moved(&mut tx, next).await?;
+        for batched in hits {
+            let Some(rule) = self.rules.get(&batched.hit.rule) else {
+                continue;
+            };
+            self.write_hit(&mut tx, rule, batched, &silences, cutter)
+                .await?;
+        }
+        tx.commit().await?;
+        self.said.notify_waiters();
+        Ok(())
+    }
+
+    async fn write_hit(
+        &self,
+        tx: &mut Tx,
+        rule: &Rule,
+        batched: Batched,
+        silences: &[Silence],
+        cutter: &dyn Cutter,
+    ) -> Result<(), Halted> {
+        let Batched { mut hit, facts } = batched;
+        let mut standing = tx.alert_standing(&rule.name, &hit.key).await?;
+        if hit.over {
+            if let Some(mut alert) = standing {
+                self.end(tx, &mut alert, hit.at).await?;
+            }
+            return Ok(());
+        }
+        if standing.is_none() && tx.alerts_of_rule(&rule.name).await? >= u64::from(MAX_OPEN_OF_RULE)
+        {
+            OTHERS.clone_into(&mut hit.key);
+            standing = tx.alert_standing(&rule.name, OTHERS).await?;
+        }
+        let is_new = standing.is_none();
+        let (mut alert, word) = match standing {
+            Some(mut alert) => {
+                let word = alert.hit(rule, &hit, silences);
+                (alert, word)
+            }
+            None => Alert::open(tx.raise_number(NUMBER).await?, rule, &hit, silences),
+        };
+        for (fact, leaf) in facts {
+            if rule.quarantine {
+                self.intend(tx, &mut alert, (fact, leaf), cutter).await?;
+            }
+        }
+        tx.put_alert(&alert).await?;
+        if is_new {
+            metrics::counter!("edgeward_audit_alerts_total", "severity" => alert.severity.as_str())
+                .increment(1);
+            tracing::warn!(alert = alert.number, rule = %alert.rule, severity = %alert.severity,
+                about = %alert.key, what = %alert.what, "alert: {}", alert.summary);
+            let event = told(&alert, EventKind::AlertRaised, hit.at)
+                .detail("silenced", word.is_none())
+                .detail("what", &alert.what);
+            self.audit.record_in(tx, event).await?;
+        }
+        match word {
+            Some(word) => self.queue(tx, &alert, word, hit.at).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end(&self, tx: &mut Tx, alert: &mut Alert, now: Timestamp) -> Result<(), Halted> {
+        let word = alert.end(now);
+        tx.put_alert(alert).await?;
+        let event = told(alert, EventKind::AlertEnded, now).detail("hits", alert.hits);
+        self.audit.record_in(tx, event).await?;
+        match word {
+            Some(word) => self.queue(tx, alert, word, now).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn queue(
+        &self,
+        tx: &mut Tx,
+        alert: &Alert,
+        word: Word,
+        now: Timestamp,
+    ) -> Result<(), Halted> {
+        let sinks = self.config.sinks.iter();
+        for sink in sinks.filter(|sink| alert.severity >= sink.least) {
+            let notice = Notice {
+                number: tx.raise_number(NUMBER).await?,
+                sink: sink.name.clone(),
+                alert: alert.number,
+                made: now,
+                attempts: 0,
+                next: now,
+                error: String::new(),
+                body: super::say::body(self.audit.keeper(), alert, word, now),
+            };
+            if !tx.add_notice(&notice).await? {
+                metrics::counter!("edgeward_audit_alert_notices_total", "sink" => sink.name.clone(), "outcome" => "left_out")
+                    .increment(1);
+                tracing::error!(sink = %sink.name, alert = alert.number, "alerts: too many words wait for this sink");
+            }
+        }
+        Ok(())
+    }
+
+    async fn intend(
+        &self,
+        tx: &mut Tx,
+        alert: &mut Alert,
+        (fact, leaf): (Fact, u64),
+        cutter: &dyn Cutter,
+    ) -> Result<(), Halted> {
+        let now = self.clock.now();
+        let node = fact.node.name();
+        if tx.is_intended(node).await? {
+            return Ok(());
+        }
+        let lately = tx.acts_since(now.minus(CAP_WINDOW)).await?;
+        let fixed = self.config.quarantine_per_hour;
+        let outcome = match is_fresh(fact.at, now) {
+            true => decide(lately, cutter.active(), fixed, self.config.quarantine),
+            false => Outcome::TooOld,
+        };
+        alert.act = Some(format!("{} {node}", outcome.as_str()));
+        let act = ActRow {
+            number: tx.raise_number(NUMBER).await?,
+            alert: alert.number,
+            node: node.to_owned(),
+            leaf,
+            proof: fact.proof.as_str().to_owned(),
+            made: now,
+            outcome,
+        };
+        tx.add_act(&act).await?;
+        if outcome != Outcome::Intended {
+            note_act(&act, outcome);
+        }
+        Ok(())
+    }
+
+    /// Cuts off whoever is to be cut off.
+    async fn perform(&self, cutter: &dyn Cutter) -> Result<(), Halted> {
+        for act in self.store.acts_intended().await? {
+            let outcome = match is_fresh(act.made, self.clock.now()) {
+                true => {
+                    let why = format!(
+                        "alert {}: the node itself signed it ({}), event {}",
+                        act.alert, act.proof, act.leaf
+                    );
+                    cutter.quarantine(&act.node, &why).await
+                }
+                false => Outcome::TooOld,
+            };
+            note_act(&act, outcome);
+            let mut tx = self.store.begin("alerts.act").await?;
+            tx.end_act(act.number, outcome).await?;
+            if let Some(mut alert) = tx.alert(act.alert).await? {
+                alert.act = Some(format!("{} {}", outcome.as_str(), act.node));
+                tx.put_alert(&alert).await?;
+            }
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+fn note_act(act: &ActRow, outcome: Outcome) {
+    metrics::counter!("edgeward_audit_alert_acts_total", "outcome" => outcome.as_str())
+        .increment(1);
+    tracing::error!(node = %act.node, alert = act.alert, proof = %act.proof, event = act.leaf,
+        outcome = outcome.as_str(), "automatic quarantine");
+}
+
+fn told(alert: &Alert, kind: EventKind, now: Timestamp) -> Event {
+    let event = Event::new(now, Actor::Cloud, kind)
+        .subject(format!("alert {}", alert.number).as_str())
+        .code(&alert.rule)
+        .detail("severity", alert.severity);
+    let event = match alert.key.is_empty() {
+        true => event,
+        false => event.detail("about", &alert.key),
+    };
+    match &alert.act {
+        Some(act) => event.detail("quarantine", act),
+        None => event,
+    }
+}
+
+/// Hits of one alert as one, and all that was proved with them.
+struct Batched {
+    hit: Hit,
+    facts: Vec<(Fact, u64)>,
+}
+
+/// An alert is written once in a turn, however many events made it. What is proved is proved of one node each time.
+fn together(hits: Vec<Hit>) -> Vec<Batched> {
+    let mut order: Vec<Batched> = Vec::new();
+    let mut known: BTreeMap<(String, String, bool), usize> = BTreeMap::new();
+    for hit in hits {
+        let fact = hit.fact.clone().zip(hit.leaf);
+        let key = (hit.rule.clone(), hit.key.clone(), hit.over);
+        match known.get(&key).and_then(|index| order.get_mut(*index)) {
+            Some(batched) => {
+                let times = batched.hit.times.saturating_add(hit.times);
+                batched.hit = Hit { times, ..hit };
+                batched.facts.extend(fact);
+            }
+            None => {
+                // What was over in between is a new alert.
+                known.retain(|(rule, about, _), _| *rule != key.0 || *about != key.1);
+                known.insert(key, order.len());
+                order.push(Batched {
+                    hit,
+                    facts: fact.into_iter().collect(),
+                });
+            }
+        }
+    }
+    order
+}
+
+fn seen(event: &crate::store::audit::StoredEvent) -> Seen<'_> {
+    Seen {
+        leaf: event.index,
+        at: event.received,
+        keeper: &event.node,
+        event: &event.event,
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts of events are far below 2^52"
+)]
+fn count(number: u64) -> f64 {
+    number as f64
+}

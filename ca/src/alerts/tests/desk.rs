@@ -1,0 +1,222 @@
+//! The desk over a real store, on a turned clock.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use edgeward_audit::event::Actor;
+use edgeward_audit::query::Filter;
+use edgeward_audit::record::BootId;
+use edgeward_identity::testing::TurnedClock;
+use parking_lot::Mutex;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+use crate::alerts::desk::{Cutter, Desk, Parts};
+use crate::alerts::load::DEFAULTS;
+use crate::audit::AuditLog;
+use crate::config::Alerts;
+use crate::config::alerts::{Server, Sink, Target};
+use crate::store::Store;
+use crate::store_tests;
+
+/// Notes whom it cut off.
+struct Axe {
+    active: usize,
+    cut: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Cutter for Axe {
+    fn active(&self) -> usize {
+        self.active
+    }
+
+    async fn quarantine(&self, node: &str, why: &str) -> Outcome {
+        assert!(why.contains("event"), "{why}");
+        self.cut.lock().push(node.to_owned());
+        Outcome::Quarantined
+    }
+}
+
+struct Scene {
+    store: Store,
+    audit: Arc<AuditLog>,
+    clock: Arc<TurnedClock>,
+    axe: Arc<Axe>,
+    config: Alerts,
+}
+
+impl Scene {
+    async fn new(store: &Store, boot: u8) -> Self {
+        let clock = TurnedClock::at(START);
+        let boot = BootId::from_bytes([boot; 16]);
+        let (audit, writer) = AuditLog::open(store.clone(), id(Kind::Cloud, "c"), boot, START)
+            .await
+            .unwrap();
+        tokio::spawn(writer.run(CancellationToken::new()));
+        // Taken by nobody in these tests: its words stay in the queue.
+        let sink = Sink {
+            name: "siem".to_owned(),
+            least: Severity::Minor,
+            to: Target::Syslog {
+                server: Server {
+                    host: "127.0.0.1".to_owned(),
+                    port: 9,
+                    roots: None,
+                },
+                facility: 14,
+            },
+        };
+        Self {
+            store: store.clone(),
+            audit: Arc::new(audit),
+            clock,
+            axe: Arc::new(Axe {
+                active: 100,
+                cut: Mutex::default(),
+            }),
+            config: Alerts {
+                rules: None,
+                defaults: true,
+                quarantine: true,
+                quarantine_per_hour: None,
+                sinks: vec![sink],
+            },
+        }
+    }
+
+    /// Runs until it is dropped; begins where the one before left.
+    fn run(&self) -> DropGuard {
+        let desk = Desk::new(Parts {
+            store: self.store.clone(),
+            audit: self.audit.clone(),
+            clock: self.clock.clone(),
+            config: self.config.clone(),
+            rules: rules(DEFAULTS),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(desk.run(self.axe.clone(), stop.clone()));
+        stop.drop_guard()
+    }
+
+    async fn refuse_tokens(&self, times: usize) {
+        for _ in 0..times {
+            let event = Event {
+                time: START,
+                ..refused_token("192.0.2.1")
+            };
+            self.audit.record(event).await.unwrap();
+        }
+    }
+
+    async fn forked(&self, node: &str) {
+        let event = Event::new(START, Actor::Cloud, EventKind::JournalForked)
+            .subject(id(Kind::Node, node))
+            .code("audit_equivocation")
+            .detail("proof", "equivocation");
+        self.audit.record(event).await.unwrap();
+    }
+
+    async fn alerts(&self) -> Vec<(String, State, u64, Option<String>)> {
+        let found = self.store.alerts(&[], 1000).await.unwrap();
+        found
+            .into_iter()
+            .rev()
+            .map(|alert| (alert.rule, alert.state, alert.hits, alert.act))
+            .collect()
+    }
+
+    async fn words(&self) -> u64 {
+        self.store.notices_of("siem").await.unwrap().waiting
+    }
+
+    async fn recorded(&self, kind: EventKind) -> usize {
+        let (events, _) = self
+            .store
+            .events(&Filter::default(), None, 1000)
+            .await
+            .unwrap();
+        events
+            .iter()
+            .filter(|found| found.event.kind == kind)
+            .count()
+    }
+}
+
+async fn until<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
+    for _ in 0..1500 {
+        if check().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it never came true");
+}
+
+store_tests! {
+    async fn an_alert_is_written_once_over_restarts_and_what_was_counted_goes_on(store) {
+        let scene = Scene::new(&store, 1).await;
+        let first = scene.run();
+        until(async || scene.store.alert_position().await.unwrap().is_some()).await;
+        scene.refuse_tokens(6).await;
+        drop(first);
+        // Some were counted before the end, some are found after it: ten together are enough.
+        let second = scene.run();
+        scene.refuse_tokens(4).await;
+        until(async || !scene.alerts().await.is_empty()).await;
+        drop(second);
+        let third = scene.run();
+        scene.refuse_tokens(1).await;
+        until(async || scene.alerts().await[0].2 == 2).await;
+        drop(third);
+        let alerts = scene.alerts().await;
+        assert_eq!(alerts, [("token-brute-force".to_owned(), State::Open, 2, None)]);
+        assert_eq!(scene.recorded(EventKind::AlertRaised).await, 1);
+        assert_eq!(scene.words().await, 1, "said once");
+    }
+
+    async fn two_nodes_that_signed_it_are_cut_off_and_the_third_is_left_to_people(store) {
+        let scene = Scene::new(&store, 1).await;
+        let _run = scene.run();
+        until(async || scene.store.alert_position().await.unwrap().is_some()).await;
+        // What nobody signed, and what a node says of another, cuts nobody off.
+        let unproved = Event::new(START, Actor::Cloud, EventKind::JournalForked)
+            .subject(id(Kind::Node, "honest"))
+            .code("audit_rolled_back");
+        scene.audit.record(unproved).await.unwrap();
+        for node in ["a", "b", "c"] {
+            scene.forked(node).await;
+        }
+        until(async || scene.axe.cut.lock().len() == 2).await;
+        until(async || scene.alerts().await.len() == 4).await;
+        until(async || scene.alerts().await.iter().all(|alert| !alert.3.as_deref().unwrap_or("").contains("intended"))).await;
+        assert_eq!(*scene.axe.cut.lock(), ["a", "b"]);
+        let acts: Vec<_> = scene.alerts().await.into_iter().map(|alert| alert.3).collect();
+        let said = |text: &str| Some(text.to_owned());
+        assert_eq!(acts, [None, said("quarantined a"), said("quarantined b"), said("capped c")]);
+        // An hour later there is room again, for what is new.
+        scene.clock.turn(Duration::from_secs(3601));
+        scene.forked("old").await;
+        let event = Event::new(at(3601), Actor::Cloud, EventKind::NodeCloned)
+            .subject(id(Kind::Node, "d"))
+            .detail("proof", "clone");
+        scene.audit.record(event).await.unwrap();
+        until(async || scene.axe.cut.lock().len() == 3).await;
+        assert_eq!(scene.axe.cut.lock()[2], "d");
+        until(async || scene.alerts().await.iter().any(|alert| alert.3 == said("too_old old"))).await;
+    }
+
+    async fn whoever_has_not_the_duty_writes_nothing(store) {
+        let scene = Scene::new(&store, 1).await;
+        let mut tx = scene.store.begin("test").await.unwrap();
+        assert!(tx.take_alert_duty("other", START, Duration::from_secs(30)).await.unwrap());
+        assert!(!tx.take_alert_duty("me", START, Duration::from_secs(30)).await.unwrap());
+        assert!(!tx.move_alert_position("me", 5).await.unwrap());
+        assert!(tx.move_alert_position("other", 5).await.unwrap());
+        assert!(!tx.move_alert_position("other", 4).await.unwrap(), "never backwards");
+        // Once it has ended, another one takes it, where it stands.
+        assert!(tx.take_alert_duty("me", at(30), Duration::from_secs(30)).await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(scene.store.alert_position().await.unwrap(), Some(5));
+    }
+}
