@@ -5,6 +5,7 @@
 //!   the one file of this crate that touches a file system.
 //! * [`batch`]: records on their way to the cloud, and what of them is new there.
 //! * [`merkle`], [`note`], [`checkpoint`], [`tiles`]: the log's tree and its public form (C2SP tlog-tiles).
+//! * [`export`]: events in the formats of others.
 //! * [`query`]: the typed filter and the cursor of the audit API.
 //!
 //! Everything is told the time and handed its randomness.
@@ -13,6 +14,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod digest;
 pub mod event;
+pub mod export;
 pub mod journal;
 pub mod merkle;
 pub mod note;
