@@ -163,6 +163,7 @@ pub async fn start(
         rest: api.router(),
         on_refused: record_refused(audit.clone(), clock.clone()),
     };
+    tasks.spawn("alert-sinks", alerts.clone().run_sinks(token.clone()));
     tasks.spawn("alerts", alerts.run(node_control, token.clone()));
     tasks.spawn("apps", apps.run(token.clone()));
     tasks.spawn("ek-roots", ek_trust.run(token.clone()));

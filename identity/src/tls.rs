@@ -9,7 +9,8 @@ pub mod peer;
 pub mod verifier;
 
 pub use config::{
-    EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES, anonymous_client, client, keyless_client, server,
+    EVIDENCE_EXPORTER_LABEL, EXPORTER_BYTES, anonymous_client, client, keyless_client,
+    outside_client, server,
 };
 pub use credentials::Credentials;
 pub use verifier::{PeerVerifier, PinnedVerifier};

@@ -124,6 +124,18 @@ pub const TARGETS: &[Target] = &[
         seeds: names::resolv_confs,
     },
     Target {
+        name: "alert_rules",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                drop(edgeward_ca::alerts::Rules::default().read(text));
+            }
+        },
+        seeds: || {
+            let defaults = include_bytes!("../../deploy/alerts/defaults.toml");
+            vec![defaults.to_vec()]
+        },
+    },
+    Target {
         name: "app_log",
         run: attestation::app_log,
         seeds: attestation::app_logs,

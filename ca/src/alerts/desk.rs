@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use edgeward_audit::event::{Actor, Event, EventKind};
-use edgeward_identity::{Clock, Timestamp};
+use edgeward_identity::{Clock, SpiffeId, Timestamp};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +108,23 @@ impl Desk {
         &self.config
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn keeper(&self) -> &SpiffeId {
+        self.audit.keeper()
+    }
+
+    /// Whether this cloud looks at the log, and speaks.
+    pub(super) async fn has_duty(&self) -> Result<bool, StoreError> {
+        Ok(self.store.alert_duty().await?.as_deref() == Some(self.holder().as_str()))
+    }
+
     /// Runs until `stop`. A fault of the store is waited out: nothing is lost, the position stands.
     pub async fn run(
         self: Arc<Self>,
@@ -165,7 +182,14 @@ impl Desk {
         let next = match self.store.alert_position().await? {
             Some(leaf) => leaf + 1,
             // What happened before there was anybody to tell is not told now.
-            None => self.store.last_leaf().await?.map_or(0, |leaf| leaf + 1),
+            None => {
+                let next = self.store.last_leaf().await?.map_or(0, |leaf| leaf + 1);
+                // Kept before the first look: a crash from here on skips nothing.
+                let mut tx = self.store.begin("alerts.begin").await?;
+                self.moved(&mut tx, next).await?;
+                tx.commit().await?;
+                next
+            }
         };
         let kinds = self.rules.kinds();
         let mut after = next.checked_sub(MAX_REPLAY + 1);

@@ -142,6 +142,15 @@ impl Store {
         .collect()
     }
 
+    /// Who has the duty.
+    pub async fn alert_duty(&self) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT holder FROM alert_duty WHERE name = $1")
+            .bind(DUTY)
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        Ok(row.map(|row| row.try_get("holder")).transpose()?)
+    }
+
     /// How far the log was looked at; none before the first look.
     pub async fn alert_position(&self) -> Result<Option<u64>, StoreError> {
         let row = sqlx::query("SELECT leaf FROM alert_duty WHERE name = $1")

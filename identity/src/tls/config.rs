@@ -7,6 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::credentials::Credentials;
 use super::verifier::{PeerVerifier, PinnedVerifier};
@@ -66,6 +67,26 @@ pub fn keyless_client(verifier: Arc<PeerVerifier>, alpn: &[&[u8]]) -> ClientConf
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     finish_client(config, alpn)
+}
+
+/// A client of a server that is none of ours (a receiver of exports or alerts), known by `roots` and its name; with a
+/// certificate of the operator's where the server asks for one.
+pub fn outside_client(
+    roots: rustls::RootCertStore,
+    certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, rustls::Error> {
+    let config = ClientConfig::builder_with_provider(provider().clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots);
+    let config = match certificate {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
+        None => config.with_no_client_auth(),
+    };
+    let mut config = finish_client(config, alpn);
+    // Its name is no secret of ours, and servers of several names need it.
+    config.enable_sni = true;
+    Ok(config)
 }
 
 fn client_builder() -> rustls::client::danger::DangerousClientConfigBuilder {
