@@ -6,6 +6,8 @@
 //! * [`batch`]: records on their way to the cloud, and what of them is new there.
 //! * [`merkle`], [`note`], [`checkpoint`], [`tiles`]: the log's tree and its public form (C2SP tlog-tiles).
 //! * [`export`]: events in the formats of others.
+//! * [`log_proof`]: that one entry is in the log, as one text for whoever is offline.
+//! * [`proven`]: an export that whoever is offline can check.
 //! * [`query`]: the typed filter and the cursor of the audit API.
 //!
 //! Everything is told the time and handed its randomness.
@@ -16,8 +18,10 @@ pub mod digest;
 pub mod event;
 pub mod export;
 pub mod journal;
+pub mod log_proof;
 pub mod merkle;
 pub mod note;
+pub mod proven;
 pub mod query;
 pub mod record;
 pub mod tiles;
