@@ -1,25 +1,33 @@
 //! The filter of `GET /api/v1/audit/events` and of `edgeward audit query|tail`.
 //!
-//! Parameters: `from`, `to` (RFC 3339), `node`, `actor`, `type`, `verdict`, `rule`, `serial`, `limit`, `cursor`, `follow`; each at
-//! most once, none empty. All given ones must hold.
+//! Parameters: `from`, `to` (RFC 3339), `node`, `actor`, `type`, `verdict`, `rule`, `serial`, `limit`, `max_bytes`, `records`,
+//! `cursor`, `follow`; each at most once, none empty. All given ones must hold.
 
-use edgeward_identity::{Kind, SpiffeId, Timestamp, TrustDomain};
+use edgeward_identity::{SpiffeId, Timestamp, TrustDomain};
 
 use crate::digest::Digest;
-use crate::event::{Actor, EventKind, MAX_RULE_BYTES, PartyError, RuleId, Text, Verdict};
+use crate::event::{Actor, EventKind, PartyError, RuleId, Verdict};
 use crate::record::Record;
 
 mod cursor;
+mod stats;
+mod values;
 
 #[cfg(test)]
 mod tests;
 
 pub use cursor::{Cursor, CursorError, CursorKey, MAX_CURSOR_BYTES};
+pub use stats::{DEFAULT_TOP, Field, MAX_BUCKETS, MAX_TOP, MIN_BUCKET, StatsQuery};
+use values::Values;
 
 /// Events of one answer unless asked otherwise.
 pub const DEFAULT_LIMIT: u32 = 100;
 /// Most events of one answer.
 pub const MAX_LIMIT: u32 = 1000;
+/// Fewest bytes that an answer may be limited to.
+pub const MIN_PAGE_BYTES: u32 = 1024;
+/// Most bytes of the records in one answer, unless a limit below it is asked for.
+pub const MAX_PAGE_BYTES: u32 = 1024 * 1024;
 /// Longest value of a parameter, in bytes.
 pub const MAX_VALUE_BYTES: usize = 2048;
 
@@ -43,6 +51,10 @@ pub struct Query {
     pub filter: Filter,
     /// 1 to [`MAX_LIMIT`].
     pub limit: u32,
+    /// [`MIN_PAGE_BYTES`] to [`MAX_PAGE_BYTES`]: of the records in one answer.
+    pub max_bytes: u32,
+    /// Give each record's own bytes, too.
+    pub records: bool,
     /// Go on after this leaf index.
     pub after: Option<u64>,
     /// Keep the answer open for what comes.
@@ -109,8 +121,18 @@ pub enum QueryError {
     Serial,
     #[error("limit is not within 1 and {MAX_LIMIT}")]
     Limit,
-    #[error("follow is not true or false")]
-    Follow,
+    #[error("max_bytes is not within {MIN_PAGE_BYTES} and {MAX_PAGE_BYTES}")]
+    MaxBytes,
+    #[error("{0} is not true or false")]
+    Flag(&'static str),
+    #[error("not a field to count by (type, family, verdict, node, actor, subject, rule)")]
+    Field,
+    #[error("top is not within 1 and {MAX_TOP}")]
+    Top,
+    #[error("bucket is not a duration as in 5m, 1h, 1d, at least a second")]
+    Bucket,
+    #[error("buckets need from and to, and are at most so many: {MAX_BUCKETS}")]
+    Buckets,
     #[error("cursor is refused")]
     Cursor(#[source] CursorError),
 }
@@ -122,31 +144,9 @@ impl Query {
         trust_domain: &TrustDomain,
         key: &CursorKey,
     ) -> Result<Self, QueryError> {
-        let values = Values::collect(pairs)?;
-        let time =
-            |value: Option<&str>, name| value.map(|value| parse_time(value, name)).transpose();
-        let filter = Filter {
-            from: time(values.from, "from")?,
-            to: time(values.to, "to")?,
-            node: values
-                .node
-                .map(|value| parse_node(value, trust_domain))
-                .transpose()?,
-            actor: values.actor.map(parse_actor).transpose()?,
-            kind: values.kind.map(parse_kind).transpose()?,
-            verdict: values
-                .verdict
-                .map(|value| value.parse().map_err(|_| QueryError::Verdict))
-                .transpose()?,
-            rule: values.rule.map(parse_rule).transpose()?,
-            serial: values.serial.map(parse_serial).transpose()?,
-        };
-        if let (Some(from), Some(to)) = (filter.from, filter.to)
-            && from >= to
-        {
-            return Err(QueryError::TimeOrder);
-        }
-        let after = match values.cursor {
+        let values = Values::collect(pairs, values::PAGE)?;
+        let filter = values.filter(trust_domain)?;
+        let after = match values.get("cursor") {
             Some(cursor) => Some(
                 Cursor::open(cursor, &filter, key)
                     .map_err(QueryError::Cursor)?
@@ -154,17 +154,18 @@ impl Query {
             ),
             None => None,
         };
-        let limit = values.limit.map_or(Ok(DEFAULT_LIMIT), parse_limit)?;
-        let follow = match values.follow {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => return Err(QueryError::Follow),
-        };
         Ok(Self {
             filter,
-            limit,
+            limit: values.number("limit", DEFAULT_LIMIT, 1..=MAX_LIMIT, QueryError::Limit)?,
+            max_bytes: values.number(
+                "max_bytes",
+                MAX_PAGE_BYTES,
+                MIN_PAGE_BYTES..=MAX_PAGE_BYTES,
+                QueryError::MaxBytes,
+            )?,
+            records: values.flag("records")?,
             after,
-            follow,
+            follow: values.flag("follow")?,
         })
     }
 
@@ -275,123 +276,14 @@ impl QueryError {
             Self::Rule => "query_rule",
             Self::Serial => "query_serial",
             Self::Limit => "query_limit",
-            Self::Follow => "query_follow",
+            Self::MaxBytes => "query_max_bytes",
+            Self::Flag("follow") => "query_follow",
+            Self::Flag(_) => "query_flag",
+            Self::Field => "query_field",
+            Self::Top => "query_top",
+            Self::Bucket => "query_bucket",
+            Self::Buckets => "query_buckets",
             Self::Cursor(_) => "query_cursor",
         }
-    }
-}
-
-#[derive(Default)]
-struct Values<'a> {
-    from: Option<&'a str>,
-    to: Option<&'a str>,
-    node: Option<&'a str>,
-    actor: Option<&'a str>,
-    kind: Option<&'a str>,
-    verdict: Option<&'a str>,
-    rule: Option<&'a str>,
-    serial: Option<&'a str>,
-    limit: Option<&'a str>,
-    cursor: Option<&'a str>,
-    follow: Option<&'a str>,
-}
-
-impl<'a> Values<'a> {
-    fn collect(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, QueryError> {
-        let mut values = Self::default();
-        for (key, value) in pairs {
-            let (name, place) = match key {
-                "from" => ("from", &mut values.from),
-                "to" => ("to", &mut values.to),
-                "node" => ("node", &mut values.node),
-                "actor" => ("actor", &mut values.actor),
-                "type" => ("type", &mut values.kind),
-                "verdict" => ("verdict", &mut values.verdict),
-                "rule" => ("rule", &mut values.rule),
-                "serial" => ("serial", &mut values.serial),
-                "limit" => ("limit", &mut values.limit),
-                "cursor" => ("cursor", &mut values.cursor),
-                "follow" => ("follow", &mut values.follow),
-                other => {
-                    return Err(QueryError::UnknownParameter(
-                        Text::<64>::lossy(other).to_string(),
-                    ));
-                }
-            };
-            if value.is_empty() {
-                return Err(QueryError::Empty(name));
-            }
-            if value.len() > MAX_VALUE_BYTES {
-                return Err(QueryError::TooLong(name));
-            }
-            if place.replace(value).is_some() {
-                return Err(QueryError::Repeated(name));
-            }
-        }
-        Ok(values)
-    }
-}
-
-fn parse_time(value: &str, name: &'static str) -> Result<Timestamp, QueryError> {
-    let time: jiff::Timestamp = value.parse().map_err(|_| QueryError::Time(name))?;
-    u64::try_from(time.as_millisecond())
-        .map(Timestamp::from_millis)
-        .map_err(|_| QueryError::Time(name))
-}
-
-fn parse_node(value: &str, trust_domain: &TrustDomain) -> Result<SpiffeId, QueryError> {
-    let id = if value.starts_with("spiffe:") {
-        value.parse()
-    } else {
-        SpiffeId::new(trust_domain, Kind::Node, value)
-    };
-    match id {
-        // A cloud keeps a journal too, and may be asked for by its full id.
-        Ok(id) if matches!(id.kind(), Kind::Node | Kind::Cloud) => Ok(id),
-        Ok(_) | Err(_) => Err(QueryError::Node),
-    }
-}
-
-fn parse_serial(value: &str) -> Result<String, QueryError> {
-    let good = value.len() <= MAX_SERIAL_DIGITS
-        && value
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    match good {
-        true => Ok(value.to_owned()),
-        false => Err(QueryError::Serial),
-    }
-}
-
-fn parse_actor(value: &str) -> Result<ActorFilter, QueryError> {
-    match value.parse().map_err(QueryError::Actor)? {
-        Actor::Anonymous(None) => Ok(ActorFilter::AnyAnonymous),
-        actor => Ok(ActorFilter::Exactly(actor)),
-    }
-}
-
-fn parse_kind(value: &str) -> Result<KindFilter, QueryError> {
-    let Some(family) = value.strip_suffix(".*") else {
-        return value
-            .parse()
-            .map(KindFilter::Exactly)
-            .map_err(|_| QueryError::Type);
-    };
-    EventKind::ALL
-        .iter()
-        .map(|kind| kind.family())
-        .find(|known| *known == family)
-        .map(KindFilter::Family)
-        .ok_or(QueryError::Type)
-}
-
-fn parse_rule(value: &str) -> Result<RuleId, QueryError> {
-    Text::<MAX_RULE_BYTES>::new(value).map_err(|_| QueryError::Rule)
-}
-
-fn parse_limit(value: &str) -> Result<u32, QueryError> {
-    match value.parse() {
-        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        Ok(_) | Err(_) => Err(QueryError::Limit),
     }
 }

@@ -73,6 +73,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_COMPILING: usize = 2;
 /// Most policies that are being uploaded or checked at a time: what bounds the memory that they take.
 const MAX_UPLOADS: usize = 4;
+/// Most answers that are being counted at a time.
+const MAX_COUNTING: usize = 2;
 /// Most open answers with `follow=true`.
 const MAX_FOLLOWERS: usize = 64;
 
@@ -94,6 +96,7 @@ pub struct Api {
     with_logs: Semaphore,
     followers: Arc<Semaphore>,
     log_readers: audit_log::Readers,
+    counting: Semaphore,
 }
 
 /// What an [`Api`] is made of.
@@ -286,6 +289,7 @@ impl Api {
             with_logs: Semaphore::new(evidence::MAX_WITH_LOGS),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             log_readers: audit_log::Readers::default(),
+            counting: Semaphore::new(MAX_COUNTING),
         }))
     }
 
@@ -379,11 +383,13 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(ca::rotate_director))
         .routes(routes!(ca::taint))
         .routes(routes!(ca::retire))
-        .routes(routes!(audit::events))
-        .routes(routes!(audit::coverage))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::tile))
         .routes(routes!(audit_log::key))
+        .routes(routes!(audit::events::events))
+        .routes(routes!(audit::events::event))
+        .routes(routes!(audit::stats::stats))
+        .routes(routes!(audit::coverage::coverage))
         .routes(routes!(alerts::list))
         .routes(routes!(alerts::acknowledge))
         .routes(routes!(alerts::rules))

@@ -156,12 +156,14 @@ impl Store {
             .connect(&database.url())
             .await?;
         MIGRATIONS.run(&pool).await?;
-        Ok(Self {
+        let store = Self {
             pool,
             kind,
             writer: Arc::default(),
             committed: crate::store::follow::Committed::default(),
-        })
+        };
+        store.index_old_serials().await?;
+        Ok(store)
     }
 
     /// Whether other clouds may write there, too.

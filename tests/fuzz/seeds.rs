@@ -41,6 +41,55 @@ pub fn checkpoints() -> Vec<Vec<u8>> {
     vec![b"plant.example/log\n4\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_vec()]
 }
 
+/// Proofs whose checkpoint nobody signed: what reading them does not look at.
+pub fn log_proofs() -> Vec<Vec<u8>> {
+    let hash = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let note = format!("plant.example/audit\n4\n{hash}\n\n\u{2014} plant.example/audit AAAAAAAA\n");
+    vec![
+        format!("c2sp.org/tlog-proof@v1\nindex 3\n{hash}\n{hash}\n\n{note}").into_bytes(),
+        format!("c2sp.org/tlog-proof@v1\nextra e30=\nindex 0\n\n{note}").into_bytes(),
+    ]
+}
+
+/// An export of an empty log, signed, and its end; and a line with an event.
+pub fn export_lines() -> Vec<Vec<u8>> {
+    use edgeward_audit::checkpoint::Checkpoint;
+    use edgeward_audit::merkle::EMPTY_ROOT;
+    use edgeward_audit::note::NoteSigner;
+    use edgeward_audit::proven::{End, FORMAT, Header, Line, Proven};
+
+    let origin = "plant.example/audit";
+    let signed = NoteSigner::generate()
+        .and_then(|key| NoteSigner::new(origin, &key))
+        .ok()
+        .and_then(|signer| {
+            let checkpoint = Checkpoint {
+                origin: origin.to_owned(),
+                size: 0,
+                root: EMPTY_ROOT,
+            };
+            let note = checkpoint.sign(&signer).ok()?;
+            Some((signer.verifier().to_string(), note.to_string()))
+        });
+    let Some((log_key, checkpoint)) = signed else {
+        return Vec::new();
+    };
+    let header = Line::Export(Header {
+        format: FORMAT.to_owned(),
+        origin: origin.to_owned(),
+        log_key,
+        checkpoint,
+        filter: String::new(),
+    });
+    let event = Line::Event(Proven::new(0, "{}".to_owned(), &[EMPTY_ROOT]));
+    let end = Line::End(End { events: 0 });
+    let whole = |lines: &[&Line]| -> Vec<u8> {
+        let lines: Vec<String> = lines.iter().map(|line| line.to_json()).collect();
+        lines.join("\n").into_bytes()
+    };
+    vec![whole(&[&header, &end]), whole(&[&header, &event, &end])]
+}
+
 pub fn packets() -> Vec<Vec<u8>> {
     let mut ipv4 = vec![
         0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 100, 64, 0, 1, 100, 64, 0, 2,

@@ -8,9 +8,11 @@ use edgeward_agent::workload::authority_field::soften;
 use edgeward_audit::Event;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::checkpoint::Checkpoint;
+use edgeward_audit::log_proof::LogProof;
 use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
-use edgeward_audit::query::{CursorKey, Query};
+use edgeward_audit::proven::Verifier;
+use edgeward_audit::query::{CursorKey, Query, StatsQuery};
 use edgeward_ca::keys::pkcs11::TokenUri;
 use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_log::variable::{EfiVariable, Guid};
@@ -225,6 +227,11 @@ pub const TARGETS: &[Target] = &[
         seeds: none,
     },
     Target {
+        name: "audit_export_line",
+        run: audit_export,
+        seeds: seeds::export_lines,
+    },
+    Target {
         name: "audit_frontier",
         run: |bytes| drop(Frontier::parse(bytes)),
         seeds: none,
@@ -233,6 +240,11 @@ pub const TARGETS: &[Target] = &[
         name: "audit_journal_key",
         run: |bytes| drop(JournalKeyStatement::parse(bytes)),
         seeds: none,
+    },
+    Target {
+        name: "audit_log_proof",
+        run: |bytes| drop(LogProof::parse(bytes)),
+        seeds: seeds::log_proofs,
     },
     Target {
         name: "audit_note",
@@ -248,6 +260,16 @@ pub const TARGETS: &[Target] = &[
         name: "audit_record",
         run: journal::record,
         seeds: journal::records,
+    },
+    Target {
+        name: "audit_stats_query",
+        run: audit_stats_query,
+        seeds: || {
+            vec![
+                b"from=2026-01-31T12:00:00Z\nto=2026-01-31T13:00:00Z\nbucket=5m\nby=node\ntop=3"
+                    .to_vec(),
+            ]
+        },
     },
     Target {
         name: "bind_message",
@@ -705,6 +727,29 @@ fn audit_query(bytes: &[u8]) {
             &CursorKey::new(&Secret::new([7; 32])),
         ));
     }
+}
+
+/// One `key=value` a line.
+fn audit_stats_query(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    if let Ok(domain) = TrustDomain::new("plant.example") {
+        drop(StatsQuery::parse(pairs, &domain));
+    }
+}
+
+/// A whole export, line by line.
+fn audit_export(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let Ok(mut verifier) = Verifier::begin(lines.next().unwrap_or_default(), None) else {
+        return;
+    };
+    for line in lines {
+        drop(verifier.line(line));
+    }
+    drop(verifier.finish());
 }
 
 fn none() -> Vec<Vec<u8>> {

@@ -1,7 +1,7 @@
 use edgeward_identity::Secret;
 
 use super::*;
-use crate::event::Event;
+use crate::event::{Event, MAX_RULE_BYTES};
 use crate::record::{BootId, Chain, Head, Salt};
 use crate::vectors::mutations;
 
@@ -21,7 +21,7 @@ fn parse(pairs: &[(&str, &str)]) -> Result<Query, QueryError> {
 fn every_bad_parameter_is_refused_with_its_own_code() {
     let long = "a".repeat(MAX_VALUE_BYTES + 1);
     let long_rule = "a".repeat(MAX_RULE_BYTES + 1);
-    let cases: [(&[(&str, &str)], &str); 33] = [
+    let cases: [(&[(&str, &str)], &str); 37] = [
         (
             &[("form", "2026-01-01T00:00:00Z")],
             "query_unknown_parameter",
@@ -73,7 +73,12 @@ fn every_bad_parameter_is_refused_with_its_own_code() {
         (&[("limit", "1001")], "query_limit"),
         (&[("limit", "-1")], "query_limit"),
         (&[("limit", "99999999999999999999")], "query_limit"),
+        (&[("max_bytes", "1023")], "query_max_bytes"),
+        (&[("max_bytes", "1048577")], "query_max_bytes"),
         (&[("follow", "yes")], "query_follow"),
+        (&[("records", "1")], "query_flag"),
+        // What counting takes is no parameter of a page.
+        (&[("by", "type")], "query_unknown_parameter"),
         (&[("cursor", "AAAA")], "query_cursor"),
         (&[("cursor", "not base64!")], "query_cursor"),
     ];
@@ -139,6 +144,8 @@ fn an_empty_query_asks_for_everything_within_the_default_limit() {
         Query {
             filter: Filter::default(),
             limit: DEFAULT_LIMIT,
+            max_bytes: MAX_PAGE_BYTES,
+            records: false,
             after: None,
             follow: false
         }
@@ -255,4 +262,64 @@ fn a_serial_number_finds_the_event_that_issued_it_and_no_other() {
     assert!(!wanted.matches(&event(EventKind::FlowAllowed, SERIAL)));
     let other = parse(&[("serial", "4f0")]).unwrap().filter;
     assert!(!other.matches(&event(EventKind::SvidIssued, SERIAL)));
+}
+
+fn stats(pairs: &[(&str, &str)]) -> Result<StatsQuery, QueryError> {
+    StatsQuery::parse(pairs.iter().copied(), &domain())
+}
+
+#[test]
+fn every_bad_question_for_counts_is_refused_with_its_own_code() {
+    let day = [
+        ("from", "2026-01-01T00:00:00Z"),
+        ("to", "2026-01-02T00:00:00Z"),
+    ];
+    let cases: [(&[(&str, &str)], &str); 15] = [
+        (&[("limit", "3")], "query_unknown_parameter"),
+        (&[("cursor", "AAAA")], "query_unknown_parameter"),
+        (&[("by", "detail")], "query_field"),
+        (&[("by", "")], "query_empty_parameter"),
+        (&[("top", "0")], "query_top"),
+        (&[("top", "51")], "query_top"),
+        (&[day[0], day[1], ("bucket", "0s")], "query_bucket"),
+        (&[day[0], day[1], ("bucket", "1w")], "query_bucket"),
+        (&[day[0], day[1], ("bucket", "-1h")], "query_bucket"),
+        (&[day[0], day[1], ("bucket", "h")], "query_bucket"),
+        (
+            &[day[0], day[1], ("bucket", "99999999999999999999d")],
+            "query_bucket",
+        ),
+        (&[day[0], ("bucket", "1h")], "query_buckets"),
+        (&[day[1], ("bucket", "1h")], "query_buckets"),
+        (&[day[0], day[1], ("bucket", "86s")], "query_buckets"),
+        (
+            &[
+                ("from", "2026-01-02T00:00:00Z"),
+                ("to", "2026-01-01T00:00:00Z"),
+            ],
+            "query_time_order",
+        ),
+    ];
+    for (pairs, code) in cases {
+        assert_eq!(stats(pairs).unwrap_err().code(), code, "{pairs:?}");
+    }
+}
+
+#[test]
+fn a_question_for_counts_is_read() {
+    let asked = stats(&[
+        ("from", "2026-01-01T00:00:00Z"),
+        ("to", "2026-01-02T00:00:00Z"),
+        ("bucket", "5m"),
+        ("by", "verdict"),
+        ("node", "gw-3"),
+    ])
+    .unwrap();
+    assert_eq!(asked.bucket, Some(std::time::Duration::from_secs(300)));
+    assert_eq!((asked.by, asked.top), (Some(Field::Verdict), DEFAULT_TOP));
+    assert!(asked.filter.node.is_some());
+    for field in Field::ALL {
+        assert_eq!(stats(&[("by", field.as_str())]).unwrap().by, Some(field));
+    }
+    assert_eq!(stats(&[]).unwrap().bucket, None);
 }

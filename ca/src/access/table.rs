@@ -114,6 +114,8 @@ pub const ROUTES: &[Route] = &[
     row("POST", "/api/v1/apps/{publisher}/{name}/back", OPERATORS),
     row("GET", "/api/v1/nodes/{name}/director", OPERATORS),
     row("GET", "/api/v1/audit/events", READERS),
+    row("GET", "/api/v1/audit/events/{index}", READERS),
+    row("GET", "/api/v1/audit/stats", READERS),
     row("GET", "/api/v1/audit/coverage", READERS),
     row("GET", "/api/v1/audit/log/checkpoint", READERS),
     row("GET", "/api/v1/audit/log/tile/{*tile}", READERS),

@@ -41,6 +41,7 @@ use edgeward_apps::{AppName, Version};
 
 mod app_nodes;
 mod apps;
+mod audit;
 mod audit_log;
 mod evidence;
 mod flows;

@@ -12,6 +12,7 @@ use crate::when::When;
 
 mod alerts;
 mod apps;
+mod audit;
 mod ca;
 mod director;
 mod eks;
@@ -26,6 +27,9 @@ pub use alerts::{
 pub use apps::{
     AppView, EndingView, MissingRequest, MissingView, OnlineKeyView, PublishedView, PublisherView,
     PublishersView, ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
+};
+pub use audit::{
+    BucketView, CountView, CoverageReport, CoverageView, EventPage, EventView, FaultView, StatsView,
 };
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
 pub use director::{
@@ -326,80 +330,6 @@ pub struct PolicyView {
     /// Only where one policy is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<PolicyFile>>,
-}
-
-/// An event in its place in the log.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct EventView {
-    /// Its place in the one global order.
-    pub index: u64,
-    pub time: When,
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub actor: String,
-    pub subject: Option<String>,
-    /// allow, deny or none.
-    pub verdict: String,
-    pub rule: Option<String>,
-    pub code: Option<String>,
-    pub detail: BTreeMap<String, String>,
-    /// Who recorded it.
-    pub node: String,
-    pub boot: String,
-    pub seq: u64,
-    /// Of the record, hex.
-    pub hash: String,
-    pub received: When,
-    /// The word of a node on what is not a node's to say: evidence of what it says, and no more.
-    #[serde(default)]
-    pub claimed: bool,
-}
-
-/// A page of events.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct EventPage {
-    pub items: Vec<EventView>,
-    /// Where to go on, also later when there is more. Absent while nothing ever matched.
-    pub cursor: Option<String>,
-    /// Whether more matches exist now.
-    pub more: bool,
-}
-
-/// How complete the record of one boot is.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct CoverageView {
-    pub node: String,
-    pub boot: String,
-    /// Records 0 to this one are stored without a gap.
-    pub last_seq: u64,
-    /// Hash of the last one.
-    pub head: String,
-    pub opened: When,
-    pub updated: When,
-    pub faults: Vec<FaultView>,
-}
-
-/// What is wrong with the record of one boot.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct FaultView {
-    pub boot: String,
-    /// missing, forked, rolled_back or restarted.
-    pub kind: String,
-    pub first_seq: u64,
-    pub last_seq: u64,
-    pub noticed: When,
-    /// When missing records arrived after all.
-    pub resolved: Option<When>,
-}
-
-/// All of `GET /api/v1/audit/coverage`.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct CoverageReport {
-    /// True: no journal has an open fault.
-    pub complete: bool,
-    pub items: Vec<CoverageView>,
-    /// Faults of boots of which nothing is stored.
-    pub unknown_boots: Vec<FaultView>,
 }
 
 /// The cloud at a glance.

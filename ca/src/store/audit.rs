@@ -13,11 +13,20 @@ use super::{
     to_column,
 };
 
+mod conditions;
+mod find;
 mod keys;
+mod leads;
 mod query;
+mod spans;
+mod stats;
+#[cfg(test)]
+mod tests;
 
+pub use find::{MAX_EXAMINED, MAX_PAGE_BYTES, Page, PageLimits};
 pub use keys::JournalKeyRow;
-pub use query::{MAX_PAGE_BYTES, StoredEvent};
+pub use query::StoredEvent;
+pub use stats::{Bucket, MAX_COUNTED, Stats, StatsFault};
 
 /// Records in one `INSERT`: few statements to prepare, far below both databases' limits on parameters.
 const INSERT_ROWS: usize = 32;
@@ -177,6 +186,8 @@ impl Tx {
             }
             query.execute(self.connection()).await?;
         }
+        self.index_records(records, number_from_column(first_leaf))
+            .await?;
         sqlx::query(
             "INSERT INTO journals (node, boot, last_seq, head, opened_leaf, opened, updated) \
              VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (node, boot) \

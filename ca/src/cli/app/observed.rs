@@ -102,7 +102,7 @@ async fn events(session: &Session, arguments: &Observed) -> Result<Vec<EventView
         };
         let page: EventPage =
             watch(&session.screen, "reading the log", line.get_json(&path)).await?;
-        let ended = !page.more || page.items.is_empty() || page.cursor.is_none();
+        let ended = !page.more || page.cursor.is_none();
         events.extend(page.items);
         cursor = page.cursor;
         if events.len() as u64 >= MAX_EVENTS && !ended {

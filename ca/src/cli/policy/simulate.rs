@@ -350,6 +350,8 @@ mod tests {
             hash: String::new(),
             received: AT.into(),
             claimed: false,
+            record: None,
+            truncated: None,
         }
     }
 
