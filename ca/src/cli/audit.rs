@@ -2,26 +2,23 @@
 
 use clap::{Args, Subcommand};
 use edgeward_identity::{Clock, SystemClock};
-use edgeward_runtime::screen::Table;
 
-use super::client::{Client, encode};
+use super::client::encode;
 use super::progress::watch;
-use super::screen::{or_dash, pairs};
 use super::{Failure, Session};
-use crate::api::views::{CoverageReport, EventPage, EventView};
+use crate::api::views::CoverageReport;
 use crate::when;
 
 mod alerts;
+mod coverage;
+mod query;
+mod show;
+mod stats;
 mod tail;
+mod verify;
 
-use tail::tail;
+const EVENTS: &str = "/api/v1/audit/events";
 
-const PATH: &str = "/api/v1/audit/events";
-/// Events asked for in one page.
-const PAGE: u64 = 500;
-/// Hex of at least this many characters is cut to so many in tables.
-const LONG_HEX: usize = 40;
-const SHOWN_HEX: usize = 12;
 /// `edgeward audit`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -48,7 +45,7 @@ Times are RFC 3339, or relative to now: -1h, -7d. The query itself becomes an ev
         #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
         to: Option<String>,
         /// Most events to print
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
         /// Go on where an earlier query with the same filters ended
         #[arg(long)]
@@ -67,6 +64,13 @@ Examples:
         #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
         from: Option<String>,
     },
+    /// Count events by time and by one of their fields
+    #[command(after_help = "\
+Examples:
+  edgeward audit stats --by type --from -7d
+  edgeward audit stats --by node --verdict deny --bucket 1h
+  edgeward audit stats --by family --bucket 5m --from -6h -o json     for a chart")]
+    Stats(#[command(flatten)] stats::Arguments),
     /// Ask whether the record is complete: per boot of each node the range without gaps, and what is wrong
     Coverage {
         /// Only this node
@@ -76,6 +80,15 @@ Examples:
     /// What rules over the log found: see it, acknowledge, silence, try who is told
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// Check an export or a proof offline: needs no cloud, only the log's key
+    #[command(after_help = "\
+Examples:
+  edgeward audit verify november.jsonl --log-key plant.example/audit+1a2b3c4d+AZ…
+  edgeward audit verify 73894.tlog-proof --log-key log.key
+  edgeward audit verify november.jsonl --log-key log.key --checkpoint seen-elsewhere.txt
+
+Without --log-key the file's own key is used: then everything hangs on whether that is the log's.")]
+    Verify(#[command(flatten)] verify::Arguments),
 }
 
 /// Which events; all that are given must hold.
@@ -102,10 +115,6 @@ pub struct Filter {
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
-    if let Command::Alerts(command) = command {
-        return alerts::run(session, command).await;
-    }
-    let client = session.client()?;
     match command {
         Command::Query {
             filter,
@@ -114,66 +123,37 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             limit,
             cursor,
         } => {
-            let base = path_of(&filter, Some(&from), to.as_deref())?;
-            query(session, &client, &base, limit, cursor).await
+            let base = path_of(EVENTS, &filter, Some(&from), to.as_deref())?;
+            query::query(session, &session.client()?, &base, limit, cursor).await
         }
         Command::Tail { filter, from } => {
-            let path = format!("{}&follow=true", path_of(&filter, from.as_deref(), None)?);
-            tail(session, &client, &path).await
+            let path = path_of(EVENTS, &filter, from.as_deref(), None)?;
+            let path = format!("{path}&follow=true");
+            tail::tail(session, &session.client()?, &path).await
         }
+        Command::Stats(arguments) => stats::run(session, &arguments).await,
         Command::Coverage { node } => {
             let path = match node {
                 Some(node) => format!("/api/v1/audit/coverage?node={}", encode(&node)),
                 None => "/api/v1/audit/coverage".to_owned(),
             };
+            let client = session.client()?;
             let report: CoverageReport =
                 watch(&session.screen, "asking for coverage", client.get(&path)).await?;
-            session.screen.tabulate(&report, coverage);
+            session.screen.tabulate(&report, coverage::table);
             Ok(())
         }
-        Command::Alerts(_) => Ok(()),
+        Command::Alerts(command) => alerts::run(session, command).await,
+        Command::Verify(arguments) => verify::run(session, &arguments),
     }
 }
 
-async fn query(
-    session: &Session,
-    client: &Client,
-    base: &str,
-    limit: u64,
-    mut cursor: Option<String>,
-) -> Result<(), Failure> {
-    let mut left = limit;
-    let mut table = Table::new(&HEADINGS);
-    let more = loop {
-        let mut path = format!("{base}&limit={}", left.clamp(1, PAGE));
-        if let Some(cursor) = &cursor {
-            path.push_str(&format!("&cursor={}", encode(cursor)));
-        }
-        let page: EventPage = watch(&session.screen, "reading the log", client.get(&path)).await?;
-        left = left.saturating_sub(u64::try_from(page.items.len()).unwrap_or(u64::MAX));
-        for event in &page.items {
-            match session.wants_json() {
-                true => session.screen.json_line(event),
-                false => table.row(row(event)),
-            }
-        }
-        cursor = page.cursor.or(cursor);
-        if !page.more || left == 0 || page.items.is_empty() {
-            break page.more;
-        }
-    };
-    if !session.wants_json() {
-        session.screen.table(&table);
-    }
-    if more && let Some(cursor) = cursor {
-        session
-            .screen
-            .note(&format!("there are more: go on with --cursor {cursor}"));
-    }
-    Ok(())
-}
-
-fn path_of(filter: &Filter, from: Option<&str>, to: Option<&str>) -> Result<String, Failure> {
+fn path_of(
+    path: &str,
+    filter: &Filter,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Result<String, Failure> {
     let now = SystemClock.now();
     let time = |text: &str| when::parse(text, now).map(when::format);
     let from = from.map(time).transpose()?;
@@ -192,125 +172,12 @@ fn path_of(filter: &Filter, from: Option<&str>, to: Option<&str>) -> Result<Stri
         .iter()
         .filter_map(|(name, value)| value.map(|value| format!("{name}={}", encode(value))))
         .collect();
-    Ok(format!("{PATH}?{}", query.join("&")))
-}
-
-const HEADINGS: [&str; 7] = [
-    "TIME",
-    "TYPE",
-    "VERDICT",
-    "ACTOR",
-    "SUBJECT",
-    "RULE/CODE",
-    "DETAIL",
-];
-
-fn row(event: &EventView) -> [String; 7] {
-    [
-        event.time.to_string(),
-        event.kind.clone(),
-        event.verdict.clone(),
-        short(&event.actor),
-        event
-            .subject
-            .as_deref()
-            .map_or_else(|| "-".to_owned(), short),
-        or_dash(event.rule.clone().or_else(|| event.code.clone())),
-        details(event),
-    ]
-}
-
-/// Details for a line: hashes, keys and signatures only as far as people compare them. JSON has them whole.
-fn details(event: &EventView) -> String {
-    let shown = event
-        .detail
-        .iter()
-        .map(|(key, value)| (key.clone(), abbreviate(value)))
-        .collect();
-    pairs(&shown)
-}
-
-fn abbreviate(value: &str) -> String {
-    let is_hex = value.len() >= LONG_HEX && value.bytes().all(|b| b.is_ascii_hexdigit());
-    match value.get(..SHOWN_HEX) {
-        Some(start) if is_hex => format!("{start}…"),
-        _ => value.to_owned(),
-    }
-}
-
-/// `node/gw-3` instead of `spiffe://plant.example/node/gw-3`: a table is of one trust domain. JSON has it whole.
-fn short(id: &str) -> String {
-    id.strip_prefix("spiffe://")
-        .and_then(|rest| rest.split_once('/'))
-        .map_or(id, |(_, path)| path)
-        .to_owned()
-}
-
-fn show(session: &Session, event: &EventView) {
-    if session.wants_json() {
-        session.screen.json_line(event);
-        return;
-    }
-    // Columns cannot be measured ahead: one line of fields instead.
-    let line: Vec<String> = row(event).into_iter().filter(|cell| cell != "-").collect();
-    session.screen.line(&line.join("  "));
-}
-
-fn coverage(report: &CoverageReport) -> Table {
-    let mut table = Table::new(&["NODE", "BOOT", "RECORDS", "UPDATED", "RECORD", "FAULTS"]);
-    for journal in &report.items {
-        let open: Vec<String> = journal
-            .faults
-            .iter()
-            .filter(|fault| fault.resolved.is_none())
-            .map(|fault| format!("{} {}-{}", fault.kind, fault.first_seq, fault.last_seq))
-            .collect();
-        table.row([
-            short(&journal.node),
-            journal.boot.clone(),
-            format!("0-{}", journal.last_seq),
-            journal.updated.to_string(),
-            if open.is_empty() {
-                "complete"
-            } else {
-                "faulty"
-            }
-            .to_owned(),
-            if open.is_empty() {
-                "-".to_owned()
-            } else {
-                open.join(", ")
-            },
-        ]);
-    }
-    for fault in report
-        .unknown_boots
-        .iter()
-        .filter(|fault| fault.resolved.is_none())
-    {
-        table.row([
-            "-".to_owned(),
-            fault.boot.clone(),
-            "-".to_owned(),
-            fault.noticed.to_string(),
-            "faulty".to_owned(),
-            format!("{} {}-{}", fault.kind, fault.first_seq, fault.last_seq),
-        ]);
-    }
-    table
+    Ok(format!("{path}?{}", query.join("&")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_long_hex_is_cut() {
-        assert_eq!(abbreviate(&"ab".repeat(32)), "abababababab…");
-        assert_eq!(abbreviate("7cdd47eda97e"), "7cdd47eda97e");
-        let text = "a long reason in words that an operator gave for it";
-        assert_eq!(abbreviate(text), text);
-    }
 
     #[test]
     fn filters_are_encoded_and_times_made_absolute() {
@@ -322,11 +189,11 @@ mod tests {
             rule: None,
             serial: None,
         };
-        let path = path_of(&filter, Some("2026-01-01T00:00:00Z"), None).unwrap();
+        let path = path_of(EVENTS, &filter, Some("2026-01-01T00:00:00Z"), None).unwrap();
         assert_eq!(
             path,
             "/api/v1/audit/events?from=2026-01-01T00%3A00%3A00Z&actor=apikey%3Aa%26b&type=node.%2A"
         );
-        assert!(path_of(&filter, Some("soon"), None).is_err());
+        assert!(path_of(EVENTS, &filter, Some("soon"), None).is_err());
     }
 }

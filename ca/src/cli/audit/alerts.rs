@@ -6,7 +6,7 @@ use clap::Subcommand;
 use edgeward_identity::{Clock, SystemClock};
 use edgeward_runtime::screen::Table;
 
-use super::short;
+use super::show::short;
 use crate::alerts::{Rules, Severity, load_file};
 use crate::api::Items;
 use crate::api::views::{

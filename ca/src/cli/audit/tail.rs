@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 
 use super::super::client::Client;
 use super::super::{Failure, Session};
-use super::show;
+use super::show::show;
 use crate::api::views::EventView;
 
 /// How long `tail` waits before it asks again after a lost connection.
