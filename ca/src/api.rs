@@ -388,6 +388,7 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(audit_log::key))
         .routes(routes!(audit::events::events))
         .routes(routes!(audit::events::event))
+        .routes(routes!(audit::proof::proof))
         .routes(routes!(audit::stats::stats))
         .routes(routes!(audit::coverage::coverage))
         .routes(routes!(alerts::list))

@@ -115,6 +115,7 @@ pub const ROUTES: &[Route] = &[
     row("GET", "/api/v1/nodes/{name}/director", OPERATORS),
     row("GET", "/api/v1/audit/events", READERS),
     row("GET", "/api/v1/audit/events/{index}", READERS),
+    row("GET", "/api/v1/audit/events/{index}/proof", READERS),
     row("GET", "/api/v1/audit/stats", READERS),
     row("GET", "/api/v1/audit/coverage", READERS),
     row("GET", "/api/v1/audit/log/checkpoint", READERS),

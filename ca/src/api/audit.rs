@@ -9,6 +9,7 @@ use crate::access::Principal;
 pub(super) mod coverage;
 pub(super) mod events;
 mod follow;
+pub(super) mod proof;
 pub(super) mod stats;
 
 /// Records that `what` was read; `pairs` say which part of it.

@@ -110,7 +110,7 @@ pub(super) async fn key(State(api): Cloud) -> Result<Json<LogKeyView>, Problem> 
 }
 
 /// What may be shown of the log now.
-fn newest(api: &Api) -> Result<Arc<Published>, Problem> {
+pub(super) fn newest(api: &Api) -> Result<Arc<Published>, Problem> {
     let head = api.audit.log_head();
     head.newest().ok_or_else(|| match head.halted() {
         Some(halt) => Problem::new(

@@ -11,6 +11,8 @@ use crate::when;
 
 mod alerts;
 mod coverage;
+mod export;
+mod proof;
 mod query;
 mod show;
 mod stats;
@@ -80,6 +82,19 @@ Examples:
     /// What rules over the log found: see it, acknowledge, silence, try who is told
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// Write events with proofs to a file that anybody can check offline
+    #[command(after_help = "\
+Examples:
+  edgeward audit export --from -30d --out november.jsonl
+  edgeward audit export --node gw-3 --from -1d | gzip > gw-3.jsonl.gz
+
+Lines of JSON: the log's key and signed checkpoint, then each record with its proof. `edgeward audit verify` checks them.")]
+    Export(#[command(flatten)] export::Arguments),
+    /// Write the proof of one event, with its record in it (a .tlog-proof, C2SP)
+    #[command(after_help = "\
+Examples:
+  edgeward audit proof 73894 --out 73894.tlog-proof")]
+    Proof(#[command(flatten)] proof::Arguments),
     /// Check an export or a proof offline: needs no cloud, only the log's key
     #[command(after_help = "\
 Examples:
@@ -144,6 +159,8 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             Ok(())
         }
         Command::Alerts(command) => alerts::run(session, command).await,
+        Command::Export(arguments) => export::run(session, &arguments).await,
+        Command::Proof(arguments) => proof::run(session, &arguments).await,
         Command::Verify(arguments) => verify::run(session, &arguments),
     }
 }

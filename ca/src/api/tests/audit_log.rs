@@ -175,3 +175,39 @@ async fn whoever_knows_the_key_derives_the_root_from_what_is_served() {
         .count();
     assert_eq!(noted, 1, "one reading, one event");
 }
+
+#[tokio::test]
+async fn an_event_is_proven_by_one_text_as_soon_as_a_checkpoint_covers_it() {
+    let bench = Bench::new().await;
+    let auditor = bench.operator(Role::Auditor).await;
+    bench.events(3).await;
+    let path = "/api/v1/audit/events/1/proof";
+    let (status, answer) = bench.get(&auditor, path).await;
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (StatusCode::NOT_FOUND, Some("no_checkpoint"))
+    );
+    let stop = bench.integrate();
+    bench.signed(3).await;
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = bench.send(&auditor, request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let proof = edgeward_audit::log_proof::LogProof::parse(&body).unwrap();
+    let key = bench.api.keys.checkpoint_verifier();
+    let record = proof.extra.clone().unwrap();
+    let sealed = edgeward_audit::SealedRecord::parse(&record).unwrap();
+    proof
+        .verify(sealed.hash().as_bytes(), key.name(), key)
+        .unwrap();
+    let stored = bench.store.event_at(1).await.unwrap().unwrap();
+    assert_eq!((proof.index, sealed.hash()), (1, stored.hash));
+    // Another event is not proven by it.
+    let other = bench.store.event_at(2).await.unwrap().unwrap();
+    assert!(
+        proof
+            .verify(other.hash.as_bytes(), key.name(), key)
+            .is_err()
+    );
+    stop.cancel();
+}

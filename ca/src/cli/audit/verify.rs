@@ -234,7 +234,7 @@ fn bounded(input: impl Read, most: usize, path: &Path) -> Result<Vec<u8>, Failur
 }
 
 /// A key as it is, or the file that holds it.
-fn read_key(text: &str) -> Result<NoteVerifier, Failure> {
+pub(super) fn read_key(text: &str) -> Result<NoteVerifier, Failure> {
     if let Ok(key) = NoteVerifier::parse(text) {
         return Ok(key);
     }

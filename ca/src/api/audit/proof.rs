@@ -1,0 +1,53 @@
+//! The proof that an event is in the log, as one text.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use edgeward_audit::log_proof::{FILE_EXTENSION, LogProof};
+
+use super::super::extract::Named;
+use super::super::problem::Problem;
+use super::super::views::ProblemView;
+use super::events::stored_at;
+use super::{Cloud, note_read};
+use crate::access::Principal;
+
+/// Prove that an event is in the log: a .tlog-proof (C2SP tlog-proof) under the newest checkpoint. Its extra data is the
+/// record, whose hash is the entry: the text alone can be verified offline.
+#[utoipa::path(get, path = "/api/v1/audit/events/{index}/proof", tag = "audit", operation_id = "audit_proof",
+    params(("index" = u64, Path, description = "Its place in the log")),
+    responses((status = 200, body = String, content_type = "text/plain; charset=utf-8"),
+        (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(crate) async fn proof(
+    State(api): Cloud,
+    caller: Principal,
+    Named(index): Named<String>,
+) -> Result<Response, Problem> {
+    let event = stored_at(&api, &index).await?;
+    let checkpoint = super::super::audit_log::newest(&api)?;
+    if event.index >= checkpoint.size {
+        return Err(Problem::conflict(
+            "not_covered",
+            "no checkpoint covers the event yet: the next does, within two seconds",
+        ));
+    }
+    let hashes = api
+        .store
+        .inclusion(event.index, checkpoint.size)
+        .await
+        .map_err(|fault| Problem::internal(&fault))?;
+    let proof = LogProof {
+        index: event.index,
+        hashes,
+        checkpoint: checkpoint.note.clone(),
+        extra: Some(event.record.into_bytes()),
+    };
+    note_read(&api, &caller, &format!("audit:{}", event.index), &[]).await?;
+    let file = format!("attachment; filename=\"{}.{FILE_EXTENSION}\"", event.index);
+    let headers = [
+        (CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
+        (CONTENT_DISPOSITION, file),
+    ];
+    Ok((StatusCode::OK, headers, proof.to_string()).into_response())
+}
