@@ -9,6 +9,7 @@ use super::engine::{Engine, GRACE, Hit, MAX_KEYS_OF_RULE, OTHERS, Seen};
 use super::rule::{Rules, Severity};
 
 mod desk;
+mod sinks;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 

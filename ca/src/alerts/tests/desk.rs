@@ -38,16 +38,16 @@ impl Cutter for Axe {
     }
 }
 
-struct Scene {
-    store: Store,
+pub(super) struct Scene {
+    pub(super) store: Store,
     audit: Arc<AuditLog>,
-    clock: Arc<TurnedClock>,
+    pub(super) clock: Arc<TurnedClock>,
     axe: Arc<Axe>,
-    config: Alerts,
+    pub(super) config: Alerts,
 }
 
 impl Scene {
-    async fn new(store: &Store, boot: u8) -> Self {
+    pub(super) async fn new(store: &Store, boot: u8) -> Self {
         let clock = TurnedClock::at(START);
         let boot = BootId::from_bytes([boot; 16]);
         let (audit, writer) = AuditLog::open(store.clone(), id(Kind::Cloud, "c"), boot, START)
@@ -87,19 +87,30 @@ impl Scene {
 
     /// Runs until it is dropped; begins where the one before left.
     fn run(&self) -> DropGuard {
-        let desk = Desk::new(Parts {
+        let stop = CancellationToken::new();
+        tokio::spawn(self.desk().run(self.axe.clone(), stop.clone()));
+        stop.drop_guard()
+    }
+
+    /// The same, and words are said.
+    pub(super) fn run_with_sinks(&self) -> DropGuard {
+        let (desk, stop) = (self.desk(), CancellationToken::new());
+        tokio::spawn(desk.clone().run_sinks(stop.clone()));
+        tokio::spawn(desk.run(self.axe.clone(), stop.clone()));
+        stop.drop_guard()
+    }
+
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        Desk::new(Parts {
             store: self.store.clone(),
             audit: self.audit.clone(),
             clock: self.clock.clone(),
             config: self.config.clone(),
             rules: rules(DEFAULTS),
-        });
-        let stop = CancellationToken::new();
-        tokio::spawn(desk.run(self.axe.clone(), stop.clone()));
-        stop.drop_guard()
+        })
     }
 
-    async fn refuse_tokens(&self, times: usize) {
+    pub(super) async fn refuse_tokens(&self, times: usize) {
         for _ in 0..times {
             let event = Event {
                 time: START,
@@ -126,7 +137,7 @@ impl Scene {
             .collect()
     }
 
-    async fn words(&self) -> u64 {
+    pub(super) async fn words(&self) -> u64 {
         self.store.notices_of("siem").await.unwrap().waiting
     }
 
@@ -143,7 +154,7 @@ impl Scene {
     }
 }
 
-async fn until<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
+pub(super) async fn until<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
     for _ in 0..1500 {
         if check().await {
             return;
