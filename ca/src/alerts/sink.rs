@@ -54,6 +54,8 @@ impl Desk {
         for sink in self.config().sinks.clone() {
             tasks.spawn(self.clone().run_sink(sink, stop.clone()));
         }
+        // A task that ends, ends the cloud: without sinks this one waits, too.
+        stop.cancelled().await;
         while tasks.join_next().await.is_some() {}
         Ok(())
     }
