@@ -247,10 +247,11 @@ impl Runner {
                 tokio::time::timeout(WITHDRAW_LIMIT, &mut withdrawn),
                 tokio::time::timeout(KEEP_LIMIT, ledger.settle()),
             );
-            order_now(&guard, Order::End { name });
+            // Said before it shows: from then on a power cut may bring back what was ended.
             if !matches!(kept, Ok(true)) {
                 tracing::warn!(%app, "the word that ends it is not on disk yet");
             }
+            order_now(&guard, Order::End { name });
             if in_time.is_err() {
                 tracing::error!(%app, "what it may was not withdrawn in time: it is stopped all the same");
                 withdrawn.await;

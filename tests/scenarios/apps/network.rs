@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Context as _;
 use edgeward_tests::agent::Node;
 use edgeward_tests::apps::Volume;
 use edgeward_tests::eventually::eventually;
@@ -250,12 +249,15 @@ fn what_an_app_tries_beside_its_lease_goes_nowhere_though_its_node_may_and_leave
         .replace("PEER", &overlay(&machine)?.to_string())
         .replace("CLOUD", &plant.lab.cloud.host().ipv4())
         .replace("INTERNET", SOMEBODY);
-    let plain = from_node(&gateway, &script)?;
-    let lacks: Vec<_> = OPEN_TO_ALL
-        .iter()
-        .filter(|name| !plain.contains(**name))
-        .collect();
-    anyhow::ensure!(lacks.is_empty(), "not even the node: {lacks:?}");
+    eventually("the node itself may all of it", SOON, || {
+        let plain = from_node(&gateway, &script)?;
+        let lacks: Vec<_> = OPEN_TO_ALL
+            .iter()
+            .filter(|name| !plain.contains(**name))
+            .collect();
+        anyhow::ensure!(lacks.is_empty(), "not even the node: {lacks:?}");
+        Ok(())
+    })?;
 
     plant.publish(APP, "1.0", &Program::python(&script)?)?;
     await_note(&mut gateway, "lease")?;
@@ -263,7 +265,7 @@ fn what_an_app_tries_beside_its_lease_goes_nowhere_though_its_node_may_and_leave
     await_note(&mut gateway, "lease other child")?;
     plant.apply(&given(""))?;
     await_note(&mut gateway, "")?;
-    ask(gateway.host(), SOMEBODY, 2600, 1)
-        .context("the node itself leaves on")
-        .map(|_| ())
+    eventually("the node itself leaves on", SOON, || {
+        ask(gateway.host(), SOMEBODY, 2600, 1).map(|_| ())
+    })
 }
