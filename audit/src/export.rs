@@ -43,12 +43,18 @@ pub struct Exported<'a> {
     pub hash: Digest,
     /// When the cloud stored it.
     pub received: Timestamp,
+    /// A node recorded what is not a node's to record: evidence of what it said, and of nothing else.
+    pub claimed: bool,
     pub event: &'a Event,
 }
 
 impl Exported<'_> {
     pub fn severity(&self) -> Severity {
-        Severity::of(self.event)
+        match self.claimed {
+            // Nobody is loud by recording what is not theirs to record.
+            true => Severity::Notice,
+            false => Severity::of(self.event),
+        }
     }
 
     /// The event in one line for people: what happened, to whom, by whom.

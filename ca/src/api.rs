@@ -48,6 +48,7 @@ mod director;
 mod ekroots;
 mod eks;
 mod evidence;
+pub mod exports;
 mod extract;
 mod nodes;
 mod operators;
@@ -121,6 +122,8 @@ pub struct Settings {
     pub token_uses: u32,
     /// Whether nodes wait for an operator's approval unless their token says otherwise.
     pub approval: bool,
+    /// Who else gets the audit log.
+    pub exports: Vec<crate::config::exports::Export>,
 }
 
 /// What the routes ask of the parts of the cloud that give and take rights. Whatever takes away does so before it
@@ -397,6 +400,8 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(alerts::test))
         .routes(routes!(alerts::silences, alerts::silence))
         .routes(routes!(alerts::unsilence))
+        .routes(routes!(exports::list))
+        .routes(routes!(exports::refused))
         .routes(routes!(operators::list, operators::add))
         .routes(routes!(operators::revoke))
         .routes(routes!(apikeys::list, apikeys::create))

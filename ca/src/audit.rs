@@ -229,6 +229,11 @@ impl AuditLog {
         Feed::new(self.store.clone(), self.covered())
     }
 
+    /// Names this process among all that keep journals.
+    pub fn boot(&self) -> BootId {
+        self.boot
+    }
+
     /// The identity under which this process keeps its journal.
     pub fn keeper(&self) -> &SpiffeId {
         &self.keeper

@@ -17,6 +17,7 @@ use crate::store::Database;
 
 pub mod alerts;
 mod apps;
+pub mod exports;
 
 pub use alerts::Alerts;
 pub use apps::Apps;
@@ -82,6 +83,8 @@ pub struct Config {
     pub relay: Relay,
     pub apps: Apps,
     pub alerts: Alerts,
+    /// Who else gets the audit log.
+    pub exports: Vec<exports::Export>,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
     /// How long one attempt to enrol may take: a token's reservation lasts as long.
@@ -165,6 +168,8 @@ struct File {
     #[serde(default)]
     alerts: alerts::Table,
     #[serde(default)]
+    audit: exports::Table,
+    #[serde(default)]
     enrol: Enrol,
 }
 
@@ -240,6 +245,7 @@ impl Config {
         Ok(Self {
             apps: file.apps.check(&file.data_dir)?,
             alerts: file.alerts.check()?,
+            exports: file.audit.check()?,
             stun: stun(file.stun_listen.as_deref(), file.listen)?,
             advertise: advertised(file.advertise, file.listen)?,
             ek_roots: file

@@ -17,6 +17,7 @@ mod crowd;
 pub mod cut;
 pub mod ek;
 pub mod enrol;
+pub mod export;
 pub mod hub;
 pub mod issue;
 pub mod keys;

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::cut::NodeControl;
 use crate::ek::EkTrust;
 use crate::enrol::EnrolService;
+use crate::export::Exports;
 use crate::hub::{Hub, Parts};
 use crate::relay::RelayService;
 use crate::serve::{Connections, OnRefused, Server};
@@ -175,6 +176,7 @@ pub async fn start(
         "upkeep",
         upkeep::run(hub.clone(), credentials, token.clone()),
     );
+    let exports = Exports::start(&config.exports, &store, &audit, &clock);
     port_gate.open();
     tracing::info!(id = %config.id, listen = %config.listen, "serving");
     let closing = token.clone();
@@ -196,6 +198,7 @@ pub async fn start(
         writing.await?;
         tree_stop.cancel();
         growing.await?;
+        exports.finish().await;
         store.close().await;
         result
     });
@@ -243,6 +246,7 @@ fn settings(config: &Config) -> Settings {
         token_ttl: config.token.ttl,
         token_uses: config.token.uses,
         approval: config.approval,
+        exports: config.exports.clone(),
     }
 }
 

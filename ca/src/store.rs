@@ -41,6 +41,7 @@ pub mod deny;
 pub mod director;
 pub mod eks;
 pub mod evidence;
+pub mod exports;
 mod follow;
 pub mod log;
 pub mod nodes;

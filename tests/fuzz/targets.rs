@@ -8,6 +8,7 @@ use edgeward_agent::workload::authority_field::soften;
 use edgeward_audit::Event;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::checkpoint::Checkpoint;
+use edgeward_audit::export::otlp;
 use edgeward_audit::log_proof::LogProof;
 use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
@@ -250,6 +251,15 @@ pub const TARGETS: &[Target] = &[
         name: "audit_note",
         run: |bytes| drop(Note::parse(bytes)),
         seeds: checkpoints,
+    },
+    Target {
+        name: "audit_otlp_answer",
+        run: |bytes| {
+            if let Ok(taken) = otlp::answer(bytes) {
+                assert!(i64::try_from(taken.rejected).is_ok() && taken.reason.len() <= 200);
+            }
+        },
+        seeds: || vec![b"\x0a\x07\x08\x03\x12\x03bad".to_vec()],
     },
     Target {
         name: "audit_query",

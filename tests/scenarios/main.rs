@@ -7,6 +7,7 @@
 )]
 
 mod apps;
+mod audit_export;
 mod break_glass;
 mod ca_rotation;
 mod commands;

@@ -160,6 +160,9 @@ event_kinds! {
     AlertSilenced "alert.silenced" Must Neutral: "an operator silenced alerts for a while";
     AlertUnsilenced "alert.unsilenced" Must Neutral: "an operator took a silence back";
     AlertTested "alert.tested" Must Neutral: "an operator had the sinks of alerts tried";
+    ExportStalled "export.stalled" Should Neutral: "a receiver of the audit log takes nothing";
+    ExportResumed "export.resumed" Should Neutral: "a receiver of the audit log takes events again";
+    ExportRefused "export.refused" Should Neutral: "a receiver of the audit log refuses events for what they are; they were put aside";
     JournalOpened "journal.opened" Must Neutral: "the journal of a boot begins";
     JournalRecovered "journal.recovered" Must Neutral: "a torn end was cut off the journal";
     JournalLost "journal.lost" Must TakesAway: "events were left out for want of space";

@@ -52,6 +52,9 @@ pub fn line(exported: &Exported<'_>) -> String {
         let detail = serde_json::to_string(&detail).expect("texts always serialise");
         fields.named("cs4", "detail", &detail);
     }
+    if exported.claimed {
+        fields.named("cs5", "claimed", "true");
+    }
     fields.named("cn1", "sequence", &exported.seq.to_string());
     text
 }

@@ -30,6 +30,9 @@ struct Line<'a> {
     code: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     detail: BTreeMap<&'a str, &'a str>,
+    /// Present where the keeper had no business recording this kind.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    claimed: bool,
     node: String,
     boot: String,
     seq: u64,
@@ -54,6 +57,7 @@ pub fn line(exported: &Exported<'_>) -> String {
         rule: event.rule.as_ref().map(crate::event::Text::as_str),
         code: event.code.as_ref().map(crate::event::Text::as_str),
         detail: event.detail.iter().collect(),
+        claimed: exported.claimed,
         node: exported.node.to_string(),
         boot: exported.boot.to_string(),
         seq: exported.seq,

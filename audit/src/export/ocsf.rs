@@ -17,6 +17,11 @@ pub fn line(exported: &Exported<'_>) -> String {
     let event = exported.event;
     let (class, activity) = class::of(event.kind);
     let severity = exported.severity().ocsf();
+    // Whoever says what was decided uses the fields of this profile.
+    let profiles: &[&str] = match event.verdict {
+        Verdict::Allow | Verdict::Deny => &["security_control"],
+        Verdict::None => &[],
+    };
     let mut object = json!({
         "class_uid": class.uid(),
         "class_name": class.name(),
@@ -37,6 +42,7 @@ pub fn line(exported: &Exported<'_>) -> String {
             "log_name": "audit",
             "sequence": exported.index,
             "logged_time": exported.received.millis(),
+            "profiles": profiles,
         },
         "actor": actor(&event.actor),
         "unmapped": unmapped(exported),
@@ -74,7 +80,6 @@ fn status(map: &mut Map<String, Value>, class: Class, exported: &Exported<'_>) {
     };
     map.insert("action_id".to_owned(), json!(action.0));
     map.insert("action".to_owned(), json!(action.1));
-    map["metadata"]["profiles"] = json!(["security_control"]);
     if let Some(rule) = &event.rule {
         map.insert(
             "policy".to_owned(),
@@ -161,6 +166,9 @@ fn unmapped(exported: &Exported<'_>) -> Value {
     map.insert("boot".to_owned(), json!(exported.boot.to_string()));
     map.insert("seq".to_owned(), json!(exported.seq));
     map.insert("verdict".to_owned(), json!(event.verdict.as_str()));
+    if exported.claimed {
+        map.insert("claimed".to_owned(), json!(true));
+    }
     if let Some(rule) = &event.rule {
         map.insert("rule".to_owned(), json!(rule.as_str()));
     }

@@ -76,6 +76,9 @@ fn record(exported: &Exported<'_>) -> LogRecord {
         text("edgeward.actor", &event.actor.to_string()),
         text("edgeward.verdict", event.verdict.as_str()),
     ];
+    if exported.claimed {
+        attributes.push(text("edgeward.claimed", "true"));
+    }
     if let Some(subject) = &event.subject {
         attributes.push(text("edgeward.subject", &subject.to_string()));
     }

@@ -78,6 +78,9 @@ pub fn message(exported: &Exported<'_>, facility: u8, text: &str) -> String {
         ("actor", event.actor.to_string().into()),
         ("verdict", event.verdict.as_str().into()),
     ];
+    if exported.claimed {
+        params.push(("claimed", "true".into()));
+    }
     if let Some(subject) = &event.subject {
         params.push(("subject", subject.to_string().into()));
     }

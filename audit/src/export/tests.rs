@@ -16,6 +16,7 @@ fn exported<'a>(node: &'a SpiffeId, event: &'a Event) -> Exported<'a> {
         seq: 5,
         hash: Digest::of(&[b"record"]),
         received: Timestamp::from_millis(1_763_800_000_500),
+        claimed: false,
         event,
     }
 }
@@ -84,7 +85,7 @@ fn parse_syslog(message: &str) -> (Vec<&str>, BTreeMap<String, BTreeMap<String, 
                 }
             };
             params.insert(key.to_owned(), text);
-            after = &value[end + 1..];
+            after = value.get(end + 1..).unwrap();
         }
         rest = after.strip_prefix(']').expect("the element ends");
     }
@@ -299,6 +300,26 @@ fn an_answer_of_otlp_says_what_was_rejected_and_hostile_ones_are_refused() {
     assert!(otlp::answer(b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").is_err());
     assert!(otlp::answer(b"\x0a\x07\x08\x03").is_err());
     assert!(otlp::answer(&vec![0; otlp::MAX_ANSWER_BYTES + 1]).is_err());
+}
+
+#[test]
+fn what_a_node_had_no_business_recording_is_marked_and_never_loud() {
+    let node: SpiffeId = NODE.parse().unwrap();
+    let event = event(EventKind::NodeCloned);
+    let mut exported = exported(&node, &event);
+    assert_eq!(exported.severity(), Severity::Critical);
+    exported.claimed = true;
+    assert_eq!(exported.severity(), Severity::Notice);
+    let message = syslog::message(&exported, 13, "x");
+    assert_eq!(
+        parse_syslog(&message).1["edgeward@32473"]["claimed"],
+        "true"
+    );
+    let object: Value = serde_json::from_str(&json::line(&exported)).unwrap();
+    assert_eq!(object["claimed"], true);
+    let object: Value = serde_json::from_str(&ocsf::line(&exported)).unwrap();
+    assert_eq!(object["unmapped"]["claimed"], true);
+    assert_eq!(parse_cef(&cef::line(&exported)).1["cs5"], "true");
 }
 
 proptest! {

@@ -276,6 +276,7 @@ impl Bench {
             token_ttl: std::time::Duration::from_secs(3600),
             token_uses: 1,
             approval: false,
+            exports: Vec::new(),
         };
         let ek = EkTrust::load(&folder.path().join("ek-roots"), (*store).clone())
             .await

@@ -35,8 +35,10 @@ impl Feed {
         limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
         let first = after.map_or(0, |index| index.saturating_add(1));
-        let covered = match self.covered.wait_for(|covered| *covered > first).await {
-            Ok(covered) => *covered,
+        // The guard of the number may not be held over a wait.
+        let covered = self.covered.wait_for(|covered| *covered > first).await;
+        let covered = match covered.map(|covered| *covered) {
+            Ok(covered) => covered,
             // The cloud is ending: nothing more is ever covered.
             Err(_) => std::future::pending().await,
         };

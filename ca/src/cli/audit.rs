@@ -12,6 +12,7 @@ use crate::when;
 mod alerts;
 mod coverage;
 mod export;
+mod exports;
 mod proof;
 mod query;
 mod show;
@@ -104,6 +105,17 @@ Examples:
 
 Without --log-key the file's own key is used: then everything hangs on whether that is the log's.")]
     Verify(#[command(flatten)] verify::Arguments),
+    /// Ask how far each receiver of the log has come, and what it refused
+    #[command(after_help = "\
+Examples:
+  edgeward audit exports
+  edgeward audit exports siem
+
+Receivers are named in [[audit.exports]] of the cloud's configuration.")]
+    Exports {
+        /// Show what this export's receiver refused
+        name: Option<String>,
+    },
 }
 
 /// Which events; all that are given must hold.
@@ -147,6 +159,10 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             tail::tail(session, &session.client()?, &path).await
         }
         Command::Stats(arguments) => stats::run(session, &arguments).await,
+        Command::Exports { name: None } => exports::list(session, &session.client()?).await,
+        Command::Exports { name: Some(name) } => {
+            exports::refused(session, &session.client()?, &name).await
+        }
         Command::Coverage { node } => {
             let path = match node {
                 Some(node) => format!("/api/v1/audit/coverage?node={}", encode(&node)),

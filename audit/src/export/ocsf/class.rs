@@ -61,8 +61,9 @@ pub(super) fn of(kind: EventKind) -> (Class, Activity) {
     let name = kind.name();
     let act = name.split_once('.').map_or("", |(_, act)| act);
     match name {
-        "attestation.failed" | "attestation.stale" | "node.cloned" | "journal.lost"
-        | "journal.gap" | "journal.forked" | "break-glass.opened" | "app.guard_shut" => {
+        "audit.halted" | "audit.damaged" | "attestation.failed" | "attestation.stale"
+        | "node.cloned" | "journal.lost" | "journal.gap" | "journal.forked"
+        | "break-glass.opened" | "app.guard_shut" => {
             return (Class::DetectionFinding, activity(1, "Create"));
         }
         _ => {}
@@ -98,7 +99,7 @@ fn other(kind: EventKind) -> Activity {
 fn finding(act: &str) -> Activity {
     match act {
         "raised" => activity(1, "Create"),
-        "cleared" | "resolved" | "closed" => activity(3, "Close"),
+        "ended" => activity(3, "Close"),
         _ => activity(2, "Update"),
     }
 }
