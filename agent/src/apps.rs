@@ -31,7 +31,6 @@ mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod volume;
-mod wear;
 
 pub use activate::NotActivated;
 pub use check::TreeDiffers;

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use edgeward_audit::journal::{
-    Appended, Boot as JournalBoot, FileStore, JournalError, Limits, OpenError, Pending,
+    self, Appended, Boot as JournalBoot, FileStore, JournalError, Limits, Mark, OpenError, Pending,
     StorageError,
 };
 use edgeward_audit::record::{NoRandom, Salts};
-use edgeward_audit::{BootId, Event, Journal, Position};
+use edgeward_audit::{BootId, Class, Digest, Event, Head, Journal, Position};
 use edgeward_identity::{Clock, SpiffeId};
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;
@@ -41,9 +41,34 @@ pub struct JournalHandle {
     commands: SyncSender<Command>,
     waiting: Arc<AtomicUsize>,
     written: watch::Receiver<u64>,
+    musts: watch::Receiver<u64>,
+    marked: Marked,
     /// Up to where the cloud has everything, as far as this process knows.
     sent: Arc<Mutex<Option<Position>>>,
 }
+
+/// The newest record of which the journal's thread knows that it is on disk, for the state file.
+#[derive(Clone, Debug, Default)]
+pub struct Marked(Arc<Mutex<Option<Mark>>>);
+
+impl Marked {
+    pub fn get(&self) -> Option<Mark> {
+        *self.0.lock()
+    }
+}
+
+/// Where the journal ends on disk, and the boot of the oldest record that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    pub boot: BootId,
+    pub head: Head,
+    pub oldest: BootId,
+}
+
+/// The journal cannot be read now: nothing is known of what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("journal cannot be read")]
+pub struct Unreadable;
 
 /// The journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +107,15 @@ enum Command {
     After(Event),
     Pending {
         from: Option<Position>,
-        done: oneshot::Sender<Option<Pending>>,
+        done: oneshot::Sender<Result<Option<Pending>, Unreadable>>,
     },
-    Acknowledge {
+    Covered {
         boot: BootId,
         next: u64,
+        hash: Digest,
     },
+    End(oneshot::Sender<Option<End>>),
+    StandsTo(Mark, oneshot::Sender<Result<journal::Marked, Unreadable>>),
     Flush(oneshot::Sender<()>),
 }
 
@@ -99,6 +127,9 @@ struct Writer {
     keys: KeyRing,
     clock: Arc<dyn Clock>,
     written: watch::Sender<u64>,
+    musts: watch::Sender<u64>,
+    marked: Marked,
+    sent: Arc<Mutex<Option<Position>>>,
 }
 
 /// Opens the journal of `node` in `path`. A damaged one is evidence: it is put aside, and the boot, whose id names the
@@ -128,6 +159,8 @@ pub fn open(
     })?;
     let (commands, incoming) = sync_channel(QUEUE_LIMIT);
     let (written_to, written) = watch::channel(0);
+    let (musts_to, musts) = watch::channel(0);
+    let (marked, sent) = (Marked::default(), Arc::default());
     let waiting = Arc::new(AtomicUsize::new(0));
     let mut writer = Writer {
         journal: Some(journal),
@@ -137,6 +170,9 @@ pub fn open(
         keys,
         clock,
         written: written_to,
+        musts: musts_to,
+        marked: marked.clone(),
+        sent: Arc::clone(&sent),
     };
     writer.turn_if_due();
     let counter = waiting.clone();
@@ -148,7 +184,9 @@ pub fn open(
         commands,
         waiting,
         written,
-        sent: Arc::default(),
+        musts,
+        marked,
+        sent,
     };
     Ok((handle, boot))
 }
@@ -157,6 +195,16 @@ impl JournalHandle {
     /// Changes whenever there is something new to send.
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.clone()
+    }
+
+    /// Changes with every record of class `must`: the state file should know of it.
+    pub fn musts(&self) -> watch::Receiver<u64> {
+        self.musts.clone()
+    }
+
+    /// The newest record that is known to be on disk.
+    pub fn marked(&self) -> Marked {
+        self.marked.clone()
     }
 
     /// Where the next session goes on sending; none: from the oldest record kept.
@@ -169,18 +217,34 @@ impl JournalHandle {
     }
 
     /// The next records to send, from `from` on.
-    pub async fn pending(&self, from: Option<Position>) -> Option<Pending> {
+    pub async fn pending(&self, from: Option<Position>) -> Result<Option<Pending>, Unreadable> {
         let (done, answer) = oneshot::channel();
         self.push(Command::Pending { from, done }, QUEUE_LIMIT)
-            .ok()?;
+            .map_err(|_| Unreadable)?;
+        answer.await.map_err(|_| Unreadable)?
+    }
+
+    /// The log covers everything of `boot` below `next`, and has a record of this `hash` before it: if this journal has
+    /// the same, what is covered may go.
+    pub fn covered(&self, boot: BootId, next: u64, hash: Digest) {
+        if let Err(error) = self.push(Command::Covered { boot, next, hash }, QUEUE_LIMIT) {
+            tracing::debug!(%error, "word of a checkpoint is dropped; the next one says the same");
+        }
+    }
+
+    /// Where the journal ends on disk; none where it cannot be read or written now.
+    pub async fn end(&self) -> Option<End> {
+        let (done, answer) = oneshot::channel();
+        self.push(Command::End(done), QUEUE_LIMIT).ok()?;
         answer.await.ok().flatten()
     }
 
-    /// The cloud has stored everything of `boot` below `next`.
-    pub fn acknowledge(&self, boot: BootId, next: u64) {
-        if let Err(error) = self.push(Command::Acknowledge { boot, next }, QUEUE_LIMIT) {
-            tracing::debug!(%error, "an acknowledgement is dropped; the next one covers it");
-        }
+    /// Whether this journal is the one that had the mark.
+    pub async fn stands_to(&self, mark: Mark) -> Result<journal::Marked, Unreadable> {
+        let (done, answer) = oneshot::channel();
+        self.push(Command::StandsTo(mark, done), QUEUE_LIMIT)
+            .map_err(|_| Unreadable)?;
+        answer.await.map_err(|_| Unreadable)?
     }
 
     /// Waits until everything queued so far is on disk: before the process ends.
@@ -238,6 +302,8 @@ impl Recorder for JournalHandle {
 
 impl Writer {
     fn serve(mut self, incoming: &Receiver<Command>, waiting: &AtomicUsize) {
+        // A boot's first record is one, too.
+        self.note_must();
         loop {
             match incoming.recv_timeout(TICK) {
                 Ok(command) => {
@@ -271,24 +337,27 @@ impl Writer {
                 }
             }
             Command::Pending { from, done } => {
-                let pending = match self.journal.as_mut().map(|journal| journal.pending(from)) {
-                    Some(Ok(pending)) => pending,
-                    Some(Err(error)) => {
-                        tracing::error!(%error, "the journal cannot be read");
-                        None
-                    }
-                    None => None,
-                };
+                let pending = self.read(|journal| journal.pending(from));
                 let _ = done.send(pending);
             }
-            Command::Acknowledge { boot, next } => {
-                if let Some(Err(error)) = self
-                    .journal
-                    .as_mut()
-                    .map(|journal| journal.acknowledge(boot, next))
-                {
-                    tracing::warn!(%error, "an acknowledgement of the cloud is not usable");
-                }
+            Command::Covered { boot, next, hash } => self.covered((boot, next), hash),
+            Command::End(done) => {
+                let end = self.read(|journal| {
+                    let oldest = journal.oldest();
+                    Ok(journal.mark()?.map(|mark| (mark, oldest)))
+                });
+                let end = end.ok().flatten().map(|(mark, oldest)| {
+                    *self.marked.0.lock() = Some(mark);
+                    End {
+                        boot: mark.boot,
+                        head: mark.head,
+                        oldest,
+                    }
+                });
+                let _ = done.send(end);
+            }
+            Command::StandsTo(mark, done) => {
+                let _ = done.send(self.read(|journal| journal.stands_to(&mark)));
             }
             Command::Flush(done) => {
                 if let Some(Err(error)) = self.journal.as_mut().map(Journal::flush) {
@@ -299,6 +368,49 @@ impl Writer {
         }
     }
 
+    fn read<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Journal<FileStore>) -> Result<T, JournalError>,
+    ) -> Result<T, Unreadable> {
+        let journal = self.journal.as_mut().ok_or(Unreadable)?;
+        ask(journal).map_err(|error| {
+            tracing::error!(%error, "the journal cannot be read");
+            Unreadable
+        })
+    }
+
+    /// Deletes what the log covers. A log that has another record than this journal gets nothing deleted: one of the two
+    /// is not what it was.
+    fn covered(&mut self, (boot, next): (BootId, u64), hash: Digest) {
+        let Some(journal) = self.journal.as_mut() else {
+            return;
+        };
+        let Some(seq) = next.checked_sub(1) else {
+            return;
+        };
+        match journal.hash_at(Position { boot, seq }) {
+            Ok(Some(own)) if own == hash => {}
+            Ok(Some(_)) => {
+                metrics::counter!("edgeward_journal_covered_otherwise_total").increment(1);
+                tracing::error!(%boot, seq, "the log has another record than this journal: nothing is deleted");
+                return;
+            }
+            // It was deleted before.
+            Ok(None) => return,
+            Err(error) => return tracing::error!(%error, "the journal cannot be read"),
+        }
+        let is_oldest = journal.oldest() == boot;
+        if let Err(error) = journal.acknowledge(boot, next) {
+            return tracing::warn!(%error, "word of a checkpoint is not usable");
+        }
+        let mut sent = self.sent.lock();
+        // What the log has need not be sent, even if this process never sent it.
+        let ahead = sent.is_none_or(|sent| sent.boot == boot && sent.seq < next);
+        if is_oldest && ahead {
+            *sent = Some(Position { boot, seq: next });
+        }
+    }
+
     /// An event that is left out for want of room is an error for its writer only if it had to be kept.
     fn append(&mut self, event: Event) -> Result<Appended, JournalError> {
         let now = self.clock.boottime();
@@ -306,11 +418,15 @@ impl Writer {
             Some(journal) => journal,
             None => self.reopen()?,
         };
+        let must = event.class() == Class::Must;
         match journal.append(event, now) {
             Ok(appended) => {
                 if matches!(appended, Appended::Recorded(_)) {
                     self.written
                         .send_modify(|count| *count = count.wrapping_add(1));
+                    if must {
+                        self.note_must();
+                    }
                     self.turn_if_due();
                 }
                 Ok(appended)
@@ -341,6 +457,15 @@ impl Writer {
                     self.journal = None;
                 }
             }
+        }
+    }
+
+    /// A record of class `must` is on disk: it may be marked in the state file.
+    fn note_must(&mut self) {
+        if let Ok(Some(mark)) = self.read(Journal::mark) {
+            *self.marked.0.lock() = Some(mark);
+            self.musts
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 

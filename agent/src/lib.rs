@@ -31,4 +31,5 @@ pub mod status;
 pub mod tpm;
 pub mod upgrade;
 pub mod view;
+mod wear;
 pub mod workload;

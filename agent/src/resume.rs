@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edgeward_audit::event::Event;
+use edgeward_audit::journal::Marked;
 use edgeward_audit::{Actor, EventKind};
 use edgeward_evidence::result::CheckedResult;
 use edgeward_identity::Clock;
@@ -101,6 +102,12 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
     let clock = Arc::new(NodeClock::new(machine, anchor));
     let (journal, boot) =
         journal::open(&state_dir.join(JOURNAL), &stored.node, boot, clock.clone())?;
+    let standing = match standing {
+        Standing::Granting if is_another(&journal, recent.as_ref()).await => {
+            Standing::Held(Held::JournalRolledBack)
+        }
+        other => other,
+    };
     let boot = Arc::new(boot);
     let signer = root.signer(stored.slot, Priority::Session).await?;
     let held = stored.open(recent.as_ref(), signer, clock.now())?;
@@ -158,6 +165,7 @@ pub async fn resume(start: Start<'_>) -> Result<Resumed, NotResumed> {
         clock: clock.clone(),
         recent: recent.unwrap_or_else(|| Recent::at(clock.now(), boot.kernel(), clock.boottime())),
         stored,
+        marked: journal.marked(),
         dirty: false,
     };
     let session = SessionParts {
@@ -218,7 +226,8 @@ impl SessionParts {
             boot: self.boot,
             view: self.view,
             clock: self.clock,
-            holder: Holder::new(self.publisher, self.keeper, recorder),
+            holder: Holder::new(self.publisher, self.keeper, recorder)
+                .binding_journal(self.journal.musts()),
             journal: self.journal,
             progress,
             endpoints,
@@ -229,6 +238,20 @@ impl SessionParts {
             guard: None,
         }
     }
+}
+
+/// Whether the state knows a record that the journal should have and has not. One that cannot be read says nothing:
+/// it cannot be written either, and nothing is granted without a record.
+async fn is_another(journal: &JournalHandle, recent: Option<&Recent>) -> bool {
+    let Some(mark) = recent.and_then(|recent| recent.journal) else {
+        return false;
+    };
+    let found = journal.stands_to(mark).await;
+    let another = matches!(found, Ok(Marked::Behind | Marked::Another));
+    if another {
+        tracing::error!(?found, ?mark, "the journal is not the one that the state knows");
+    }
+    another
 }
 
 /// Makes the boot statement where the result names another boot's key. Without one the node waits for the cloud.

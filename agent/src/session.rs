@@ -202,6 +202,10 @@ impl Session {
                 tokio::select! {
                     () = token.cancelled() => break,
                     () = tokio::time::sleep_until(over) => break,
+                    () = self.holder.musts.recorded() => {
+                        self.holder.bind_journal();
+                        self.holder.settle().await;
+                    }
                     ordered = self.holder.publisher.orders.next() => self.holder.serve(ordered).await,
                 }
             }
@@ -246,7 +250,8 @@ impl Session {
     async fn open(&mut self, connected: Connected) -> Result<Live, SessionEnded> {
         let (up, requests) = mpsc::channel(UP_QUEUE);
         let news = self.news();
-        let hello = self.hello(connected.local);
+        let head = self.journal_head().await;
+        let hello = self.hello(connected.local, head);
         let _ = up.try_send(up_message(node_message::Body::Hello(hello)));
         let mut client = SessionClient::new(connected.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -303,7 +308,10 @@ impl Session {
             self.journal.clone(),
             self.view.clone(),
             live.up.clone(),
-            gather,
+            upload::Link {
+                gather,
+                metered: self.metered,
+            },
         );
         let mut answers = evidence::Answers::new(evidence::Sources {
             root: self.root.clone(),
@@ -362,6 +370,7 @@ impl Session {
                 () = tokio::time::sleep(settle_in.unwrap_or_default()), if settle_in.is_some() => self.holder.settle().await,
                 ordered = self.holder.publisher.orders.next() => self.holder.serve(ordered).await,
                 _ = store.tick() => self.holder.store().await,
+                () = self.holder.musts.recorded() => self.holder.bind_journal(),
                 Some(call) = self.holder.publisher.reach.calls.recv() => {
                     if !send(&live, node_message::Body::Call(call)) {
                         return SessionEnded::Stuck;
@@ -389,10 +398,17 @@ impl Session {
         match body {
             Body::Challenge(challenge) => answers.challenge(self.holder.slot(), challenge),
             Body::Audit(answer) => upload.answered(answer),
+            Body::AuditCovered(covered) => upload.covered(&covered),
+            Body::JournalWanted(wanted) => upload.wanted(&wanted),
             Body::Goodbye(goodbye) => return Some(SessionEnded::Goodbye(goodbye.code)),
             Body::Welcome(_) => return Some(SessionEnded::NoWelcome),
             Body::Heartbeat(bytes) => {
-                if self.holder.heartbeat(&bytes) == Applied::Behind {
+                let before = self.holder.heartbeat_number();
+                let applied = self.holder.heartbeat(&bytes);
+                if self.holder.heartbeat_number() > before {
+                    upload.heard(self.holder.heartbeat_number());
+                }
+                if applied == Applied::Behind {
                     *behind += 1;
                     return (*behind >= MAX_BEHIND).then_some(SessionEnded::Behind);
                 }

@@ -25,6 +25,7 @@ use crate::record::{
 };
 
 mod loss;
+mod mark;
 mod memory;
 mod open;
 mod pending;
@@ -36,6 +37,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub use mark::{Mark, Marked};
 pub use memory::{Fault, MemoryStore};
 pub use open::{Boot, Cut, OpenError, Opened};
 pub use pending::Pending;

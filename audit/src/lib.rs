@@ -4,6 +4,7 @@
 //! * [`journal`]: the chain in files, on a node. Generic over [`journal::SegmentStore`]; `journal/segment_file.rs` is
 //!   the one file of this crate that touches a file system.
 //! * [`batch`]: records on their way to the cloud, and what of them is new there.
+//! * [`statement`]: where a node says that its journal ends, and what of it is gone.
 //! * [`merkle`], [`note`], [`checkpoint`], [`tiles`]: the log's tree and its public form (C2SP tlog-tiles).
 //! * [`export`]: events in the formats of others.
 //! * [`log_proof`]: that one entry is in the log, as one text for whoever is offline.
@@ -24,6 +25,7 @@ pub mod note;
 pub mod proven;
 pub mod query;
 pub mod record;
+pub mod statement;
 pub mod tiles;
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use edgeward_audit::batch::{DedupError, VerifiedBatch, accept};
 use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_audit::record::{
     BootId, BootOpened, Chain, NoRandom, PreviousBoot, RecordError, Salts,
@@ -20,7 +19,10 @@ use crate::store::{Store, StoreError, Tx};
 
 mod continuity;
 mod feed;
+mod gaps;
 mod glass;
+mod heads;
+mod ingest;
 mod later;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,8 @@ mod tree;
 mod turns;
 
 pub use feed::Feed;
+pub use heads::StatedFault;
+pub use ingest::{Acknowledged, IngestError, Wanted};
 pub use later::{LaterWriter, MAX_QUEUED};
 pub use tree::{Halt, INTERVAL, Integrator, LogHead, Published};
 
@@ -42,28 +46,12 @@ pub struct AuditLog {
     head: LogHead,
 }
 
-/// Everything of `boot` below `next_seq` is stored.
+/// What of a fault the node signed itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acknowledged {
-    pub boot: BootId,
-    pub next_seq: u64,
-}
-
-/// Why a batch was not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// The node's. A gap is repaired by sending from `next_seq`.
-    #[error("batch is refused: {refused}")]
-    Refused {
-        #[source]
-        refused: DedupError,
-        acknowledged: Acknowledged,
-    },
-    /// Ours: the node keeps its records and tries again.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Record(#[from] RecordFault),
+enum Signed {
+    /// Two words that exclude each other: nobody else can have made that up.
+    Both,
+    Less,
 }
 
 /// An event could not be recorded; what it would have preceded must not happen.
@@ -75,16 +63,6 @@ pub enum RecordFault {
     Random(#[from] NoRandom),
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl IngestError {
-    /// Stable reason code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Refused { refused, .. } => refused.code(),
-            Self::Store(_) | Self::Record(_) => "audit_unavailable",
-        }
-    }
 }
 
 impl AuditLog {
@@ -164,56 +142,6 @@ impl AuditLog {
         }
     }
 
-    /// Takes in a batch whose signature was checked: stores what is new of it, and acknowledges after the commit.
-    pub async fn ingest(
-        &self,
-        batch: &VerifiedBatch,
-        now: Timestamp,
-    ) -> Result<Acknowledged, IngestError> {
-        let (node, boot) = (batch.node(), batch.boot());
-        let mut tx = self.store.begin("audit.ingest").await?;
-        let head = tx.journal_head(node, boot).await?;
-        let last = batch.head().seq;
-        let known = match head {
-            Some(head) if last < head.seq => tx.record_hash(node, boot, last).await?,
-            Some(_) | None => None,
-        };
-        match accept(batch, head, |_| known) {
-            Ok(accepted) => {
-                tx.append_records(accepted.new, now).await?;
-                self.check_turns(&mut tx, batch, accepted.new, now).await?;
-                let loud = glass::note(&mut tx, accepted.new).await?;
-                if !accepted.new.is_empty() {
-                    tx.resolve_missing(node, boot, accepted.head.seq, now)
-                        .await?;
-                }
-                if let Some(first) = accepted.new.first() {
-                    self.check_continuity(&mut tx, first, now).await?;
-                }
-                let (stored, duplicates) = (accepted.new.len(), accepted.duplicates);
-                let next_seq = accepted.head.seq.saturating_add(1);
-                tx.commit().await?;
-                glass::shout(&loud);
-                count("stored", stored);
-                count("duplicate", duplicates);
-                Ok(Acknowledged { boot, next_seq })
-            }
-            Err(refused) => {
-                let acknowledged = Acknowledged {
-                    boot,
-                    next_seq: head.map_or(0, |head| head.seq.saturating_add(1)),
-                };
-                self.note_refusal(&mut tx, batch, &refused, now).await?;
-                tx.commit().await?;
-                count("refused", batch.records().len());
-                Err(IngestError::Refused {
-                    refused,
-                    acknowledged,
-                })
-            }
-        }
-    }
-
     /// How many events of the log are covered by a checkpoint; changes with each.
     pub fn covered(&self) -> watch::Receiver<u64> {
         self.store.covered()
@@ -239,38 +167,13 @@ impl AuditLog {
         &self.keeper
     }
 
-    async fn note_refusal(
-        &self,
-        tx: &mut Tx,
-        batch: &VerifiedBatch,
-        refused: &DedupError,
-        now: Timestamp,
-    ) -> Result<(), RecordFault> {
-        let (first_seq, last_seq, kind) = match refused {
-            DedupError::Gap { expected, first } => {
-                (*expected, first.saturating_sub(1), FaultKind::Missing)
-            }
-            DedupError::Equivocation { seq, .. } => (*seq, *seq, FaultKind::Forked),
-            DedupError::Chain(_) => (batch.first_seq(), batch.head().seq, FaultKind::Forked),
-        };
-        let fault = JournalFault {
-            node: batch.node().clone(),
-            boot: batch.boot(),
-            first_seq,
-            last_seq,
-            kind,
-            noticed: now,
-            resolved: None,
-        };
-        self.note_fault(tx, &fault, refused.code()).await
-    }
-
     /// A fault is an event the first time it is seen.
     async fn note_fault(
         &self,
         tx: &mut Tx,
         fault: &JournalFault,
         code: &str,
+        signed: Signed,
     ) -> Result<(), RecordFault> {
         if !tx.note_fault(fault).await? {
             return Ok(());
@@ -288,6 +191,10 @@ impl AuditLog {
             .detail("first_seq", fault.first_seq)
             .detail("last_seq", fault.last_seq)
             .detail("fault", fault.kind.as_str());
+        let event = match signed {
+            Signed::Both => event.detail("proof", "equivocation"),
+            Signed::Less => event,
+        };
         self.record_in(tx, event).await
     }
 }
@@ -325,9 +232,4 @@ async fn append(
 
 fn fresh_salts() -> Result<Salts, NoRandom> {
     Salts::draw_from(&SystemRandom::new())
-}
-
-fn count(outcome: &'static str, records: usize) {
-    metrics::counter!("edgeward_audit_records_total", "outcome" => outcome)
-        .increment(u64::try_from(records).unwrap_or(u64::MAX));
 }

@@ -26,6 +26,7 @@ mod beat;
 mod challenge;
 mod evidence;
 pub(crate) mod join;
+mod journal;
 mod kept;
 mod live;
 mod opening;

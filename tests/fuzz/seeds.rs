@@ -113,3 +113,35 @@ pub fn policies() -> Vec<Vec<u8>> {
         .filter_map(|entry| std::fs::read(entry.path()).ok())
         .collect()
 }
+
+/// Where a journal ends, and what of one is gone, signed.
+pub fn journal_statements() -> Vec<Vec<u8>> {
+    use edgeward_audit::statement::{HeadStated, LossStated, Signed};
+    use edgeward_audit::{BootId, Digest, Head};
+    use edgeward_identity::SoftwareKey;
+
+    let (Ok(node), Ok(key)) = (
+        "spiffe://plant.example/node/a".parse(),
+        SoftwareKey::generate(),
+    ) else {
+        return Vec::new();
+    };
+    let boot = BootId::from_bytes([1; 16]);
+    let head = HeadStated {
+        boot,
+        head: Head {
+            seq: 7,
+            hash: Digest::of(&[b"record"]),
+        },
+        oldest: boot,
+        answers: 3,
+    };
+    let loss = LossStated {
+        boot,
+        first_seq: 2,
+        last_seq: 5,
+    };
+    let head = Signed::sign(head, &node, &key).map(|signed| signed.to_bytes());
+    let loss = Signed::sign(loss, &node, &key).map(|signed| signed.to_bytes());
+    head.into_iter().chain(loss).collect()
+}

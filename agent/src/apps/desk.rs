@@ -21,9 +21,9 @@ use super::fetch::{FolderSource, Source};
 use super::floors::Floors;
 use super::installer::{Installed, Installer};
 use super::report::{AppReport, AppsReport, State};
-use super::wear::Wear;
 use crate::enforce::Recorder;
 use crate::view::{NodeView, Standing};
+use crate::wear::Wear;
 
 mod install;
 mod job;
@@ -41,6 +41,10 @@ use job::{Job, Prepared};
 /// How long after a failure the same is tried again: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LAST_RETRY: Duration = Duration::from_secs(300);
+/// Installs that may write the TPM's counter right after each other: an operator who tries something out does not wait.
+const INSTALLS_AT_ONCE: u32 = 8;
+/// Over time there is one in so long.
+const INSTALL_EVERY: Duration = Duration::from_secs(60);
 /// How often the desk looks again while nothing happens: words end by themselves.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Most refusals that are remembered as recorded.
@@ -107,7 +111,7 @@ struct Note {
 impl Desk {
     pub fn new(setup: Setup) -> Self {
         let progress_to = Arc::new(watch::Sender::default());
-        let wear = Wear::new(setup.view.clock.boottime());
+        let wear = Wear::new(INSTALLS_AT_ONCE, INSTALL_EVERY, setup.view.clock.boottime());
         Self {
             wear,
             setup,

@@ -13,6 +13,7 @@ use edgeward_identity::{BootTime, Clock, SpkiHash, Svid};
 use edgeward_wire::slice_delta::{self, NotApplied};
 use edgeward_wire::v1;
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 use super::Keeper;
 use crate::accept::{self, NotAccepted};
@@ -20,6 +21,7 @@ use crate::enforce::Recorder;
 use crate::state::{Blob, SignedTime};
 use crate::tpm::SvidSlot;
 use crate::view::{Heard, Order, Publisher, Standing};
+use crate::wear::Wear;
 
 mod apps;
 mod break_glass;
@@ -32,6 +34,10 @@ const SETTLE_AFTER: Duration = Duration::from_millis(100);
 const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 /// How often the epoch is raised at most for ordinary changes.
 const EPOCH_EVERY: Duration = Duration::from_secs(3600);
+/// Raises of the epoch for records of class `must` that may follow each other at once,
+const MUSTS_AT_ONCE: u32 = 10;
+/// and how often there is one over time. What exceeds that is covered by the next, for whatever reason it comes.
+const MUST_EVERY: Duration = Duration::from_secs(600);
 
 /// The one writer of the node's view and state.
 pub struct Holder {
@@ -52,6 +58,25 @@ pub struct Holder {
     moved: bool,
     /// Sequence of the trust bundle that the cloud was told we hold.
     told: u64,
+    pub musts: Musts,
+    wear: Wear,
+}
+
+/// Changes with every record of class `must`; none where no journal is bound to the epoch.
+#[derive(Debug)]
+pub struct Musts(Option<watch::Receiver<u64>>);
+
+impl Musts {
+    /// Returns when the journal has a record that the epoch does not cover. Safe to cancel.
+    pub async fn recorded(&mut self) {
+        let changed = match &mut self.0 {
+            Some(musts) => musts.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
+            std::future::pending().await
+        }
+    }
 }
 
 /// What the session has to do next.
@@ -69,6 +94,7 @@ pub enum Applied {
 impl Holder {
     pub fn new(publisher: Publisher, keeper: Keeper, recorder: Arc<dyn Recorder>) -> Self {
         let epoch_raised = keeper.clock.boottime();
+        let wear = Wear::new(MUSTS_AT_ONCE, MUST_EVERY, epoch_raised);
         Self {
             publisher,
             keeper,
@@ -81,7 +107,27 @@ impl Holder {
             joined: false,
             moved: false,
             told: 0,
+            musts: Musts(None),
+            wear,
         }
+    }
+
+    /// From now on the epoch covers records of class `must`.
+    #[must_use]
+    pub fn binding_journal(mut self, musts: watch::Receiver<u64>) -> Self {
+        self.musts = Musts(Some(musts));
+        self
+    }
+
+    /// Lets the next [`Holder::settle`] raise the epoch, if the TPM's memory can bear it.
+    pub fn bind_journal(&mut self) {
+        let now = self.keeper.clock.boottime();
+        self.unsettled |= self.unsettled || self.wear.take(now).is_ok();
+    }
+
+    /// Number of the newest heartbeat.
+    pub fn heartbeat_number(&self) -> u64 {
+        self.heartbeat_number
     }
 
     pub fn addresses(&self) -> &[String] {

@@ -6,6 +6,7 @@ use edgeward_identity::Clock;
 
 use crate::boot::Boot;
 use crate::clock::NodeClock;
+use crate::journal::Marked;
 use crate::root::Root;
 use crate::state::{Recent, StateError, StateFolder, Stored};
 
@@ -17,6 +18,8 @@ pub struct Keeper {
     pub clock: Arc<NodeClock>,
     pub stored: Stored,
     pub recent: Recent,
+    /// The newest record that the journal has on disk.
+    pub marked: Marked,
     /// `stored` has changed since it was written.
     pub dirty: bool,
 }
@@ -67,6 +70,9 @@ impl Keeper {
             self.boot.kernel(),
             self.clock.boottime(),
         );
+        if let Some(mark) = self.marked.get() {
+            self.recent.journal = Some(mark);
+        }
     }
 
     /// A state that cannot be written loses nothing that is in force; after a restart less is held.

@@ -1,12 +1,16 @@
 //! What a node says of itself to the cloud.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use edgeward_wire::limits::MAX_ENDPOINTS;
 use edgeward_wire::v1;
 
 use super::news::{News, Sources};
-use super::{Live, Session};
+use super::{Live, Session, upload};
+
+/// How long the Hello waits for the journal's end.
+const HEAD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where peers reach this node.
 #[derive(Clone, Debug)]
@@ -17,7 +21,7 @@ pub struct Endpoints {
 }
 
 impl Session {
-    pub(super) fn hello(&mut self, local: IpAddr) -> v1::Hello {
+    pub(super) fn hello(&mut self, local: IpAddr, journal_head: Vec<u8>) -> v1::Hello {
         v1::Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot.id().as_bytes().to_vec(),
@@ -32,6 +36,16 @@ impl Session {
             slice_digest: self.holder.slice_digest(),
             metered: self.metered,
             apps: Some(self.said_of_apps()),
+            journal_head,
+        }
+    }
+
+    /// Where the journal ends, signed; empty where that is not known soon: a disk that hangs keeps no node from the cloud.
+    pub(super) async fn journal_head(&self) -> Vec<u8> {
+        let end = tokio::time::timeout(HEAD_WITHIN, self.journal.end());
+        match end.await {
+            Ok(Some(end)) => upload::signed_head(&self.view, end, 0).unwrap_or_default(),
+            _ => Vec::new(),
         }
     }
 

@@ -27,8 +27,10 @@ use crate::view::{
 };
 
 mod joins;
+mod marks;
 mod roots;
 mod slices;
+mod upload;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -137,6 +139,7 @@ impl World {
             clock: node_clock.clone(),
             recent: Recent::at(TEST_NOW, "kernel", clock.boottime()),
             stored,
+            marked: Default::default(),
             dirty: false,
         };
         let notes = Arc::new(Notes::default());

@@ -1,16 +1,20 @@
-//! The journal on its way to the cloud: one batch at a time, deleted only after the cloud has stored it.
+//! The journal on its way to the cloud: one batch at a time. What the cloud has stored is not sent again; what a signed
+//! checkpoint covers is deleted; what the cloud misses is sent again, or signed as lost.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use edgeward_audit::batch::{Batch, JOURNAL_KEY_LIFETIME, JournalKeyStatement};
-use edgeward_audit::{BootId, Position};
-use edgeward_identity::{Signer, Timestamp};
+use edgeward_audit::journal::Pending;
+use edgeward_audit::statement::{HeadStated, LossStated, Signed};
+use edgeward_audit::{BootId, Digest, Head, Position};
+use edgeward_identity::{SignError, Signer, Timestamp};
 use edgeward_wire::v1::{self, node_message};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::journal::JournalHandle;
+use crate::journal::{End, JournalHandle};
 use crate::view::NodeView;
 
 /// Events gather this long before they are sent.
@@ -21,14 +25,44 @@ pub(super) const GATHER_METERED: Duration = Duration::from_secs(15);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Wait after a refusal, so that a broken journal does not flood the cloud.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
+/// Wait before a journal that cannot be read is read again.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(5);
+/// Code of a refusal that a batch from elsewhere, or a signed loss, mends.
+const GAP: &str = "audit_gap";
 
-/// Most acknowledgements that wait: there is one batch out at a time.
-const ANSWER_QUEUE: usize = 8;
+/// Most words of the cloud that wait: there is one batch out at a time.
+const WORD_QUEUE: usize = 32;
+/// Most ranges that the cloud may ask for at a time; it asks again in the next session.
+const MAX_WANTED: usize = 16;
 
 /// The upload of one session; ends with it.
 pub(super) struct Upload {
-    answers: mpsc::Sender<v1::AuditAcknowledge>,
+    journal: JournalHandle,
+    words: mpsc::Sender<Word>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// What the link is like.
+#[derive(Clone, Copy)]
+pub(super) struct Link {
+    pub(super) gather: Duration,
+    pub(super) metered: bool,
+}
+
+/// What the cloud said.
+enum Word {
+    Answer(v1::AuditAcknowledge),
+    Wanted(Wanted),
+    /// A heartbeat with this number.
+    Heartbeat(u64),
+}
+
+/// Records that the cloud misses.
+#[derive(Clone, Copy)]
+struct Wanted {
+    boot: BootId,
+    first_seq: u64,
+    last_seq: u64,
 }
 
 struct Uploader {
@@ -38,15 +72,24 @@ struct Uploader {
     written: watch::Receiver<u64>,
     statement: Option<(JournalKeyStatement, Timestamp)>,
     state: State,
-    gather: Duration,
+    link: Link,
+    wanted: VecDeque<Wanted>,
+    /// Where the cloud says that a gap begins, before which nothing is taken.
+    gap: Option<Position>,
+    /// The head that was said last.
+    said: Option<Head>,
 }
 
 #[derive(Clone, Copy)]
 enum State {
     /// Something may be there to send at this moment.
     Due(Instant),
-    /// A batch is out, which ends before this position.
-    Sent { next: Position, since: Instant },
+    /// A batch is out, which ends before this position. `wanted`: it was asked for.
+    Sent {
+        next: Position,
+        wanted: bool,
+        since: Instant,
+    },
     /// Everything is sent.
     Idle,
 }
@@ -56,115 +99,307 @@ impl Upload {
         journal: JournalHandle,
         view: NodeView,
         up: mpsc::Sender<v1::NodeMessage>,
-        gather: Duration,
+        link: Link,
     ) -> Self {
-        let (answers, incoming) = mpsc::channel(ANSWER_QUEUE);
+        let (words, incoming) = mpsc::channel(WORD_QUEUE);
         let uploader = Uploader {
             written: journal.written(),
-            journal,
+            journal: journal.clone(),
             view,
             up,
             statement: None,
             state: State::Due(Instant::now()),
-            gather,
+            link,
+            wanted: VecDeque::new(),
+            gap: None,
+            said: None,
         };
         Self {
-            answers,
+            journal,
+            words,
             _task: AbortOnDropHandle::new(tokio::spawn(uploader.run(incoming))),
         }
     }
 
     /// The cloud's word on a batch. More of them than batches are no use to anybody.
     pub(super) fn answered(&self, answer: v1::AuditAcknowledge) {
-        let _ = self.answers.try_send(answer);
+        let _ = self.words.try_send(Word::Answer(answer));
+    }
+
+    /// The cloud misses records. What is dropped here is asked for again in the next session.
+    pub(super) fn wanted(&self, wanted: &v1::JournalWanted) {
+        if let Some(boot) = boot_of(&wanted.boot_id) {
+            let _ = self.words.try_send(Word::Wanted(Wanted {
+                boot,
+                first_seq: wanted.first_seq,
+                last_seq: wanted.last_seq,
+            }));
+        }
+    }
+
+    /// A heartbeat came: it is answered with where the journal ends.
+    pub(super) fn heard(&self, number: u64) {
+        let _ = self.words.try_send(Word::Heartbeat(number));
+    }
+
+    /// A checkpoint covers records: they may be deleted.
+    pub(super) fn covered(&self, covered: &v1::AuditCovered) {
+        let hash = Digest::try_from(covered.hash.as_slice());
+        if let (Some(boot), Ok(hash)) = (boot_of(&covered.boot_id), hash) {
+            self.journal.covered(boot, covered.next_seq, hash);
+        }
     }
 }
 
+/// Where the journal ends, signed by the boot key. `answers`: number of the heartbeat that this answers.
+pub(super) fn signed_head(view: &NodeView, end: End, answers: u64) -> Result<Vec<u8>, SignError> {
+    let stated = HeadStated {
+        boot: end.boot,
+        head: end.head,
+        oldest: end.oldest,
+        answers,
+    };
+    let signed = Signed::sign(stated, &view.node, view.boot.signer().as_ref())
+        .inspect_err(|error| tracing::error!(%error, "the journal's end cannot be signed"))?;
+    Ok(signed.to_bytes())
+}
+
 impl Uploader {
-    async fn run(mut self, mut answers: mpsc::Receiver<v1::AuditAcknowledge>) {
+    async fn run(mut self, mut words: mpsc::Receiver<Word>) {
         loop {
-            match self.state {
-                State::Due(when) => {
-                    tokio::time::sleep_until(when).await;
-                    self.send_next().await;
-                }
-                State::Sent { since, .. } => {
-                    match tokio::time::timeout_at(since + ANSWER_DEADLINE, answers.recv()).await {
-                        Ok(Some(answer)) => self.answered(&answer),
-                        Ok(None) => return,
-                        Err(_) => {
-                            tracing::warn!(
-                                "the cloud did not acknowledge a batch; sending it again"
-                            );
+            let until = match self.state {
+                State::Due(when) => Some(when),
+                State::Sent { since, .. } => Some(since + ANSWER_DEADLINE),
+                State::Idle => None,
+            };
+            tokio::select! {
+                biased;
+                word = words.recv() => match word {
+                    Some(word) => self.hear(word).await,
+                    None => return,
+                },
+                () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                    match self.state {
+                        State::Sent { .. } => {
+                            tracing::warn!("the cloud did not acknowledge a batch; sending it again");
                             self.state = State::Due(Instant::now());
                         }
+                        State::Due(_) | State::Idle => self.send_next().await,
                     }
                 }
-                State::Idle => match self.written.changed().await {
-                    Ok(()) => self.state = State::Due(Instant::now() + self.gather),
+                changed = self.written.changed(), if matches!(self.state, State::Idle) => match changed {
+                    Ok(()) => self.state = State::Due(Instant::now() + self.link.gather),
                     Err(_) => return,
                 },
             }
         }
     }
 
+    async fn hear(&mut self, word: Word) {
+        match word {
+            Word::Answer(answer) => self.answered(&answer),
+            Word::Wanted(wanted) => {
+                if self.wanted.len() < MAX_WANTED {
+                    self.wanted.push_back(wanted);
+                }
+                if matches!(self.state, State::Idle) {
+                    self.state = State::Due(Instant::now());
+                }
+            }
+            Word::Heartbeat(number) => self.say_head(number).await,
+        }
+    }
+
     /// The cloud's word on the batch that is out.
     fn answered(&mut self, answer: &v1::AuditAcknowledge) {
-        let State::Sent { next, .. } = self.state else {
+        let State::Sent { next, wanted, .. } = self.state else {
             return;
         };
-        let Ok(boot) = <[u8; 16]>::try_from(answer.boot_id.as_slice()).map(BootId::from_bytes)
-        else {
+        let Some(boot) = boot_of(&answer.boot_id) else {
             return;
         };
         if !answer.refused_code.is_empty() {
-            tracing::error!(code = %answer.refused_code, "the cloud refused a batch of the journal");
-            metrics::counter!("edgeward_journal_refused_total").increment(1);
-            self.statement = None;
-            // A gap is mended by starting where the cloud is.
-            let there = (answer.next_seq > 0 && boot == next.boot).then_some(Position {
-                boot,
-                seq: answer.next_seq,
-            });
-            self.journal.set_sent(there);
-            self.state = State::Due(Instant::now() + REFUSED_WAIT);
-            return;
+            return self.refused(answer, boot, next, wanted);
         }
-        self.journal.acknowledge(boot, answer.next_seq);
-        self.journal.set_sent(Some(next));
+        self.gap = None;
+        match wanted {
+            false => self.journal.set_sent(Some(next)),
+            true => {
+                let rest = self.wanted.front_mut();
+                if rest.is_some_and(|rest| {
+                    rest.first_seq = next.seq;
+                    rest.first_seq > rest.last_seq
+                }) {
+                    self.wanted.pop_front();
+                }
+            }
+        }
         self.state = State::Due(Instant::now());
+    }
+
+    fn refused(
+        &mut self,
+        answer: &v1::AuditAcknowledge,
+        boot: BootId,
+        next: Position,
+        wanted: bool,
+    ) {
+        tracing::error!(code = %answer.refused_code, "the cloud refused a batch of the journal");
+        metrics::counter!("edgeward_journal_refused_total").increment(1);
+        self.statement = None;
+        let mut wait = REFUSED_WAIT;
+        let there = Position {
+            boot,
+            seq: answer.next_seq,
+        };
+        if wanted {
+            self.wanted.pop_front();
+        } else if answer.refused_code == GAP && boot == next.boot {
+            // Mended by starting where the cloud is, or by saying that this is not here any more.
+            if self.gap.replace(there) != Some(there) {
+                wait = Duration::ZERO;
+            }
+        } else {
+            let known = answer.next_seq > 0 && boot == next.boot;
+            self.journal.set_sent(known.then_some(there));
+        }
+        self.state = State::Due(Instant::now() + wait);
     }
 
     async fn send_next(&mut self) {
         self.written.mark_unchanged();
-        let Some(pending) = self.journal.pending(self.journal.sent()).await else {
-            self.state = State::Idle;
-            return;
+        if let Some(wanted) = self.wanted.front().copied() {
+            return self.send_wanted(wanted).await;
+        }
+        let from = self.gap.or_else(|| self.journal.sent());
+        let pending = match self.journal.pending(from).await {
+            Ok(Some(pending)) => pending,
+            Ok(None) => {
+                self.state = State::Idle;
+                return;
+            }
+            Err(_) => return self.wait(UNREADABLE_WAIT),
         };
+        if let Some(gap) = self.gap.filter(|gap| gap.boot == pending.boot)
+            && let Some(last_seq) = pending.first_seq.checked_sub(1)
+            && gap.seq <= last_seq
+        {
+            let lost = Wanted {
+                boot: gap.boot,
+                first_seq: gap.seq,
+                last_seq,
+            };
+            if self.say_lost(lost).await.is_err() {
+                return self.wait(REFUSED_WAIT);
+            }
+        }
+        self.send(pending, false).await;
+    }
+
+    /// Sends the first of the wanted records that are kept, and says so where there are none.
+    async fn send_wanted(&mut self, wanted: Wanted) {
+        let from = Position {
+            boot: wanted.boot,
+            seq: wanted.first_seq,
+        };
+        let Ok(pending) = self.journal.pending(Some(from)).await else {
+            return self.wait(UNREADABLE_WAIT);
+        };
+        let kept = pending.filter(|pending| {
+            pending.boot == wanted.boot && pending.first_seq <= wanted.last_seq
+        });
+        let lost_until = match &kept {
+            None => Some(wanted.last_seq),
+            Some(kept) => kept
+                .first_seq
+                .checked_sub(1)
+                .filter(|last| wanted.first_seq <= *last),
+        };
+        if let Some(last_seq) = lost_until {
+            let lost = Wanted { last_seq, ..wanted };
+            if self.say_lost(lost).await.is_err() {
+                return self.wait(REFUSED_WAIT);
+            }
+        }
+        match kept {
+            None => {
+                self.wanted.pop_front();
+                self.wait(Duration::ZERO);
+            }
+            Some(mut kept) => {
+                let most = wanted.last_seq - kept.first_seq;
+                let most = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
+                kept.records.truncate(most);
+                self.send(kept, true).await;
+            }
+        }
+    }
+
+    async fn send(&mut self, pending: Pending, wanted: bool) {
         let next = pending.next();
         let Some(statement) = self.statement().await else {
-            self.state = State::Due(Instant::now() + REFUSED_WAIT);
-            return;
+            return self.wait(REFUSED_WAIT);
         };
         let signer = self.view.boot.signer();
         match Batch::sign(&statement, signer.as_ref(), pending.records) {
             Ok(batch) => {
-                let body = node_message::Body::Audit(v1::AuditBatch {
+                self.say(node_message::Body::Audit(v1::AuditBatch {
                     batch: batch.to_bytes(),
-                });
-                let message = v1::NodeMessage { body: Some(body) };
-                // A full queue means a slow link: wait for it, this is the session's own pace.
-                let _ = self.up.send(message).await;
+                }))
+                .await;
                 self.state = State::Sent {
                     next,
+                    wanted,
                     since: Instant::now(),
                 };
             }
             Err(error) => {
                 tracing::error!(%error, "a batch of the journal cannot be made");
-                self.state = State::Due(Instant::now() + REFUSED_WAIT);
+                self.wait(REFUSED_WAIT);
             }
         }
+    }
+
+    /// Says, signed, that these records are not here any more.
+    async fn say_lost(&mut self, lost: Wanted) -> Result<(), SignError> {
+        let stated = LossStated {
+            boot: lost.boot,
+            first_seq: lost.first_seq,
+            last_seq: lost.last_seq,
+        };
+        tracing::error!(boot = %lost.boot, first_seq = lost.first_seq, last_seq = lost.last_seq,
+            "the cloud misses records that this journal does not have any more");
+        metrics::counter!("edgeward_journal_lost_ranges_total").increment(1);
+        let signed = Signed::sign(stated, &self.view.node, self.view.boot.signer().as_ref())
+            .inspect_err(|error| tracing::error!(%error, "a loss cannot be signed"))?;
+        let loss = signed.to_bytes();
+        self.say(node_message::Body::JournalLoss(v1::JournalLoss { loss }))
+            .await;
+        Ok(())
+    }
+
+    /// The answer to a heartbeat. On a metered link only where it is another one than the last.
+    async fn say_head(&mut self, number: u64) {
+        let Some(end) = self.journal.end().await else {
+            return;
+        };
+        if self.link.metered && self.said == Some(end.head) {
+            return;
+        }
+        if let Ok(head) = signed_head(&self.view, end, number) {
+            self.said = Some(end.head);
+            self.say(node_message::Body::JournalHead(v1::JournalHead { head }))
+                .await;
+        }
+    }
+
+    async fn say(&self, body: node_message::Body) {
+        // A full queue means a slow link: wait for it, this is the session's own pace.
+        let _ = self.up.send(v1::NodeMessage { body: Some(body) }).await;
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.state = State::Due(Instant::now() + time);
     }
 
     /// The SVID key's word for the boot key; signed once a session, and again when half of its time is over.
@@ -198,4 +433,8 @@ impl Uploader {
             }
         }
     }
+}
+
+fn boot_of(bytes: &[u8]) -> Option<BootId> {
+    <[u8; 16]>::try_from(bytes).ok().map(BootId::from_bytes)
 }

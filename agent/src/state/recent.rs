@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use edgeward_audit::journal::Mark;
 use edgeward_evidence::tpm::ClockInfo;
 use edgeward_identity::{BootTime, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct Recent {
     /// The cloud's time beside the TPM's clock, as of the last quote; none without a TPM.
     #[serde(default)]
     pub signed: Option<SignedTime>,
+    /// A record that is in this node's journal; none before the first was written.
+    #[serde(default)]
+    pub journal: Option<Mark>,
 }
 
 /// A moment on the cloud's clock and on the TPM's, which goes on across reboots and has no setting back.

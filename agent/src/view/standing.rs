@@ -20,6 +20,8 @@ pub enum Held {
     StateRolledBack,
     #[error("the time floor could not be read")]
     NoFloor,
+    #[error("the journal is not the one that the stored state knows: cut short, or another in its place")]
+    JournalRolledBack,
 }
 
 impl Standing {
@@ -39,6 +41,7 @@ impl Held {
             Self::ClockBehindFloor => "held_clock",
             Self::StateRolledBack => "held_rollback",
             Self::NoFloor => "held_no_floor",
+            Self::JournalRolledBack => "held_journal",
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::record::PreviousBoot;
 
 mod faults;
 mod loss;
+mod marks;
 mod recovery;
 mod simulation;
 mod turn;

@@ -1,5 +1,5 @@
 use edgeward_audit::Digest;
-use edgeward_audit::batch::{Batch, JournalKeyStatement};
+use edgeward_audit::batch::{Batch, JournalKeyStatement, VerifiedBatch};
 use edgeward_audit::query::Filter;
 use edgeward_audit::record::{KeyTurn, MAX_RECORDS_A_KEY, Salt, SealedRecord};
 use edgeward_identity::{Kind, Signer, SoftwareKey, TrustDomain};
@@ -7,6 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::store_tests;
+
+mod chaos;
+mod gaps;
+mod heads;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 

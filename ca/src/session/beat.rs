@@ -39,8 +39,10 @@ impl Live {
 
     fn send_heartbeat(&mut self, now: BootTime) -> Result<(), SessionEnded> {
         self.beaten = now;
-        self.heartbeat()
-            .and_then(|beat| self.send(Body::Heartbeat(beat)))
+        let (number, beat) = self.heartbeat()?;
+        self.journal.asked(number);
+        self.send(Body::Heartbeat(beat))?;
+        self.tell_covered()
     }
 
     fn pace(&self) -> Pace {
@@ -54,7 +56,8 @@ impl Live {
         }
     }
 
-    pub(super) fn heartbeat(&self) -> Result<Vec<u8>, SessionEnded> {
+    /// The next one, with its number.
+    pub(super) fn heartbeat(&self) -> Result<(u64, Vec<u8>), SessionEnded> {
         let now = self.hub.clock.now();
         let every = self.opened.metered.then(|| self.pace().heartbeat);
         let beat = Heartbeat {
@@ -62,13 +65,15 @@ impl Live {
             deny_number: self.hub.deny_number(),
             every: every.map(|every| u32::try_from(every.as_secs()).unwrap_or(u32::MAX)),
         };
+        let number = self.hub.keys.rising_number(now);
         let label = Label {
             purpose: Purpose::Control,
             audience: self.id().to_string(),
-            number: self.hub.keys.rising_number(now),
+            number,
             issued: now,
             lifetime: beat.lost_after(),
         };
-        Ok(self.hub.keys.sign(label, &beat).map_err(HubFault::from)?)
+        let signed = self.hub.keys.sign(label, &beat).map_err(HubFault::from)?;
+        Ok((number, signed))
     }
 }

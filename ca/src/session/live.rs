@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgeward_audit::Event;
-use edgeward_audit::batch::{Batch, JournalKey, JournalKeyStatement};
 use edgeward_audit::event::EventKind;
-use edgeward_audit::record::BootId;
 use edgeward_evidence::Nonce;
 use edgeward_identity::{AttestationState, BootTime, VerifiedPeer};
 use edgeward_wire::limits::HEARTBEAT_EVERY;
@@ -19,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::challenge::{Challenges, concluded};
+use super::journal::JournalSide;
 use super::{Opened, SessionEnded, endpoints_of, opening, said_of};
 use crate::attest::{Draw, Schedule, Step};
 use crate::hub::{Attachment, Fall, Hub, HubFault, Outgoing, SignedSlice};
@@ -36,14 +35,13 @@ pub(super) struct Live {
     pub(super) hub: Arc<Hub>,
     pub(super) opened: Opened,
     pub(super) name: String,
-    boot: BootId,
     out: mpsc::Sender<Outgoing>,
     pub(super) schedule: Schedule,
     hasten: Arc<Notify>,
     displaced: CancellationToken,
     /// `None`: another session of the node is in force until this one passes.
     number: Option<u64>,
-    journal_key: Option<JournalKey>,
+    pub(super) journal: JournalSide,
     /// Whether peers do not know the newest endpoints yet.
     moved: bool,
     announced: BootTime,
@@ -62,23 +60,25 @@ impl Live {
         hub: &Arc<Hub>,
         caller: Caller,
         peer: Arc<VerifiedPeer>,
-        hello: v1::Hello,
+        mut hello: v1::Hello,
         out: mpsc::Sender<Outgoing>,
     ) -> Result<Self, SessionEnded> {
         let version = hello.agent_version.chars().take(64).collect::<String>();
         let challenges = Challenges::after_hello(&hello);
+        let journal_head = std::mem::take(&mut hello.journal_head);
         let (opened, member, boot) = opening::open(hub, caller, peer, hello).await?;
+        let audit_next = hub.store.next_record(opened.peer.id(), boot).await?;
+        let covered = hub.audit.covered();
         let mut live = Self {
             name: opened.peer.id().name().to_owned(),
             schedule: Schedule::new(hub.config.attest, hub.clock.boottime()),
             hub: hub.clone(),
+            journal: JournalSide::new(boot, audit_next, covered, opened.metered),
             opened,
-            boot,
             out,
             hasten: Arc::default(),
             displaced: CancellationToken::new(),
             number: None,
-            journal_key: None,
             moved: false,
             announced: BootTime::default(),
             first_fresh: None,
@@ -89,8 +89,7 @@ impl Live {
         };
         let slice = live.slice().await?;
         live.first_fresh = slice.as_ref().and_then(|slice| slice.fresh);
-        let audit_next = hub.store.next_record(&live.id(), boot).await?;
-        let heartbeat = live.heartbeat()?;
+        let (_, heartbeat) = live.heartbeat()?;
         let join = live.opened.join;
         let delta = match &slice {
             Some(slice) if live.opened.holds.deltas => {
@@ -123,6 +122,7 @@ impl Live {
         hub.audit.later(event);
         tracing::info!(node = %live.id(), remote = %live.opened.caller.remote, contested, "session opened");
         hub.announce(&live.name);
+        live.begin_journal(&journal_head).await?;
         Ok(live)
     }
 
@@ -167,6 +167,7 @@ impl Live {
                 judgement = concluded(&mut self.challenges.judging) => {
                     Box::pin(self.concluded(judgement)).await
                 }
+                () = self.journal.advanced() => self.tell_covered(),
                 _ = heartbeat.tick() => {
                     self.announce_move();
                     self.beat()
@@ -244,6 +245,8 @@ impl Live {
         match message.body {
             Some(node_message::Body::Evidence(evidence)) => self.evidence(evidence).await,
             Some(node_message::Body::Audit(batch)) => self.audit(&batch.batch).await,
+            Some(node_message::Body::JournalHead(said)) => self.journal_head(&said.head).await,
+            Some(node_message::Body::JournalLoss(said)) => self.journal_loss(&said.loss).await,
             Some(node_message::Body::Status(status)) => {
                 let endpoints = endpoints_of(status.endpoints)?;
                 let apps = said_of(status.apps, self.hub.clock.now())?;
@@ -330,73 +333,6 @@ impl Live {
             first
         });
         Ok(())
-    }
-
-    async fn audit(&mut self, bytes: &[u8]) -> Result<(), SessionEnded> {
-        let now = self.hub.clock.now();
-        let refusal = |code: &str| v1::AuditAcknowledge {
-            boot_id: self.boot.as_bytes().to_vec(),
-            next_seq: 0,
-            refused_code: code.to_owned(),
-        };
-        let batch = match Batch::parse(bytes) {
-            Ok(batch) => batch,
-            Err(refused) => return self.audit_refused(refusal(refused.code())),
-        };
-        let known = self
-            .journal_key
-            .as_ref()
-            .filter(|key| key.came_from(batch.statement_bytes(), now));
-        let key = match known {
-            Some(key) => key.clone(),
-            None => {
-                let verified =
-                    JournalKeyStatement::parse(batch.statement_bytes()).and_then(|statement| {
-                        statement.verify(&self.id(), self.opened.peer.key(), now)
-                    });
-                match verified {
-                    Ok(key) => key,
-                    Err(refused) => return self.audit_refused(refusal(refused.code())),
-                }
-            }
-        };
-        let verified = match batch.verify(&key) {
-            Ok(verified) => verified,
-            Err(refused) => return self.audit_refused(refusal(refused.code())),
-        };
-        self.journal_key = Some(key);
-        let answer = match self.hub.audit.ingest(&verified, now).await {
-            Ok(done) => v1::AuditAcknowledge {
-                boot_id: done.boot.as_bytes().to_vec(),
-                next_seq: done.next_seq,
-                refused_code: String::new(),
-            },
-            Err(error) => {
-                use crate::audit::IngestError;
-                let (boot, next_seq) = match &error {
-                    IngestError::Refused { acknowledged, .. } => {
-                        (acknowledged.boot, acknowledged.next_seq)
-                    }
-                    IngestError::Store(_) | IngestError::Record(_) => (verified.boot(), 0),
-                };
-                tracing::warn!(node = %self.id(), %error, "audit batch not stored");
-                v1::AuditAcknowledge {
-                    boot_id: boot.as_bytes().to_vec(),
-                    next_seq,
-                    refused_code: error.code().to_owned(),
-                }
-            }
-        };
-        self.send(Body::Audit(answer))
-    }
-
-    fn audit_refused(&mut self, answer: v1::AuditAcknowledge) -> Result<(), SessionEnded> {
-        let event = Event::new(self.hub.clock.now(), self.id(), EventKind::JournalRefused)
-            .subject(self.id())
-            .denied(&answer.refused_code);
-        self.hub.audit.later(event);
-        self.send(Body::Audit(answer))?;
-        self.misdeed()
     }
 
     fn attach(&mut self, slice: Option<&SignedSlice>, first: impl FnOnce() -> Vec<Body>) {

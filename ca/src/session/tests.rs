@@ -14,6 +14,7 @@ use crate::testing::{Agent, Cloud, Machine, copy_of, domain, eventually, node, n
 mod apps;
 mod deltas;
 mod join;
+mod journal;
 mod logs;
 mod revoke;
 mod stages;

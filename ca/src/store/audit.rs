@@ -14,51 +14,29 @@ use super::{
 };
 
 mod conditions;
+mod faults;
 mod find;
 mod keys;
 mod leads;
 mod query;
+mod reach;
 mod spans;
 mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use faults::{FaultKind, Gap, JournalFault, MAX_FAULTS};
 pub use find::{MAX_EXAMINED, MAX_PAGE_BYTES, Page, PageLimits};
 pub use keys::JournalKeyRow;
 pub use query::StoredEvent;
+pub use reach::Reach;
 pub use stats::{Bucket, MAX_COUNTED, Stats, StatsFault};
 
 /// Records in one `INSERT`: few statements to prepare, far below both databases' limits on parameters.
 const INSERT_ROWS: usize = 32;
 const EVENT_COLUMNS: usize = 14;
 
-/// What is wrong with the journal of one boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// Records that were never received.
-    Missing,
-    /// Two different records for one sequence number.
-    Forked,
-    /// The node says that the journal ends before what is stored.
-    RolledBack,
-    /// The node says that it kept no journal before, but it did.
-    Restarted,
-}
-
-/// A fault of a journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalFault {
-    pub node: SpiffeId,
-    pub boot: BootId,
-    pub first_seq: u64,
-    pub last_seq: u64,
-    pub kind: FaultKind,
-    pub noticed: Timestamp,
-    /// When the missing records arrived after all.
-    pub resolved: Option<Timestamp>,
-}
-
-/// Where one boot's journal stands: everything from 0 to `last_seq` is stored.
+/// Where one boot's journal stands: everything from 0 to `last_seq` is stored, but for what is missing ([`Gap`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredJournal {
     pub node: SpiffeId,
@@ -67,24 +45,6 @@ pub struct StoredJournal {
     pub head: Digest,
     pub opened: Timestamp,
     pub updated: Timestamp,
-}
-
-impl FaultKind {
-    pub const ALL: [Self; 4] = [
-        Self::Missing,
-        Self::Forked,
-        Self::RolledBack,
-        Self::Restarted,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Forked => "forked",
-            Self::RolledBack => "rolled_back",
-            Self::Restarted => "restarted",
-        }
-    }
 }
 
 impl Tx {
@@ -205,53 +165,24 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes a fault; false if the same one was known already.
-    pub async fn note_fault(&mut self, fault: &JournalFault) -> Result<bool, StoreError> {
-        let known = sqlx::query(
-            "SELECT first_seq FROM journal_faults WHERE node = $1 AND boot = $2 AND kind = $3 \
-             AND first_seq = $4 AND resolved IS NULL",
-        )
-        .bind(fault.node.to_string())
-        .bind(fault.boot.to_string())
-        .bind(fault.kind.as_str())
-        .bind(number_to_column(fault.first_seq))
-        .fetch_optional(self.connection())
-        .await?
-        .is_some();
-        sqlx::query(
-            "INSERT INTO journal_faults (node, boot, first_seq, last_seq, kind, noticed) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (node, boot, kind) \
-             DO UPDATE SET first_seq = excluded.first_seq, last_seq = excluded.last_seq, resolved = NULL",
-        )
-        .bind(fault.node.to_string())
-        .bind(fault.boot.to_string())
-        .bind(number_to_column(fault.first_seq))
-        .bind(number_to_column(fault.last_seq))
-        .bind(fault.kind.as_str())
-        .bind(to_column(fault.noticed))
-        .execute(self.connection())
-        .await?;
-        Ok(!known)
-    }
-
-    /// Marks missing records of a boot as arrived, now that everything up to `last_seq` is stored.
-    pub async fn resolve_missing(
+    /// Appends records that were missing below the head of their chain, which stays where it is.
+    pub async fn append_missing(
         &mut self,
-        node: &SpiffeId,
-        boot: BootId,
-        last_seq: u64,
-        now: Timestamp,
+        records: &[SealedRecord],
+        head: Head,
+        received: Timestamp,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE journal_faults SET resolved = $1 WHERE node = $2 AND boot = $3 AND kind = 'missing' \
-             AND resolved IS NULL AND last_seq <= $4",
-        )
-        .bind(to_column(now))
-        .bind(node.to_string())
-        .bind(boot.to_string())
-        .bind(number_to_column(last_seq))
-        .execute(self.connection())
-        .await?;
+        let Some(first) = records.first() else {
+            return Ok(());
+        };
+        self.append_records(records, received).await?;
+        sqlx::query("UPDATE journals SET last_seq = $1, head = $2 WHERE node = $3 AND boot = $4")
+            .bind(number_to_column(head.seq))
+            .bind(head.hash.to_string())
+            .bind(first.record().node.to_string())
+            .bind(first.record().boot.to_string())
+            .execute(self.connection())
+            .await?;
         Ok(())
     }
 }
@@ -288,25 +219,6 @@ impl Store {
         .collect()
     }
 
-    /// The faults of one keeper's journals, or of all.
-    pub async fn journal_faults(
-        &self,
-        node: Option<&SpiffeId>,
-        limit: u32,
-    ) -> Result<Vec<JournalFault>, StoreError> {
-        sqlx::query(
-            "SELECT node, boot, first_seq, last_seq, kind, noticed, resolved FROM journal_faults \
-             WHERE $1 = '' OR node = $1 ORDER BY noticed, boot, kind LIMIT $2",
-        )
-        .bind(node.map_or_else(String::new, ToString::to_string))
-        .bind(i64::from(limit))
-        .fetch_all(&mut *self.read().await?)
-        .await?
-        .iter()
-        .map(fault_of)
-        .collect()
-    }
-
     /// Changes whenever this process has appended events. Other clouds' appends do not show here.
     pub fn appended(&self) -> tokio::sync::watch::Receiver<u64> {
         self.committed.subscribe()
@@ -325,17 +237,6 @@ impl Store {
     /// From now on only checkpoints cover.
     pub(crate) fn cover_by_checkpoints(&self) {
         self.committed.cover_at_once(false);
-    }
-}
-
-impl std::str::FromStr for FaultKind {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or(())
     }
 }
 
@@ -370,20 +271,6 @@ fn journal_of(row: &AnyRow) -> Result<StoredJournal, StoreError> {
         head: parse_column("hash", row.try_get("head")?)?,
         opened: time_from_column(row.try_get("opened")?),
         updated: time_from_column(row.try_get("updated")?),
-    })
-}
-
-fn fault_of(row: &AnyRow) -> Result<JournalFault, StoreError> {
-    Ok(JournalFault {
-        node: parse_column("spiffe id", row.try_get("node")?)?,
-        boot: parse_column("boot id", row.try_get("boot")?)?,
-        first_seq: number_from_column(row.try_get("first_seq")?),
-        last_seq: number_from_column(row.try_get("last_seq")?),
-        kind: parse_column("journal fault", row.try_get("kind")?)?,
-        noticed: time_from_column(row.try_get("noticed")?),
-        resolved: row
-            .try_get::<Option<i64>, _>("resolved")?
-            .map(time_from_column),
     })
 }
 

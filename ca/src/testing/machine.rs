@@ -236,6 +236,7 @@ impl Machine {
             slice_digest: Vec::new(),
             metered: false,
             apps: None,
+            journal_head: Vec::new(),
         }
     }
 

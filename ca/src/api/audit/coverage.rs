@@ -86,6 +86,7 @@ fn fault_view(fault: &JournalFault) -> FaultView {
         first_seq: fault.first_seq,
         last_seq: fault.last_seq,
         noticed: fault.noticed.into(),
+        lost: fault.lost.map(Into::into),
         resolved: fault.resolved.map(Into::into),
     }
 }

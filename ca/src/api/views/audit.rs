@@ -75,6 +75,8 @@ pub struct FaultView {
     pub noticed: When,
     /// When missing records arrived after all.
     pub resolved: Option<When>,
+    /// When the node signed that it does not have missing records any more.
+    pub lost: Option<When>,
 }
 
 /// All of `GET /api/v1/audit/coverage`.

@@ -1,0 +1,321 @@
+//! Taking in what nodes send: batches, and their word that records are lost.
+//!
+//! A batch is at least once on its way and exactly once in the log. What it does not continue is a gap: a row, an event,
+//! and a question to the node, which answers with the records or with its signed word that it has them no more. What
+//! follows waits for that answer and for nothing else.
+
+use edgeward_audit::batch::{Accepted, DedupError, VerifiedBatch};
+use edgeward_audit::digest::Digest;
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_audit::record::{BootId, Head, SealedRecord};
+use edgeward_audit::statement::LossStated;
+use edgeward_identity::{SpiffeId, Timestamp};
+
+use super::gaps::{admit, filling, lose, without};
+use super::{AuditLog, RecordFault, Signed, glass};
+use crate::store::audit::{FaultKind, Gap, JournalFault, MAX_FAULTS, Reach};
+use crate::store::{StoreError, Tx};
+
+/// What became of a batch that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    pub boot: BootId,
+    /// Everything below is stored, or known to be missing.
+    pub next_seq: u64,
+    /// The last record that is stored.
+    pub head: Option<Head>,
+    /// What the node may delete once so much of the log is covered.
+    pub reach: Option<Reach>,
+    /// What the node is to be asked for.
+    pub wanted: Option<Wanted>,
+}
+
+/// Records that the cloud misses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub boot: BootId,
+    pub first_seq: u64,
+    pub last_seq: u64,
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The node's. A gap is repaired by sending from `next_seq`.
+    #[error("batch is refused: {refused}")]
+    Refused {
+        #[source]
+        refused: DedupError,
+        acknowledged: Acknowledged,
+    },
+    /// Ours: the node keeps its records and tries again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+}
+
+impl IngestError {
+    /// Stable reason code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { refused, .. } => refused.code(),
+            Self::Store(_) | Self::Record(_) => "audit_unavailable",
+        }
+    }
+}
+
+impl AuditLog {
+    /// Takes in a batch whose signature was checked: stores what is new of it, and acknowledges after the commit.
+    pub async fn ingest(
+        &self,
+        batch: &VerifiedBatch,
+        now: Timestamp,
+    ) -> Result<Acknowledged, IngestError> {
+        let (node, boot) = (batch.node(), batch.boot());
+        let mut tx = self.store.begin("audit.ingest").await?;
+        let gaps = tx.gaps(node, boot).await?;
+        let head = tx.journal_head(node, boot).await?;
+        let filled = match fill(&mut tx, batch, &gaps, head, now).await? {
+            Ok(filled) => filled,
+            Err(refused) => return self.refuse(tx, batch, head, refused, now).await,
+        };
+        let last = batch.head().seq;
+        let known = match head {
+            Some(head) if last < head.seq => tx.record_hash(node, boot, last).await?,
+            Some(_) | None => None,
+        };
+        match admit(batch, head, &gaps, known) {
+            Ok(accepted) => {
+                let mut acknowledged = self
+                    .append(&mut tx, batch, &accepted, &gaps, now)
+                    .await?;
+                let loud = glass::note(&mut tx, accepted.new).await?;
+                acknowledged.reach = tx.reach(node, boot, acknowledged.next_seq).await?;
+                let (stored, duplicates) = (
+                    accepted.new.len() + filled,
+                    accepted.duplicates.saturating_sub(filled),
+                );
+                tx.commit().await?;
+                glass::shout(&loud);
+                count("stored", stored);
+                count("duplicate", duplicates);
+                Ok(acknowledged)
+            }
+            Err(refused) => self.refuse(tx, batch, head, refused, now).await,
+        }
+    }
+
+    /// A node's word that it does not have records any more, which the caller has verified. Says whether it was asked.
+    pub async fn lost(
+        &self,
+        node: &SpiffeId,
+        loss: &LossStated,
+        now: Timestamp,
+    ) -> Result<bool, RecordFault> {
+        let mut tx = self.store.begin("audit.lost").await?;
+        let gaps = tx.gaps(node, loss.boot).await?;
+        let split = |gap: &Gap| {
+            let left = lose(*gap, loss.first_seq, loss.last_seq)?;
+            Some((*gap, left))
+        };
+        let widened = || {
+            // Beyond the bound one row stands for several ranges.
+            let newest = gaps.last().filter(|_| gaps.len() >= MAX_FAULTS)?;
+            let whole = Gap {
+                last_seq: newest.last_seq.max(loss.last_seq),
+                lost: true,
+                ..*newest
+            };
+            (newest.first_seq <= loss.first_seq && !newest.lost).then(|| (*newest, vec![whole]))
+        };
+        let Some((before, after)) = gaps.iter().find_map(split).or_else(widened) else {
+            return Ok(false);
+        };
+        tx.replace_gap(node, loss.boot, before, &after, now).await?;
+        tracing::warn!(%node, boot = %loss.boot, first_seq = loss.first_seq, last_seq = loss.last_seq,
+            "a node lost records of its journal");
+        metrics::counter!("edgeward_audit_lost_ranges_total").increment(1);
+        let event = Event::new(now, Actor::Cloud, EventKind::JournalGap)
+            .subject(node.clone())
+            .code("audit_gap_lost")
+            .detail("boot", loss.boot)
+            .detail("first_seq", loss.first_seq)
+            .detail("last_seq", loss.last_seq)
+            .detail("fault", FaultKind::Missing.as_str());
+        self.record_in(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn append(
+        &self,
+        tx: &mut Tx,
+        batch: &VerifiedBatch,
+        accepted: &Accepted<'_>,
+        gaps: &[Gap],
+        now: Timestamp,
+    ) -> Result<Acknowledged, IngestError> {
+        let (node, boot) = (batch.node(), batch.boot());
+        tx.append_records(accepted.new, now).await?;
+        let mut wanted = None;
+        if let (Some(first), Some(last)) = (accepted.new.first(), accepted.new.last()) {
+            let (from, to) = (first.record().seq, last.record().seq);
+            arrived(tx, batch, gaps, (from, to), now).await?;
+            self.check_turns(tx, batch, accepted.new, now).await?;
+            wanted = self.check_continuity(tx, first, now).await?;
+            self.check_stated(tx, node, accepted.new, now).await?;
+        }
+        Ok(Acknowledged {
+            boot,
+            next_seq: accepted.head.seq.saturating_add(1),
+            head: Some(accepted.head),
+            reach: None,
+            wanted,
+        })
+    }
+
+    async fn refuse(
+        &self,
+        mut tx: Tx,
+        batch: &VerifiedBatch,
+        head: Option<Head>,
+        refused: DedupError,
+        now: Timestamp,
+    ) -> Result<Acknowledged, IngestError> {
+        let acknowledged = Acknowledged {
+            boot: batch.boot(),
+            next_seq: head.map_or(0, |head| head.seq.saturating_add(1)),
+            head,
+            reach: None,
+            wanted: None,
+        };
+        self.note_refusal(&mut tx, batch, &refused, now).await?;
+        tx.commit().await?;
+        count("refused", batch.records().len());
+        Err(IngestError::Refused {
+            refused,
+            acknowledged,
+        })
+    }
+
+    async fn note_refusal(
+        &self,
+        tx: &mut Tx,
+        batch: &VerifiedBatch,
+        refused: &DedupError,
+        now: Timestamp,
+    ) -> Result<(), RecordFault> {
+        let (first_seq, last_seq, kind, signed) = match refused {
+            DedupError::Gap { expected, first } => {
+                let last = first.saturating_sub(1);
+                (*expected, last, FaultKind::Missing, Signed::Less)
+            }
+            DedupError::Equivocation { seq, .. } => {
+                (*seq, *seq, FaultKind::Forked, Signed::Both)
+            }
+            DedupError::Chain(_) => {
+                let (first, last) = (batch.first_seq(), batch.head().seq);
+                (first, last, FaultKind::Forked, Signed::Less)
+            }
+        };
+        let fault = JournalFault {
+            node: batch.node().clone(),
+            boot: batch.boot(),
+            first_seq,
+            last_seq,
+            kind,
+            noticed: now,
+            lost: None,
+            resolved: None,
+        };
+        self.note_fault(tx, &fault, refused.code(), signed).await
+    }
+}
+
+/// Stores what of a batch belongs into gaps below the head. Says how many records, or what speaks against them.
+async fn fill(
+    tx: &mut Tx,
+    batch: &VerifiedBatch,
+    gaps: &[Gap],
+    head: Option<Head>,
+    now: Timestamp,
+) -> Result<Result<usize, DedupError>, StoreError> {
+    let Some(head) = head else {
+        return Ok(Ok(0));
+    };
+    let mut filled = 0;
+    for gap in gaps.iter().filter(|gap| gap.last_seq < head.seq) {
+        let Some(part) = filling(batch.records(), gap) else {
+            continue;
+        };
+        if let Err(refused) = fits(tx, batch, part, gap).await? {
+            return Ok(Err(refused));
+        }
+        let Some(last) = part.last().map(|record| record.record().seq) else {
+            continue;
+        };
+        tx.append_missing(part, head, now).await?;
+        let left = without(*gap, gap.first_seq, last);
+        tx.replace_gap(batch.node(), batch.boot(), *gap, &left, now)
+            .await?;
+        filled += part.len();
+    }
+    Ok(Ok(filled))
+}
+
+/// Whether records join what is stored before and behind them, as far as it is.
+async fn fits(
+    tx: &mut Tx,
+    batch: &VerifiedBatch,
+    part: &[SealedRecord],
+    gap: &Gap,
+) -> Result<Result<(), DedupError>, StoreError> {
+    let (Some(first), Some(last)) = (part.first(), part.last()) else {
+        return Ok(Ok(()));
+    };
+    let (node, boot) = (batch.node(), batch.boot());
+    let before = match gap.first_seq.checked_sub(1) {
+        Some(seq) => tx.record_hash(node, boot, seq).await?,
+        None => Some(Digest::ZERO),
+    };
+    if before.is_some_and(|before| before != first.record().prev) {
+        let (stored, given) = (before.unwrap_or_default(), first.record().prev);
+        let seq = gap.first_seq.saturating_sub(1);
+        return Ok(Err(DedupError::Equivocation { seq, stored, given }));
+    }
+    if last.record().seq < gap.last_seq {
+        return Ok(Ok(()));
+    }
+    let seq = last.record().seq;
+    let behind = tx.record_prev(node, boot, seq.saturating_add(1)).await?;
+    Ok(match behind {
+        Some(stored) if stored != last.hash() => Err(DedupError::Equivocation {
+            seq,
+            stored,
+            given: last.hash(),
+        }),
+        Some(_) | None => Ok(()),
+    })
+}
+
+/// Takes `from..=to` out of what is missing.
+async fn arrived(
+    tx: &mut Tx,
+    batch: &VerifiedBatch,
+    gaps: &[Gap],
+    (from, to): (u64, u64),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for gap in gaps.iter().filter(|gap| gap.overlaps(from, to)) {
+        let left = without(*gap, from, to);
+        tx.replace_gap(batch.node(), batch.boot(), *gap, &left, now)
+            .await?;
+    }
+    Ok(())
+}
+
+fn count(outcome: &'static str, records: usize) {
+    metrics::counter!("edgeward_audit_records_total", "outcome" => outcome)
+        .increment(u64::try_from(records).unwrap_or(u64::MAX));
+}
