@@ -249,7 +249,11 @@ async fn is_another(journal: &JournalHandle, recent: Option<&Recent>) -> bool {
     let found = journal.stands_to(mark).await;
     let another = matches!(found, Ok(Marked::Behind | Marked::Another));
     if another {
-        tracing::error!(?found, ?mark, "the journal is not the one that the state knows");
+        tracing::error!(
+            ?found,
+            ?mark,
+            "the journal is not the one that the state knows"
+        );
     }
     another
 }

@@ -35,7 +35,9 @@ use edgeward_tunnel::filter::packet;
 use edgeward_wire::stun::{self, request, success};
 use edgeward_wire::token::BootstrapToken;
 
-use seeds::{bundles, checkpoints, journal_statements, jwt_bundles, jwt_seed, jwt_tokens, packets, policies};
+use seeds::{
+    bundles, checkpoints, journal_statements, jwt_bundles, jwt_seed, jwt_tokens, packets, policies,
+};
 
 #[path = "apps.rs"]
 mod apps;

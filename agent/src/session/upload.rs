@@ -305,9 +305,8 @@ impl Uploader {
         let Ok(pending) = self.journal.pending(Some(from)).await else {
             return self.wait(UNREADABLE_WAIT);
         };
-        let kept = pending.filter(|pending| {
-            pending.boot == wanted.boot && pending.first_seq <= wanted.last_seq
-        });
+        let kept = pending
+            .filter(|pending| pending.boot == wanted.boot && pending.first_seq <= wanted.last_seq);
         let lost_until = match &kept {
             None => Some(wanted.last_seq),
             Some(kept) => kept
@@ -328,7 +327,9 @@ impl Uploader {
             }
             Some(mut kept) => {
                 let most = wanted.last_seq - kept.first_seq;
-                let most = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
+                let most = usize::try_from(most)
+                    .unwrap_or(usize::MAX)
+                    .saturating_add(1);
                 kept.records.truncate(most);
                 self.send(kept, true).await;
             }

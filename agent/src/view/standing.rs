@@ -20,7 +20,9 @@ pub enum Held {
     StateRolledBack,
     #[error("the time floor could not be read")]
     NoFloor,
-    #[error("the journal is not the one that the stored state knows: cut short, or another in its place")]
+    #[error(
+        "the journal is not the one that the stored state knows: cut short, or another in its place"
+    )]
     JournalRolledBack,
 }
 

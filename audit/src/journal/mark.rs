@@ -40,13 +40,11 @@ impl<S: SegmentStore> Journal<S> {
             Some(active) if active.is_empty() => self.segments.iter().nth_back(1),
             active => active,
         };
-        Ok(segment
-            .zip(self.chain.head())
-            .map(|(segment, head)| Mark {
-                segment: segment.id.0,
-                boot: self.chain.boot(),
-                head,
-            }))
+        Ok(segment.zip(self.chain.head()).map(|(segment, head)| Mark {
+            segment: segment.id.0,
+            boot: self.chain.boot(),
+            head,
+        }))
     }
 
     /// The boot of the oldest record that is kept.

@@ -105,9 +105,14 @@ async fn by_records(
     };
     Ok(match continuity(opened, head, |_| known) {
         Continuity::Complete | Continuity::First => None,
-        Continuity::Missing { boot, from, to } => {
-            found(boot, from, to, FaultKind::Missing, "audit_gap", Signed::Less)
-        }
+        Continuity::Missing { boot, from, to } => found(
+            boot,
+            from,
+            to,
+            FaultKind::Missing,
+            "audit_gap",
+            Signed::Less,
+        ),
         Continuity::RolledBack {
             boot,
             stored,

@@ -119,8 +119,9 @@ mod tests {
                     .iter()
                     .flat_map(|gap| gap.first_seq..=gap.last_seq)
                     .collect();
-                let expected: Vec<u64> =
-                    (3..=8).filter(|seq| !(first..=last).contains(seq)).collect();
+                let expected: Vec<u64> = (3..=8)
+                    .filter(|seq| !(first..=last).contains(seq))
+                    .collect();
                 assert_eq!(left, expected, "{first} to {last}");
             }
         }

@@ -56,7 +56,9 @@ fn judge(stated: Head, known: &Known) -> Result<(), StatedFault> {
     if same.into_iter().flatten().any(|known| known != stated) {
         return Err(StatedFault::Forked { seq: stated.seq });
     }
-    let before = known.stated.map_or(0, |before| before.seq.saturating_add(1));
+    let before = known
+        .stated
+        .map_or(0, |before| before.seq.saturating_add(1));
     let least = before.max(known.least);
     match stated.seq < least.saturating_sub(1) {
         true => Err(StatedFault::Behind {

@@ -87,9 +87,7 @@ impl AuditLog {
         };
         match admit(batch, head, &gaps, known) {
             Ok(accepted) => {
-                let mut acknowledged = self
-                    .append(&mut tx, batch, &accepted, &gaps, now)
-                    .await?;
+                let mut acknowledged = self.append(&mut tx, batch, &accepted, &gaps, now).await?;
                 let loud = glass::note(&mut tx, accepted.new).await?;
                 acknowledged.reach = tx.reach(node, boot, acknowledged.next_seq).await?;
                 let (stored, duplicates) = (
@@ -211,9 +209,7 @@ impl AuditLog {
                 let last = first.saturating_sub(1);
                 (*expected, last, FaultKind::Missing, Signed::Less)
             }
-            DedupError::Equivocation { seq, .. } => {
-                (*seq, *seq, FaultKind::Forked, Signed::Both)
-            }
+            DedupError::Equivocation { seq, .. } => (*seq, *seq, FaultKind::Forked, Signed::Both),
             DedupError::Chain(_) => {
                 let (first, last) = (batch.first_seq(), batch.head().seq);
                 (first, last, FaultKind::Forked, Signed::Less)

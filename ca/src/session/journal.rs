@@ -177,8 +177,8 @@ impl Live {
     pub(super) async fn journal_loss(&mut self, said: &[u8]) -> Result<(), SessionEnded> {
         let now = self.hub.clock.now();
         let key = self.opened.boot_key;
-        let verified = Signed::<LossStated>::parse(said)
-            .and_then(|signed| signed.verify(&self.id(), &key));
+        let verified =
+            Signed::<LossStated>::parse(said).and_then(|signed| signed.verify(&self.id(), &key));
         let loss = match verified {
             Ok(loss) => loss,
             Err(refused) => return self.journal_refused(refused.code()),
@@ -268,11 +268,13 @@ impl Live {
     /// What is stated of the running boot, if its key signed it. Anything else counts against the node.
     fn stated(&mut self, said: &[u8]) -> Result<Option<HeadStated>, SessionEnded> {
         let key = self.opened.boot_key;
-        let verified = Signed::<HeadStated>::parse(said)
-            .and_then(|signed| signed.verify(&self.id(), &key));
+        let verified =
+            Signed::<HeadStated>::parse(said).and_then(|signed| signed.verify(&self.id(), &key));
         match verified {
             Ok(stated) if stated.boot == self.journal.boot => Ok(Some(stated)),
-            Ok(_) => self.journal_refused("journal_statement_boot").map(|()| None),
+            Ok(_) => self
+                .journal_refused("journal_statement_boot")
+                .map(|()| None),
             Err(refused) => self.journal_refused(refused.code()).map(|()| None),
         }
     }

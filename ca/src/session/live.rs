@@ -122,8 +122,15 @@ impl Live {
         hub.audit.later(event);
         tracing::info!(node = %live.id(), remote = %live.opened.caller.remote, contested, "session opened");
         hub.announce(&live.name);
-        live.begin_journal(&journal_head).await?;
-        Ok(live)
+        match live.begin_journal(&journal_head).await {
+            Ok(()) => Ok(live),
+            Err(ended) => {
+                if let Some(number) = live.number {
+                    hub.detach(&live.name, number);
+                }
+                Err(ended)
+            }
+        }
     }
 
     /// Runs until something ends it.

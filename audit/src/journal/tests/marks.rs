@@ -25,7 +25,16 @@ fn a_journal_put_back_to_before_the_mark_is_behind_it() {
     let (mut back, _) = open(older, 1);
     assert_eq!(back.stands_to(&mark).unwrap(), Marked::Behind);
     // An empty one is behind, too.
-    assert_eq!(open(MemoryStore::new(), 1).0.mark().unwrap().unwrap().head.seq, 0);
+    assert_eq!(
+        open(MemoryStore::new(), 1)
+            .0
+            .mark()
+            .unwrap()
+            .unwrap()
+            .head
+            .seq,
+        0
+    );
     assert_eq!(fresh().stands_to(&mark).unwrap(), Marked::Behind);
 }
 
@@ -59,7 +68,9 @@ fn a_marked_record_that_was_acknowledged_and_deleted_is_no_fault() {
     }
     assert_eq!(journal.stands_to(&mark).unwrap(), Marked::Holds);
     let end = journal.chain().next_seq().unwrap();
-    journal.acknowledge(BootId::from_bytes([1; 16]), end).unwrap();
+    journal
+        .acknowledge(BootId::from_bytes([1; 16]), end)
+        .unwrap();
     assert_eq!(journal.stands_to(&mark).unwrap(), Marked::Deleted);
     // And still over a restart and a new boot.
     let (mut next, _) = open(journal.into_store(), 2);
@@ -75,7 +86,11 @@ fn every_kept_record_has_its_hash_and_no_other() {
         assert_eq!(found, Some(record.hash()));
     }
     let boot = BootId::from_bytes([1; 16]);
-    for (boot, seq) in [(boot, 201), (boot, u64::MAX), (BootId::from_bytes([9; 16]), 0)] {
+    for (boot, seq) in [
+        (boot, 201),
+        (boot, u64::MAX),
+        (BootId::from_bytes([9; 16]), 0),
+    ] {
         assert_eq!(journal.hash_at(Position { boot, seq }).unwrap(), None);
     }
 }

@@ -63,9 +63,16 @@ fn boot_of(n: u8) -> Boot {
 fn journal_of(disk: MemoryStore, boot: u8) -> edgeward_audit::Journal<MemoryStore> {
     let limits = Limits::new(JOURNAL_BYTES, MIN_SEGMENT_BYTES).unwrap();
     let node = id(Kind::Node, "gw");
-    edgeward_audit::Journal::open(disk, &node, &boot_of(boot), limits, NOW, fresh_salts().unwrap())
-        .unwrap()
-        .0
+    edgeward_audit::Journal::open(
+        disk,
+        &node,
+        &boot_of(boot),
+        limits,
+        NOW,
+        fresh_salts().unwrap(),
+    )
+    .unwrap()
+    .0
 }
 
 impl<'a> World<'a> {
@@ -196,8 +203,7 @@ impl<'a> World<'a> {
         let node = id(Kind::Node, "gw");
         let boot = BootId::from_bytes([self.boot; 16]);
         let statement =
-            JournalKeyStatement::sign(&self.svid, &node, boot, self.key.public_key(), NOW)
-                .unwrap();
+            JournalKeyStatement::sign(&self.svid, &node, boot, self.key.public_key(), NOW).unwrap();
         let key = statement
             .verify(&node, self.svid.public_key(), NOW)
             .unwrap();
@@ -324,7 +330,10 @@ impl<'a> World<'a> {
             .iter()
             .map(|(boot, hashes)| {
                 let each = hashes.iter().enumerate();
-                (*boot, each.map(|(seq, hash)| (seq as u64, vec![*hash])).collect())
+                (
+                    *boot,
+                    each.map(|(seq, hash)| (seq as u64, vec![*hash])).collect(),
+                )
             })
             .collect();
         assert!(found == expected, "lost, doubled, or another");

@@ -15,7 +15,11 @@ fn stated(journal: &Journal, seq: usize) -> HeadStated {
 }
 
 async fn kinds_of(store: &Store) -> Vec<FaultKind> {
-    faults(store).await.into_iter().map(|fault| fault.0).collect()
+    faults(store)
+        .await
+        .into_iter()
+        .map(|fault| fault.0)
+        .collect()
 }
 
 async fn proofs(store: &Store) -> usize {

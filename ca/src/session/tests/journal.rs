@@ -92,7 +92,10 @@ async fn records_are_acknowledged_when_stored_and_again_when_covered_also_in_the
     agent.send(batch(&a, &records)).await;
     assert_eq!(acknowledged(&mut agent).await, (String::new(), 5));
     let told = covered(&mut agent).await;
-    assert_eq!((told.boot_id.as_slice(), told.next_seq), (&BOOT.as_bytes()[..], 5));
+    assert_eq!(
+        (told.boot_id.as_slice(), told.next_seq),
+        (&BOOT.as_bytes()[..], 5)
+    );
     assert_eq!(told.hash, records[4].hash().as_bytes());
     drop(agent);
     eventually(|| async { !cloud.hub.is_attached("a") }).await;
@@ -166,7 +169,9 @@ async fn what_is_missing_is_asked_for_when_the_session_begins_and_given_up_at_th
         first_seq: 3,
         last_seq: 4,
     };
-    let loss = Signed::sign(stated, &node("a"), &a.boot_key).unwrap().to_bytes();
+    let loss = Signed::sign(stated, &node("a"), &a.boot_key)
+        .unwrap()
+        .to_bytes();
     agent
         .send(node_message::Body::JournalLoss(v1::JournalLoss { loss }))
         .await;

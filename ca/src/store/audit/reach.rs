@@ -46,11 +46,10 @@ impl Tx {
                 .await?;
         let Some(row) = row else { return Ok(None) };
         let text: &str = row.try_get("record")?;
-        let record =
-            SealedRecord::parse(text.as_bytes()).map_err(|_| StoreError::Unreadable {
-                what: "record",
-                value: text.to_owned(),
-            })?;
+        let record = SealedRecord::parse(text.as_bytes()).map_err(|_| StoreError::Unreadable {
+            what: "record",
+            value: text.to_owned(),
+        })?;
         Ok(Some(record.record().prev))
     }
 
