@@ -25,9 +25,24 @@ pub(super) fn admit<'a>(
     }
 }
 
+/// Whether the node signed all that lies between the head and a batch as lost.
 fn is_lost(gaps: &[Gap], expected: u64, first: u64) -> bool {
-    gaps.iter()
-        .any(|gap| gap.lost && gap.first_seq <= expected && gap.last_seq.saturating_add(1) >= first)
+    let lost = gaps.iter().filter(|gap| gap.lost);
+    unknown(lost, expected, first.saturating_sub(1)).is_empty()
+}
+
+/// What of `first..=last` is in none of the gaps.
+pub(super) fn unknown<'a>(gaps: impl Iterator<Item = &'a Gap>, first: u64, last: u64) -> Vec<Gap> {
+    let whole = Gap {
+        first_seq: first,
+        last_seq: last,
+        lost: false,
+    };
+    gaps.fold(vec![whole], |left, gap| {
+        left.into_iter()
+            .flat_map(|part| without(part, gap.first_seq, gap.last_seq))
+            .collect()
+    })
 }
 
 /// The records that fill a gap from its front on. None where the batch has none of them.
@@ -134,6 +149,12 @@ mod tests {
         assert!(!is_lost(&[gap(5, 7)], 5, 8));
         assert!(!is_lost(&[lost(5, 6)], 5, 8));
         assert!(!is_lost(&[lost(6, 7)], 5, 8));
+        assert!(!is_lost(&[lost(5, 5), gap(6, 6), lost(7, 7)], 5, 8));
         assert!(is_lost(&[gap(0, 1), lost(5, 7)], 5, 8));
+        assert!(is_lost(&[lost(5, 5), lost(6, 9)], 5, 8));
+        assert_eq!(
+            unknown([gap(5, 5), lost(7, 7)].iter(), 5, 8),
+            [gap(6, 6), gap(8, 8)]
+        );
     }
 }

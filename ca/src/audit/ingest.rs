@@ -11,7 +11,7 @@ use edgeward_audit::record::{BootId, Head, SealedRecord};
 use edgeward_audit::statement::LossStated;
 use edgeward_identity::{SpiffeId, Timestamp};
 
-use super::gaps::{admit, filling, lose, without};
+use super::gaps::{admit, filling, lose, unknown, without};
 use super::{AuditLog, RecordFault, Signed, glass};
 use crate::store::audit::{FaultKind, Gap, JournalFault, MAX_FAULTS, Reach};
 use crate::store::{StoreError, Tx};
@@ -204,28 +204,39 @@ impl AuditLog {
         refused: &DedupError,
         now: Timestamp,
     ) -> Result<(), RecordFault> {
-        let (first_seq, last_seq, kind, signed) = match refused {
+        let (kind, signed) = match refused {
+            DedupError::Gap { .. } => (FaultKind::Missing, Signed::Less),
+            DedupError::Equivocation { .. } => (FaultKind::Forked, Signed::Both),
+            DedupError::Chain(_) => (FaultKind::Forked, Signed::Less),
+        };
+        let ranges = match refused {
+            // What is known of it already, lost or not, stays as it is.
             DedupError::Gap { expected, first } => {
+                let gaps = tx.gaps(batch.node(), batch.boot()).await?;
                 let last = first.saturating_sub(1);
-                (*expected, last, FaultKind::Missing, Signed::Less)
+                let parts = unknown(gaps.iter(), *expected, last);
+                parts
+                    .iter()
+                    .map(|part| (part.first_seq, part.last_seq))
+                    .collect()
             }
-            DedupError::Equivocation { seq, .. } => (*seq, *seq, FaultKind::Forked, Signed::Both),
-            DedupError::Chain(_) => {
-                let (first, last) = (batch.first_seq(), batch.head().seq);
-                (first, last, FaultKind::Forked, Signed::Less)
-            }
+            DedupError::Equivocation { seq, .. } => vec![(*seq, *seq)],
+            DedupError::Chain(_) => vec![(batch.first_seq(), batch.head().seq)],
         };
-        let fault = JournalFault {
-            node: batch.node().clone(),
-            boot: batch.boot(),
-            first_seq,
-            last_seq,
-            kind,
-            noticed: now,
-            lost: None,
-            resolved: None,
-        };
-        self.note_fault(tx, &fault, refused.code(), signed).await
+        for (first_seq, last_seq) in ranges {
+            let fault = JournalFault {
+                node: batch.node().clone(),
+                boot: batch.boot(),
+                first_seq,
+                last_seq,
+                kind,
+                noticed: now,
+                lost: None,
+                resolved: None,
+            };
+            self.note_fault(tx, &fault, refused.code(), signed).await?;
+        }
+        Ok(())
     }
 }
 
