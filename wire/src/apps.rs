@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use edgeward_identity::BootTime;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use ring::digest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
@@ -34,6 +35,11 @@ const MAX_FILE_NAME_BYTES: usize = 128;
 const REQUEST_COST: usize = 1024;
 /// What looking for content costs of the budget, in bytes, where it is not there.
 const LOOK_COST: usize = 256;
+/// How much of metadata or of a manifest is kept for an answer while it is sent, in bytes; the rest is read again.
+const WINDOW_BYTES: usize = 4 * MAX_APPS_PIECE_BYTES;
+/// How many answers may be open for each that is read for at a time. What one holds that nobody takes is bounded by a
+/// chunk, or a window and a piece.
+const OPEN_FOR_EACH_TURN: usize = 8;
 
 /// What is served, and to whom.
 #[tonic::async_trait]
@@ -59,9 +65,10 @@ pub trait Stock: Clone + Send + Sync + 'static {
 pub struct Bounds {
     /// To one caller, in bytes; ten seconds' worth at once.
     pub bytes_per_second: u64,
-    /// Most answers that are being sent at a time: each holds a chunk, a manifest, or a file of metadata.
+    /// Most answers that something is read for at a time: a chunk, a manifest, or a file of metadata. Eight times as many
+    /// may be open: waiting for their budget, or for whoever asked to take what was read.
     pub answers: usize,
-    /// Most of them to one caller.
+    /// Most open ones to one caller.
     pub answers_to_one: u32,
     /// Most callers that are remembered.
     pub callers: usize,
@@ -75,7 +82,10 @@ pub struct Bounds {
 pub struct Serving<S> {
     stock: S,
     bounds: Bounds,
+    /// For reading, and handing on what was read.
     turns: Arc<Semaphore>,
+    /// For being open.
+    places: Arc<Semaphore>,
     callers: Arc<Mutex<BTreeMap<String, Caller>>>,
 }
 
@@ -89,7 +99,23 @@ struct Caller {
 struct Open<S: Stock> {
     serving: Serving<S>,
     caller: String,
-    turn: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// What is sent in pieces.
+#[derive(Clone, Debug)]
+enum File {
+    Metadata(String),
+    Manifest([u8; 32]),
+}
+
+/// A part of a file, and what the whole is known by.
+#[derive(Debug)]
+struct Window {
+    bytes: Vec<u8>,
+    end: usize,
+    whole: digest::Digest,
+    length: usize,
 }
 
 type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -100,6 +126,7 @@ impl<S: Stock> Serving<S> {
             stock,
             bounds,
             turns: Arc::new(Semaphore::new(bounds.answers)),
+            places: Arc::new(Semaphore::new(bounds.answers * OPEN_FOR_EACH_TURN)),
             callers: Arc::default(),
         }
     }
@@ -117,13 +144,14 @@ impl<S: Stock> Serving<S> {
         let mut open = Open {
             serving: self.clone(),
             caller,
-            turn: None,
+            place: None,
         };
         if !open.pay(REQUEST_COST).await {
             return Err(budget());
         }
-        match tokio::time::timeout(self.bounds.patience, self.turns.clone().acquire_owned()).await {
-            Ok(Ok(turn)) => open.turn = Some(turn),
+        let place = self.places.clone().acquire_owned();
+        match tokio::time::timeout(self.bounds.patience, place).await {
+            Ok(Ok(place)) => open.place = Some(place),
             _ => return Err(budget()),
         }
         Ok(open)
@@ -152,22 +180,74 @@ impl<S: Stock> Serving<S> {
 }
 
 impl<S: Stock> Open<S> {
-    /// Sends bytes in pieces, from `offset` on.
-    fn pieces(self, kind: &'static str, bytes: Vec<u8>, offset: u64) -> Answer<v1::AppsPiece> {
+    /// Held while something is read and handed on, never while waiting for the caller or its budget.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let turn = self.serving.turns.acquire();
+        match tokio::time::timeout(self.serving.bounds.patience, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(budget()),
+        }
+    }
+
+    /// Reads what follows `from`; an error where it is another file than `before`.
+    async fn window(
+        &self,
+        file: &File,
+        from: usize,
+        before: Option<&Window>,
+    ) -> Result<Window, Status> {
+        let _turn = self.turn().await?;
+        let stock = &self.serving.stock;
+        let whole = match file {
+            File::Metadata(name) => stock.metadata(name.clone()).await?,
+            File::Manifest(sha256) => stock.manifest(*sha256).await?,
+        };
+        let bytes = whole.ok_or_else(absent)?;
+        let whole = digest::digest(&digest::SHA256, &bytes);
+        if before.is_some_and(|before| before.whole.as_ref() != whole.as_ref()) {
+            return Err(Status::unavailable("unavailable"));
+        }
+        let length = bytes.len();
+        let end = from.saturating_add(WINDOW_BYTES).min(length);
+        let bytes = bytes.get(from..end).unwrap_or_default().to_vec();
+        Ok(Window {
+            bytes,
+            end,
+            whole,
+            length,
+        })
+    }
+
+    /// Sends a file in pieces, from `offset` on.
+    async fn pieces(
+        self,
+        kind: &'static str,
+        file: File,
+        offset: u64,
+    ) -> Result<Answer<v1::AppsPiece>, Status> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut window = self.window(&file, from, None).await?;
         let (out, answer) = mpsc::channel(1);
         tokio::spawn(async move {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX);
-            let rest = bytes.get(from..).unwrap_or_default();
-            for piece in rest.chunks(MAX_APPS_PIECE_BYTES) {
-                let message = v1::AppsPiece {
-                    bytes: piece.to_vec(),
-                };
-                if !self.send(&out, kind, piece.len(), message).await {
+            loop {
+                for piece in window.bytes.chunks(MAX_APPS_PIECE_BYTES) {
+                    let message = v1::AppsPiece {
+                        bytes: piece.to_vec(),
+                    };
+                    if !self.send(&out, kind, piece.len(), message).await {
+                        return;
+                    }
+                }
+                if window.end >= window.length {
                     return;
                 }
+                window = match self.window(&file, window.end, Some(&window)).await {
+                    Ok(next) => next,
+                    Err(status) => return self.refuse(&out, status).await,
+                };
             }
         });
-        Box::pin(ReceiverStream::new(answer))
+        Ok(Box::pin(ReceiverStream::new(answer)))
     }
 
     /// Sends what is here of these.
@@ -175,30 +255,45 @@ impl<S: Stock> Open<S> {
         let (out, answer) = mpsc::channel(1);
         tokio::spawn(async move {
             for sha256 in wanted {
-                let content = match self.serving.stock.chunk(sha256).await {
-                    Ok(Some(content)) => content,
-                    // Somebody else may have it.
-                    Ok(None) if self.pay(LOOK_COST).await => continue,
-                    Ok(None) => {
-                        self.refuse(&out, budget()).await;
-                        return;
-                    }
-                    Err(status) => {
-                        self.refuse(&out, status).await;
-                        return;
-                    }
-                };
-                let bytes = content.len();
-                let chunk = v1::AppsChunk {
-                    sha256: sha256.to_vec(),
-                    content,
-                };
-                if !self.send(&out, "chunk", bytes, chunk).await {
+                // Nothing is read for who does not take what was read before.
+                let room = tokio::time::timeout(self.serving.bounds.patience, out.reserve());
+                let Ok(Ok(room)) = room.await else {
                     return;
+                };
+                match self.chunk(sha256).await {
+                    Ok(Some(chunk)) => room.send(Ok(chunk)),
+                    // Somebody else may have it.
+                    Ok(None) => {}
+                    Err(status) => return room.send(Err(status)),
                 }
             }
         });
         Box::pin(ReceiverStream::new(answer))
+    }
+
+    /// One that is paid for. It is not kept while its price is waited for, but read again.
+    async fn chunk(&self, sha256: [u8; 32]) -> Result<Option<v1::AppsChunk>, Status> {
+        let mut paid = 0;
+        loop {
+            let turn = self.turn().await?;
+            let content = self.serving.stock.chunk(sha256).await?;
+            let price = content.as_ref().map_or(LOOK_COST, Vec::len);
+            if paid >= price || self.take(price).is_ok() {
+                let chunk = content.map(|content| v1::AppsChunk {
+                    sha256: sha256.to_vec(),
+                    content,
+                });
+                if chunk.is_some() {
+                    self.serving.stock.served("chunk", price);
+                }
+                return Ok(chunk);
+            }
+            drop((turn, content));
+            if !self.pay(price).await {
+                return Err(budget());
+            }
+            paid = price;
+        }
     }
 
     /// Sends one message within the caller's budget. `false`: the answer ends here.
@@ -228,19 +323,24 @@ impl<S: Stock> Open<S> {
             .await;
     }
 
+    /// Takes bytes from the budget, or says how long it takes until there are so many; nothing: never.
+    fn take(&self, bytes: usize) -> Result<(), Option<Duration>> {
+        let mut callers = self.serving.callers.lock();
+        let known = callers.get_mut(&self.caller).ok_or(None)?;
+        match known.budget.take(bytes, self.serving.stock.now()) {
+            true => Ok(()),
+            false => Err(Some(known.budget.wait(bytes))),
+        }
+    }
+
     /// Takes bytes from the budget, or waits until there are so many.
     async fn pay(&self, bytes: usize) -> bool {
         let mut patience = self.serving.bounds.patience;
         loop {
-            let wait = {
-                let mut callers = self.serving.callers.lock();
-                let Some(known) = callers.get_mut(&self.caller) else {
-                    return false;
-                };
-                if known.budget.take(bytes, self.serving.stock.now()) {
-                    return true;
-                }
-                known.budget.wait(bytes).max(MIN_WAIT)
+            let wait = match self.take(bytes) {
+                Ok(()) => return true,
+                Err(Some(wait)) => wait.max(MIN_WAIT),
+                Err(None) => return false,
             };
             match patience.checked_sub(wait) {
                 Some(rest) => patience = rest,
@@ -274,8 +374,8 @@ impl<S: Stock> Apps for Serving<S> {
         if name.len() > MAX_FILE_NAME_BYTES {
             return Err(malformed());
         }
-        let bytes = self.stock.metadata(name).await?.ok_or_else(absent)?;
-        Ok(Response::new(open.pieces("metadata", bytes, 0)))
+        let pieces = open.pieces("metadata", File::Metadata(name), 0);
+        Ok(Response::new(pieces.await?))
     }
 
     async fn manifest(
@@ -285,12 +385,8 @@ impl<S: Stock> Apps for Serving<S> {
         let open = self.enter(request.extensions()).await?;
         let request = request.into_inner();
         let sha256 = sha256_of(&request.sha256)?;
-        let bytes = self.stock.manifest(sha256).await?.ok_or_else(absent)?;
-        Ok(Response::new(open.pieces(
-            "manifest",
-            bytes,
-            request.offset,
-        )))
+        let pieces = open.pieces("manifest", File::Manifest(sha256), request.offset);
+        Ok(Response::new(pieces.await?))
     }
 
     async fn chunks(

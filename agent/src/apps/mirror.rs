@@ -34,7 +34,7 @@ const MAX_CALLERS: usize = 64;
 const MAX_FROM_ONE: usize = 4;
 /// Most requests at a time on one connection.
 const MAX_REQUESTS: u32 = 4;
-/// What they get. An answer holds at most a manifest of 8 MiB.
+/// What they get. What is read at a time is at most a manifest of 8 MiB.
 pub const BOUNDS: Bounds = Bounds {
     bytes_per_second: 16 * 1024 * 1024,
     answers: 8,

@@ -15,7 +15,13 @@ const FEW: Bounds = Bounds {
     patience: Duration::from_secs(10),
 };
 
-/// Has every chunk that begins with a 1 and the file `here`.
+const LARGE: usize = 2_500_000;
+
+fn large() -> Vec<u8> {
+    (0..LARGE).map(|at| (at / 1_000) as u8).collect()
+}
+
+/// Has every chunk and every manifest that begins with a 1 and the file `here`.
 #[derive(Clone)]
 struct Shelf {
     begun: Instant,
@@ -39,8 +45,8 @@ impl Stock for Shelf {
         Ok((name == "here").then(|| vec![7; 600_000]))
     }
 
-    async fn manifest(&self, _: [u8; 32]) -> Result<Option<Vec<u8>>, Status> {
-        Ok(None)
+    async fn manifest(&self, sha256: [u8; 32]) -> Result<Option<Vec<u8>>, Status> {
+        Ok((sha256[0] == 1).then(large))
     }
 
     async fn chunk(&self, sha256: [u8; 32]) -> Result<Option<Vec<u8>>, Status> {
@@ -207,4 +213,43 @@ async fn a_caller_that_used_something_is_not_forgotten_for_another() {
     let answer = serving.metadata(of("c", file("here"))).await.unwrap();
     all(answer.into_inner()).await.unwrap();
     assert!(serving.callers.lock().len() <= FEW.callers);
+}
+
+/// One turn for all: whoever waits for its budget, or does not take what it asked for, keeps it from nobody.
+#[tokio::test]
+async fn whoever_is_slow_keeps_no_turn_from_others() {
+    let serving = serving(Bounds {
+        answers: 1,
+        callers: 3,
+        ..FEW
+    });
+    let waits = serving.chunks(of("a", chunks(6, 1))).await.unwrap();
+    let waits = tokio::spawn(all(waits.into_inner()));
+    let unread = serving.chunks(of("c", chunks(3, 1))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let other = serving.metadata(of("b", file("here"))).await.unwrap();
+    all(other.into_inner()).await.unwrap();
+    assert!(!waits.is_finished(), "its budget gives a part at once");
+    assert_eq!(all(unread.into_inner()).await.unwrap().len(), 3);
+    assert_eq!(waits.await.unwrap().unwrap().len(), 6);
+}
+
+/// What is larger than what is kept of it at a time comes whole, from anywhere on.
+#[tokio::test]
+async fn a_large_manifest_comes_whole_and_from_where_it_was_torn() {
+    let serving = serving(Bounds {
+        bytes_per_second: 10_000_000,
+        ..FEW
+    });
+    for offset in [0, 1, LARGE - 1, LARGE, LARGE + 1] {
+        let wanted = v1::AppsManifestRequest {
+            sha256: vec![1; 32],
+            offset: offset as u64,
+        };
+        let answer = serving.manifest(of("a", wanted)).await.unwrap();
+        let pieces = all(answer.into_inner()).await.unwrap();
+        let given = pieces.into_iter().flat_map(|piece| piece.bytes);
+        let rest = large().split_off(offset.min(LARGE));
+        assert!(given.eq(rest), "from {offset} on");
+    }
 }
