@@ -119,7 +119,13 @@ impl Scene {
         {
             let parts = self.parts.lock();
             for peer in parts.bound.values() {
-                newer.remove(&peer.id);
+                // With another key it is another bind, which may be the one that opens.
+                if newer
+                    .get(&peer.id)
+                    .is_some_and(|seen| seen.spki == peer.spki)
+                {
+                    newer.remove(&peer.id);
+                }
             }
         }
         newer.retain(|_, seen| {

@@ -96,6 +96,29 @@ fn what_a_peer_said_while_its_bind_opened_counts_once_it_is_open() {
     assert!(scene.decider().take_seen().is_empty());
 }
 
+/// The bind that is open is by the key before; what is said belongs to the one that opens.
+#[test]
+fn what_a_peer_said_with_its_next_key_counts_once_the_bind_by_that_is_open() {
+    let scene = scene();
+    let again = || scene.renew(scene.decider().take_seen());
+    let mut next = seen(3, Some("1.1"));
+    for peer in next.values_mut() {
+        peer.spki = spki(3);
+    }
+    scene.renew(next);
+    again();
+    assert!(!is_let_in(&scene), "it is not bound");
+    scene.change(Kept::Hold, |parts| {
+        for peer in parts.bound.values_mut() {
+            peer.spki = spki(3);
+        }
+    });
+    again();
+    assert!(is_let_in(&scene));
+    again();
+    assert!(scene.decider().take_seen().is_empty());
+}
+
 #[tokio::test]
 async fn whoever_waits_hears_at_once_of_evidence_that_says_something_else() {
     let scene = scene();
