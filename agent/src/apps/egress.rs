@@ -30,11 +30,20 @@ pub struct Egress {
 }
 
 /// Who may send.
-#[derive(Default)]
 struct LetIn {
     groups: BTreeMap<AppName, PathBuf>,
     /// Rises with each change of them.
     change: u64,
+}
+
+/// The kernel's table is not known yet: it may be that of an agent before this one.
+impl Default for LetIn {
+    fn default() -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            change: 1,
+        }
+    }
 }
 
 struct Setting {

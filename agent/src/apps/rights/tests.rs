@@ -167,3 +167,29 @@ fn run_inside(test: &str) {
         .unwrap();
     assert!(status.success());
 }
+
+/// The table outlives an agent; what it let in, the next one must be able to take.
+#[tokio::test]
+async fn what_an_agent_before_let_in_is_withdrawn_by_the_next() {
+    if std::env::var_os(INSIDE).is_none() {
+        return run_inside("what_an_agent_before_let_in_is_withdrawn_by_the_next");
+    }
+    let groups = Groups::new();
+    let running = groups.app();
+    let clock = TurnedClock::at(TEST_NOW);
+    let authority = FakeAuthority::new(TestAuthority::new("plant.example"), clock.clone());
+    let (_publisher, view) = holding(&authority, clock, measured());
+    let egress = || {
+        let tunnel = "edgeward0".parse().unwrap();
+        Egress::new(view.clone(), tunnel, groups.0.clone(), None)
+    };
+    let before = egress();
+    before
+        .admit(&running.app, running.cgroup.clone())
+        .await
+        .unwrap();
+    drop(before);
+    assert!(is_let_in(&running.cgroup), "it stays in");
+    egress().withdraw(&running.app).await.unwrap();
+    assert!(!is_let_in(&running.cgroup));
+}
