@@ -96,8 +96,10 @@ pub struct Desk {
     held: BTreeMap<AppName, &'static str>,
     /// Number of the newest word of the director of which nothing runs any more that it does not let run.
     acted_on: u64,
-    /// Apps that were to end and had not in time.
+    /// Apps that were to end and had not when that was looked at last.
     unended: BTreeSet<AppName>,
+    /// Whether anybody could say what runs, whenever that was looked at since.
+    sure: bool,
 }
 
 /// Why something is not as the director wants it.
@@ -132,6 +134,7 @@ impl Desk {
             held: BTreeMap::new(),
             acted_on: 0,
             unended: BTreeSet::new(),
+            sure: false,
         }
     }
 

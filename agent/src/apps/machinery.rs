@@ -1,6 +1,6 @@
 //! What the desk has others do, done: the guard, the runs and the measurements of this machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,11 +29,13 @@ pub struct Machinery {
 type News = (
     watch::Receiver<GuardState>,
     watch::Receiver<BTreeMap<AppName, Stage>>,
+    watch::Receiver<bool>,
 );
 
 impl Machinery {
     pub fn new(enforcing: Enforcing, measure: Measure) -> Self {
-        let news = Mutex::new((enforcing.guard.state(), enforcing.runs.stages()));
+        let runs = &enforcing.runs;
+        let news = Mutex::new((enforcing.guard.state(), runs.stages(), runs.knows()));
         Self {
             enforcing,
             measure,
@@ -104,16 +106,33 @@ impl Operations for Machinery {
             .collect()
     }
 
+    fn ending(&self) -> Option<BTreeSet<AppName>> {
+        let runs = &self.enforcing.runs;
+        let knows = || *runs.knows().borrow();
+        if !knows() {
+            return None;
+        }
+        let stages = runs.stages().borrow().clone();
+        let ending = stages.into_iter().filter_map(|(app, stage)| {
+            let ends = stage == Stage::Stopping;
+            ends.then_some(app)
+        });
+        let ending = ending.collect();
+        // The guard may have gone meanwhile, and with it what was said of what runs.
+        knows().then_some(ending)
+    }
+
     fn control(&self) -> String {
         level::word(&self.enforcing.guard.state().borrow()).to_owned()
     }
 
     async fn changed(&self) {
         let mut news = self.news.lock().await;
-        let (guard, stages) = &mut *news;
+        let (guard, stages, knows) = &mut *news;
         let over = tokio::select! {
             changed = guard.changed() => changed.is_err(),
             changed = stages.changed() => changed.is_err(),
+            changed = knows.changed() => changed.is_err(),
         };
         if over {
             std::future::pending::<()>().await;

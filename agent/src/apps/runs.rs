@@ -70,6 +70,7 @@ pub struct Runs {
     asks: mpsc::Sender<Ask>,
     running: watch::Receiver<Arc<BTreeMap<AppName, Running>>>,
     stages: watch::Receiver<BTreeMap<AppName, Stage>>,
+    knows: watch::Receiver<bool>,
 }
 
 /// A wish, and who waits until it has been taken.
@@ -91,6 +92,7 @@ pub struct Runner {
     heard: mpsc::Receiver<Heard>,
     running: watch::Sender<Arc<BTreeMap<AppName, Running>>>,
     stages: watch::Sender<BTreeMap<AppName, Stage>>,
+    knows: watch::Sender<bool>,
     grants: JoinSet<(AppName, Result<(), String>)>,
     after: After,
 }
@@ -106,6 +108,7 @@ pub fn runs(
     let (asks_to, asks) = mpsc::channel(MAX_WAITING);
     let (running_to, running) = watch::channel(Arc::default());
     let (stages_to, stages) = watch::channel(BTreeMap::new());
+    let (knows_to, knows) = watch::channel(false);
     let runner = Runner {
         machine: Machine::new(places.clone()),
         guard,
@@ -117,6 +120,7 @@ pub fn runs(
         heard,
         running: running_to,
         stages: stages_to,
+        knows: knows_to,
         grants: JoinSet::new(),
         after: After::default(),
     };
@@ -124,6 +128,7 @@ pub fn runs(
         asks: asks_to,
         running,
         stages,
+        knows,
     };
     (runs, runner)
 }
@@ -160,6 +165,11 @@ impl Runs {
 
     pub fn stages(&self) -> watch::Receiver<BTreeMap<AppName, Stage>> {
         self.stages.clone()
+    }
+
+    /// Whether what runs is known: a guard is there and has said it. What it found that nobody wants is `Stopping` then.
+    pub fn knows(&self) -> watch::Receiver<bool> {
+        self.knows.clone()
     }
 }
 
@@ -211,12 +221,21 @@ impl Runner {
         for output in outputs {
             self.perform(output);
         }
-        let stages = self.machine.stages();
+        let (stages, knows) = (self.machine.stages(), self.machine.knows());
+        let tell_knows = || {
+            self.knows
+                .send_if_modified(|before| std::mem::replace(before, knows) != knows)
+        };
+        // Never is it known what runs while the stages are of before.
+        if !knows {
+            tell_knows();
+        }
         self.stages.send_if_modified(|before| {
             let changed = *before != stages;
             *before = stages;
             changed
         });
+        tell_knows();
     }
 
     fn perform(&mut self, output: Output) {

@@ -1,6 +1,6 @@
 //! What the desk has others do: the guard's book, what runs, what is measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,9 +45,12 @@ pub trait Operations: Send + Sync {
 
     fn stages(&self) -> BTreeMap<AppName, State>;
 
+    /// What was to end and has not yet. None: nobody can say what runs.
+    fn ending(&self) -> Option<BTreeSet<AppName>>;
+
     /// How applications are controlled at this moment.
     fn control(&self) -> String;
 
-    /// Stages or control are others than when this was asked last.
+    /// Stages, control or whether anybody can say what runs are others than when this was asked last.
     async fn changed(&self);
 }

@@ -19,6 +19,7 @@ use crate::boot::Boot;
 use crate::enforce::RecordRefused;
 use crate::view::{self, Held, HeldSlice, Order, Publisher};
 
+mod acting;
 mod attacks;
 
 const APP: &str = "acme/collector";
@@ -56,6 +57,22 @@ struct Machine {
     log: Log,
     volume: PathBuf,
     guard_away: AtomicBool,
+    /// By what is known of it: nothing runs here in truth.
+    stages: Mutex<BTreeMap<AppName, State>>,
+    news: tokio::sync::Notify,
+}
+
+impl Machine {
+    fn stage(&self, stages: &[(&str, State)]) {
+        let stages = stages.iter().map(|(app, at)| (app.parse().unwrap(), *at));
+        *self.stages.lock() = stages.collect();
+        self.news.notify_one();
+    }
+
+    fn guard(&self, away: bool) {
+        self.guard_away.store(away, Ordering::Relaxed);
+        self.news.notify_one();
+    }
 }
 
 #[async_trait]
@@ -102,7 +119,14 @@ impl Operations for Machine {
     }
 
     fn stages(&self) -> BTreeMap<AppName, State> {
-        BTreeMap::new()
+        self.stages.lock().clone()
+    }
+
+    fn ending(&self) -> Option<BTreeSet<AppName>> {
+        let stages = self.stages.lock();
+        let ending = stages.iter().filter(|(_, at)| **at == State::Stopped);
+        let ending = ending.map(|(app, _)| app.clone()).collect();
+        (!self.guard_away.load(Ordering::Relaxed)).then_some(ending)
     }
 
     fn control(&self) -> String {
@@ -110,7 +134,7 @@ impl Operations for Machine {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        self.news.notified().await;
     }
 }
 
@@ -225,6 +249,8 @@ impl World {
                 log: log.clone(),
                 volume: ground.volume().to_owned(),
                 guard_away: AtomicBool::new(false),
+                stages: Mutex::default(),
+                news: tokio::sync::Notify::new(),
             }),
             log,
             ground,

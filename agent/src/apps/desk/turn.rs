@@ -41,6 +41,8 @@ impl Desk {
             .map_or(Mode::Enforce, |(_, rules)| rules.mode);
         if self.write_book(mode, &[]).await {
             self.run_those(&plan, director.as_deref()).await;
+            // Only now is what an agent before this one left being ended, if it is.
+            self.acts_on(number);
         }
         self.notes.retain(|app, _| plan.fetch.contains(app));
         if let (Some(director), Some((policy, rules))) = (director, rules) {
@@ -67,6 +69,7 @@ impl Desk {
             .filter_map(|lost| Some((of(lost)?, lost.clone())))
             .collect();
         let operations = self.setup.operations.clone();
+        self.sure &= operations.ending().is_some();
         let ends = losing
             .iter()
             .filter(|(here, _)| here.current)
@@ -86,8 +89,9 @@ impl Desk {
         let (ended, _) = tokio::join!(ends, self.write_book(mode, &[]));
         for (app, refused) in ended.into_iter().filter_map(Result::err) {
             tracing::error!(%app, %refused, "an application does not end");
-            self.unended.insert(app);
         }
+        let lost = losing.iter().map(|(here, _)| here.manifest.app.clone());
+        self.unended.extend(lost);
         self.acts_on(number);
         // Whoever revoked it waits for that; what follows takes a TPM's and a disk's time.
         self.show();
@@ -97,10 +101,19 @@ impl Desk {
         self.reload().await;
     }
 
-    /// Nothing runs any more that this word of the director does not let run, unless it did not end.
+    /// Nothing runs any more that this word of the director does not let run, unless it did not end; which nobody can say
+    /// while there is no guard.
     fn acts_on(&mut self, number: u64) {
-        let stages = self.setup.operations.stages();
-        self.unended.retain(|app| stages.contains_key(app));
+        let Some(ending) = self.setup.operations.ending() else {
+            self.sure = false;
+            return;
+        };
+        if !std::mem::replace(&mut self.sure, true) {
+            // What the guard found, and nobody wants.
+            self.unended.extend(ending.iter().cloned());
+        }
+        // One that is there again is another release.
+        self.unended.retain(|app| ending.contains(app));
         if self.unended.is_empty() {
             self.acted_on = number;
         }

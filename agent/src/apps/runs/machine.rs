@@ -11,9 +11,9 @@ use edgeward_identity::{BootTime, Timestamp};
 use super::super::guard::Heard;
 use super::super::launch::{Places, Running, Wanted, app_of_group, digest_in};
 use super::words::Words;
-#[cfg(test)]
-pub(super) use app::MAX_WAIT;
 use app::{App, Phase, down};
+#[cfg(test)]
+pub(super) use app::{END_AGAIN, MAX_WAIT};
 
 #[derive(Debug)]
 pub(super) enum Input {
@@ -110,7 +110,11 @@ impl Machine {
             }
             Input::Heard(heard) => self.hear(heard, at, &mut out),
             Input::Granted(app, result) => self.granted(&app, result, at, &mut out),
-            Input::Tick => {}
+            Input::Tick => {
+                for (app, state) in &mut self.apps {
+                    state.remind(app, at, &mut out);
+                }
+            }
         }
         self.settle(now, at, &mut out);
         out
@@ -125,6 +129,11 @@ impl Machine {
             Some((app.clone(), wanted.running(&self.places)))
         });
         up.collect()
+    }
+
+    /// Whether `stages` has everything that runs: a guard said it, and whatever it found was taken up.
+    pub(super) fn knows(&self) -> bool {
+        self.guard && self.asked
     }
 
     /// What is being granted something.
@@ -215,6 +224,8 @@ impl Machine {
                 state.phase = Phase::Granting(wanted, Some(run));
             }
             _ => {
+                // The agent before let it in.
+                out.push(Output::Withdraw(app.clone()));
                 out.push(Output::End(app.clone()));
                 state.phase = Phase::Ending {
                     granting: false,

@@ -22,6 +22,7 @@ use crate::apps::testing::slice;
 use crate::view::HeldSlice;
 
 mod beside;
+mod unsure;
 
 const UNTIL: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -422,7 +423,7 @@ fn what_ran_before_this_agent_runs_on_if_it_is_what_is_wanted_and_is_granted_aga
     for wanted in [set("1.1"), Input::Want(BTreeMap::new())] {
         let mut other = Turned::new();
         other.step(Input::Heard(Heard::Here(vec![run("1.0")])));
-        assert_eq!(other.step(wanted), [end()]);
+        assert_eq!(other.step(wanted), [Output::Withdraw(app()), end()]);
     }
 }
 

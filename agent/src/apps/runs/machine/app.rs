@@ -12,6 +12,8 @@ use crate::apps::launch::{Wanted, group_name};
 /// Wait after the first failure; doubled with each that follows.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 pub(in super::super) const MAX_WAIT: Duration = Duration::from_secs(60);
+/// What has not ended after this time is ordered to again: the order, or what the guard did by it, may be lost.
+pub(in super::super) const END_AGAIN: Duration = Duration::from_secs(4);
 /// Who ran for so long has not failed.
 const RAN_WELL: Duration = Duration::from_secs(60);
 
@@ -20,6 +22,8 @@ pub(super) struct App {
     pub(super) wanted: Option<Wanted>,
     pub(super) phase: Phase,
     failures: u32,
+    /// When its end was ordered last, as far as that was looked at.
+    ordered: Option<BootTime>,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +129,25 @@ impl App {
         let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(6));
         self.failures = self.failures.saturating_add(1);
         self.phase = Phase::Waits(at.plus(doubled.min(MAX_WAIT)));
+    }
+
+    /// Orders the end again of what does not end. What it may was withdrawn the first time.
+    pub(super) fn remind(&mut self, app: &AppName, at: BootTime, out: &mut Vec<Output>) {
+        let ends = matches!(
+            self.phase,
+            Phase::Ending {
+                granting: false,
+                ..
+            }
+        );
+        if !ends {
+            self.ordered = None;
+        } else if at.since(*self.ordered.get_or_insert(at)) >= END_AGAIN {
+            self.ordered = Some(at);
+            out.push(Output::Order(Order::End {
+                name: group_name(app),
+            }));
+        }
     }
 
     pub(super) fn gone(&mut self, app: &AppName, out: &mut Vec<Output>) {
