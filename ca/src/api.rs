@@ -402,6 +402,7 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(alerts::unsilence))
         .routes(routes!(exports::list))
         .routes(routes!(exports::refused))
+        .routes(routes!(audit_log::checked, audit_log::check))
         .routes(routes!(operators::list, operators::add))
         .routes(routes!(operators::revoke))
         .routes(routes!(apikeys::list, apikeys::create))

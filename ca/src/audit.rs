@@ -33,7 +33,7 @@ pub use feed::Feed;
 pub use heads::StatedFault;
 pub use ingest::{Acknowledged, IngestError, Wanted};
 pub use later::{LaterWriter, MAX_QUEUED};
-pub use tree::{Halt, INTERVAL, Integrator, LogHead, Published};
+pub use tree::{Checked, Halt, INTERVAL, Integrator, LogHead, Published, SelfCheck};
 
 /// The journal of this cloud process, and the way into the log for those of the nodes.
 #[derive(Debug)]

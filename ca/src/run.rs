@@ -19,7 +19,7 @@ use crate::alerts;
 use crate::alerts::desk::{self, Desk};
 use crate::api::{self, Api, Control, Settings};
 use crate::apps::{self, Repository};
-use crate::audit::{AuditLog, Integrator, LaterWriter};
+use crate::audit::{AuditLog, Integrator, LaterWriter, SelfCheck};
 use crate::config::Config;
 use crate::cut::NodeControl;
 use crate::ek::EkTrust;
@@ -167,6 +167,8 @@ pub async fn start(
     tasks.spawn("alert-sinks", alerts.clone().run_sinks(token.clone()));
     tasks.spawn("alerts", alerts.run(node_control, token.clone()));
     tasks.spawn("apps", apps.run(token.clone()));
+    let check = SelfCheck::new(audit.clone(), store.clone(), keys.clone(), clock.clone());
+    tasks.spawn("self-check", check.run(token.clone()));
     tasks.spawn("ek-roots", ek_trust.run(token.clone()));
     if let Some(socket) = stun {
         tasks.spawn("stun", stun::run(socket, clock.clone(), token.clone()));

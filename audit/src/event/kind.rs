@@ -153,6 +153,7 @@ event_kinds! {
     ApiRefused "api.refused" Should Neutral: "a call of the API was refused";
     AuditRead "audit.read" Must Neutral: "the audit log was read";
     AuditHalted "audit.halted" Must Neutral: "CRITICAL: no checkpoint of the audit log is signed any more: the database does not continue what was signed";
+    AuditDamaged "audit.damaged" Must Neutral: "CRITICAL: a self-check found that stored events or tiles are not what was signed";
     AuditResumed "audit.resumed" Must Neutral: "checkpoints of the audit log are signed again";
     AlertRaised "alert.raised" Should Neutral: "a rule over the log holds";
     AlertEnded "alert.ended" Should Neutral: "a rule over the log holds no more";

@@ -138,6 +138,8 @@ pub const ROUTES: &[Route] = &[
     row("POST", "/api/v1/audit/alerts/test", OPERATORS),
     row("GET", "/api/v1/audit/exports", READERS),
     row("GET", "/api/v1/audit/exports/{name}/refused", READERS),
+    row("GET", "/api/v1/audit/log/self-check", READERS),
+    row("POST", "/api/v1/audit/log/self-check", OPERATORS),
     row("GET", "/api/v1/operators", READERS),
     row("POST", "/api/v1/operators", ADMINS),
     row("DELETE", "/api/v1/operators/{name}", ADMINS),

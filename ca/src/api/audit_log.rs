@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use super::extract::Named;
 use super::problem::Problem;
-use super::views::ProblemView;
+use super::views::{ProblemView, SelfCheckAsked, SelfCheckView};
 use super::{Api, Cloud};
 use crate::access::Principal;
 use crate::audit::Published;
@@ -106,6 +106,38 @@ pub(super) async fn key(State(api): Cloud) -> Result<Json<LogKeyView>, Problem> 
         origin: log_origin(api.keys.trust_domain()),
         verifier: api.keys.checkpoint_verifier().to_string(),
         statement: hex::encode(statement),
+    }))
+}
+
+/// Ask for a check of the whole log against its signed tree: records, tiles, every kept checkpoint. The answer comes at once.
+#[utoipa::path(post, path = "/api/v1/audit/log/self-check", tag = "audit", operation_id = "audit_log_check",
+    responses((status = 202, body = SelfCheckAsked),
+        (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn check(State(api): Cloud) -> (StatusCode, Json<SelfCheckAsked>) {
+    let request = api.audit.log_head().request_check();
+    (StatusCode::ACCEPTED, Json(SelfCheckAsked { request }))
+}
+
+/// What the last self-check of the log came to: at the start (the newest part), once a day, and when asked for.
+#[utoipa::path(get, path = "/api/v1/audit/log/self-check", tag = "audit", operation_id = "audit_log_checked",
+    responses((status = 200, body = SelfCheckView),
+        (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn checked(State(api): Cloud) -> Result<Json<SelfCheckView>, Problem> {
+    let last = api.audit.log_head().last_check().ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "not_checked",
+            "the log was not checked yet",
+        )
+    })?;
+    Ok(Json(SelfCheckView {
+        answers: last.request,
+        begun: last.begun.into(),
+        took_ms: u64::try_from(last.took.as_millis()).unwrap_or(u64::MAX),
+        from: last.from,
+        size: last.size,
+        checkpoints: last.checkpoints,
+        fault: last.fault.clone(),
     }))
 }
 

@@ -16,6 +16,7 @@ mod audit;
 mod ca;
 mod director;
 mod eks;
+mod log;
 mod nodes;
 mod openings;
 mod rollout;
@@ -36,6 +37,7 @@ pub use director::{
     AppRevoked, BackRequest, BackView, NodeBack, RevokeDigest, RevokeRequest, RevokedNodes,
 };
 pub use eks::{EkImportRequest, EkImportedView, EkRequest, EkRootView, EkView};
+pub use log::{SelfCheckAsked, SelfCheckView};
 pub use nodes::{ComparedProfile, Explained, NodeAppView, NodeView, ReasonRequest, UNHEARD};
 pub use openings::{
     ApprovalRequest, ApprovalTermsView, ApprovalView, GlassIssued, GlassRequest, GlassView,

@@ -9,8 +9,10 @@ mod anchor;
 mod head;
 mod integrator;
 mod round;
+mod self_check;
 #[cfg(test)]
 mod tests;
 
 pub use head::{Halt, LogHead, Published};
 pub use integrator::{INTERVAL, Integrator};
+pub use self_check::{Checked, SelfCheck};

@@ -17,6 +17,7 @@ mod proof;
 mod query;
 mod show;
 mod stats;
+mod self_check;
 mod tail;
 mod verify;
 
@@ -74,6 +75,9 @@ Examples:
   edgeward audit stats --by node --verdict deny --bucket 1h
   edgeward audit stats --by family --bucket 5m --from -6h -o json     for a chart")]
     Stats(#[command(flatten)] stats::Arguments),
+    /// Let the cloud check its whole log against what it signed: records, tiles, every kept checkpoint
+    #[command(name = "self-check")]
+    SelfCheck,
     /// Ask whether the record is complete: per boot of each node the range without gaps, and what is wrong
     Coverage {
         /// Only this node
@@ -163,6 +167,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::Exports { name: Some(name) } => {
             exports::refused(session, &session.client()?, &name).await
         }
+        Command::SelfCheck => self_check::run(session, &session.client()?).await,
         Command::Coverage { node } => {
             let path = match node {
                 Some(node) => format!("/api/v1/audit/coverage?node={}", encode(&node)),

@@ -124,6 +124,31 @@ impl Store {
         Ok(leaves)
     }
 
+    /// Hashes and records from leaf `first` on, without a hole; `limit` at most.
+    pub async fn leaf_records(
+        &self,
+        first: u64,
+        limit: u32,
+    ) -> Result<Vec<(Digest, String)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT leaf, hash, record FROM events WHERE leaf >= $1 ORDER BY leaf LIMIT $2",
+        )
+        .bind(number_to_column(first))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.read().await?)
+        .await?;
+        let mut records = Vec::with_capacity(rows.len());
+        for (leaf, row) in (number_to_column(first)..).zip(&rows) {
+            let found: i64 = row.try_get("leaf")?;
+            if found != leaf {
+                return Err(unreadable("log: leaves are missing before", found));
+            }
+            let hash = parse_column("hash", row.try_get("hash")?)?;
+            records.push((hash, row.try_get("record")?));
+        }
+        Ok(records)
+    }
+
     /// The proof that leaf `index` is in the tree of `size` leaves, which a checkpoint covers.
     pub async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Digest>, TreeError> {
         let tiles = self.log_tiles(&tiles_of_inclusion(index, size)?).await?;

@@ -115,6 +115,40 @@ async fn a_log_that_is_halted_shows_no_checkpoint_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_self_check_is_asked_for_by_operators_and_read_by_auditors() {
+    let bench = Bench::new().await;
+    let auditor = bench.operator(Role::Auditor).await;
+    let operator = bench.operator(Role::Operator).await;
+    let path = "/api/v1/audit/log/self-check";
+    let (status, answer) = bench.get(&auditor, path).await;
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (StatusCode::NOT_FOUND, Some("not_checked"))
+    );
+    let (status, _) = bench.post(&auditor, path, json!({})).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    bench.events(300).await;
+    let _stop = bench.integrate();
+    bench.signed(300).await;
+    let (status, asked) = bench.post(&operator, path, json!({})).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let check = crate::audit::SelfCheck::new(
+        bench.api.audit.clone(),
+        bench.api.store.clone(),
+        bench.api.keys.clone(),
+        Arc::new(SystemClock),
+    );
+    tokio::spawn(check.run(CancellationToken::new()));
+    let head = bench.api.audit.log_head();
+    crate::testing::eventually(|| async { head.last_check().is_some() }).await;
+    let (status, done) = bench.get(&auditor, path).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(done["answers"], asked["request"]);
+    assert_eq!(done["fault"], Value::Null, "{done}");
+    assert!(done["size"].as_u64().unwrap() >= 300);
+}
+
+#[tokio::test]
 async fn whoever_knows_the_key_derives_the_root_from_what_is_served() {
     let bench = Bench::new().await;
     let auditor = bench.operator(Role::Auditor).await;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use edgeward_audit::Digest;
 use edgeward_identity::Timestamp;
+use tokio::sync::watch;
+
+use super::self_check::Checked;
 
 /// A checkpoint that is stored here and in the file beside the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,9 @@ impl Halt {
 pub struct LogHead {
     newest: ArcSwapOption<Published>,
     halted: ArcSwapOption<Halt>,
+    checked: ArcSwapOption<Checked>,
+    /// Self-checks that were asked for.
+    requests: watch::Sender<u64>,
 }
 
 impl LogHead {
@@ -63,6 +69,25 @@ impl LogHead {
     /// Why none is signed, where that is so.
     pub fn halted(&self) -> Option<Arc<Halt>> {
         self.halted.load_full()
+    }
+
+    /// What the last self-check came to.
+    pub fn last_check(&self) -> Option<Arc<Checked>> {
+        self.checked.load_full()
+    }
+
+    /// Asks for a check of the whole log. Returns the number of the request.
+    pub fn request_check(&self) -> u64 {
+        self.requests.send_modify(|count| *count += 1);
+        *self.requests.borrow()
+    }
+
+    pub(super) fn requests(&self) -> watch::Receiver<u64> {
+        self.requests.subscribe()
+    }
+
+    pub(super) fn checked(&self, checked: Checked) {
+        self.checked.store(Some(Arc::new(checked)));
     }
 
     pub(super) fn publish(&self, published: Published) {

@@ -14,6 +14,7 @@ use sqlx::Executor;
 use tokio_util::sync::CancellationToken;
 
 use super::round::{RoundFault, Rounds};
+use super::self_check::{CheckFault, check};
 use super::*;
 use crate::audit::AuditLog;
 use crate::keys::CloudKeys;
@@ -234,6 +235,74 @@ store_tests! {
         let taken = bench.rounds().round(NOW).await.unwrap().published.unwrap();
         assert_eq!(taken.size, 562);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), taken.note);
+    }
+
+    async fn a_self_check_finds_every_change_of_the_database(store) {
+        let bench = Bench::new(&store).await;
+        let mut rounds = bench.rounds();
+        for more in [100, 200, 300] {
+            bench.write(more).await;
+            rounds.round(NOW).await.unwrap();
+        }
+        let newest = store.newest_checkpoint().await.unwrap().unwrap();
+        bench.sql("CREATE TABLE kept_events AS SELECT * FROM events").await;
+        bench.sql("CREATE TABLE kept_tiles AS SELECT * FROM log_tiles").await;
+        bench.sql("CREATE TABLE kept_checkpoints AS SELECT * FROM log_checkpoints").await;
+        assert_eq!(check(&store, &bench.keys, &newest, 0, false).await.unwrap(), 2);
+        assert_eq!(check(&store, &bench.keys, &newest, 512, false).await.unwrap(), 1);
+        for change in [
+            "UPDATE events SET record = replace(record, 'node.approved', 'node.released') WHERE leaf = 17",
+            "UPDATE events SET record = (SELECT record FROM kept_events WHERE leaf = 18) WHERE leaf = 17",
+            "UPDATE events SET hash = (SELECT hash FROM kept_events WHERE leaf = 18), \
+             record = (SELECT record FROM kept_events WHERE leaf = 18) WHERE leaf = 17",
+            "DELETE FROM events WHERE leaf = 17",
+            "DELETE FROM log_tiles WHERE level = 0 AND idx = 1",
+            "UPDATE log_tiles SET hashes = (SELECT hashes FROM kept_tiles WHERE level = 0 AND idx = 1) \
+             WHERE level = 0 AND idx = 0",
+            "UPDATE log_tiles SET hashes = substr(hashes, 65) || substr(hashes, 1, 64) WHERE level = 1",
+            "UPDATE log_checkpoints SET root = \
+             '0000000000000000000000000000000000000000000000000000000000000000' WHERE size = 101",
+            "UPDATE log_checkpoints SET note = (SELECT note FROM kept_checkpoints WHERE size = 601) \
+             WHERE size = 101",
+        ] {
+            bench.sql(change).await;
+            let found = check(&store, &bench.keys, &newest, 0, false).await;
+            assert!(matches!(found, Err(CheckFault::Damaged(_))), "{change}: {found:?}");
+            bench.sql("DELETE FROM events").await;
+            bench.sql("DELETE FROM log_tiles").await;
+            bench.sql("DELETE FROM log_checkpoints").await;
+            bench.sql("INSERT INTO events SELECT * FROM kept_events").await;
+            bench.sql("INSERT INTO log_tiles SELECT * FROM kept_tiles").await;
+            bench.sql("INSERT INTO log_checkpoints SELECT * FROM kept_checkpoints").await;
+        }
+        assert!(check(&store, &bench.keys, &newest, 0, false).await.is_ok());
+    }
+
+    async fn a_damaged_log_is_an_event_and_stays_on_show(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(20).await;
+        bench.rounds().round(NOW).await.unwrap();
+        bench.sql("UPDATE events SET record = replace(record, 'node.approved', 'node.released') WHERE leaf = 17").await;
+        let checking = SelfCheck::new(
+            bench.audit.clone(),
+            bench.store.clone(),
+            bench.keys.clone(),
+            Arc::new(SystemClock),
+        );
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(checking.run(stop.clone()));
+        let head = bench.audit.log_head();
+        crate::testing::eventually(|| async { head.last_check().is_some() }).await;
+        let request = head.request_check();
+        let done = || head.last_check().filter(|last| last.request >= request);
+        crate::testing::eventually(|| async { done().is_some() }).await;
+        let fault = done().unwrap().fault.clone().unwrap();
+        assert!(fault.contains("event 17"), "{fault}");
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        let damaged = "SELECT COUNT(*) AS found FROM events WHERE type = 'audit.damaged'";
+        let row = sqlx::query(damaged).fetch_one(&mut *store.read().await.unwrap()).await.unwrap();
+        assert_eq!(sqlx::Row::get::<i64, _>(&row, "found"), 1, "said once");
     }
 
     async fn two_clouds_of_one_database_and_key_sign_one_tree(store) {
