@@ -145,7 +145,8 @@ async fn evidence_of_another_connection_or_of_another_state_fails_the_node() {
 
 #[tokio::test]
 async fn a_clock_that_falls_back_within_one_boot_fails_the_node_across_cloud_restarts() {
-    let (cloud, mut a, _b) = two("").await;
+    // The rule over it would quarantine the node meanwhile.
+    let (cloud, mut a, _b) = two("[alerts]\nquarantine = false\n").await;
     let mut agent = cloud.agent(&a).await;
     assert!(agent.pass(&mut a, "a").await.refused.is_none());
     let cloud = cloud.restart().await;
@@ -169,6 +170,42 @@ async fn a_clock_that_falls_back_within_one_boot_fails_the_node_across_cloud_res
     let mut agent = cloud.agent(&a).await;
     let outcome = agent.pass(&mut a, "a").await;
     assert_eq!(outcome.refused.unwrap().code, "clock_reset_count_below");
+}
+
+#[tokio::test]
+async fn a_tpm_that_was_set_back_quarantines_its_node_and_what_proves_nothing_does_not() {
+    let (cloud, mut a, _b) = two("").await;
+    let mut agent = cloud.agent(&a).await;
+    let challenge = agent.challenge().await;
+    let relayed = a.answer(&challenge, &[9; 32], "a");
+    agent.send(node_message::Body::Evidence(relayed)).await;
+    assert!(agent.outcome().await.refused.is_some());
+    drop(agent);
+    eventually(|| async { !cloud.hub.is_attached("a") }).await;
+    let mut agent = cloud.agent(&a).await;
+    assert!(agent.pass(&mut a, "a").await.refused.is_none());
+    drop(agent);
+    eventually(|| async { !cloud.hub.is_attached("a") }).await;
+    a.tpm.clock.clock_ms -= 100;
+    let mut agent = cloud.agent(&a).await;
+    let outcome = agent.pass(&mut a, "a").await;
+    assert_eq!(outcome.refused.unwrap().code, "clock_not_advanced");
+    let is_quarantined = || async { cloud.recorded("node.quarantined", "automatic").await };
+    for _ in 0..300 {
+        if is_quarantined().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(is_quarantined().await);
+    let failed: Vec<String> = (cloud.events().await.into_iter())
+        .filter(|(kind, _)| kind == "attestation.failed")
+        .map(|(_, record)| record)
+        .collect();
+    let proof = "\"proof\":\"quote\"";
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert!(failed[0].contains("quote_nonce_mismatch") && !failed[0].contains(proof));
+    assert!(failed[1].contains("clock_not_advanced") && failed[1].contains(proof));
 }
 
 #[tokio::test]
