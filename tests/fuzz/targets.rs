@@ -14,7 +14,7 @@ use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
 use edgeward_audit::proven::Verifier;
 use edgeward_audit::query::{CursorKey, Query, StatsQuery};
-use edgeward_audit::statement::{HeadStated, LossStated, Signed};
+use edgeward_audit::tiles::Tile;
 use edgeward_ca::keys::pkcs11::TokenUri;
 use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_log::variable::{EfiVariable, Guid};
@@ -35,9 +35,7 @@ use edgeward_tunnel::filter::packet;
 use edgeward_wire::stun::{self, request, success};
 use edgeward_wire::token::BootstrapToken;
 
-use seeds::{
-    bundles, checkpoints, journal_statements, jwt_bundles, jwt_seed, jwt_tokens, packets, policies,
-};
+use seeds::{bundles, checkpoints, jwt_bundles, jwt_seed, jwt_tokens, packets, policies};
 
 #[path = "apps.rs"]
 mod apps;
@@ -275,14 +273,6 @@ pub const TARGETS: &[Target] = &[
         seeds: journal::records,
     },
     Target {
-        name: "audit_statement",
-        run: |bytes| {
-            drop(Signed::<HeadStated>::parse(bytes));
-            drop(Signed::<LossStated>::parse(bytes));
-        },
-        seeds: journal_statements,
-    },
-    Target {
         name: "audit_stats_query",
         run: audit_stats_query,
         seeds: || {
@@ -290,6 +280,18 @@ pub const TARGETS: &[Target] = &[
                 b"from=2026-01-31T12:00:00Z\nto=2026-01-31T13:00:00Z\nbucket=5m\nby=node\ntop=3"
                     .to_vec(),
             ]
+        },
+    },
+    Target {
+        name: "audit_tile",
+        run: audit_tile,
+        seeds: || {
+            [
+                "tile/0/x001/234.p/5",
+                "tile/entries/000.p/2\n\0\u{1}a\0\u{2}bc",
+            ]
+            .map(|text| text.as_bytes().to_vec())
+            .to_vec()
         },
     },
     Target {
@@ -733,6 +735,19 @@ fn signature_lists() -> Vec<Vec<u8>> {
     let certificates = boot_log_made::signature_list(CERT_X509, &[&[7; 40]]);
     let hashes = boot_log_made::signature_list(CERT_SHA256, &[&[1; 32], &[2; 32]]);
     vec![[certificates.as_slice(), &hashes].concat(), hashes]
+}
+
+/// A path, a line feed, and the bytes of the tile.
+fn audit_tile(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let path = parts.next().and_then(|path| str::from_utf8(path).ok());
+    let Some(Ok(tile)) = path.map(str::parse::<Tile>) else {
+        return;
+    };
+    assert_eq!(Some(tile.to_string().as_str()), path);
+    let content = parts.next().unwrap_or_default();
+    drop(tile.parse_hashes(content));
+    drop(tile.parse_entries(content));
 }
 
 /// One `key=value` a line.

@@ -8,6 +8,7 @@
 
 mod apps;
 mod audit_export;
+mod audit_log;
 mod break_glass;
 mod ca_rotation;
 mod commands;
