@@ -119,6 +119,16 @@ impl KeyChain {
         })
     }
 
+    /// The chain from this turn on, taken on trust: where the turns before it are missing, which is an alarm already.
+    pub fn resume(turn: &SealedRecord) -> Result<Self, TurnError> {
+        let said = KeyTurn::parse(turn.event())?;
+        Ok(Self {
+            number: said.number,
+            key: said.key,
+            seq: turn.record().seq,
+        })
+    }
+
     /// Whether a boot whose last record is `seq` should have turned its key long ago.
     pub fn is_overdue(&self, seq: u64) -> bool {
         seq.saturating_sub(self.seq) > MAX_RECORDS_A_KEY

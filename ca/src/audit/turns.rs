@@ -5,7 +5,7 @@
 
 use edgeward_audit::batch::VerifiedBatch;
 use edgeward_audit::event::{Actor, Event, EventKind};
-use edgeward_audit::record::{KeyChain, SealedRecord};
+use edgeward_audit::record::{KeyChain, SealedRecord, TurnError};
 use edgeward_identity::Timestamp;
 
 use super::{AuditLog, RecordFault};
@@ -45,6 +45,16 @@ impl AuditLog {
                     let seq = record.record().seq;
                     self.note_turn(tx, batch, (refused.code(), seq), now)
                         .await?;
+                    // Turns are missing, as in a gap that a loss left: said once, and what follows is checked again.
+                    if let TurnError::Number { expected, found } = refused
+                        && u64::from(found) > expected
+                        && let Ok(chain) = KeyChain::resume(record)
+                    {
+                        row = Some(JournalKeyRow {
+                            chain,
+                            overdue: None,
+                        });
+                    }
                 }
             }
         }
