@@ -14,6 +14,7 @@ use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
 use edgeward_audit::proven::Verifier;
 use edgeward_audit::query::{CursorKey, Query, StatsQuery};
+use edgeward_audit::statement::{HeadStated, LossStated, Signed};
 use edgeward_audit::tiles::Tile;
 use edgeward_ca::keys::pkcs11::TokenUri;
 use edgeward_evidence::EkRoots;
@@ -35,7 +36,9 @@ use edgeward_tunnel::filter::packet;
 use edgeward_wire::stun::{self, request, success};
 use edgeward_wire::token::BootstrapToken;
 
-use seeds::{bundles, checkpoints, jwt_bundles, jwt_seed, jwt_tokens, packets, policies};
+use seeds::{
+    bundles, checkpoints, journal_statements, jwt_bundles, jwt_seed, jwt_tokens, packets, policies,
+};
 
 #[path = "apps.rs"]
 mod apps;
@@ -271,6 +274,14 @@ pub const TARGETS: &[Target] = &[
         name: "audit_record",
         run: journal::record,
         seeds: journal::records,
+    },
+    Target {
+        name: "audit_statement",
+        run: |bytes| {
+            drop(Signed::<HeadStated>::parse(bytes));
+            drop(Signed::<LossStated>::parse(bytes));
+        },
+        seeds: journal_statements,
     },
     Target {
         name: "audit_stats_query",

@@ -46,7 +46,7 @@ pub enum IngestError {
     Refused {
         #[source]
         refused: DedupError,
-        acknowledged: Acknowledged,
+        acknowledged: Box<Acknowledged>,
     },
     /// Ours: the node keeps its records and tries again.
     #[error(transparent)]
@@ -193,7 +193,7 @@ impl AuditLog {
         count("refused", batch.records().len());
         Err(IngestError::Refused {
             refused,
-            acknowledged,
+            acknowledged: Box::new(acknowledged),
         })
     }
 

@@ -15,9 +15,9 @@ mod export;
 mod exports;
 mod proof;
 mod query;
+mod self_check;
 mod show;
 mod stats;
-mod self_check;
 mod tail;
 mod verify;
 
