@@ -4,24 +4,25 @@
 //! in the log, so that a crash neither loses nor doubles an alert; a quarantine is intended in that transaction and
 //! performed after it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_identity::{Clock, SpiffeId, Timestamp};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::act::{CAP_WINDOW, Fact, Outcome, decide, is_fresh};
-use super::book::{Alert, MAX_OPEN_OF_RULE, Silence, Word};
-use super::engine::{Engine, Hit, OTHERS, Seen};
-use super::rule::{Rule, Rules, Severity};
+use super::act::Outcome;
+use super::engine::{Engine, Seen};
+use super::rule::{Rules, Severity};
 use crate::audit::{AuditLog, RecordFault};
 use crate::config::Alerts;
-use crate::store::alerts::{ActRow, Notice};
 use crate::store::{Store, StoreError, Tx};
+
+mod quarantine;
+mod write;
+
+use write::together;
 
 /// Most events that are looked at in one turn.
 const BATCH: u32 = 500;
@@ -314,234 +315,6 @@ impl Desk {
             false => Err(Halted::Relieved),
         }
     }
-
-    /// Everything that follows, and the position, or nothing of it.
-    async fn write(
-        &self,
-        hits: Vec<Batched>,
-        next: u64,
-        cutter: &dyn Cutter,
-    ) -> Result<(), Halted> {
-        let now = self.clock.now();
-        let silences = self.store.silences(now).await?;
-        let mut tx = self.store.begin("alerts.write").await?;
-        self.moved(&mut tx, next).await?;
-        for batched in hits {
-            let Some(rule) = self.rules.get(&batched.hit.rule) else {
-                continue;
-            };
-            self.write_hit(&mut tx, rule, batched, &silences, cutter)
-                .await?;
-        }
-        tx.commit().await?;
-        self.said.notify_waiters();
-        Ok(())
-    }
-
-    async fn write_hit(
-        &self,
-        tx: &mut Tx,
-        rule: &Rule,
-        batched: Batched,
-        silences: &[Silence],
-        cutter: &dyn Cutter,
-    ) -> Result<(), Halted> {
-        let Batched { mut hit, facts } = batched;
-        let mut standing = tx.alert_standing(&rule.name, &hit.key).await?;
-        if hit.over {
-            if let Some(mut alert) = standing {
-                self.end(tx, &mut alert, hit.at).await?;
-            }
-            return Ok(());
-        }
-        if standing.is_none() && tx.alerts_of_rule(&rule.name).await? >= u64::from(MAX_OPEN_OF_RULE)
-        {
-            OTHERS.clone_into(&mut hit.key);
-            standing = tx.alert_standing(&rule.name, OTHERS).await?;
-        }
-        let is_new = standing.is_none();
-        let (mut alert, word) = match standing {
-            Some(mut alert) => {
-                let word = alert.hit(rule, &hit, silences);
-                (alert, word)
-            }
-            None => Alert::open(tx.raise_number(NUMBER).await?, rule, &hit, silences),
-        };
-        for (fact, leaf) in facts {
-            if rule.quarantine {
-                self.intend(tx, &mut alert, (fact, leaf), cutter).await?;
-            }
-        }
-        tx.put_alert(&alert).await?;
-        if is_new {
-            metrics::counter!("edgeward_audit_alerts_total", "severity" => alert.severity.as_str())
-                .increment(1);
-            tracing::warn!(alert = alert.number, rule = %alert.rule, severity = %alert.severity,
-                about = %alert.key, what = %alert.what, "alert: {}", alert.summary);
-            let event = told(&alert, EventKind::AlertRaised, hit.at)
-                .detail("silenced", word.is_none())
-                .detail("what", &alert.what);
-            self.audit.record_in(tx, event).await?;
-        }
-        match word {
-            Some(word) => self.queue(tx, &alert, word, hit.at).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn end(&self, tx: &mut Tx, alert: &mut Alert, now: Timestamp) -> Result<(), Halted> {
-        let word = alert.end(now);
-        tx.put_alert(alert).await?;
-        let event = told(alert, EventKind::AlertEnded, now).detail("hits", alert.hits);
-        self.audit.record_in(tx, event).await?;
-        match word {
-            Some(word) => self.queue(tx, alert, word, now).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn queue(
-        &self,
-        tx: &mut Tx,
-        alert: &Alert,
-        word: Word,
-        now: Timestamp,
-    ) -> Result<(), Halted> {
-        let sinks = self.config.sinks.iter();
-        for sink in sinks.filter(|sink| alert.severity >= sink.least) {
-            let notice = Notice {
-                number: tx.raise_number(NUMBER).await?,
-                sink: sink.name.clone(),
-                alert: alert.number,
-                made: now,
-                attempts: 0,
-                next: now,
-                error: String::new(),
-                body: super::say::body(self.audit.keeper(), alert, word, now),
-            };
-            if !tx.add_notice(&notice).await? {
-                metrics::counter!("edgeward_audit_alert_notices_total", "sink" => sink.name.clone(), "outcome" => "left_out")
-                    .increment(1);
-                tracing::error!(sink = %sink.name, alert = alert.number, "alerts: too many words wait for this sink");
-            }
-        }
-        Ok(())
-    }
-
-    async fn intend(
-        &self,
-        tx: &mut Tx,
-        alert: &mut Alert,
-        (fact, leaf): (Fact, u64),
-        cutter: &dyn Cutter,
-    ) -> Result<(), Halted> {
-        let now = self.clock.now();
-        let node = fact.node.name();
-        if tx.is_intended(node).await? {
-            return Ok(());
-        }
-        let lately = tx.acts_since(now.minus(CAP_WINDOW)).await?;
-        let fixed = self.config.quarantine_per_hour;
-        let outcome = match is_fresh(fact.at, now) {
-            true => decide(lately, cutter.active(), fixed, self.config.quarantine),
-            false => Outcome::TooOld,
-        };
-        alert.act = Some(format!("{} {node}", outcome.as_str()));
-        let act = ActRow {
-            number: tx.raise_number(NUMBER).await?,
-            alert: alert.number,
-            node: node.to_owned(),
-            leaf,
-            proof: fact.proof.as_str().to_owned(),
-            made: now,
-            outcome,
-        };
-        tx.add_act(&act).await?;
-        if outcome != Outcome::Intended {
-            note_act(&act, outcome);
-        }
-        Ok(())
-    }
-
-    /// Cuts off whoever is to be cut off.
-    async fn perform(&self, cutter: &dyn Cutter) -> Result<(), Halted> {
-        for act in self.store.acts_intended().await? {
-            let outcome = match is_fresh(act.made, self.clock.now()) {
-                true => {
-                    let why = format!(
-                        "alert {}: the node itself signed it ({}), event {}",
-                        act.alert, act.proof, act.leaf
-                    );
-                    cutter.quarantine(&act.node, &why).await
-                }
-                false => Outcome::TooOld,
-            };
-            note_act(&act, outcome);
-            let mut tx = self.store.begin("alerts.act").await?;
-            tx.end_act(act.number, outcome).await?;
-            if let Some(mut alert) = tx.alert(act.alert).await? {
-                alert.act = Some(format!("{} {}", outcome.as_str(), act.node));
-                tx.put_alert(&alert).await?;
-            }
-            tx.commit().await?;
-        }
-        Ok(())
-    }
-}
-
-fn note_act(act: &ActRow, outcome: Outcome) {
-    metrics::counter!("edgeward_audit_alert_acts_total", "outcome" => outcome.as_str())
-        .increment(1);
-    tracing::error!(node = %act.node, alert = act.alert, proof = %act.proof, event = act.leaf,
-        outcome = outcome.as_str(), "automatic quarantine");
-}
-
-fn told(alert: &Alert, kind: EventKind, now: Timestamp) -> Event {
-    let event = Event::new(now, Actor::Cloud, kind)
-        .subject(format!("alert {}", alert.number).as_str())
-        .code(&alert.rule)
-        .detail("severity", alert.severity);
-    let event = match alert.key.is_empty() {
-        true => event,
-        false => event.detail("about", &alert.key),
-    };
-    match &alert.act {
-        Some(act) => event.detail("quarantine", act),
-        None => event,
-    }
-}
-
-/// Hits of one alert as one, and all that was proved with them.
-struct Batched {
-    hit: Hit,
-    facts: Vec<(Fact, u64)>,
-}
-
-/// An alert is written once in a turn, however many events made it. What is proved is proved of one node each time.
-fn together(hits: Vec<Hit>) -> Vec<Batched> {
-    let mut order: Vec<Batched> = Vec::new();
-    let mut known: BTreeMap<(String, String, bool), usize> = BTreeMap::new();
-    for hit in hits {
-        let fact = hit.fact.clone().zip(hit.leaf);
-        let key = (hit.rule.clone(), hit.key.clone(), hit.over);
-        match known.get(&key).and_then(|index| order.get_mut(*index)) {
-            Some(batched) => {
-                let times = batched.hit.times.saturating_add(hit.times);
-                batched.hit = Hit { times, ..hit };
-                batched.facts.extend(fact);
-            }
-            None => {
-                // What was over in between is a new alert.
-                known.retain(|(rule, about, _), _| *rule != key.0 || *about != key.1);
-                known.insert(key, order.len());
-                order.push(Batched {
-                    hit,
-                    facts: fact.into_iter().collect(),
-                });
-            }
-        }
-    }
-    order
 }
 
 fn seen(event: &crate::store::audit::StoredEvent) -> Seen<'_> {
