@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use edgeward_audit::EventKind;
 use edgeward_audit::event::Actor;

@@ -1,0 +1,241 @@
+//! The thread that owns the journal's file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use edgeward_audit::journal::{Appended, Boot as JournalBoot, FileStore, JournalError, Limits};
+use edgeward_audit::{BootId, Class, Digest, Event, Journal, Position};
+use edgeward_identity::{Clock, SpiffeId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::keys::{KeyRing, NotTurned};
+use super::{Command, End, Marked, Unreadable, fresh_salts};
+use crate::enforce::RecordRefused;
+
+/// How often the thread looks at its timers while nothing comes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Owns the journal, on a thread of its own.
+pub(super) struct Writer {
+    pub(super) journal: Option<Journal<FileStore>>,
+    pub(super) path: PathBuf,
+    pub(super) node: SpiffeId,
+    pub(super) boot: JournalBoot,
+    pub(super) keys: KeyRing,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) written: watch::Sender<u64>,
+    pub(super) musts: watch::Sender<u64>,
+    pub(super) marked: Marked,
+    pub(super) sent: Arc<Mutex<Option<Position>>>,
+}
+
+impl Writer {
+    /// Obeys until nobody holds a handle any more.
+    pub(super) fn serve(mut self, incoming: &Receiver<Command>, waiting: &AtomicUsize) {
+        // A boot's first record is one, too.
+        self.note_must();
+        loop {
+            match incoming.recv_timeout(TICK) {
+                Ok(command) => {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.obey(command);
+                }
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if let Some(Err(error)) = self.journal.as_mut().map(Journal::flush) {
+            tracing::error!(%error, "the journal could not be flushed at the end");
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Record { event, kept, done } => {
+                let result = match self.append(event) {
+                    Ok(Appended::LeftOut) if kept => Err(RecordRefused("no room".to_owned())),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(RecordRefused(error.to_string())),
+                };
+                let _ = done.send(result);
+            }
+            Command::After(event) => {
+                let kind = event.kind;
+                if let Err(error) = self.append(event) {
+                    metrics::counter!("edgeward_journal_dropped_total").increment(1);
+                    tracing::error!(%kind, %error, "an event is not in the journal");
+                }
+            }
+            Command::Pending { from, done } => {
+                let pending = self.read(|journal| journal.pending(from));
+                let _ = done.send(pending);
+            }
+            Command::Covered { boot, next, hash } => self.covered((boot, next), hash),
+            Command::End(done) => {
+                let end = self.read(|journal| {
+                    let oldest = journal.oldest();
+                    Ok(journal.mark()?.map(|mark| (mark, oldest)))
+                });
+                let end = end.ok().flatten().map(|(mark, oldest)| {
+                    *self.marked.0.lock() = Some(mark);
+                    End {
+                        boot: mark.boot,
+                        head: mark.head,
+                        oldest,
+                    }
+                });
+                let _ = done.send(end);
+            }
+            Command::StandsTo(mark, done) => {
+                let _ = done.send(self.read(|journal| journal.stands_to(&mark)));
+            }
+            Command::Flush(done) => {
+                if let Some(Err(error)) = self.journal.as_mut().map(Journal::flush) {
+                    tracing::error!(%error, "the journal could not be flushed");
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn read<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Journal<FileStore>) -> Result<T, JournalError>,
+    ) -> Result<T, Unreadable> {
+        let journal = self.journal.as_mut().ok_or(Unreadable)?;
+        ask(journal).map_err(|error| {
+            tracing::error!(%error, "the journal cannot be read");
+            Unreadable
+        })
+    }
+
+    /// Deletes what the log covers. A log that has another record than this journal gets nothing deleted: one of the two
+    /// is not what it was.
+    fn covered(&mut self, (boot, next): (BootId, u64), hash: Digest) {
+        let Some(journal) = self.journal.as_mut() else {
+            return;
+        };
+        let Some(seq) = next.checked_sub(1) else {
+            return;
+        };
+        match journal.hash_at(Position { boot, seq }) {
+            Ok(Some(own)) if own == hash => {}
+            Ok(Some(_)) => {
+                metrics::counter!("edgeward_journal_covered_otherwise_total").increment(1);
+                tracing::error!(%boot, seq, "the log has another record than this journal: nothing is deleted");
+                return;
+            }
+            // It was deleted before.
+            Ok(None) => return,
+            Err(error) => return tracing::error!(%error, "the journal cannot be read"),
+        }
+        let is_oldest = journal.oldest() == boot;
+        if let Err(error) = journal.acknowledge(boot, next) {
+            return tracing::warn!(%error, "word of a checkpoint is not usable");
+        }
+        let mut sent = self.sent.lock();
+        // What the log has need not be sent, even if this process never sent it.
+        let ahead = sent.is_none_or(|sent| sent.boot == boot && sent.seq < next);
+        if is_oldest && ahead {
+            *sent = Some(Position { boot, seq: next });
+        }
+    }
+
+    /// An event that is left out for want of room is an error for its writer only if it had to be kept.
+    fn append(&mut self, event: Event) -> Result<Appended, JournalError> {
+        let now = self.clock.boottime();
+        let journal = match &mut self.journal {
+            Some(journal) => journal,
+            None => self.reopen()?,
+        };
+        let must = event.class() == Class::Must;
+        match journal.append(event, now) {
+            Ok(appended) => {
+                if matches!(appended, Appended::Recorded(_)) {
+                    self.written
+                        .send_modify(|count| *count = count.wrapping_add(1));
+                    if must {
+                        self.note_must();
+                    }
+                    self.turn_if_due();
+                }
+                Ok(appended)
+            }
+            Err(error) => {
+                if matches!(error, JournalError::Broken | JournalError::Storage(_)) {
+                    // What the disk holds is unknown: read it back before the next record.
+                    self.journal = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn turn_if_due(&mut self) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        if !self.keys.is_due(journal) {
+            return;
+        }
+        let (time, now) = (self.clock.now(), self.clock.boottime());
+        match self.keys.turn(journal, time, now) {
+            Ok(()) => metrics::counter!("edgeward_audit_journal_key_turns_total").increment(1),
+            Err(error) => {
+                tracing::warn!(%error, "the journal's key did not turn");
+                if let NotTurned::Journal(JournalError::Broken | JournalError::Storage(_)) = error {
+                    self.journal = None;
+                }
+            }
+        }
+    }
+
+    /// A record of class `must` is on disk: it may be marked in the state file.
+    fn note_must(&mut self) {
+        if let Ok(Some(mark)) = self.read(Journal::mark) {
+            *self.marked.0.lock() = Some(mark);
+            self.musts
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.boottime();
+        if let Some(Err(error)) = self.journal.as_mut().map(|journal| journal.tick(now)) {
+            tracing::error!(%error, "the journal could not be flushed");
+            self.journal = None;
+        }
+    }
+
+    fn reopen(&mut self) -> Result<&mut Journal<FileStore>, JournalError> {
+        let store = FileStore::open(&self.path).map_err(JournalError::Storage)?;
+        let time = self.clock.now();
+        let salts = fresh_salts().map_err(|error| {
+            tracing::error!(%error, "the journal cannot be opened anew");
+            JournalError::Broken
+        })?;
+        match Journal::open(
+            store,
+            &self.node,
+            &self.boot,
+            Limits::default(),
+            time,
+            salts,
+        ) {
+            Ok((journal, _)) => {
+                if !self.keys.settle(journal.last_turn()) {
+                    tracing::error!("the journal's key is lost: the next start begins a new boot");
+                }
+                Ok(self.journal.insert(journal))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be opened anew");
+                Err(JournalError::Broken)
+            }
+        }
+    }
+}
