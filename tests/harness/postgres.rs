@@ -13,7 +13,7 @@ use crate::process::{Process, run};
 #[derive(Debug)]
 pub struct Postgres {
     folder: PathBuf,
-    _process: Process,
+    process: Process,
 }
 
 impl Postgres {
@@ -28,19 +28,31 @@ impl Postgres {
             .arg("--no-sync")
             .args(["--auth=trust", "--username=edgeward", "--pgdata"])
             .arg(&data))?;
-        let mut command = as_postgres(&binaries.join("postgres"));
-        command.arg("-D").arg(&data).arg("-k").arg(folder);
-        command.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-        let process = Process::start("postgres", command, &folder.join("log"))?;
         let server = Self {
             folder: folder.to_owned(),
-            _process: process,
+            process: launch(folder)?,
         };
-        eventually("postgres answers", Duration::from_secs(30), || {
-            server.psql("postgres", "select 1").map(|_| ())
-        })?;
+        server.await_answer()?;
         server.psql("postgres", "create database edgeward")?;
         Ok(server)
+    }
+
+    /// SIGKILL to the server, and a new start: it recovers from its log. Its children end by themselves.
+    pub fn kill_and_start(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        eventually("postgres starts again", Duration::from_secs(30), || {
+            // The socket's lock stays while a child of the killed server still runs.
+            self.process = launch(&self.folder)?;
+            std::thread::sleep(Duration::from_millis(300));
+            self.process.check()
+        })?;
+        self.await_answer()
+    }
+
+    fn await_answer(&self) -> anyhow::Result<()> {
+        eventually("postgres answers", Duration::from_secs(30), || {
+            self.psql("postgres", "select 1").map(|_| ())
+        })
     }
 
     /// The URL of database `edgeward`.
@@ -57,6 +69,14 @@ impl Postgres {
             .arg(&self.folder)
             .args(["-c", sql]))
     }
+}
+
+fn launch(folder: &Path) -> anyhow::Result<Process> {
+    let mut command = as_postgres(&binaries()?.join("postgres"));
+    command.arg("-D").arg(folder.join("data"));
+    command.arg("-k").arg(folder);
+    command.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+    Process::start("postgres", command, &folder.join("log"))
 }
 
 fn as_postgres(program: &Path) -> Command {
