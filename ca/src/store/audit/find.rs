@@ -23,6 +23,8 @@ pub const MAX_EXAMINED: usize = 20_000;
 
 /// Most places taken from one index in one round.
 const ROUND: usize = 4096;
+/// By how much a round is larger than the one before: what matches often costs little, what matches seldom few rounds.
+const GROWTH: usize = 4;
 /// Rows read by one statement.
 const READ_ROWS: usize = 128;
 
@@ -97,7 +99,7 @@ impl Store {
                 }
             }
             page.reached = Some(found.horizon);
-            round = ROUND;
+            round = (round * GROWTH).min(ROUND);
         }
     }
 

@@ -6,6 +6,9 @@ use sqlx::Row;
 use super::conditions::{ANONYMOUS, Value, bound};
 use crate::store::{Store, StoreError, number_from_column, number_to_column};
 
+/// Up to so many places are taken from each way, however many ways there are.
+const WHOLE: usize = 128;
+
 /// One filter, as the places of several indices: an event that it asks for stands in at least one of them.
 pub(super) struct Lead(Vec<Way>);
 
@@ -145,7 +148,8 @@ impl Store {
         limit: usize,
     ) -> Result<Candidates, StoreError> {
         let ways = lead.0.len().max(1);
-        let limit = (limit / ways).max(16);
+        // Few are taken from each way whole, so that the first round of a page finds enough in one of them.
+        let limit = (limit / ways).max(limit.min(WHOLE));
         let (text, values) = lead.statement(first, end, limit);
         let rows = bound(text, values)
             .fetch_all(&mut *self.read().await?)
