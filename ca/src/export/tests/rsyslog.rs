@@ -243,9 +243,9 @@ async fn every_format_goes_through_syslog_whole() {
     let bench = Bench::new(&store, 1).await;
     bench.record(3).await;
     let rsyslog = Rsyslog::start(folder.path(), "ossl", 0).await;
-    for (format, begins) in [
+    for (format, mark) in [
         (Format::Cef, "CEF:0|Edgeward|"),
-        (Format::Ocsf, "{\"activity_id\""),
+        (Format::Ocsf, "\"activity_id\":"),
         (Format::Json, "{\"schema\":\"edgeward.audit/1\""),
     ] {
         let mut export = export(folder.path(), rsyslog.port, format, "ca.pem");
@@ -255,13 +255,13 @@ async fn every_format_goes_through_syslog_whole() {
         while rsyslog
             .lines()
             .iter()
-            .filter(|line| line.contains(begins))
+            .filter(|line| line.contains(mark))
             .count()
             < 4
         {
             assert!(
                 tokio::time::Instant::now() < end,
-                "{begins}: {:#?}",
+                "{mark}: {:#?}",
                 rsyslog.lines()
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
