@@ -12,6 +12,7 @@ fn main() {
         .parse()
         .expect("an id");
     let node: SpiffeId = "spiffe://plant.example/node/gw-3".parse().expect("an id");
+    let cloud: SpiffeId = "spiffe://plant.example/cloud/main".parse().expect("an id");
     let address: std::net::IpAddr = [192, 0, 2, 7].into();
     let actors = [
         Actor::Cloud,
@@ -35,7 +36,7 @@ fn main() {
                 }
                 let exported = Exported {
                     index: number,
-                    node: &node,
+                    node: if number < 2 { &node } else { &cloud },
                     boot: BootId::from_bytes([7; 16]),
                     seq: number,
                     hash: Digest::ZERO,

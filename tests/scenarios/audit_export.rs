@@ -101,14 +101,14 @@ fn receivers_written_elsewhere_get_every_event_though_the_cloud_is_killed() -> a
 
     // What the collector refuses is put aside and told.
     let tokens = lab.cloud.json(&["token", "list"])?;
-    let id = tokens["items"][0]["id"].as_str().context("a token")?;
+    let id = tokens[0]["id"].as_str().context("a token")?;
     lab.cloud.edgeward(&["token", "revoke", id])?;
     lab.cloud.await_event(&["--type", "export.refused"])?;
     let refused = lab.cloud.json(&["audit", "exports", "collector"])?;
-    assert_eq!(refused["items"][0]["reason"], "not wanted here");
+    assert_eq!(refused[0]["reason"], "not wanted here");
     eventually("both are sending", Duration::from_secs(30), || {
         let exports = lab.cloud.json(&["audit", "exports"])?;
-        for export in exports["items"].as_array().context("a list")? {
+        for export in exports.as_array().context("a list")? {
             anyhow::ensure!(export["state"] == "sending", "{export}");
         }
         Ok(())

@@ -17,14 +17,11 @@ pub fn line(exported: &Exported<'_>) -> String {
     let event = exported.event;
     let (class, activity) = class::of(event.kind);
     let severity = exported.severity().ocsf();
-    // Fields of a profile may be used by who names it: `device`, and what was decided.
-    let mut profiles = Vec::new();
-    if exported.keeper_is_node() {
-        profiles.push("host");
-    }
-    if event.verdict != Verdict::None {
-        profiles.push("security_control");
-    }
+    // Fields of a profile may be used by who names it: actor and device, and what was decided.
+    let profiles: &[&str] = match event.verdict {
+        Verdict::Allow | Verdict::Deny => &["host", "security_control"],
+        Verdict::None => &["host"],
+    };
     let mut object = json!({
         "class_uid": class.uid(),
         "class_name": class.name(),

@@ -13,11 +13,11 @@ pub(super) async fn list(session: &Session, client: &Client) -> Result<(), Failu
     let asked = client.get("/api/v1/audit/exports");
     let exports: Items<ExportView> =
         watch(&session.screen, "asking for the exports", asked).await?;
-    session.screen.tabulate(&exports, |exports| {
+    session.screen.tabulate(&exports.items, |exports| {
         let mut table = Table::new(&[
             "NAME", "FORMAT", "TO", "STATE", "BEHIND", "SENT", "REFUSED", "WHY",
         ]);
-        for export in &exports.items {
+        for export in exports {
             table.row([
                 export.name.clone(),
                 or_dash(export.format.clone()),
@@ -39,9 +39,9 @@ pub(super) async fn refused(session: &Session, client: &Client, name: &str) -> R
     let asked = client.get(&path);
     let refused: Items<RefusedView> =
         watch(&session.screen, "asking for what was refused", asked).await?;
-    session.screen.tabulate(&refused, |refused| {
+    session.screen.tabulate(&refused.items, |refused| {
         let mut table = Table::new(&["INDEX", "EVENTS", "NOTICED", "WHY"]);
-        for row in &refused.items {
+        for row in refused {
             let index = match row.first == row.last {
                 true => row.first.to_string(),
                 false => format!("{}-{}", row.first, row.last),
