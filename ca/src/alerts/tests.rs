@@ -419,6 +419,8 @@ fn what_comes_with_the_program_is_in_order_and_names_what_the_issue_asks_for() {
         "journal-gap",
         "journal-forked",
         "node-cloned",
+        "log-damaged",
+        "log-halted",
         "authority-expiring",
         "svid-expiring",
     ] {
