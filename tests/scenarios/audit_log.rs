@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use edgeward_tests::Lab;
 use edgeward_tests::cloud::{CloudOptions, PORT};
 use edgeward_tests::eventually::eventually;
@@ -46,13 +47,18 @@ fn an_auditor_derives_the_signed_root_from_tiles_and_finds_every_event_under_it(
     println!(
         "an event was served under a checkpoint after {took:?}, two commands and a reading included"
     );
-    // What a node wrote is under it as well.
-    let of_node = lab
-        .cloud
-        .events(&["--node", "a", "--type", "agent.started"])?;
-    let started = of_node.first().expect("the node's own event");
-    let place = usize::try_from(started["index"].as_u64().unwrap_or(u64::MAX))?;
-    assert_eq!(second["entries"][place], started["hash"]);
+    // What a node wrote is under it as well, once it has arrived.
+    let second = eventually("the node's own event is covered", BOUND * 10, || {
+        let of_node = lab
+            .cloud
+            .events(&["--node", "a", "--type", "agent.started"])?;
+        let started = of_node.first().context("it has not arrived")?;
+        let read = read(&lab, &key, Some(&second))?;
+        let place = usize::try_from(started["index"].as_u64().unwrap_or(u64::MAX))?;
+        let entry = read["entries"].get(place);
+        anyhow::ensure!(entry == Some(&started["hash"]), "not yet: {}", read["size"]);
+        Ok(read)
+    })?;
     // The cloud agrees with itself, and a new process goes on with the same tree.
     let checked = lab.cloud.json(&["audit", "self-check"])?;
     assert_eq!(checked["fault"], Value::Null, "{checked}");
