@@ -119,8 +119,12 @@ impl Holder {
         self
     }
 
-    /// Lets the next [`Holder::settle`] raise the epoch, if the TPM's memory can bear it.
+    /// Lets the next [`Holder::settle`] raise the epoch, if the TPM's memory can bear it. Not while nothing is granted: a
+    /// state that went back would become the newest by what it records, and the good one old. The cloud's answer raises it.
     pub fn bind_journal(&mut self) {
+        if *self.publisher.standing.borrow() != Standing::Granting {
+            return;
+        }
         let now = self.keeper.clock.boottime();
         self.unsettled |= self.unsettled || self.wear.take(now).is_ok();
     }

@@ -26,3 +26,21 @@ async fn records_that_must_be_kept_raise_the_epoch_ten_times_and_then_once_in_te
     world.holder.store().await;
     assert_eq!(*world.root.epoch.lock(), first + 11);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_went_back_does_not_become_the_newest_by_what_it_records() {
+    let mut world = World::new().await;
+    world.holder.store().await;
+    let before = *world.root.epoch.lock();
+    let held = Standing::Held(Held::StateRolledBack);
+    world.holder.publisher.standing.send_replace(held);
+    must(&mut world).await;
+    assert_eq!(*world.root.epoch.lock(), before);
+    world
+        .holder
+        .publisher
+        .standing
+        .send_replace(Standing::Granting);
+    must(&mut world).await;
+    assert_eq!(*world.root.epoch.lock(), before + 1);
+}
