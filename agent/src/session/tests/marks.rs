@@ -30,7 +30,7 @@ async fn records_that_must_be_kept_raise_the_epoch_ten_times_and_then_once_in_te
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_went_back_does_not_become_the_newest_by_what_it_records() {
     let mut world = World::new().await;
-    world.holder.store().await;
+    must(&mut world).await;
     let before = *world.root.epoch.lock();
     let held = Standing::Held(Held::StateRolledBack);
     world.holder.publisher.standing.send_replace(held);
