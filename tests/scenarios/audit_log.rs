@@ -51,7 +51,7 @@ fn an_auditor_derives_the_signed_root_from_tiles_and_finds_every_event_under_it(
     let second = eventually("the node's own event is covered", BOUND * 10, || {
         let of_node = lab
             .cloud
-            .events(&["--node", "a", "--type", "agent.started"])?;
+            .events(&["--node", "a", "--type", "journal.opened"])?;
         let started = of_node.first().context("it has not arrived")?;
         let read = read(&lab, &key, Some(&second))?;
         let place = usize::try_from(started["index"].as_u64().unwrap_or(u64::MAX))?;
