@@ -23,7 +23,7 @@ const BOUND: Duration = Duration::from_secs(2);
 fn an_auditor_derives_the_signed_root_from_tiles_and_finds_every_event_under_it()
 -> anyhow::Result<()> {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
-    lab.member("a", "gateway")?;
+    let _a = lab.member("a", "gateway")?;
     let key = lab.cloud.folder().join("auditor.key");
     let made = lab
         .cloud
