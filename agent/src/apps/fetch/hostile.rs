@@ -1,9 +1,8 @@
 //! A server that means harm. Whatever it does costs a bounded time and bounded bytes, and nothing of it is believed.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use edgeward_apps::admit::publishers;
@@ -11,17 +10,17 @@ use edgeward_apps::manifest::Manifest;
 use edgeward_apps::testing::{Content, Published, noise};
 use edgeward_identity::testing::TEST_NOW;
 use edgeward_wire::v1;
-use edgeward_wire::v1::apps_server::{Apps, AppsServer};
-use futures::{Stream, StreamExt, stream};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpListener, TcpStream};
-use tonic::{Request, Response, Status};
-use tower::ServiceExt;
+use tokio::net::TcpListener;
 
 use super::cloud::Pace;
 use super::*;
+
+mod server;
+
+use server::{Hostile, Way, serve};
 
 const QUICK: Pace = Pace {
     first: Duration::from_millis(400),
@@ -31,117 +30,6 @@ const QUICK: Pace = Pace {
 const SOON: Duration = Duration::from_secs(10);
 /// What a connection takes in before anybody reads it, in bytes.
 const WINDOWS: u64 = 4 << 20;
-
-/// What the server does.
-#[derive(Clone)]
-enum Way {
-    /// As it should.
-    Honest,
-    /// Serves these bytes in the place of the file.
-    Instead(BTreeMap<String, Vec<u8>>),
-    /// Pieces of so many bytes without end.
-    Endless(usize),
-    /// One byte after the other, each after this time.
-    Drip(Duration),
-    Silent,
-    /// One piece of so many bytes.
-    Long(usize),
-    /// These chunks, whatever was asked for.
-    Chunks(Vec<v1::AppsChunk>),
-    /// Nothing but the beginning of each file, in this share of a thousand.
-    Torn(usize),
-}
-
-#[derive(Clone)]
-struct Hostile {
-    files: Arc<BTreeMap<String, Vec<u8>>>,
-    manifests: Arc<BTreeMap<Digest, Vec<u8>>>,
-    chunks: Arc<BTreeMap<Digest, Vec<u8>>>,
-    way: Way,
-    sent: Arc<AtomicU64>,
-}
-
-type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-impl Hostile {
-    fn whole(&self, bytes: Vec<u8>) -> Answer<v1::AppsPiece> {
-        let sent = self.sent.clone();
-        let counted = move |bytes: Vec<u8>| {
-            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            Ok(v1::AppsPiece { bytes })
-        };
-        match self.way {
-            Way::Endless(size) => {
-                Box::pin(stream::repeat_with(move || vec![b' '; size]).map(counted))
-            }
-            Way::Drip(pause) => Box::pin(stream::iter(bytes).then(move |byte| {
-                let piece = counted(vec![byte]);
-                async move {
-                    tokio::time::sleep(pause).await;
-                    piece
-                }
-            })),
-            Way::Silent => Box::pin(stream::pending()),
-            Way::Long(size) => Box::pin(stream::iter([counted(vec![b' '; size])])),
-            Way::Torn(share) => {
-                let end = bytes.len() * share / 1000;
-                Box::pin(stream::iter([counted(bytes[..end].to_vec())]))
-            }
-            _ => Box::pin(stream::iter([counted(bytes)])),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl Apps for Hostile {
-    type MetadataStream = Answer<v1::AppsPiece>;
-    type ManifestStream = Answer<v1::AppsPiece>;
-    type ChunksStream = Answer<v1::AppsChunk>;
-
-    async fn metadata(
-        &self,
-        request: Request<v1::AppsMetadataRequest>,
-    ) -> Result<Response<Self::MetadataStream>, Status> {
-        let name = request.into_inner().name;
-        let instead = match &self.way {
-            Way::Instead(files) => files.get(&name),
-            _ => None,
-        };
-        let bytes = instead.or_else(|| self.files.get(&name)).cloned();
-        let bytes = bytes.ok_or_else(|| Status::not_found("apps_absent"))?;
-        Ok(Response::new(self.whole(bytes)))
-    }
-
-    async fn manifest(
-        &self,
-        request: Request<v1::AppsManifestRequest>,
-    ) -> Result<Response<Self::ManifestStream>, Status> {
-        let digest = Digest::from_bytes(request.into_inner().sha256.try_into().unwrap());
-        let bytes = self.manifests.get(&digest).cloned();
-        let bytes = bytes.ok_or_else(|| Status::not_found("apps_absent"))?;
-        Ok(Response::new(self.whole(bytes)))
-    }
-
-    async fn chunks(
-        &self,
-        request: Request<v1::AppsChunksRequest>,
-    ) -> Result<Response<Self::ChunksStream>, Status> {
-        let asked = request.into_inner().sha256;
-        let honest = asked.into_iter().filter_map(|sha256| {
-            let digest = Digest::from_bytes(sha256.clone().try_into().unwrap());
-            let content = self.chunks.get(&digest)?.clone();
-            Some(v1::AppsChunk { sha256, content })
-        });
-        let given: Vec<v1::AppsChunk> = match &self.way {
-            Way::Silent => return Ok(Response::new(Box::pin(stream::pending()))),
-            Way::Chunks(given) => given.clone(),
-            _ => honest.collect(),
-        };
-        Ok(Response::new(Box::pin(stream::iter(
-            given.into_iter().map(Ok),
-        ))))
-    }
-}
 
 /// What is published, and a server that has it.
 struct Scene {
@@ -215,16 +103,6 @@ impl Scene {
         };
         self.published.chunks.iter().map(chunk).collect()
     }
-}
-
-async fn serve(stream: TcpStream, server: Hostile) {
-    let server = AppsServer::new(server);
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        server.clone().oneshot(request.map(tonic::body::Body::new))
-    });
-    let connection = http2::Builder::new(TokioExecutor::new());
-    let served = connection.serve_connection(TokioIo::new(stream), service);
-    drop(served.await);
 }
 
 fn timestamp(max_bytes: u64) -> Wanted {
