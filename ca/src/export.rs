@@ -16,7 +16,6 @@ use crate::config::exports::Export;
 use crate::store::Store;
 
 mod course;
-pub(crate) mod dial;
 mod pump;
 mod sink;
 #[cfg(test)]

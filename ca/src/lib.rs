@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 mod crowd;
 pub mod cut;
+pub mod dial;
 pub mod ek;
 pub mod enrol;
 pub mod export;

@@ -13,10 +13,10 @@ use super::rule::Severity;
 use super::say;
 use crate::api::views::AlertTestView;
 use crate::config::alerts::{Sink, Target};
+use crate::dial::DialError;
 use crate::store::StoreError;
 use crate::store::alerts::Notice;
 
-mod dial;
 mod syslog;
 mod webhook;
 
@@ -37,6 +37,12 @@ pub(super) enum NotTaken {
     Now(String),
     /// It refuses these very bytes.
     Ever(String),
+}
+
+impl From<DialError> for NotTaken {
+    fn from(error: DialError) -> Self {
+        Self::Now(error.to_string())
+    }
 }
 
 impl NotTaken {

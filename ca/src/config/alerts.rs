@@ -1,13 +1,13 @@
 //! `[alerts]`: rules over the audit log, and who is told.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use edgeward_runtime::config::BadConfig;
 use serde::Deserialize;
 
 use crate::alerts::Severity;
+use crate::dial::{Endpoint, Roots, Trust};
 
 /// Most sinks.
 const MAX_SINKS: usize = 16;
@@ -20,8 +20,6 @@ const MAX_PER_HOUR: u32 = 1000;
 /// Highest facility of RFC 5424, and "log alert" in it.
 const MAX_FACILITY: u8 = 23;
 const LOG_ALERT: u8 = 14;
-/// Where Debian keeps the authorities of the web.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,22 +49,13 @@ pub struct Sink {
 pub enum Target {
     /// A signed `POST` of JSON.
     Webhook {
-        server: Server,
+        server: Endpoint,
         path: String,
         /// Holds the secret that signs.
         secret: PathBuf,
     },
     /// RFC 5424 over TCP, octets counted.
-    Syslog { server: Server, facility: u8 },
-}
-
-/// A server elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    pub host: String,
-    pub port: u16,
-    /// Who may have signed its certificate. None: no TLS, which only this machine's own addresses allow.
-    pub roots: Option<PathBuf>,
+    Syslog { server: Endpoint, facility: u8 },
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,7 +143,7 @@ impl Entry {
     }
 
     fn target(&self) -> Result<Target, BadConfig> {
-        let refuse = |why: &str| BadConfig::value("alerts.sinks.to", format!("{why}: {}", self.to));
+        let refuse = |why: &str| self.refuse(&why);
         let fits = self.to.len() <= MAX_URL_BYTES && self.to.bytes().all(|b| b.is_ascii_graphic());
         let (scheme, rest) = self
             .to
@@ -206,47 +195,32 @@ impl Entry {
         })
     }
 
-    fn server(&self, authority: &str, tls: bool, port: Option<u16>) -> Result<Server, BadConfig> {
-        let refuse = |why: &str| BadConfig::value("alerts.sinks.to", format!("{why}: {}", self.to));
-        let (host, given) = match authority.rsplit_once(':') {
-            Some((host, given)) if !given.ends_with(']') => (host, Some(given)),
-            _ => (authority, None),
+    /// Repeats neither the path, which is the secret of many receivers, nor a password.
+    fn refuse(&self, why: &dyn std::fmt::Display) -> BadConfig {
+        let authority = match self.to.split_once("://") {
+            Some((_, rest)) => rest.split('/').next().unwrap_or(rest),
+            None => &self.to,
         };
-        let port = match given {
-            Some(given) => given.parse().ok().filter(|port| *port != 0),
-            None => port,
-        };
-        let port = port.ok_or_else(|| refuse("no port"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        let address: Option<IpAddr> = host.parse().ok();
-        if host.is_empty() || (address.is_none() && !host.bytes().all(is_name)) {
-            return Err(refuse("not a host"));
-        }
-        let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        if !tls && !is_here {
-            return Err(refuse("without tls only on this machine"));
-        }
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        BadConfig::value("alerts.sinks.to", format!("{why}: {host}"))
+    }
+
+    fn server(&self, authority: &str, tls: bool, port: Option<u16>) -> Result<Endpoint, BadConfig> {
         if !tls && self.ca.is_some() {
             return Err(BadConfig::value(
                 "alerts.sinks.ca",
                 "only for https and tls",
             ));
         }
-        let roots = || self.ca.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
-        Ok(Server {
-            host: host.to_owned(),
-            port,
-            roots: tls.then(roots),
-        })
-    }
-}
-
-impl Server {
-    pub fn authority(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
+        let roots = self.ca.clone().map_or(Roots::System, Roots::File);
+        let trust = tls.then_some(Trust {
+            roots,
+            client: None,
+        });
+        let server = Endpoint::read(authority, port, trust).map_err(|error| self.refuse(&error))?;
+        match !tls && !server.is_here() {
+            true => Err(self.refuse(&"without tls only on this machine")),
+            false => Ok(server),
         }
     }
 }
@@ -254,7 +228,7 @@ impl Server {
 impl Target {
     /// As it is shown to operators: without what is secret in a path.
     pub fn shown(&self) -> String {
-        let scheme = |server: &Server, tls: &'static str, clear: &'static str| match server.roots {
+        let scheme = |server: &Endpoint, tls: &'static str, clear: &'static str| match server.tls {
             Some(_) => tls,
             None => clear,
         };
@@ -296,6 +270,10 @@ mod tests {
             ("to = 'tcp://127.0.0.1'", "no port"),
             ("to = 'tls://siem.example/x'", "path"),
             ("to = 'udp://siem.example:514'", "not https"),
+            (
+                "to = 'https://u:p@h/x'\nsecret_file = 's'",
+                "no user and password belong here: h",
+            ),
             ("to = 'siem.example'", "not https"),
             (
                 "to = 'tls://siem.example'\nsecret_file = 's'",

@@ -1,7 +1,6 @@
 //! `[[audit.exports]]`: who else gets the audit log, in which form.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,8 @@ use edgeward_audit::event::EventKind;
 use edgeward_audit::export::syslog::{DEFAULT_FACILITY, MAX_FACILITY};
 use edgeward_runtime::config::BadConfig;
 use serde::Deserialize;
+
+use crate::dial::{BadAddress, Endpoint, Roots, Trust};
 
 /// Most exports of one cloud.
 const MAX_EXPORTS: usize = 16;
@@ -86,24 +87,6 @@ pub enum Target {
         /// Holds a bearer token.
         token_file: Option<PathBuf>,
     },
-}
-
-/// A server elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    pub host: String,
-    pub port: u16,
-    /// None: in the clear, which only this machine's own addresses or the operator's word allow.
-    pub tls: Option<Trust>,
-}
-
-/// How a server elsewhere is known, and we to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trust {
-    /// PEM certificates of the authorities that may have signed its certificate.
-    pub ca: PathBuf,
-    /// PEM certificate chain and key that we present.
-    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 /// `[audit]`.
@@ -304,51 +287,28 @@ impl Entry {
         port: Option<u16>,
     ) -> Result<Endpoint, BadConfig> {
         let refuse =
-            |why: &str| BadConfig::value("audit.exports.to", format!("{why}: {}", self.to));
-        // A secret would be in every listing of processes and files.
-        if authority.contains('@') {
-            return Err(refuse(
-                "no user and password belong here (token_file, certificate)",
-            ));
-        }
-        let (host, port) = match (authority.rsplit_once(':'), port) {
-            (Some((host, text)), _) if !text.ends_with(']') => {
-                (host, text.parse().map_err(|_| refuse("not a port"))?)
-            }
-            (_, Some(port)) => (authority, port),
-            (_, None) => return Err(refuse("not host:port")),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let good = !host.is_empty()
-            && port != 0
-            && host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'_'));
-        if !good {
-            return Err(refuse("not host:port"));
-        }
-        let tls = if tls { Some(self.trust()?) } else { None };
-        let is_here = host == "localhost"
-            || host
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
-        if tls.is_none() && !is_here && !self.plaintext {
-            return Err(refuse(
-                "events would travel in the clear (say plaintext = true if they may)",
-            ));
-        }
-        if tls.is_none() && (self.ca.is_some() || self.certificate.is_some() || self.key.is_some())
-        {
+            |why: String| BadConfig::value("audit.exports.to", format!("{why}: {}", self.to));
+        if !tls && (self.ca.is_some() || self.certificate.is_some() || self.key.is_some()) {
             return Err(BadConfig::value(
                 "audit.exports.ca",
                 "only for tls and https",
             ));
         }
-        Ok(Endpoint {
-            host: host.to_owned(),
-            port,
-            tls,
-        })
+        let trust = if tls { Some(self.trust()?) } else { None };
+        let endpoint = Endpoint::read(authority, port, trust).map_err(|error| match error {
+            // It would be repeated with the address.
+            BadAddress::Secret => BadConfig::value(
+                "audit.exports.to",
+                format!("{error} (token_file, certificate)"),
+            ),
+            BadAddress::Port | BadAddress::Host => refuse(error.to_string()),
+        })?;
+        if !tls && !endpoint.is_here() && !self.plaintext {
+            return Err(refuse(
+                "events would travel in the clear (say plaintext = true if they may)".to_owned(),
+            ));
+        }
+        Ok(endpoint)
     }
 
     fn trust(&self) -> Result<Trust, BadConfig> {
@@ -368,7 +328,10 @@ impl Entry {
                 ));
             }
         };
-        Ok(Trust { ca, client })
+        Ok(Trust {
+            roots: Roots::File(ca),
+            client,
+        })
     }
 }
 
@@ -431,17 +394,6 @@ impl Target {
                     endpoint.authority()
                 )
             }
-        }
-    }
-}
-
-impl Endpoint {
-    /// `host:port`, with brackets where the host is an IPv6 address.
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
         }
     }
 }

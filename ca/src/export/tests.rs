@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::exports::{Begin, Endpoint, Format, Target};
+use crate::config::exports::{Begin, Format, Target};
+use crate::dial::Endpoint;
 use crate::store::exports::ExportRow;
 use crate::store::testing::TestStore;
 use crate::store_tests;

@@ -8,21 +8,20 @@ use edgeward_audit::export::syslog::{Element, Head, frame};
 use edgeward_identity::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::NotTaken;
-use super::dial::connect;
+use super::{DEADLINE, NotTaken};
 use crate::alerts::rule::Severity;
 use crate::alerts::say::Saying;
-use crate::config::alerts::Server;
+use crate::dial::{Endpoint, connect};
 
 pub(super) async fn write(
-    server: &Server,
+    server: &Endpoint,
     facility: u8,
     (id, body): (u64, &str),
     now: Timestamp,
 ) -> Result<(), NotTaken> {
     let message = message(facility, id, body, now)?;
     let lost = |error: std::io::Error| NotTaken::Now(format!("{}: {error}", server.authority()));
-    let mut wire = connect(server, &[]).await?;
+    let mut wire = connect(server, DEADLINE, &[]).await?;
     wire.write_all(&frame(&message)).await.map_err(lost)?;
     wire.flush().await.map_err(lost)?;
     wire.shutdown().await.map_err(lost)?;

@@ -14,9 +14,8 @@ use hyper_util::rt::TokioIo;
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use super::NotTaken;
-use super::dial::{connect, read};
-use crate::config::alerts::Server;
+use super::{DEADLINE, NotTaken};
+use crate::dial::{Endpoint, connect, read};
 
 /// What begins a secret in base64.
 const PREFIX: &str = "whsec_";
@@ -25,7 +24,7 @@ const MIN_SECRET_BYTES: usize = 16;
 
 /// Posts a word. Whatever the receiver answers beside its status is not read.
 pub(super) async fn post(
-    server: &Server,
+    server: &Endpoint,
     path: &str,
     secret: &Path,
     (id, body): (u64, &str),
@@ -47,7 +46,7 @@ pub(super) async fn post(
         .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
         .map_err(|error| NotTaken::Now(error.to_string()))?;
     let lost = |error: hyper::Error| NotTaken::Now(format!("{}: {error}", server.authority()));
-    let wire = connect(server, &[b"http/1.1"]).await?;
+    let wire = connect(server, DEADLINE, &[b"http/1.1"]).await?;
     let (mut sender, connection) = handshake(TokioIo::new(wire)).await.map_err(lost)?;
     let driven = tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(lost);

@@ -15,7 +15,8 @@ use crate::alerts::desk::{Cutter, Desk, Parts};
 use crate::alerts::load::DEFAULTS;
 use crate::audit::AuditLog;
 use crate::config::Alerts;
-use crate::config::alerts::{Server, Sink, Target};
+use crate::config::alerts::{Sink, Target};
+use crate::dial::Endpoint;
 use crate::store::Store;
 use crate::store_tests;
 
@@ -59,10 +60,10 @@ impl Scene {
             name: "siem".to_owned(),
             least: Severity::Minor,
             to: Target::Syslog {
-                server: Server {
+                server: Endpoint {
                     host: "127.0.0.1".to_owned(),
                     port: 9,
-                    roots: None,
+                    tls: None,
                 },
                 facility: 14,
             },

@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 
 use super::desk::{Scene, until};
 use super::*;
-use crate::config::alerts::{Server, Sink, Target};
+use crate::config::alerts::{Sink, Target};
+use crate::dial::{Endpoint, Roots, Trust};
 use crate::store::testing::TestStore;
 
 const SECRET: &str = "sixteen bytes and more";
@@ -33,11 +34,14 @@ async fn take(Shared(inbox): Shared<Inbox>, headers: HeaderMap, body: Bytes) -> 
     }
 }
 
-fn server(port: u16, roots: Option<std::path::PathBuf>) -> Server {
-    Server {
+fn server(port: u16, roots: Option<std::path::PathBuf>) -> Endpoint {
+    Endpoint {
         host: "localhost".to_owned(),
         port,
-        roots,
+        tls: roots.map(|roots| Trust {
+            roots: Roots::File(roots),
+            client: None,
+        }),
     }
 }
 

@@ -13,8 +13,8 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 
 use super::{Given, NotGiven, line};
-use crate::config::exports::{Endpoint, Export, Format};
-use crate::export::dial::{connect, read};
+use crate::config::exports::{Export, Format};
+use crate::dial::{Endpoint, connect, read};
 
 /// Longest pause that a receiver may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
@@ -100,7 +100,8 @@ impl HttpSink {
         let mut open = match kept {
             Some(open) => open,
             None => {
-                let wire = connect(&self.endpoint, self.timeout, ALPN).await?;
+                let wire = connect(&self.endpoint, self.timeout, ALPN).await;
+                let wire = wire.map_err(|error| error.to_string())?;
                 let (open, connection) = handshake(TokioIo::new(wire)).await.map_err(lost)?;
                 tokio::spawn(connection);
                 open
@@ -123,7 +124,7 @@ impl HttpSink {
             )
             .header(header::CONTENT_TYPE, kind);
         if let Some(path) = &self.token_file {
-            let bytes = read(path)?;
+            let bytes = read(path).map_err(|error| error.to_string())?;
             let token = std::str::from_utf8(&bytes).unwrap_or_default().trim();
             let mut value: header::HeaderValue = format!("Bearer {token}")
                 .parse()

@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{Given, NotGiven, line};
-use crate::config::exports::{Endpoint, Export};
-use crate::export::dial::{Wire, connect};
+use crate::config::exports::Export;
+use crate::dial::{Endpoint, Wire, connect};
 
 /// How long a connection must stand beyond the kernel's own limit.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -87,7 +87,7 @@ impl StreamSink {
         self.look()?;
         if self.wire.is_none() {
             let wire = connect(&self.endpoint, self.timeout, &[]).await;
-            self.wire = Some(wire.map_err(NotGiven::down)?);
+            self.wire = Some(wire.map_err(|error| NotGiven::down(error.to_string()))?);
         }
         let Some(wire) = self.wire.as_mut() else {
             return Err(NotGiven::down("no connection"));

@@ -10,7 +10,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::exports::{Begin, Endpoint};
+use crate::config::exports::Begin;
+use crate::dial::Endpoint;
 
 fn export(to: Target) -> Export {
     Export {

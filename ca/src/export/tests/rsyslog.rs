@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 use super::*;
-use crate::config::exports::Trust;
+use crate::dial::{Roots, Trust};
 
 struct Rsyslog {
     folder: PathBuf,
@@ -151,7 +151,7 @@ fn export(folder: &Path, port: u16, format: Format, ca: &str) -> Export {
             host: "127.0.0.1".to_owned(),
             port,
             tls: Some(Trust {
-                ca: folder.join(ca),
+                roots: Roots::File(folder.join(ca)),
                 client: Some((folder.join("client.pem"), folder.join("client.key"))),
             }),
         }),
