@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
         tasks.push(tokio::spawn(async move {
             for bytes in batches {
                 let batch = Batch::parse(&bytes)?.verify(&key)?;
-                log.ingest(&batch, SystemClock.now()).await?;
+                log.ingest(batch, SystemClock.now()).await?;
             }
             anyhow::Ok(())
         }));

@@ -23,6 +23,7 @@ mod gaps;
 mod glass;
 mod heads;
 mod ingest;
+mod intake;
 mod later;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub struct AuditLog {
     queue: mpsc::Sender<later::Entry>,
     dropped: AtomicU64,
     head: LogHead,
+    intake: intake::Intake,
 }
 
 /// What of a fault the node signed itself.
@@ -98,6 +100,7 @@ impl AuditLog {
             queue,
             dropped: AtomicU64::new(0),
             head: LogHead::default(),
+            intake: intake::Intake::default(),
         };
         Ok((log, LaterWriter::new(store, keeper, boot, receiver)))
     }

@@ -4,6 +4,9 @@
 //! and a question to the node, which answers with the records or with its signed word that it has them no more. What
 //! follows waits for that answer and for nothing else.
 
+use std::slice;
+use std::sync::Arc;
+
 use edgeward_audit::batch::{Accepted, DedupError, VerifiedBatch};
 use edgeward_audit::digest::Digest;
 use edgeward_audit::event::{Actor, Event, EventKind};
@@ -12,6 +15,7 @@ use edgeward_audit::statement::LossStated;
 use edgeward_identity::{SpiffeId, Timestamp};
 
 use super::gaps::{admit, filling, lose, unknown, without};
+use super::intake::{Answer, Waiting};
 use super::{AuditLog, RecordFault, Signed, glass};
 use crate::store::audit::{FaultKind, Gap, JournalFault, MAX_FAULTS, Reach};
 use crate::store::{StoreError, Tx};
@@ -36,6 +40,15 @@ pub struct Wanted {
     pub boot: BootId,
     pub first_seq: u64,
     pub last_seq: u64,
+}
+
+/// What one batch of a transaction did; told once that is committed.
+struct Taken {
+    answer: Answer,
+    loud: Vec<String>,
+    stored: usize,
+    duplicates: usize,
+    refused: usize,
 }
 
 /// Why a batch was not stored.
@@ -65,18 +78,93 @@ impl IngestError {
     }
 }
 
+impl Taken {
+    fn told(self) -> Answer {
+        glass::shout(&self.loud);
+        for (outcome, records) in [
+            ("stored", self.stored),
+            ("duplicate", self.duplicates),
+            ("refused", self.refused),
+        ] {
+            count(outcome, records);
+        }
+        self.answer
+    }
+}
+
 impl AuditLog {
-    /// Takes in a batch whose signature was checked: stores what is new of it, and acknowledges after the commit.
+    /// Takes in a batch whose signature was checked: stores what is new of it, and acknowledges after the commit, which
+    /// it shares with others that wait. Given up half way, nothing or all of it is stored.
     pub async fn ingest(
         &self,
-        batch: &VerifiedBatch,
+        batch: impl Into<Arc<VerifiedBatch>>,
         now: Timestamp,
     ) -> Result<Acknowledged, IngestError> {
-        let (node, boot) = (batch.node(), batch.boot());
+        let mut place = self.intake.enter(batch.into(), now).await;
+        let _turn = match place.answer_or_turn().await {
+            Ok(answer) => return answer,
+            Err(turn) => turn,
+        };
+        loop {
+            // It may have come with the turn.
+            if let Some(answer) = place.answered() {
+                return answer;
+            }
+            self.take_group(&self.intake.group()).await;
+        }
+    }
+
+    /// Stores batches together and answers each.
+    async fn take_group(&self, group: &[Arc<Waiting>]) {
+        match self.store_group(group).await {
+            Ok(answers) => {
+                for (waiting, answer) in group.iter().zip(answers) {
+                    self.intake.answer(waiting, answer);
+                }
+            }
+            Err(IngestError::Store(StoreError::Unavailable(why))) => {
+                for waiting in group {
+                    let fault = StoreError::Unavailable(why.clone());
+                    self.intake.answer(waiting, Err(fault.into()));
+                }
+            }
+            // One of them is what the database does not take. The others are not to suffer for it.
+            Err(_) if group.len() > 1 => {
+                for waiting in group {
+                    Box::pin(self.take_group(slice::from_ref(waiting))).await;
+                }
+            }
+            Err(fault) => {
+                if let Some(waiting) = group.first() {
+                    self.intake.answer(waiting, Err(fault));
+                }
+            }
+        }
+    }
+
+    /// One transaction; as many answers as batches.
+    async fn store_group(&self, group: &[Arc<Waiting>]) -> Result<Vec<Answer>, IngestError> {
         let mut tx = self.store.begin("audit.ingest").await?;
+        let mut all = Vec::with_capacity(group.len());
+        for waiting in group {
+            all.push(self.take(&mut tx, &waiting.batch, waiting.now).await?);
+        }
+        tx.commit().await?;
+        let batches = u32::try_from(group.len()).unwrap_or(u32::MAX);
+        metrics::histogram!("edgeward_audit_ingest_batches").record(f64::from(batches));
+        Ok(all.into_iter().map(Taken::told).collect())
+    }
+
+    async fn take(
+        &self,
+        tx: &mut Tx,
+        batch: &VerifiedBatch,
+        now: Timestamp,
+    ) -> Result<Taken, IngestError> {
+        let (node, boot) = (batch.node(), batch.boot());
         let gaps = tx.gaps(node, boot).await?;
         let head = tx.journal_head(node, boot).await?;
-        let filled = match fill(&mut tx, batch, &gaps, head, now).await? {
+        let filled = match fill(tx, batch, &gaps, head, now).await? {
             Ok(filled) => filled,
             Err(refused) => return self.refuse(tx, batch, head, refused, now).await,
         };
@@ -87,18 +175,16 @@ impl AuditLog {
         };
         match admit(batch, head, &gaps, known) {
             Ok(accepted) => {
-                let mut acknowledged = self.append(&mut tx, batch, &accepted, &gaps, now).await?;
-                let loud = glass::note(&mut tx, accepted.new).await?;
+                let mut acknowledged = self.append(tx, batch, &accepted, &gaps, now).await?;
+                let loud = glass::note(tx, accepted.new).await?;
                 acknowledged.reach = tx.reach(node, boot, acknowledged.next_seq).await?;
-                let (stored, duplicates) = (
-                    accepted.new.len() + filled,
-                    accepted.duplicates.saturating_sub(filled),
-                );
-                tx.commit().await?;
-                glass::shout(&loud);
-                count("stored", stored);
-                count("duplicate", duplicates);
-                Ok(acknowledged)
+                Ok(Taken {
+                    answer: Ok(acknowledged),
+                    loud,
+                    stored: accepted.new.len() + filled,
+                    duplicates: accepted.duplicates.saturating_sub(filled),
+                    refused: 0,
+                })
             }
             Err(refused) => self.refuse(tx, batch, head, refused, now).await,
         }
@@ -175,12 +261,12 @@ impl AuditLog {
 
     async fn refuse(
         &self,
-        mut tx: Tx,
+        tx: &mut Tx,
         batch: &VerifiedBatch,
         head: Option<Head>,
         refused: DedupError,
         now: Timestamp,
-    ) -> Result<Acknowledged, IngestError> {
+    ) -> Result<Taken, IngestError> {
         let acknowledged = Acknowledged {
             boot: batch.boot(),
             next_seq: head.map_or(0, |head| head.seq.saturating_add(1)),
@@ -188,12 +274,16 @@ impl AuditLog {
             reach: None,
             wanted: None,
         };
-        self.note_refusal(&mut tx, batch, &refused, now).await?;
-        tx.commit().await?;
-        count("refused", batch.records().len());
-        Err(IngestError::Refused {
-            refused,
-            acknowledged: Box::new(acknowledged),
+        self.note_refusal(tx, batch, &refused, now).await?;
+        Ok(Taken {
+            answer: Err(IngestError::Refused {
+                refused,
+                acknowledged: Box::new(acknowledged),
+            }),
+            loud: Vec::new(),
+            stored: 0,
+            duplicates: 0,
+            refused: batch.records().len(),
         })
     }
 

@@ -11,6 +11,7 @@ use crate::store_tests;
 mod chaos;
 mod gaps;
 mod heads;
+mod together;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -41,7 +42,11 @@ struct Journal {
 
 impl Journal {
     fn open(boot: u8, previous: Option<PreviousBoot>) -> Self {
-        let chain = Chain::new(id(Kind::Node, "gw"), BootId::from_bytes([boot; 16]));
+        Self::of("gw", boot, previous)
+    }
+
+    fn of(node: &str, boot: u8, previous: Option<PreviousBoot>) -> Self {
+        let chain = Chain::new(id(Kind::Node, node), BootId::from_bytes([boot; 16]));
         let opened = BootOpened {
             previous,
             reset_count: Some(1),
@@ -153,16 +158,16 @@ store_tests! {
         let log = open(&store, 1).await;
         let mut journal = Journal::open(9, None);
         journal.write(9);
-        log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
+        log.ingest(journal.batch(0, 3), NOW).await.unwrap();
         for _ in 0..2 {
-            let refused = log.ingest(&journal.batch(5, 10), NOW).await.unwrap_err();
+            let refused = log.ingest(journal.batch(5, 10), NOW).await.unwrap_err();
             assert_eq!(refused.code(), "audit_gap");
             assert!(matches!(refused, IngestError::Refused { acknowledged, .. } if acknowledged.next_seq == 3));
         }
         assert_eq!(faults(&store).await, [(FaultKind::Missing, 3, 4, false)]);
         let gaps = kinds(&store).await.into_iter().filter(|kind| *kind == EventKind::JournalGap);
         assert_eq!(gaps.count(), 1);
-        log.ingest(&journal.batch(3, 10), NOW).await.unwrap();
+        log.ingest(journal.batch(3, 10), NOW).await.unwrap();
         assert_eq!(faults(&store).await, [(FaultKind::Missing, 3, 4, true)]);
     }
 
@@ -170,12 +175,12 @@ store_tests! {
         let log = open(&store, 1).await;
         let mut journal = Journal::open(9, None);
         journal.write(2);
-        log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
+        log.ingest(journal.batch(0, 3), NOW).await.unwrap();
         let mut clone = Journal::open(9, None);
         let forged = clone.chain.seal(event(EventKind::FlowDenied), SALT).unwrap();
         clone.push(forged);
         clone.write(3);
-        let refused = log.ingest(&clone.batch(0, 5), NOW).await.unwrap_err();
+        let refused = log.ingest(clone.batch(0, 5), NOW).await.unwrap_err();
         assert_eq!(refused.code(), "audit_equivocation");
         assert!(kinds(&store).await.contains(&EventKind::JournalForked));
         assert!(!kinds(&store).await.contains(&EventKind::FlowDenied));
@@ -188,7 +193,7 @@ store_tests! {
         let mut journal = Journal::open(9, None);
         journal.write(99);
         for (from, to, next) in [(0, 50, 50), (0, 50, 50), (10, 20, 50), (40, 100, 100), (0, 100, 100)] {
-            let acknowledged = log.ingest(&journal.batch(from, to), NOW).await.unwrap();
+            let acknowledged = log.ingest(journal.batch(from, to), NOW).await.unwrap();
             assert_eq!(acknowledged.next_seq, next);
         }
         let flows = kinds(&store).await.into_iter().filter(|kind| *kind == EventKind::FlowAllowed);
@@ -200,23 +205,23 @@ store_tests! {
         let log = open(&store, 1).await;
         let mut first = Journal::open(9, None);
         first.write(5);
-        log.ingest(&first.batch(0, 4), NOW).await.unwrap();
+        log.ingest(first.batch(0, 4), NOW).await.unwrap();
         // Two records of the first boot are still to come.
         let second = Journal::open(10, Some(first.end()));
-        log.ingest(&second.batch(0, 1), NOW).await.unwrap();
+        log.ingest(second.batch(0, 1), NOW).await.unwrap();
         assert_eq!(faults(&store).await, [(FaultKind::Missing, 4, 5, false)]);
-        log.ingest(&first.batch(4, 6), NOW).await.unwrap();
+        log.ingest(first.batch(4, 6), NOW).await.unwrap();
         assert_eq!(faults(&store).await, [(FaultKind::Missing, 4, 5, true)]);
         // The same boot, said to have ended earlier.
         let rolled_back = PreviousBoot { last_seq: 2, head: first.records[2].hash(), ..first.end() };
         let third = Journal::open(11, Some(rolled_back));
-        log.ingest(&third.batch(0, 1), NOW).await.unwrap();
+        log.ingest(third.batch(0, 1), NOW).await.unwrap();
         // And with another end.
         let forked = PreviousBoot { head: Digest::ZERO, ..first.end() };
         let fourth = Journal::open(12, Some(forked));
-        log.ingest(&fourth.batch(0, 1), NOW).await.unwrap();
+        log.ingest(fourth.batch(0, 1), NOW).await.unwrap();
         // And as if there had never been one.
-        log.ingest(&Journal::open(13, None).batch(0, 1), NOW).await.unwrap();
+        log.ingest(Journal::open(13, None).batch(0, 1), NOW).await.unwrap();
         let found: Vec<_> = faults(&store).await.into_iter().map(|fault| fault.0).collect();
         for kind in FaultKind::ALL {
             assert!(found.contains(&kind), "{kind:?} in {found:?}");
@@ -234,7 +239,7 @@ store_tests! {
         let newer = newer.replace("flow.denied", "flow.melted");
         journal.push(SealedRecord::parse(newer.as_bytes()).unwrap());
         journal.write(1);
-        log.ingest(&journal.batch(0, 4), NOW).await.unwrap();
+        log.ingest(journal.batch(0, 4), NOW).await.unwrap();
         let (events, _) = store.events(&Filter::default(), None, 100).await.unwrap();
         let shown: Vec<(EventKind, bool)> = events
             .iter()
@@ -267,26 +272,26 @@ store_tests! {
         turn(&mut journal, 0, 0, 1);
         journal.write(2);
         turn(&mut journal, 1, 1, 2);
-        log.ingest(&journal.batch_by(&keys[0], 0, 5), NOW).await.unwrap();
+        log.ingest(journal.batch_by(&keys[0], 0, 5), NOW).await.unwrap();
         assert!(alarms(&store).await.is_empty());
         // Key 1 is gone since; whoever holds another key, or the boot key, cannot go on from it.
         turn(&mut journal, 3, 2, 3);
         turn(&mut journal, 0, 2, 3);
         turn(&mut journal, 1, 1, 3);
-        log.ingest(&journal.batch_by(&keys[0], 5, 8), NOW).await.unwrap();
+        log.ingest(journal.batch_by(&keys[0], 5, 8), NOW).await.unwrap();
         let expected = ["audit_turn_signature", "audit_turn_signature", "audit_turn_number"];
         assert_eq!(alarms(&store).await, expected);
         // The key in use still turns, by its own word.
         turn(&mut journal, 2, 2, 3);
-        log.ingest(&journal.batch_by(&keys[0], 8, 9), NOW).await.unwrap();
+        log.ingest(journal.batch_by(&keys[0], 8, 9), NOW).await.unwrap();
         assert_eq!(alarms(&store).await.len(), 3);
         // Turns that are missing are said once; from there on the chain is checked again.
         turn(&mut journal, 0, 7, 1);
         turn(&mut journal, 1, 8, 2);
-        log.ingest(&journal.batch_by(&keys[0], 9, 11), NOW).await.unwrap();
+        log.ingest(journal.batch_by(&keys[0], 9, 11), NOW).await.unwrap();
         assert_eq!(alarms(&store).await.len(), 4);
         turn(&mut journal, 0, 9, 3);
-        log.ingest(&journal.batch_by(&keys[0], 11, 12), NOW).await.unwrap();
+        log.ingest(journal.batch_by(&keys[0], 11, 12), NOW).await.unwrap();
         assert_eq!(alarms(&store).await.len(), 5);
         let boot = BootId::from_bytes([9; 16]);
         assert_eq!(store.next_record(&id(Kind::Node, "gw"), boot).await.unwrap(), 12);
@@ -297,7 +302,7 @@ store_tests! {
         let (boot_key, other) = (SoftwareKey::generate().unwrap(), SoftwareKey::generate().unwrap());
         let mut forged = Journal::open(8, None);
         forged.turn(&other, 0, &other);
-        log.ingest(&forged.batch_by(&boot_key, 0, 2), NOW).await.unwrap();
+        log.ingest(forged.batch_by(&boot_key, 0, 2), NOW).await.unwrap();
         assert_eq!(alarms(&store).await, ["audit_turn_signature"]);
         let mut journal = Journal::open(9, None);
         journal.turn(&boot_key, 0, &other);
@@ -305,7 +310,7 @@ store_tests! {
         for at in (0..journal.records.len()).step_by(500) {
             let to = (at + 500).min(journal.records.len());
             let on_time = u64::try_from(to).unwrap() <= 2 + MAX_RECORDS_A_KEY;
-            log.ingest(&journal.batch_by(&boot_key, at, to), NOW).await.unwrap();
+            log.ingest(journal.batch_by(&boot_key, at, to), NOW).await.unwrap();
             let expected = if on_time { 1 } else { 2 };
             assert_eq!(alarms(&store).await.len(), expected, "{to}");
         }
@@ -313,7 +318,7 @@ store_tests! {
         assert_eq!(alarms(&store).await, ["audit_turn_signature", "audit_turn_overdue"]);
         journal.turn(&other, 1, &boot_key);
         let end = journal.records.len();
-        log.ingest(&journal.batch_by(&boot_key, end - 1, end), NOW).await.unwrap();
+        log.ingest(journal.batch_by(&boot_key, end - 1, end), NOW).await.unwrap();
         let mut tx = store.begin("test").await.unwrap();
         let boot = BootId::from_bytes([9; 16]);
         let row = tx.journal_key(&id(Kind::Node, "gw"), boot).await.unwrap().unwrap();
@@ -373,7 +378,7 @@ store_tests! {
         let log = open(&store, 1).await;
         let mut journal = Journal::open(9, None);
         journal.write(3);
-        log.ingest(&journal.batch(0, 4), NOW).await.unwrap();
+        log.ingest(journal.batch(0, 4), NOW).await.unwrap();
         let late = NOW.plus(std::time::Duration::from_secs(5));
         for event in [
             Event::new(late, Actor::Cloud, EventKind::NodeQuarantined).subject(id(Kind::Node, "gw")),
@@ -425,7 +430,7 @@ store_tests! {
         let log = open(&store, 1).await;
         let mut journal = Journal::open(9, None);
         journal.write(24);
-        log.ingest(&journal.batch(0, 25), NOW).await.unwrap();
+        log.ingest(journal.batch(0, 25), NOW).await.unwrap();
         let (mut after, mut seen) = (None, Vec::new());
         loop {
             let (page, more) = store.events(&Filter::default(), after, 7).await.unwrap();

@@ -228,7 +228,8 @@ impl Live {
         };
         self.journal.key = Some(key);
         let mut wanted = None;
-        let answer = match self.hub.audit.ingest(&verified, now).await {
+        let boot = verified.boot();
+        let answer = match self.hub.audit.ingest(verified, now).await {
             Ok(done) => {
                 self.journal.stored(&done);
                 wanted = done.wanted;
@@ -243,7 +244,7 @@ impl Live {
                     IngestError::Refused { acknowledged, .. } => {
                         (acknowledged.boot, acknowledged.next_seq)
                     }
-                    IngestError::Store(_) | IngestError::Record(_) => (verified.boot(), 0),
+                    IngestError::Store(_) | IngestError::Record(_) => (boot, 0),
                 };
                 tracing::warn!(node = %self.id(), %error, "audit batch not stored");
                 v1::AuditAcknowledge {

@@ -236,19 +236,19 @@ impl<'a> World<'a> {
         match fate {
             1 => {
                 let within = Duration::from_micros(self.draw.below(20_000) as u64);
-                let _ = tokio::time::timeout(within, self.log.ingest(&batch, NOW)).await;
+                let _ = tokio::time::timeout(within, self.log.ingest(batch.clone(), NOW)).await;
                 self.kill_cloud().await;
             }
             2 => {
                 let within = Duration::from_micros(self.draw.below(20_000) as u64);
-                let _ = tokio::time::timeout(within, self.log.ingest(&batch, NOW)).await;
+                let _ = tokio::time::timeout(within, self.log.ingest(batch.clone(), NOW)).await;
                 self.kill_connections().await;
             }
             3 => {
                 self.died("answer lost");
-                let _ = self.log.ingest(&batch, NOW).await;
+                let _ = self.log.ingest(batch.clone(), NOW).await;
             }
-            _ => match self.log.ingest(&batch, NOW).await {
+            _ => match self.log.ingest(batch.clone(), NOW).await {
                 Ok(_) => self.sent = Some(next),
                 Err(IngestError::Refused { refused, .. }) => {
                     panic!("an honest batch is refused: {refused}")

@@ -53,8 +53,8 @@ store_tests! {
         let node = id(Kind::Node, "gw");
         let mut journal = Journal::open(9, None);
         journal.write(9);
-        log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
-        log.ingest(&journal.batch(5, 10), NOW).await.unwrap_err();
+        log.ingest(journal.batch(0, 3), NOW).await.unwrap();
+        log.ingest(journal.batch(5, 10), NOW).await.unwrap_err();
         // Words about something else change nothing.
         for (boot, first, last) in [(8, 3, 4), (9, 4, 4), (9, 2, 4), (9, 5, 9)] {
             assert!(!log.lost(&node, &loss(boot, first, last), NOW).await.unwrap());
@@ -62,9 +62,9 @@ store_tests! {
         assert!(!log.lost(&id(Kind::Node, "other"), &loss(9, 3, 4), NOW).await.unwrap());
         // Half of it is not all of it.
         assert!(log.lost(&node, &loss(9, 3, 3), NOW).await.unwrap());
-        log.ingest(&journal.batch(5, 10), NOW).await.unwrap_err();
+        log.ingest(journal.batch(5, 10), NOW).await.unwrap_err();
         assert!(log.lost(&node, &loss(9, 4, 4), NOW).await.unwrap());
-        let acknowledged = log.ingest(&journal.batch(5, 10), NOW).await.unwrap();
+        let acknowledged = log.ingest(journal.batch(5, 10), NOW).await.unwrap();
         assert_eq!(acknowledged.next_seq, 10);
         assert_eq!(acknowledged.reach.unwrap().next_seq, 10);
         assert_eq!(gaps(&store).await, [(3, 3, true), (4, 4, true)]);
@@ -84,19 +84,19 @@ store_tests! {
         let node = id(Kind::Node, "gw");
         let mut journal = Journal::open(9, None);
         journal.write(19);
-        log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
-        log.ingest(&journal.batch(10, 15), NOW).await.unwrap_err();
+        log.ingest(journal.batch(0, 3), NOW).await.unwrap();
+        log.ingest(journal.batch(10, 15), NOW).await.unwrap_err();
         log.lost(&node, &loss(9, 3, 9), NOW).await.unwrap();
-        log.ingest(&journal.batch(10, 15), NOW).await.unwrap();
-        log.ingest(&journal.batch(3, 6), NOW).await.unwrap();
+        log.ingest(journal.batch(10, 15), NOW).await.unwrap();
+        log.ingest(journal.batch(3, 6), NOW).await.unwrap();
         assert_eq!(gaps(&store).await, [(6, 9, true)]);
         // The rest, with what is known on both sides and what is new.
-        let acknowledged = log.ingest(&journal.batch(0, 20), NOW).await.unwrap();
+        let acknowledged = log.ingest(journal.batch(0, 20), NOW).await.unwrap();
         assert_eq!(acknowledged.next_seq, 20);
         assert_eq!(gaps(&store).await, []);
         assert_eq!(stored(&store).await, (0..20).collect::<Vec<u64>>());
         for (from, to) in [(3, 6), (6, 10), (0, 20)] {
-            log.ingest(&journal.batch(from, to), NOW).await.unwrap();
+            log.ingest(journal.batch(from, to), NOW).await.unwrap();
         }
         assert_eq!(stored(&store).await, (0..20).collect::<Vec<u64>>());
         assert_eq!(forks(&store).await, []);
@@ -111,10 +111,10 @@ store_tests! {
         let node = id(Kind::Node, "gw");
         let mut journal = Journal::open(9, None);
         journal.write(9);
-        log.ingest(&journal.batch(0, 3), NOW).await.unwrap();
-        log.ingest(&journal.batch(5, 10), NOW).await.unwrap_err();
+        log.ingest(journal.batch(0, 3), NOW).await.unwrap();
+        log.ingest(journal.batch(5, 10), NOW).await.unwrap_err();
         log.lost(&node, &loss(9, 3, 4), NOW).await.unwrap();
-        log.ingest(&journal.batch(5, 10), NOW).await.unwrap();
+        log.ingest(journal.batch(5, 10), NOW).await.unwrap();
         // Joins in front, not behind.
         let mut other = Journal::open(9, None);
         other.write(2);
@@ -122,7 +122,7 @@ store_tests! {
         other.push(forged);
         other.write(5);
         for (from, to) in [(3, 5), (2, 5)] {
-            let refused = log.ingest(&other.batch(from, to), NOW).await.unwrap_err();
+            let refused = log.ingest(other.batch(from, to), NOW).await.unwrap_err();
             assert_eq!(refused.code(), "audit_equivocation");
         }
         assert_eq!(stored(&store).await, [0, 1, 2, 5, 6, 7, 8, 9]);
@@ -135,9 +135,9 @@ store_tests! {
         let log = open(&store, 1).await;
         let mut first = Journal::open(9, None);
         first.write(9);
-        log.ingest(&first.batch(0, 4), NOW).await.unwrap();
+        log.ingest(first.batch(0, 4), NOW).await.unwrap();
         let second = Journal::open(10, Some(first.end()));
-        let acknowledged = log.ingest(&second.batch(0, 1), NOW).await.unwrap();
+        let acknowledged = log.ingest(second.batch(0, 1), NOW).await.unwrap();
         let wanted = acknowledged.wanted.unwrap();
         assert_eq!((wanted.boot, wanted.first_seq, wanted.last_seq), (first.chain.boot(), 4, 9));
         let node = id(Kind::Node, "gw");
@@ -146,7 +146,7 @@ store_tests! {
         let reaches = store.reaches(&node, first.chain.boot(), 10).await.unwrap();
         let places: Vec<_> = reaches.iter().map(|reach| (reach.boot, reach.next_seq)).collect();
         assert_eq!(places, [(first.chain.boot(), 4), (second.chain.boot(), 1)]);
-        log.ingest(&first.batch(4, 10), NOW).await.unwrap();
+        log.ingest(first.batch(4, 10), NOW).await.unwrap();
         assert!(store.wanted(&node, 10).await.unwrap().is_empty());
         let reaches = store.reaches(&node, first.chain.boot(), 10).await.unwrap();
         assert_eq!(reaches[0].next_seq, 10);
@@ -161,13 +161,13 @@ store_tests! {
         let mut journal = Journal::open(9, None);
         let gaps_made = MAX_FAULTS + 10;
         journal.write(2 * gaps_made + 1);
-        log.ingest(&journal.batch(0, 1), NOW).await.unwrap();
+        log.ingest(journal.batch(0, 1), NOW).await.unwrap();
         for n in 1..=gaps_made {
             let at = 2 * n;
-            log.ingest(&journal.batch(at, at + 1), NOW).await.unwrap_err();
+            log.ingest(journal.batch(at, at + 1), NOW).await.unwrap_err();
             let lost = loss(9, at as u64 - 1, at as u64 - 1);
             log.lost(&node, &lost, NOW).await.unwrap();
-            log.ingest(&journal.batch(at, at + 1), NOW).await.unwrap();
+            log.ingest(journal.batch(at, at + 1), NOW).await.unwrap();
         }
         let rows = gaps(&store).await;
         assert_eq!(rows.len(), MAX_FAULTS);

@@ -37,7 +37,7 @@ store_tests! {
         let node = id(Kind::Node, "gw");
         let mut journal = Journal::open(9, None);
         journal.write(9);
-        log.ingest(&journal.batch(0, 8), NOW).await.unwrap();
+        log.ingest(journal.batch(0, 8), NOW).await.unwrap();
         assert_eq!(log.hear_head(&node, &stated(&journal, 9), (8, true), NOW).await.unwrap(), None);
         // Late, from before the last batch: fine. Before what was stored when it was asked: not.
         assert_eq!(log.hear_head(&node, &stated(&journal, 5), (6, false), NOW).await.unwrap(), None);
@@ -61,13 +61,13 @@ store_tests! {
         let denied = two.chain.seal(event(EventKind::FlowDenied), SALT).unwrap();
         two.push(denied);
         two.write(1);
-        log.ingest(&one.batch(0, 4), NOW).await.unwrap();
+        log.ingest(one.batch(0, 4), NOW).await.unwrap();
         assert_eq!(log.hear_head(&node, &stated(&one, 5), (4, true), NOW).await.unwrap(), None);
         let heard = log.hear_head(&node, &stated(&two, 5), (4, true), NOW).await.unwrap();
         assert_eq!(heard, Some(StatedFault::Forked { seq: 5 }));
         assert_eq!(proofs(&store).await, 1);
         // And by the bodies, where the other one's head was heard first.
-        log.ingest(&two.batch(4, 6), NOW).await.unwrap();
+        log.ingest(two.batch(4, 6), NOW).await.unwrap();
         assert_eq!(kinds_of(&store).await, [FaultKind::Forked]);
     }
 
@@ -76,7 +76,7 @@ store_tests! {
         let node = id(Kind::Node, "gw");
         let mut first = Journal::open(9, None);
         first.write(5);
-        log.ingest(&first.batch(0, 4), NOW).await.unwrap();
+        log.ingest(first.batch(0, 4), NOW).await.unwrap();
         log.hear_head(&node, &stated(&first, 5), (4, true), NOW).await.unwrap();
         // The disk is put back to what was sent, and booted.
         let back = PreviousBoot {
@@ -84,7 +84,7 @@ store_tests! {
             last_seq: 3,
             head: first.records[3].hash(),
         };
-        log.ingest(&Journal::open(10, Some(back)).batch(0, 1), NOW).await.unwrap();
+        log.ingest(Journal::open(10, Some(back)).batch(0, 1), NOW).await.unwrap();
         assert_eq!(faults(&store).await, [(FaultKind::RolledBack, 4, 5, false)]);
     }
 
@@ -92,19 +92,19 @@ store_tests! {
         let log = open(&store, 1).await;
         let mut first = Journal::open(9, None);
         first.write(5);
-        log.ingest(&first.batch(0, 6), NOW).await.unwrap();
+        log.ingest(first.batch(0, 6), NOW).await.unwrap();
         let mut original = Journal::open(10, Some(first.end()));
         original.write(1);
-        log.ingest(&original.batch(0, 2), NOW).await.unwrap();
+        log.ingest(original.batch(0, 2), NOW).await.unwrap();
         assert!(kinds_of(&store).await.is_empty());
         let copy = Journal::open(11, Some(first.end()));
-        log.ingest(&copy.batch(0, 1), NOW).await.unwrap();
+        log.ingest(copy.batch(0, 1), NOW).await.unwrap();
         assert_eq!(faults(&store).await, [(FaultKind::Forked, 5, 5, false)]);
         assert!(kinds(&store).await.contains(&EventKind::JournalForked));
         // A disk that lost what it had promised looks the same: alarm, no proof.
         assert_eq!(proofs(&store).await, 0);
         // Sent again, it is told once.
-        log.ingest(&copy.batch(0, 1), NOW).await.unwrap();
+        log.ingest(copy.batch(0, 1), NOW).await.unwrap();
         assert_eq!(kinds_of(&store).await.len(), 1);
     }
 
