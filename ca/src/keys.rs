@@ -14,6 +14,7 @@
 //! | `apps-online.key` | signs snapshot and timestamp of the image repository | named by its offline root |
 //! | `director.key` | signs what each node should have of applications | named by the key set |
 //! | `online.json` | names of the two above, once they were turned over (`online`) | |
+//! | `sites/` | seal what the cloud stores of events, one for each site (`sites`) | until a site is erased |
 //! | `keyset*` | the key set: which key may sign what, signed by the root | 2 years, renewed at half |
 //!
 //! A root's key may be moved away: the cloud runs without it, but can then renew neither the issuing certificate nor
@@ -48,6 +49,7 @@ mod online;
 pub mod pkcs11;
 pub(crate) mod rcgen_key;
 mod rotation;
+pub mod sites;
 pub mod stores;
 
 use certificates::CertificateFault;

@@ -9,7 +9,7 @@ use edgeward_identity::{Secret, SoftwareKey};
 use rustls_pki_types::CertificateDer;
 
 /// Largest key or certificate file, in bytes.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
+pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
 const PRIVATE: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 /// Everybody but the owner: such bits on a private key file are refused.
@@ -93,6 +93,20 @@ pub(crate) fn write_key(path: &Path, key: &SoftwareKey) -> Result<(), FileFault>
 
 /// Reads a private key in PEM; `wanted` names it in errors. A file that others can read is refused.
 pub(crate) fn read_pkcs8(path: &Path, wanted: &'static str) -> Result<Secret<Vec<u8>>, FileFault> {
+    let content = || FileFault::Content {
+        path: path.to_owned(),
+        wanted,
+    };
+    let text = read_private(path)?;
+    let document = pem::parse(text.expose()).map_err(|_| content())?;
+    match document.tag() {
+        "PRIVATE KEY" => Ok(Secret::new(document.into_contents())),
+        _ => Err(content()),
+    }
+}
+
+/// Reads a file that holds a secret. One that others can read is refused.
+pub(crate) fn read_private(path: &Path) -> Result<Secret<Vec<u8>>, FileFault> {
     let mode = fs::metadata(path)
         .map_err(|source| io_fault(path, source))?
         .permissions()
@@ -103,16 +117,19 @@ pub(crate) fn read_pkcs8(path: &Path, wanted: &'static str) -> Result<Secret<Vec
             mode: mode & 0o7777,
         });
     }
-    let content = || FileFault::Content {
-        path: path.to_owned(),
-        wanted,
-    };
-    let text = Secret::new(read(path)?);
-    let document = pem::parse(text.expose()).map_err(|_| content())?;
-    match document.tag() {
-        "PRIVATE KEY" => Ok(Secret::new(document.into_contents())),
-        _ => Err(content()),
-    }
+    Ok(Secret::new(read(path)?))
+}
+
+/// Writes a file that only its owner may read.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileFault> {
+    write(path, bytes, PRIVATE)
+}
+
+/// Makes what was done to the names in a directory durable.
+pub(crate) fn flush_directory(path: &Path) -> Result<(), FileFault> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| io_fault(path, source))
 }
 
 pub(crate) fn write_pkcs8(path: &Path, pkcs8: &Secret<Vec<u8>>) -> Result<(), FileFault> {
@@ -188,7 +205,7 @@ fn flush_parent(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-fn io_fault(path: &Path, source: io::Error) -> FileFault {
+pub(super) fn io_fault(path: &Path, source: io::Error) -> FileFault {
     FileFault::Io {
         path: path.to_owned(),
         source,
