@@ -4,6 +4,7 @@
 //! * [`journal`]: the chain in files, on a node. Generic over [`journal::SegmentStore`]; `journal/segment_file.rs` is
 //!   the one file of this crate that touches a file system.
 //! * [`batch`]: records on their way to the cloud, and what of them is new there.
+//! * [`block`]: events as a store keeps them: 256 leaves in a few bytes each, searchable and erasable.
 //! * [`statement`]: where a node says that its journal ends, and what of it is gone.
 //! * [`merkle`], [`note`], [`checkpoint`], [`tiles`]: the log's tree and its public form (C2SP tlog-tiles).
 //! * [`export`]: events in the formats of others.
@@ -14,6 +15,7 @@
 //! Everything is told the time and handed its randomness.
 
 pub mod batch;
+pub mod block;
 pub mod checkpoint;
 pub mod digest;
 pub mod event;

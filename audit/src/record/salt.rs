@@ -34,6 +34,10 @@ impl Salt {
     pub const fn from_bytes(bytes: [u8; SALT_BYTES]) -> Self {
         Self(bytes)
     }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; SALT_BYTES] {
+        &self.0
+    }
 }
 
 impl Salts {
