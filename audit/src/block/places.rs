@@ -6,6 +6,8 @@ use super::BlockError;
 
 const WORDS: usize = 4;
 const WORD_BITS: u8 = 64;
+/// The first place of each word.
+const BASES: [u8; WORDS] = [0, 64, 128, 192];
 /// Bytes of the bitmap.
 const BITMAP_BYTES: usize = 32;
 
@@ -59,18 +61,15 @@ impl Places {
 
     /// Ascending.
     pub fn iter(&self) -> impl Iterator<Item = u8> {
-        (0_u8..)
-            .step_by(usize::from(WORD_BITS))
-            .zip(self.0)
-            .flat_map(|(base, word)| {
-                let mut rest = word;
-                std::iter::from_fn(move || {
-                    let bit = u8::try_from(rest.trailing_zeros()).ok()?;
-                    // Nothing is left where all 64 are zeros.
-                    rest = rest.checked_sub(1)? & rest;
-                    Some(base + bit)
-                })
+        BASES.into_iter().zip(self.0).flat_map(|(base, word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                let bit = u8::try_from(rest.trailing_zeros()).ok()?;
+                // Nothing is left where all 64 are zeros.
+                rest = rest.checked_sub(1)? & rest;
+                Some(base + bit)
             })
+        })
     }
 
     /// Up to 31 places as they are, ascending; more as a bitmap of 32 bytes.
