@@ -44,6 +44,8 @@ use seeds::{
 mod apps;
 #[path = "attestation.rs"]
 mod attestation;
+#[path = "blocks.rs"]
+mod blocks;
 #[path = "break_glass.rs"]
 mod break_glass;
 #[path = "deltas.rs"]
@@ -216,6 +218,21 @@ pub const TARGETS: &[Target] = &[
         name: "audit_batch",
         run: |bytes| drop(Batch::parse(bytes)),
         seeds: none,
+    },
+    Target {
+        name: "audit_block_bodies",
+        run: blocks::bodies,
+        seeds: blocks::body_seeds,
+    },
+    Target {
+        name: "audit_block_columns",
+        run: blocks::columns,
+        seeds: blocks::column_seeds,
+    },
+    Target {
+        name: "audit_block_places",
+        run: blocks::places,
+        seeds: blocks::place_seeds,
     },
     Target {
         name: "audit_checkpoint",
