@@ -103,12 +103,10 @@ fn check_origin(origin: &str) -> Result<(), CheckpointError> {
 }
 
 /// A decimal number without sign or leading zeros.
-fn parse_size(text: &str) -> Result<u64, CheckpointError> {
-    let size: u64 = text.parse().map_err(|_| CheckpointError::Size)?;
-    if size.to_string() == text {
-        Ok(size)
-    } else {
-        Err(CheckpointError::Size)
+pub(crate) fn parse_size(text: &str) -> Result<u64, CheckpointError> {
+    match text.parse::<u64>() {
+        Ok(size) if size.to_string() == text => Ok(size),
+        Ok(_) | Err(_) => Err(CheckpointError::Size),
     }
 }
 

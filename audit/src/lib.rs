@@ -7,6 +7,7 @@
 //! * [`block`]: events as a store keeps them: 256 leaves in a few bytes each, searchable and erasable.
 //! * [`statement`]: where a node says that its journal ends, and what of it is gone.
 //! * [`merkle`], [`note`], [`checkpoint`], [`tiles`]: the log's tree and its public form (C2SP tlog-tiles).
+//! * [`cosignature`], [`witness`], [`tlog_policy`]: others who saw the tree grow, and how many of them a reader wants.
 //! * [`export`]: events in the formats of others.
 //! * [`log_proof`]: that one entry is in the log, as one text for whoever is offline.
 //! * [`proven`]: an export that whoever is offline can check.
@@ -17,6 +18,7 @@
 pub mod batch;
 pub mod block;
 pub mod checkpoint;
+pub mod cosignature;
 pub mod digest;
 pub mod event;
 pub mod export;
@@ -29,6 +31,8 @@ pub mod query;
 pub mod record;
 pub mod statement;
 pub mod tiles;
+pub mod tlog_policy;
+pub mod witness;
 
 #[cfg(test)]
 mod vectors;

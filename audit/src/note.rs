@@ -1,6 +1,6 @@
 //! Signed notes (C2SP signed-note): a text and signatures under it, with Ed25519 keys.
 //!
-//! The log's key is the one Ed25519 key of the system: every reader of tlog-tiles verifies Ed25519.
+//! Every reader of tlog-tiles verifies Ed25519: the log signs with it, and so does a witness ([`crate::cosignature`]).
 
 use std::fmt;
 
@@ -21,7 +21,9 @@ pub const MAX_KEY_NAME_BYTES: usize = 255;
 
 /// Signature type of plain Ed25519.
 const ED25519_TYPE: u8 = 1;
-const ED25519_KEY_BYTES: usize = 32;
+pub(crate) const ED25519_KEY_BYTES: usize = 32;
+/// Longest verifier key, in bytes: a name, a key id, a type and a key.
+pub(crate) const MAX_VERIFIER_BYTES: usize = MAX_KEY_NAME_BYTES + 64;
 const SIGNATURE_MARK: &str = "\u{2014} ";
 
 /// A text with signatures, none of them verified.
@@ -127,22 +129,65 @@ impl Note {
         })
     }
 
-    /// The text, if the key signed it.
+    /// The text, if the key signed it. Every line that names the key must be good.
     pub fn open(&self, verifier: &NoteVerifier) -> Result<&str, NoteUnverified> {
-        let key_id = verifier.key_id();
-        let signature = self
-            .signatures
-            .iter()
-            .find(|signature| signature.name == verifier.name && signature.key_id == key_id)
-            .ok_or(NoteUnverified::Missing)?;
-        UnparsedPublicKey::new(&ED25519, &verifier.key)
-            .verify(self.text.as_bytes(), &signature.signature)
-            .map_err(|_| NoteUnverified::Signature)?;
-        Ok(&self.text)
+        let mut found = Err(NoteUnverified::Missing);
+        for line in self.lines_of(&verifier.name, verifier.key_id()) {
+            UnparsedPublicKey::new(&ED25519, &verifier.key)
+                .verify(self.text.as_bytes(), &line.signature)
+                .map_err(|_| NoteUnverified::Signature)?;
+            found = Ok(self.text.as_str());
+        }
+        found
+    }
+
+    /// The text, which nobody may have signed.
+    pub fn unverified_text(&self) -> &str {
+        &self.text
     }
 
     pub fn signatures(&self) -> &[NoteSignature] {
         &self.signatures
+    }
+
+    /// Lines that name this key.
+    pub(crate) fn lines_of(&self, name: &str, id: [u8; 4]) -> impl Iterator<Item = &NoteSignature> {
+        self.signatures
+            .iter()
+            .filter(move |line| line.name == name && line.key_id == id)
+    }
+
+    /// The same text under these lines alone: what somebody answered who was asked to sign it.
+    pub fn with_lines(&self, lines: &[u8]) -> Result<Self, NoteMalformed> {
+        Self::parse(&[self.text.as_bytes(), b"\n", lines].concat())
+    }
+
+    /// Adds a line; one that stands there already is not added twice.
+    pub fn add(&mut self, line: NoteSignature) -> Result<(), NoteMalformed> {
+        if self.signatures.contains(&line) {
+            return Ok(());
+        }
+        if self.signatures.len() >= MAX_NOTE_SIGNATURES {
+            return Err(NoteMalformed::TooManySignatures);
+        }
+        self.signatures.push(line);
+        Ok(())
+    }
+}
+
+impl NoteSignature {
+    /// Reads a line without its end.
+    pub fn parse(line: &str) -> Result<Self, NoteMalformed> {
+        parse_signature(line)
+    }
+}
+
+/// The line, without its end.
+impl fmt::Display for NoteSignature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = [self.key_id.as_slice(), self.signature.as_slice()].concat();
+        let encoded = BASE64_STANDARD.encode(bytes);
+        write!(f, "{SIGNATURE_MARK}{} {encoded}", self.name)
     }
 }
 
@@ -150,13 +195,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
         for line in &self.signatures {
-            let bytes = [line.key_id.as_slice(), line.signature.as_slice()].concat();
-            writeln!(
-                f,
-                "{SIGNATURE_MARK}{} {}",
-                line.name,
-                BASE64_STANDARD.encode(bytes)
-            )?;
+            writeln!(f, "{line}")?;
         }
         Ok(())
     }
@@ -165,28 +204,13 @@ impl fmt::Display for Note {
 impl NoteVerifier {
     /// Reads `<name>+<key id in hex>+<base64 of type and key>`.
     pub fn parse(text: &str) -> Result<Self, NoteMalformed> {
-        if text.len() > MAX_KEY_NAME_BYTES + 64 {
-            return Err(NoteMalformed::Key);
-        }
-        let (name, rest) = text.split_once('+').ok_or(NoteMalformed::Key)?;
-        let (key_id, key) = rest.split_once('+').ok_or(NoteMalformed::Key)?;
-        check_name(name)?;
-        let key = BASE64_STANDARD
-            .decode(key)
-            .map_err(|_| NoteMalformed::Key)?;
-        let key = match key.split_first() {
-            Some((&ED25519_TYPE, key)) => key.try_into().map_err(|_| NoteMalformed::Key)?,
-            Some(_) | None => return Err(NoteMalformed::Key),
-        };
-        let verifier = Self {
-            name: name.to_owned(),
-            key,
-        };
-        if hex::encode(verifier.key_id()) == key_id {
-            Ok(verifier)
-        } else {
-            Err(NoteMalformed::Key)
-        }
+        let (name, key) = parse_key(text, ED25519_TYPE)?;
+        Ok(Self { name, key })
+    }
+
+    /// The bare public key.
+    pub fn key(&self) -> &[u8; ED25519_KEY_BYTES] {
+        &self.key
     }
 
     pub fn name(&self) -> &str {
@@ -195,16 +219,13 @@ impl NoteVerifier {
 
     /// Start of SHA-256 over name, line feed, type and key.
     pub fn key_id(&self) -> [u8; 4] {
-        let digest = Digest::of(&[self.name.as_bytes(), b"\n", &[ED25519_TYPE], &self.key]);
-        let [a, b, c, d, ..] = *digest.as_bytes();
-        [a, b, c, d]
+        key_id(&self.name, ED25519_TYPE, &self.key)
     }
 }
 
 impl fmt::Display for NoteVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = BASE64_STANDARD.encode([[ED25519_TYPE].as_slice(), &self.key].concat());
-        write!(f, "{}+{}+{key}", self.name, hex::encode(self.key_id()))
+        f.write_str(&written_key(&self.name, ED25519_TYPE, &self.key))
     }
 }
 
@@ -217,14 +238,7 @@ impl NoteSigner {
     }
 
     pub fn new(name: &str, pkcs8: &Secret<Vec<u8>>) -> Result<Self, NoteMalformed> {
-        check_name(name)?;
-        let pair =
-            Ed25519KeyPair::from_pkcs8(pkcs8.expose()).map_err(|_| NoteMalformed::PrivateKey)?;
-        let key = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| NoteMalformed::PrivateKey)?;
+        let (pair, key) = open_pair(name, pkcs8)?;
         Ok(Self {
             verifier: NoteVerifier {
                 name: name.to_owned(),
@@ -265,6 +279,54 @@ fn parse_signature(line: &str) -> Result<NoteSignature, NoteMalformed> {
         key_id: *key_id,
         signature: signature.to_vec(),
     })
+}
+
+/// Opens a private key for this name.
+pub(crate) fn open_pair(
+    name: &str,
+    pkcs8: &Secret<Vec<u8>>,
+) -> Result<(Ed25519KeyPair, [u8; ED25519_KEY_BYTES]), NoteMalformed> {
+    check_name(name)?;
+    let pair = Ed25519KeyPair::from_pkcs8(pkcs8.expose()).map_err(|_| NoteMalformed::PrivateKey)?;
+    let key = pair.public_key().as_ref().try_into();
+    let key = key.map_err(|_| NoteMalformed::PrivateKey)?;
+    Ok((pair, key))
+}
+
+/// Reads a verifier key of this type.
+pub(crate) fn parse_key(
+    text: &str,
+    kind: u8,
+) -> Result<(String, [u8; ED25519_KEY_BYTES]), NoteMalformed> {
+    if text.len() > MAX_VERIFIER_BYTES {
+        return Err(NoteMalformed::Key);
+    }
+    let (name, rest) = text.split_once('+').ok_or(NoteMalformed::Key)?;
+    let (id, key) = rest.split_once('+').ok_or(NoteMalformed::Key)?;
+    check_name(name)?;
+    let key = BASE64_STANDARD
+        .decode(key)
+        .map_err(|_| NoteMalformed::Key)?;
+    let key = match key.split_first() {
+        Some((found, key)) if *found == kind => key.try_into().map_err(|_| NoteMalformed::Key)?,
+        Some(_) | None => return Err(NoteMalformed::Key),
+    };
+    match hex::encode(key_id(name, kind, &key)) == id {
+        true => Ok((name.to_owned(), key)),
+        false => Err(NoteMalformed::Key),
+    }
+}
+
+pub(crate) fn written_key(name: &str, kind: u8, key: &[u8; ED25519_KEY_BYTES]) -> String {
+    let id = hex::encode(key_id(name, kind, key));
+    let key = BASE64_STANDARD.encode([[kind].as_slice(), key].concat());
+    format!("{name}+{id}+{key}")
+}
+
+pub(crate) fn key_id(name: &str, kind: u8, key: &[u8; ED25519_KEY_BYTES]) -> [u8; 4] {
+    let digest = Digest::of(&[name.as_bytes(), b"\n", &[kind], key]);
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    [a, b, c, d]
 }
 
 fn check_name(name: &str) -> Result<(), NoteMalformed> {

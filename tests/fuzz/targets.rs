@@ -16,6 +16,8 @@ use edgeward_audit::proven::Verifier;
 use edgeward_audit::query::{CursorKey, Query, StatsQuery};
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
 use edgeward_audit::tiles::Tile;
+use edgeward_audit::tlog_policy::TlogPolicy;
+use edgeward_audit::witness::parse_size_answer;
 use edgeward_ca::keys::pkcs11::TokenUri;
 use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_log::variable::{EfiVariable, Guid};
@@ -74,6 +76,8 @@ mod seeds;
 mod translate;
 #[path = "wireguard.rs"]
 mod wireguard;
+#[path = "witness.rs"]
+mod witness;
 
 /// One parser. `run` must neither panic nor allocate by a size field it has not checked.
 pub struct Target {
@@ -244,6 +248,11 @@ pub const TARGETS: &[Target] = &[
         seeds: checkpoints,
     },
     Target {
+        name: "audit_cosignature",
+        run: witness::cosignature,
+        seeds: witness::cosigned,
+    },
+    Target {
         name: "audit_event",
         run: |bytes| drop(Event::parse(bytes)),
         seeds: none,
@@ -321,6 +330,21 @@ pub const TARGETS: &[Target] = &[
             .map(|text| text.as_bytes().to_vec())
             .to_vec()
         },
+    },
+    Target {
+        name: "audit_tlog_policy",
+        run: |bytes| drop(TlogPolicy::parse(bytes)),
+        seeds: witness::policies,
+    },
+    Target {
+        name: "audit_witness_size",
+        run: |bytes| drop(parse_size_answer(bytes)),
+        seeds: || vec![b"20852163\n".to_vec()],
+    },
+    Target {
+        name: "audit_witness_submission",
+        run: witness::submission,
+        seeds: witness::submissions,
     },
     Target {
         name: "bind_message",
