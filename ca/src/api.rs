@@ -34,6 +34,7 @@ use crate::keys::ledger::NotNow;
 use crate::store::director::DeniedRow;
 use crate::store::policies::PolicyRow;
 use crate::store::{Store, StoreError};
+use crate::witness::Witnessing;
 use edgeward_apps::{AppName, Version};
 
 mod alerts;
@@ -61,6 +62,7 @@ pub mod results;
 mod status;
 mod tokens;
 pub mod views;
+pub mod witness;
 
 use document::Document;
 
@@ -92,6 +94,7 @@ pub struct Api {
     pub ek: Arc<EkTrust>,
     pub apps: Arc<Repository>,
     pub alerts: Arc<Desk>,
+    pub witness: Arc<Witnessing>,
     pub settings: Settings,
     cursor_key: CursorKey,
     compiling: Semaphore,
@@ -113,6 +116,7 @@ pub struct Parts {
     pub ek: Arc<EkTrust>,
     pub apps: Arc<Repository>,
     pub alerts: Arc<Desk>,
+    pub witness: Arc<Witnessing>,
     pub settings: Settings,
 }
 
@@ -237,6 +241,7 @@ impl Api {
             ek: parts.ek,
             apps: parts.apps,
             alerts: parts.alerts,
+            witness: parts.witness,
             settings: parts.settings,
             cursor_key,
             compiling: Semaphore::new(MAX_COMPILING),
@@ -356,6 +361,9 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(exports::list))
         .routes(routes!(exports::refused))
         .routes(routes!(audit_log::checked, audit_log::check))
+        .routes(routes!(witness::show))
+        .routes(routes!(witness::add_checkpoint))
+        .routes(routes!(witness::checkpoint))
         .routes(routes!(operators::list, operators::add))
         .routes(routes!(operators::revoke))
         .routes(routes!(apikeys::list, apikeys::create))

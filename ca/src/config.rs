@@ -12,15 +12,18 @@ use edgeward_runtime::config::{self, BadConfig, Twins};
 use edgeward_wire::limits::ENROL_DEADLINE;
 use serde::Deserialize;
 
+use crate::keys::notes::log_origin;
 use crate::keys::stores::KeyStores;
 use crate::store::Database;
 
 pub mod alerts;
 mod apps;
 pub mod exports;
+pub mod witness;
 
 pub use alerts::Alerts;
 pub use apps::Apps;
+pub use witness::Witness;
 
 /// Environment variables that belong to other programs of ours, not to this file.
 const TWINS: Twins = Twins {
@@ -85,6 +88,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// Who else gets the audit log.
     pub exports: Vec<exports::Export>,
+    /// Whose logs this cloud cosigns, and who cosigns its own.
+    pub witness: Witness,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
     /// How long one attempt to enrol may take: a token's reservation lasts as long.
@@ -170,6 +175,8 @@ struct File {
     #[serde(default)]
     audit: exports::Table,
     #[serde(default)]
+    witness: witness::Table,
+    #[serde(default)]
     enrol: Enrol,
 }
 
@@ -246,6 +253,7 @@ impl Config {
             apps: file.apps.check(&file.data_dir)?,
             alerts: file.alerts.check()?,
             exports: file.audit.check()?,
+            witness: file.witness.check(&log_origin(&file.trust_domain))?,
             stun: stun(file.stun_listen.as_deref(), file.listen)?,
             advertise: advertised(file.advertise, file.listen)?,
             ek_roots: file

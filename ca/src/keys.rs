@@ -10,6 +10,7 @@
 //! | `control.key` | signs policy slices, the deny-list, cuts, signed time and break-glass grants | named by the key set |
 //! | `log.key` | names the key that signs checkpoints of the audit log | named by the key set |
 //! | `checkpoint.key` | Ed25519: signs checkpoints of the audit log (`notes`) | named by the log key |
+//! | `witness.key` | Ed25519: cosigns the logs of others, where the cloud is to (`notes`) | its operators name it to those |
 //! | `jwt.key` | signs JWT-SVIDs | named by the key set |
 //! | `apps-online.key` | signs snapshot and timestamp of the image repository | named by its offline root |
 //! | `director.key` | signs what each node should have of applications | named by the key set |

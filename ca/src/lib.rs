@@ -33,4 +33,5 @@ pub mod stun;
 #[cfg(test)]
 mod testing;
 pub mod when;
+pub mod witness;
 pub mod workload;

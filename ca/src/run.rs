@@ -31,6 +31,7 @@ use crate::serve::{Connections, OnRefused, Server};
 use crate::session::SessionService;
 use crate::store::Store;
 use crate::stun;
+use crate::witness::{self, Witnessing};
 use crate::workload::WorkloadService;
 
 mod expiring;
@@ -130,6 +131,13 @@ pub async fn start(
         rules: alerts::load(&config.alerts)?,
         config: config.alerts.clone(),
     });
+    let witness = Witnessing::open(&witness::Parts {
+        store: store.clone(),
+        audit: audit.clone(),
+        clock: clock.clone(),
+        keys: keys.clone(),
+        config: config.witness.clone(),
+    })?;
     let ek_trust = EkTrust::load(&config.ek_roots, store.clone()).await?;
     let node_control = Arc::new(NodeControl::new(hub.clone()));
     let control: Arc<dyn Control> = node_control.clone();
@@ -142,6 +150,7 @@ pub async fn start(
         ek: ek_trust.clone(),
         apps: apps.clone(),
         alerts: alerts.clone(),
+        witness: witness.clone(),
         settings: settings(&config),
     })
     .await?;
@@ -170,6 +179,11 @@ pub async fn start(
     let check = SelfCheck::new(audit.clone(), store.clone(), keys.clone(), clock.clone());
     tasks.spawn("self-check", check.run(token.clone()));
     tasks.spawn("ek-roots", ek_trust.run(token.clone()));
+    let asking = token.clone();
+    tasks.spawn("witnesses", async move {
+        witness.asking.run(asking).await;
+        Ok(())
+    });
     if let Some(socket) = stun {
         tasks.spawn("stun", stun::run(socket, clock.clone(), token.clone()));
     }

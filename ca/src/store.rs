@@ -55,6 +55,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
+pub mod witness;
 
 /// Most connections to the database that one cloud holds.
 pub const MAX_CONNECTIONS: u32 = 16;

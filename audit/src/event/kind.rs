@@ -164,6 +164,10 @@ event_kinds! {
     ExportStalled "export.stalled" Should Neutral: "a receiver of the audit log takes nothing";
     ExportResumed "export.resumed" Should Neutral: "a receiver of the audit log takes events again";
     ExportRefused "export.refused" Should Neutral: "a receiver of the audit log refuses events for what they are; they were put aside";
+    WitnessRefused "witness.refused" Should Neutral: "as a witness, the cloud refused a signed checkpoint of another's log that was not shown to continue it";
+    WitnessDisputed "witness.disputed" Must Neutral: "CRITICAL: a witness does not find that the own log continues what it cosigned";
+    WitnessSilent "witness.silent" Should Neutral: "a witness has cosigned nothing of the own log for long";
+    WitnessResumed "witness.resumed" Should Neutral: "a witness cosigns the own log again";
     JournalOpened "journal.opened" Must Neutral: "the journal of a boot begins";
     JournalRecovered "journal.recovered" Must Neutral: "a torn end was cut off the journal";
     JournalLost "journal.lost" Must TakesAway: "events were left out for want of space";

@@ -24,8 +24,10 @@ impl Severity {
     /// By what happened; where the event says nothing else, by what it did to rights.
     pub fn of(event: &Event) -> Self {
         match event.kind.name() {
-            "audit.halted" | "audit.damaged" | "break-glass.opened" | "node.cloned"
-            | "journal.forked" | "authority.tainted" | "app.guard_shut" => Self::Critical,
+            "audit.halted" | "audit.damaged" | "witness.disputed" | "break-glass.opened"
+            | "node.cloned" | "journal.forked" | "authority.tainted" | "app.guard_shut" => {
+                Self::Critical
+            }
             "attestation.failed" | "journal.lost" | "journal.gap" | "gateway.down"
             | "agent.held" => Self::Error,
             "attestation.stale" | "node.quarantined" | "node.waits" | "session.displaced" => {

@@ -421,6 +421,9 @@ fn what_comes_with_the_program_is_in_order_and_names_what_the_issue_asks_for() {
         "node-cloned",
         "log-damaged",
         "log-halted",
+        "log-disputed",
+        "witness-silent",
+        "witnessed-log-forked",
         "authority-expiring",
         "svid-expiring",
     ] {

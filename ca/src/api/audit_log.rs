@@ -18,13 +18,14 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extract::Named;
+use super::extract::{Named, Pairs};
 use super::problem::Problem;
 use super::views::{ProblemView, SelfCheckAsked, SelfCheckView};
 use super::{Api, Cloud};
 use crate::access::Principal;
 use crate::audit::Published;
 use crate::keys::notes::log_origin;
+use crate::store::witness::{Cosigned, with_lines};
 
 /// A checkpoint is good for as long as a round takes.
 const MUTABLE: HeaderValue = HeaderValue::from_static("no-cache");
@@ -52,15 +53,42 @@ pub(crate) struct LogKeyView {
     pub statement: String,
 }
 
-/// The newest checkpoint of the audit log: size and root of its tree, as a signed note (C2SP tlog-checkpoint).
+/// How far behind the newest checkpoint one may be that more witnesses have cosigned.
+const MAX_BEHIND: Duration = Duration::from_secs(600);
+
+/// The newest checkpoint of the audit log: size and root of its tree, as a signed note (C2SP tlog-checkpoint), with the
+/// cosignatures of witnesses that came so far.
 #[utoipa::path(get, path = "/api/v1/audit/log/checkpoint", tag = "audit", operation_id = "audit_log_checkpoint",
+    params(("cosigned" = Option<bool>, Query, description = "true: of the last ten minutes' checkpoints the one that most witnesses cosigned")),
     responses((status = 200, body = String, content_type = "text/plain; charset=utf-8"),
         (status = "default", body = ProblemView, content_type = "application/problem+json")))]
-pub(super) async fn checkpoint(State(api): Cloud, caller: Principal) -> Result<Response, Problem> {
-    let newest = newest(&api)?;
+pub(super) async fn checkpoint(
+    State(api): Cloud,
+    caller: Principal,
+    Pairs(query): Pairs,
+) -> Result<Response, Problem> {
+    let wants_cosigned = match query.as_slice() {
+        [] => false,
+        [(name, value)] if name == "cosigned" && value == "true" => true,
+        [(name, value)] if name == "cosigned" && value == "false" => false,
+        _ => {
+            return Err(Problem::bad_request(
+                "query_malformed",
+                "only cosigned=true or false",
+            ));
+        }
+    };
+    let note = match wants_cosigned {
+        true => cosigned(&api, 0).await?.note,
+        false => {
+            let newest = newest(&api)?;
+            let lines = api.store.cosignatures(newest.size).await?;
+            with_lines(&newest.note, &lines)
+        }
+    };
     note_read(&api, &caller);
     let headers = [(CONTENT_TYPE, TEXT), (CACHE_CONTROL, MUTABLE)];
-    Ok((headers, newest.note.clone()).into_response())
+    Ok((headers, note).into_response())
 }
 
 /// A tile of the audit log's tree, or a bundle of its entries (C2SP tlog-tiles): `tile/<L>/<N>[.p/<W>]` with hashes,
@@ -155,6 +183,23 @@ pub(super) fn newest(api: &Api) -> Result<Arc<Published>, Problem> {
             "no_checkpoint",
             "no checkpoint was signed yet; try again in a second",
         ),
+    })
+}
+
+/// A checkpoint of `least` events or more, cosigned by as many witnesses as there is one of in the last ten minutes; the
+/// newest where none is cosigned.
+pub(super) async fn cosigned(api: &Api, least: u64) -> Result<Cosigned, Problem> {
+    let newest = newest(api)?;
+    let since = newest.signed.minus(MAX_BEHIND);
+    // One that is not published yet is none: what covers it is not on disk beside the database.
+    let found = api.store.cosigned(least, since).await?;
+    if let Some(cosigned) = found.filter(|cosigned| cosigned.size <= newest.size) {
+        return Ok(cosigned);
+    }
+    Ok(Cosigned {
+        size: newest.size,
+        note: newest.note.clone(),
+        signed: newest.signed,
     })
 }
 

@@ -44,6 +44,7 @@ impl utoipa::Modify for Credentials {
         (name = "publishers", description = "Who may release applications"),
         (name = "apps", description = "Signed applications and their releases"),
         (name = "audit", description = "What happened, and whether the record is complete"),
+        (name = "witness", description = "Cosignatures for the logs of others (C2SP tlog-witness)"),
         (name = "operators", description = "People and scripts with a certificate"),
         (name = "apikeys", description = "Keys for scripts"),
         (name = "ca", description = "Who signs, and how that changes"),

@@ -51,6 +51,7 @@ mod peers;
 mod results;
 mod revocations;
 mod rollbacks;
+mod witness;
 
 use peers::Pki;
 
@@ -260,6 +261,11 @@ impl Recorder {
 
 impl Bench {
     async fn new() -> Self {
+        Self::witnessing(crate::config::Witness::default()).await
+    }
+
+    /// One whose configuration names logs of others.
+    async fn witnessing(config: crate::config::Witness) -> Self {
         let store = TestStore::sqlite().await;
         let folder = tempfile::tempdir().unwrap();
         let now = SystemClock.now();
@@ -311,8 +317,17 @@ impl Bench {
             config: alerts_config.clone(),
             rules: crate::alerts::load(&alerts_config).unwrap(),
         });
+        let witness = crate::witness::Witnessing::open(&crate::witness::Parts {
+            store: (*store).clone(),
+            audit: audit.clone(),
+            clock: Arc::new(SystemClock),
+            keys: keys.clone(),
+            config,
+        })
+        .unwrap();
         let api = Api::new(Parts {
             alerts,
+            witness,
             store: (*store).clone(),
             audit,
             clock: Arc::new(SystemClock),

@@ -20,6 +20,7 @@ mod show;
 mod stats;
 mod tail;
 mod verify;
+mod witness;
 
 const EVENTS: &str = "/api/v1/audit/events";
 
@@ -106,9 +107,14 @@ Examples:
   edgeward audit verify november.jsonl --log-key plant.example/audit+1a2b3c4d+AZ…
   edgeward audit verify 73894.tlog-proof --log-key log.key
   edgeward audit verify november.jsonl --log-key log.key --checkpoint seen-elsewhere.txt
+  edgeward audit verify 73894.tlog-proof --policy plant.policy
 
+A policy (C2SP tlog-policy) names logs, witnesses and how many of these must have cosigned.
 Without --log-key the file's own key is used: then everything hangs on whether that is the log's.")]
     Verify(#[command(flatten)] verify::Arguments),
+    /// Whose logs this cloud cosigns as a witness, and who cosigns its own
+    #[command(subcommand)]
+    Witness(witness::Command),
     /// Ask how far each receiver of the log has come, and what it refused
     #[command(after_help = "\
 Examples:
@@ -183,6 +189,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         Command::Export(arguments) => export::run(session, &arguments).await,
         Command::Proof(arguments) => proof::run(session, &arguments).await,
         Command::Verify(arguments) => verify::run(session, &arguments),
+        Command::Witness(command) => witness::run(session, &command).await,
     }
 }
 

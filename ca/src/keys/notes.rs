@@ -1,10 +1,12 @@
-//! The one Ed25519 key: it signs checkpoints of the audit log, since readers of tlog-tiles verify nothing else. It is made
+//! The Ed25519 keys. One signs checkpoints of the audit log, since readers of tlog-tiles verify nothing else. It is made
 //! at the first start that lacks it. The log key of the key set names it in a statement ([`LogKey`]), so that whoever
-//! knows the root knows it, and an HSM that has no Ed25519 still stands above it.
+//! knows the root knows it, and an HSM that has no Ed25519 still stands above it. The other, made at the first start that
+//! names logs of others, cosigns these: no key may do both.
 
 use std::path::Path;
 use std::time::Duration;
 
+use edgeward_audit::cosignature::Cosigner;
 use edgeward_audit::note::{NoteMalformed, NoteSigner, NoteVerifier};
 use edgeward_identity::signed::EVERYBODY;
 use edgeward_identity::{Purpose, Secret, SignError, Timestamp, TrustDomain};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{CloudKeys, FileFault, KeysFault, Label, files};
 
 const CHECKPOINT: &str = "checkpoint.key";
+const WITNESS: &str = "witness.key";
 /// How long the statement that names the checkpoints' key holds.
 const STATEMENT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 
@@ -37,6 +40,11 @@ pub fn log_origin(trust_domain: &TrustDomain) -> String {
     format!("{trust_domain}/audit")
 }
 
+/// The name under which this trust domain witnesses the logs of others.
+pub fn witness_name(trust_domain: &TrustDomain) -> String {
+    format!("{trust_domain}/witness")
+}
+
 impl NoteKeys {
     pub(super) fn open(folder: &Path, trust_domain: &TrustDomain) -> Result<Self, KeysFault> {
         let path = folder.join(CHECKPOINT);
@@ -56,6 +64,14 @@ impl CloudKeys {
     /// Its public half.
     pub fn checkpoint_verifier(&self) -> &NoteVerifier {
         self.notes.checkpoint.verifier()
+    }
+
+    /// The key that cosigns the logs of others; made if there is none yet.
+    pub fn cosigner(&self) -> Result<Cosigner, KeysFault> {
+        let path = self.folder.join(WITNESS);
+        let pkcs8 = read_or_make(&path)?;
+        Cosigner::new(&witness_name(&self.trust_domain), &pkcs8)
+            .map_err(|_| KeysFault::File(not_a_key(&path)))
     }
 
     /// Names the checkpoints' key, signed by the log key that the key set names.
@@ -174,6 +190,23 @@ mod tests {
         let stranger = NoteSigner::new("plant.example/audit", &NoteSigner::generate().unwrap());
         let stranger = stranger.unwrap();
         assert!(Checkpoint::open(note.as_bytes(), &stated.origin, stranger.verifier()).is_err());
+    }
+
+    #[test]
+    fn the_witness_key_is_made_once_and_signs_no_checkpoints() {
+        let (folder, domain, keys) = made();
+        let path = folder.path().join("keys/witness.key");
+        assert!(!path.exists());
+        let key = keys.cosigner().unwrap().key().clone();
+        assert_eq!(key.name(), "plant.example/witness");
+        assert_ne!(key.key(), keys.checkpoint_verifier().key());
+        let again = CloudKeys::open(folder.path(), &domain, NOW).unwrap();
+        assert_eq!(*again.cosigner().unwrap().key(), key);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(
+            again.cosigner(),
+            Err(KeysFault::File(FileFault::Exposed { .. }))
+        ));
     }
 
     #[test]

@@ -61,9 +61,9 @@ pub(super) fn of(kind: EventKind) -> (Class, Activity) {
     let name = kind.name();
     let act = name.split_once('.').map_or("", |(_, act)| act);
     match name {
-        "audit.halted" | "audit.damaged" | "attestation.failed" | "attestation.stale"
-        | "node.cloned" | "journal.lost" | "journal.gap" | "journal.forked"
-        | "break-glass.opened" | "app.guard_shut" => {
+        "audit.halted" | "audit.damaged" | "witness.disputed" | "attestation.failed"
+        | "attestation.stale" | "node.cloned" | "journal.lost" | "journal.gap"
+        | "journal.forked" | "break-glass.opened" | "app.guard_shut" => {
             return (Class::DetectionFinding, activity(1, "Create"));
         }
         _ => {}

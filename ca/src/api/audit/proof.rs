@@ -13,7 +13,8 @@ use super::events::stored_at;
 use super::{Cloud, note_read};
 use crate::access::Principal;
 
-/// Prove that an event is in the log: a .tlog-proof (C2SP tlog-proof) under the newest checkpoint. Its extra data is the
+/// Prove that an event is in the log: a .tlog-proof (C2SP tlog-proof) under the newest checkpoint, or one that witnesses
+/// cosigned. Its extra data is the
 /// record, whose hash is the entry: the text alone can be verified offline.
 #[utoipa::path(get, path = "/api/v1/audit/events/{index}/proof", tag = "audit", operation_id = "audit_proof",
     params(("index" = u64, Path, description = "Its place in the log")),
@@ -25,7 +26,8 @@ pub(crate) async fn proof(
     Named(index): Named<String>,
 ) -> Result<Response, Problem> {
     let event = stored_at(&api, &index).await?;
-    let checkpoint = super::super::audit_log::newest(&api)?;
+    let least = event.index.saturating_add(1);
+    let checkpoint = super::super::audit_log::cosigned(&api, least).await?;
     if event.index >= checkpoint.size {
         return Err(Problem::conflict(
             "not_covered",
@@ -40,7 +42,7 @@ pub(crate) async fn proof(
     let proof = LogProof {
         index: event.index,
         hashes,
-        checkpoint: checkpoint.note.clone(),
+        checkpoint: checkpoint.note,
         extra: Some(event.record.into_bytes()),
     };
     note_read(&api, &caller, &format!("audit:{}", event.index), &[]).await?;

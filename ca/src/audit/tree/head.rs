@@ -14,7 +14,7 @@ use super::self_check::Checked;
 pub struct Published {
     pub size: u64,
     pub root: Digest,
-    /// The signed note, with the cosignatures that came so far.
+    /// The signed note. Cosignatures that came since are in the store.
     pub note: String,
     pub signed: Timestamp,
 }

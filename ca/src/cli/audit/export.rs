@@ -123,7 +123,9 @@ impl<'c> Log<'c> {
             None => NoteVerifier::parse(&named.verifier)
                 .map_err(|error| Failure::Answer(error.to_string()))?,
         };
-        let note = line.get("/api/v1/audit/log/checkpoint").await?;
+        let note = line
+            .get("/api/v1/audit/log/checkpoint?cosigned=true")
+            .await?;
         let checkpoint = Checkpoint::open(&note, &named.origin, &key)
             .map_err(|error| Failure::Unsound(format!("the log's checkpoint: {error}")))?;
         let note = String::from_utf8(note.into())

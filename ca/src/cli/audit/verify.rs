@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use edgeward_audit::checkpoint::Checkpoint;
+use edgeward_audit::cosignature::WitnessKey;
 use edgeward_audit::log_proof::{LogProof, MAX_LOG_PROOF_BYTES};
 use edgeward_audit::note::{MAX_NOTE_BYTES, NoteVerifier};
 use edgeward_audit::proven::{MAX_LINE_BYTES, Verified, Verifier};
 use edgeward_audit::record::{MAX_RECORD_BYTES, SealedRecord};
+use edgeward_audit::tlog_policy::{Accepted, MAX_POLICY_BYTES, TlogPolicy};
+
+use edgeward_identity::Timestamp;
 
 use super::super::{Failure, Session};
+use crate::when;
 
 /// Longest key in a file, in bytes.
 const MAX_KEY_BYTES: u64 = 4096;
@@ -30,6 +35,9 @@ pub struct Arguments {
     /// A checkpoint of the log that came another way: the file's must be the same
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// A policy (C2SP tlog-policy): its logs are trusted, and its quorum of witnesses must have cosigned the checkpoint
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// The record that a proof is for, if it is not in the proof
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -37,6 +45,7 @@ pub struct Arguments {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), Failure> {
     let key = arguments.log_key.as_deref().map(read_key).transpose()?;
+    let policy = arguments.policy.as_deref().map(read_policy).transpose()?;
     let mut input: Box<dyn BufRead> = match arguments.file.as_os_str() == "-" {
         true => Box::new(BufReader::new(std::io::stdin())),
         false => {
@@ -46,14 +55,63 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), Failur
     };
     let start = input.fill_buf().map_err(Failure::file(&arguments.file))?;
     if start.starts_with(PROOF_START) {
-        return proof(session, arguments, input, key.as_ref());
+        return proof(session, arguments, input, key.as_ref(), policy.as_ref());
     }
     let verified = export(input, key.as_ref(), &arguments.file)?;
+    let accepted = accepted(
+        policy.as_ref(),
+        &verified.note,
+        key.as_ref(),
+        &arguments.file,
+    )?;
+    if let Some(accepted) = &accepted
+        && *accepted.log() != verified.log_key
+    {
+        return Err(Failure::Unsound(format!(
+            "{}: another key than the export names is the log's by the policy: {}",
+            arguments.file.display(),
+            accepted.log()
+        )));
+    }
     if let Some(path) = &arguments.checkpoint {
         same_checkpoint(path, &verified.checkpoint, &verified.log_key)?;
     }
-    tell(session, &verified, key.is_some());
+    let trusted = key.is_some() || accepted.is_some();
+    tell(session, &verified, trusted, accepted.as_ref());
     Ok(())
+}
+
+/// Holds a checkpoint to a policy, if there is one.
+fn accepted(
+    policy: Option<&TlogPolicy>,
+    note: &str,
+    key: Option<&NoteVerifier>,
+    path: &Path,
+) -> Result<Option<Accepted>, Failure> {
+    let accepted = policy.map(|policy| policy.accept(note.as_bytes(), key));
+    accepted.transpose().map_err(|error| {
+        Failure::Unsound(format!("{}: {error} ({})", path.display(), error.code()))
+    })
+}
+
+/// Who cosigned, of those whom the policy names; null without a policy.
+fn witnesses(accepted: Option<&Accepted>) -> serde_json::Value {
+    accepted.map_or(serde_json::Value::Null, |accepted| {
+        let witness = |(key, time): &(WitnessKey, Timestamp)| {
+            serde_json::json!({ "name": key.name(), "time": when::format(*time) })
+        };
+        accepted.witnesses().iter().map(witness).collect()
+    })
+}
+
+fn cosigned_by(accepted: Option<&Accepted>) -> String {
+    let names = |accepted: &Accepted| {
+        let names = accepted.witnesses().iter().map(|(key, _)| key.name());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    accepted.map_or(String::new(), |accepted| {
+        format!("\ncosigned by enough for the policy: {}", names(accepted))
+    })
 }
 
 /// Checks an export line by line; of a wrong one the first wrong line is named.
@@ -96,7 +154,7 @@ fn export(
     })
 }
 
-fn tell(session: &Session, verified: &Verified, trusted: bool) {
+fn tell(session: &Session, verified: &Verified, trusted: bool, accepted: Option<&Accepted>) {
     let answer = serde_json::json!({
         "events": verified.events,
         "first": verified.range.map(|(first, _)| first),
@@ -108,6 +166,7 @@ fn tell(session: &Session, verified: &Verified, trusted: bool) {
         "root": verified.checkpoint.root.to_string(),
         "log_key": verified.log_key.to_string(),
         "log_key_trusted": trusted,
+        "witnesses": witnesses(accepted),
     });
     session.screen.answer(&answer, |_| {
         let range = match verified.range {
@@ -122,11 +181,12 @@ fn tell(session: &Session, verified: &Verified, trusted: bool) {
             ),
         };
         format!(
-            "good: {range}\nlog: {}, {} events, root {}\nneighbours in their journals: {}",
+            "good: {range}\nlog: {}, {} events, root {}\nneighbours in their journals: {}{}",
             verified.checkpoint.origin,
             verified.checkpoint.size,
             verified.checkpoint.root,
-            verified.links
+            verified.links,
+            cosigned_by(accepted)
         )
     });
     warn_untrusted(session, &verified.log_key, trusted);
@@ -145,15 +205,23 @@ fn proof(
     arguments: &Arguments,
     input: impl Read,
     key: Option<&NoteVerifier>,
+    policy: Option<&TlogPolicy>,
 ) -> Result<(), Failure> {
-    let key = key.ok_or_else(|| {
-        Failure::Usage("a proof does not hold the log's key: give --log-key".to_owned())
-    })?;
     let path = &arguments.file;
     let bytes = bounded(input, MAX_LOG_PROOF_BYTES, path)?;
     let unsound =
         |error: &dyn std::fmt::Display| Failure::Unsound(format!("{}: {error}", path.display()));
     let proof = LogProof::parse(&bytes).map_err(|error| unsound(&error))?;
+    if key.is_none() && policy.is_none() {
+        let why = "a proof does not hold the log's key: give --log-key or --policy";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let accepted = accepted(policy, &proof.checkpoint, key, path)?;
+    let key = match (key, &accepted) {
+        (Some(key), _) => key,
+        (None, Some(accepted)) => accepted.log(),
+        (None, None) => return Err(unsound(&"no key")),
+    };
     let record = match &arguments.record {
         Some(path) => {
             let file = File::open(path).map_err(Failure::file(path))?;
@@ -178,17 +246,19 @@ fn proof(
         "origin": checkpoint.origin,
         "size": checkpoint.size,
         "root": checkpoint.root.to_string(),
+        "witnesses": witnesses(accepted.as_ref()),
     });
     session.screen.answer(&answer, |_| {
         format!(
-            "good: event {} of {}: {} by {}, recorded by {}\nlog: {} events, root {}",
+            "good: event {} of {}: {} by {}, recorded by {}\nlog: {} events, root {}{}",
             proof.index,
             checkpoint.origin,
             event.kind,
             event.actor,
             sealed.record().node,
             checkpoint.size,
-            checkpoint.root
+            checkpoint.root,
+            cosigned_by(accepted.as_ref())
         )
     });
     Ok(())
@@ -231,6 +301,13 @@ fn bounded(input: impl Read, most: usize, path: &Path) -> Result<Vec<u8>, Failur
         ))),
         false => Ok(bytes),
     }
+}
+
+fn read_policy(path: &Path) -> Result<TlogPolicy, Failure> {
+    let file = File::open(path).map_err(Failure::file(path))?;
+    let bytes = bounded(file, MAX_POLICY_BYTES, path)?;
+    TlogPolicy::parse(&bytes)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
 }
 
 /// A key as it is, or the file that holds it.

@@ -1,9 +1,11 @@
 use edgeward_audit::Digest;
+use edgeward_audit::cosignature::Cosigner;
 use edgeward_audit::event::{Actor, Event, EventKind};
 use edgeward_audit::merkle::{inclusion_proof, leaf_hash, root};
-use edgeward_audit::note::NoteSigner;
+use edgeward_audit::note::{Note, NoteSigner};
 use edgeward_audit::proven::{End, FORMAT, Header, Line, Proven};
 use edgeward_audit::record::{BootId, BootOpened, Chain, Salt};
+use edgeward_audit::witness::Submission;
 use edgeward_identity::{Kind, SpiffeId, Timestamp, TrustDomain};
 
 use super::*;
@@ -108,6 +110,7 @@ impl Log {
             file,
             log_key: Some(self.signer.verifier().to_string()),
             checkpoint: None,
+            policy: None,
             record: None,
         }
     }
@@ -188,6 +191,67 @@ fn a_proof_is_refused_for_another_record_and_without_a_key() {
     arguments.log_key = None;
     let failure = run(&session(), &arguments).unwrap_err();
     assert!(matches!(failure, Failure::Usage(_)), "{failure}");
+}
+
+#[test]
+fn without_the_cosignatures_that_a_policy_wants_nothing_passes() {
+    let log = Log::new();
+    let witness = Cosigner::new("w.example/1", &NoteSigner::generate().unwrap()).unwrap();
+    let of = |signer: &NoteSigner| {
+        let (log, witness) = (signer.verifier(), witness.key());
+        format!("log {log}\nwitness w {witness}\nquorum w\n")
+    };
+    let policy = log.file("policy", &of(&log.signer));
+    let none = log.file("none", "quorum none\n");
+    let bare = log.proof(3);
+    let mut cosigned = bare.clone();
+    cosigned.checkpoint = cosign(&log, &bare.checkpoint, &witness);
+    let bare = log.file("bare.tlog-proof", &bare.to_string());
+    let cosigned = log.file("cosigned.tlog-proof", &cosigned.to_string());
+    let with = |file: &PathBuf, policy: &PathBuf, key: bool| Arguments {
+        policy: Some(policy.clone()),
+        log_key: key.then(|| log.signer.verifier().to_string()),
+        ..log.arguments(file.clone())
+    };
+    for key in [true, false] {
+        assert!(refused(&with(&bare, &policy, key)).contains("policy_quorum"));
+        run(&session(), &with(&cosigned, &policy, key)).unwrap();
+    }
+    // Whose log it is must come from somewhere.
+    assert!(refused(&with(&cosigned, &none, false)).contains("policy_other_log"));
+    run(&session(), &with(&bare, &none, true)).unwrap();
+    let other = NoteSigner::new(ORIGIN, &NoteSigner::generate().unwrap()).unwrap();
+    let other = log.file("other", &of(&other));
+    assert!(refused(&with(&cosigned, &other, false)).contains("policy_checkpoint"));
+    let torn = log.file("torn", "quorum none");
+    let failure = run(&session(), &with(&cosigned, &torn, true)).unwrap_err();
+    assert!(matches!(failure, Failure::Usage(_)), "{failure}");
+    // Exports, too.
+    let export = log.file("export", &log.export());
+    assert!(refused(&with(&export, &policy, false)).contains("policy_quorum"));
+    let note = log.checkpoint(9);
+    let (note, with_line) = (note.clone(), cosign(&log, &note, &witness));
+    let (note, with_line) = (json(&note), json(&with_line));
+    let export = log.file("export", &log.export().replace(&note, &with_line));
+    run(&session(), &with(&export, &policy, false)).unwrap();
+}
+
+fn json(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
+/// As a witness that knows nothing of the log yet would.
+fn cosign(log: &Log, note: &str, witness: &Cosigner) -> String {
+    let submission = Submission {
+        old: 0,
+        proof: Vec::new(),
+        note: Note::parse(note.as_bytes()).unwrap(),
+    };
+    let keys = [log.signer.verifier().clone()];
+    let stated = submission.stated().unwrap();
+    let continued = submission.open(stated, &keys).unwrap().judge(None).unwrap();
+    let line = continued.cosign(witness, Timestamp::from_secs(1_800_000_000));
+    continued.noted(&keys, line).unwrap().to_string()
 }
 
 #[test]

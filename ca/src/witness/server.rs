@@ -1,0 +1,235 @@
+//! The witness: what others submit of their logs is held to what was cosigned before, and cosigned.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use edgeward_audit::cosignature::{Cosigner, WitnessKey};
+use edgeward_audit::event::{Actor, Event, EventKind};
+use edgeward_audit::note::{Note, NoteUnverified};
+use edgeward_audit::witness::{Known, NotCosigned, Opened, Submission, SubmissionMalformed};
+use edgeward_identity::{Clock, Timestamp};
+use parking_lot::Mutex;
+
+use super::budget::Budget;
+use super::{Parts, is_due};
+use crate::audit::{AuditLog, RecordFault};
+use crate::config::witness::WitnessedLog;
+use crate::crowd::source_of;
+use crate::store::witness::Witnessed;
+use crate::store::{Store, StoreError};
+
+/// A cosignature of the same tree is given again for so long before a new one is made: whoever repeats what is public
+/// costs a look and no write.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// Cosigns the logs of others.
+pub struct Server {
+    store: Store,
+    audit: Arc<AuditLog>,
+    clock: Arc<dyn Clock>,
+    cosigner: Cosigner,
+    logs: BTreeMap<String, WitnessedLog>,
+    budget: Mutex<Budget>,
+    /// When a refusal of a log was written down last, by log and code.
+    noted: Mutex<BTreeMap<(String, &'static str), Timestamp>>,
+}
+
+/// Why a submission gets no cosignature.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdded {
+    /// The caller's.
+    #[error("too many submissions: try again shortly")]
+    TooOften,
+    #[error(transparent)]
+    Malformed(#[from] SubmissionMalformed),
+    #[error("this witness does not know the log")]
+    UnknownLog,
+    #[error("the checkpoint is not signed by a key of the log: {0}")]
+    NotSigned(#[from] NoteUnverified),
+    /// The caller's or the log's.
+    #[error(transparent)]
+    NotCosigned(#[from] NotCosigned),
+    /// Ours.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+}
+
+impl Server {
+    pub(super) fn new(parts: &Parts, cosigner: Cosigner) -> Self {
+        let logs = parts.config.logs.clone();
+        let limits = logs
+            .iter()
+            .map(|(name, log)| (name.clone(), log.per_minute));
+        Self {
+            budget: Mutex::new(Budget::new(limits)),
+            store: parts.store.clone(),
+            audit: parts.audit.clone(),
+            clock: parts.clock.clone(),
+            noted: Mutex::default(),
+            cosigner,
+            logs,
+        }
+    }
+
+    pub fn key(&self) -> &WitnessKey {
+        self.cosigner.key()
+    }
+
+    /// Names of the logs that are witnessed.
+    pub fn origins(&self) -> impl Iterator<Item = &str> {
+        self.logs.keys().map(String::as_str)
+    }
+
+    /// Answers a submission with the cosignature's line. What it vouches for is on disk before this returns.
+    pub async fn add(&self, from: IpAddr, body: &[u8]) -> Result<String, NotAdded> {
+        let added = self.try_add(from, body).await;
+        let code = added.as_ref().map_or_else(NotAdded::code, |_| "ok");
+        metrics::counter!("edgeward_witness_submissions_total", "code" => code).increment(1);
+        added
+    }
+
+    async fn try_add(&self, from: IpAddr, body: &[u8]) -> Result<String, NotAdded> {
+        let source = source_of(from);
+        if !self
+            .budget
+            .lock()
+            .take_source(source, self.clock.boottime())
+        {
+            return Err(NotAdded::TooOften);
+        }
+        let submission = Submission::parse(body)?;
+        let stated = submission.stated()?;
+        let log = self.logs.get(&stated.origin).ok_or(NotAdded::UnknownLog)?;
+        let opened = submission.open(stated, &log.keys)?;
+        let origin = opened.checkpoint().origin.clone();
+        // Looked at first without the turn of a writer, which is not for whoever repeats what is public.
+        let before = self.store.witnessed(&origin).await?;
+        let known = before.as_ref().map(Witnessed::known);
+        if let Err(refused) = opened.clone().judge(known) {
+            self.note_refused(&opened, before.as_ref(), &refused)
+                .await?;
+            return Err(refused.into());
+        }
+        if let Some(line) = before.and_then(|before| self.given(&opened, &before)) {
+            return Ok(line);
+        }
+        if !self.budget.lock().take_log(&origin, self.clock.boottime()) {
+            return Err(NotAdded::TooOften);
+        }
+        self.cosign(opened, log).await
+    }
+
+    async fn cosign(&self, opened: Opened, log: &WitnessedLog) -> Result<String, NotAdded> {
+        let origin = opened.checkpoint().origin.clone();
+        let mut tx = self.store.begin("witness.cosign").await?;
+        // Again, now that nobody else can change it.
+        let before = tx.witnessed(&origin).await?;
+        let continued = opened.judge(before.as_ref().map(Witnessed::known))?;
+        let now = self.clock.now();
+        let line = continued.cosign(&self.cosigner, now);
+        let note = continued.noted(&log.keys, line.clone());
+        let note = note.map_err(SubmissionMalformed::from)?;
+        let checkpoint = continued.checkpoint();
+        let known = Known {
+            size: checkpoint.size,
+            root: checkpoint.root,
+        };
+        tx.put_witnessed(&origin, known, &note, now).await?;
+        tx.commit().await?;
+        Ok(format!("{line}\n"))
+    }
+
+    /// The newest note of a log with this witness's cosignature.
+    pub async fn newest(&self, origin: &str) -> Result<Option<String>, StoreError> {
+        if !self.logs.contains_key(origin) {
+            return Ok(None);
+        }
+        let row = self.store.witnessed(origin).await?;
+        Ok(row.map(|row| row.note))
+    }
+
+    /// What was answered to the same checkpoint a moment ago.
+    fn given(&self, opened: &Opened, before: &Witnessed) -> Option<String> {
+        let checkpoint = opened.checkpoint();
+        let is_same = checkpoint.size == before.size && checkpoint.root == before.root;
+        if !is_same || self.clock.now() >= before.cosigned.plus(FRESH) {
+            return None;
+        }
+        let note = Note::parse(before.note.as_bytes()).ok()?;
+        // Extension lines are signed, too: another text needs another signature.
+        if note.unverified_text() != opened.note().unverified_text() {
+            return None;
+        }
+        let cosignature = self.cosigner.key().verify(&note).ok()?;
+        Some(format!("{}\n", cosignature.line()))
+    }
+
+    /// Two signed trees of one size are kept as evidence; a proof that leads nowhere may be anybody's mistake.
+    async fn note_refused(
+        &self,
+        opened: &Opened,
+        before: Option<&Witnessed>,
+        refused: &NotCosigned,
+    ) -> Result<(), NotAdded> {
+        let is_fork = match refused {
+            NotCosigned::Forked(_) => true,
+            NotCosigned::Inconsistent(_) | NotCosigned::NotEmpty => false,
+            NotCosigned::OldAbove { .. } | NotCosigned::OtherSize(_) => return Ok(()),
+        };
+        let (checkpoint, now) = (opened.checkpoint(), self.clock.now());
+        let about = (checkpoint.origin.clone(), refused.code());
+        if !is_due(self.noted.lock().get(&about).copied(), now) {
+            return Ok(());
+        }
+        tracing::warn!(log = checkpoint.origin, size = checkpoint.size, reason = %refused,
+            "a log that is witnessed here is not shown to continue what was cosigned");
+        let mut event = Event::new(now, Actor::Cloud, EventKind::WitnessRefused)
+            .subject(format!("log/{}", checkpoint.origin).as_str())
+            .denied(refused.code())
+            .detail("reason", refused.to_string())
+            .detail("size", checkpoint.size)
+            .detail("root", checkpoint.root);
+        if let Some(before) = before {
+            event = event
+                .detail("known_size", before.size)
+                .detail("known_root", before.root);
+        }
+        if is_fork {
+            let mut tx = self.store.begin("witness.fork").await?;
+            tx.put_fork(&checkpoint.origin, opened.note(), now).await?;
+            self.audit.record_in(&mut tx, event).await?;
+            tx.commit().await?;
+        } else {
+            self.audit.later(event);
+        }
+        self.noted.lock().insert(about, now);
+        Ok(())
+    }
+}
+
+impl NotAdded {
+    /// Stable reason code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooOften => "too_often",
+            Self::Malformed(_) => "witness_malformed",
+            Self::UnknownLog => "witness_unknown_log",
+            Self::NotSigned(_) => "witness_not_signed",
+            Self::NotCosigned(refused) => refused.code(),
+            Self::Store(_) | Self::Record(_) => "unavailable",
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("key", self.cosigner.key())
+            .field("logs", &self.logs.len())
+            .finish_non_exhaustive()
+    }
+}
