@@ -9,6 +9,7 @@
 mod apps;
 mod audit_export;
 mod audit_log;
+mod audit_witness;
 mod break_glass;
 mod ca_rotation;
 mod commands;
