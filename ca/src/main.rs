@@ -28,7 +28,11 @@ fn serve(arguments: &ServeArgs) -> u8 {
         return fail(exit::BAD_CONFIG, &error);
     }
     if arguments.check {
-        return exit::OK;
+        // What the cloud would read beside its configuration, and end for.
+        return match edgeward_ca::alerts::load(&config.alerts) {
+            Ok(_) => exit::OK,
+            Err(error) => fail(exit::BAD_CONFIG, &error),
+        };
     }
     match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => match runtime.block_on(run::run(config)) {

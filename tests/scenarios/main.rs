@@ -7,6 +7,7 @@
 )]
 
 mod apps;
+mod audit_alerts;
 mod audit_export;
 mod audit_log;
 mod audit_witness;

@@ -20,7 +20,7 @@ pub enum NoRules {
     },
     #[error("{}: more files than the limit: {MAX_FILES}", .0.display())]
     TooMany(PathBuf),
-    #[error("{}: {bad}", path.display())]
+    #[error("{}:{}: {bad}", path.display(), bad.line())]
     Bad { path: PathBuf, bad: BadRules },
 }
 
@@ -83,4 +83,49 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, NoRules> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_rule_is_named_by_file_and_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.toml");
+        let config = Alerts {
+            rules: Some(folder.path().to_owned()),
+            defaults: true,
+            quarantine: true,
+            quarantine_per_hour: None,
+            sinks: Vec::new(),
+        };
+        let good = "[alert.good]\nseverity = 'minor'\nsummary = 's'\nwithin = '10s'\n\
+             threshold = { type = ['token.refused'] }\n";
+        let refused = |text: &str| {
+            std::fs::write(&path, format!("{good}{text}")).unwrap();
+            load(&config)
+                .map(|rules| rules.len())
+                .unwrap_err()
+                .to_string()
+        };
+        for (text, place, why) in [
+            ("[alert.x]\nseverity = 'loud'\n", "own.toml:7: ", "loud"),
+            (
+                "\n[alert.x]\nsummary = 's'\n",
+                "own.toml:7: ",
+                "severity is missing",
+            ),
+            (
+                "[alert.\"x\"]\nseverity = 'minor'\n",
+                "own.toml:6: ",
+                "summary is missing",
+            ),
+        ] {
+            let said = refused(text);
+            assert!(said.contains(place) && said.contains(why), "{said}");
+        }
+        std::fs::write(&path, good).unwrap();
+        assert!(load(&config).unwrap().get("good").is_some());
+    }
 }

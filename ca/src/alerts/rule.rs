@@ -134,12 +134,26 @@ pub enum Field {
 pub enum BadRules {
     #[error("file is larger than the limit in bytes: {MAX_FILE_BYTES}")]
     TooLarge,
-    #[error("line {line}: {message}")]
+    #[error("{message}")]
     Toml { line: usize, message: String },
     #[error("more rules than the limit: {MAX_RULES}")]
     TooMany,
     #[error("alert {rule}: {reason}")]
-    Rule { rule: String, reason: String },
+    Rule {
+        line: usize,
+        rule: String,
+        reason: String,
+    },
+}
+
+impl BadRules {
+    /// Where in the file; 1 where it is the file as a whole.
+    pub fn line(&self) -> usize {
+        match self {
+            Self::TooLarge | Self::TooMany => 1,
+            Self::Toml { line, .. } | Self::Rule { line, .. } => *line,
+        }
+    }
 }
 
 impl Severity {
@@ -190,6 +204,7 @@ impl Rules {
                 continue;
             }
             let rule = raw.check(&name).map_err(|reason| BadRules::Rule {
+                line: line_of(text, &name),
                 rule: name.chars().take(MAX_NAME_BYTES).collect(),
                 reason,
             })?;
@@ -337,4 +352,14 @@ fn source(actor: &Actor) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// Where a rule's table begins; 1 where it is written in another way.
+fn line_of(text: &str, name: &str) -> usize {
+    let is_head = |line: &str| {
+        let head = line.trim().strip_prefix("[alert.");
+        let head = head.and_then(|rest| rest.split(']').next());
+        head.is_some_and(|head| head.trim().trim_matches(['"', '\'']) == name)
+    };
+    text.lines().position(is_head).map_or(1, |line| line + 1)
 }

@@ -32,7 +32,8 @@ fn rule(lines: &str) -> String {
 }
 
 fn refused(text: &str) -> String {
-    Rules::default().read(text).unwrap_err().to_string()
+    let bad = Rules::default().read(text).unwrap_err();
+    format!("line {}: {bad}", bad.line())
 }
 
 /// A log of its own, and one engine over it.

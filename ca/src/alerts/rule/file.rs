@@ -60,53 +60,55 @@ struct RawPattern {
     detail: BTreeMap<String, Vec<String>>,
 }
 
-// `flatten` and `deny_unknown_fields` exclude each other: the fields are written out.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawThreshold {
-    #[serde(rename = "type")]
-    kinds: Vec<String>,
-    #[serde(default)]
-    code: Vec<String>,
-    verdict: Option<String>,
-    recorded_by: Option<String>,
-    #[serde(default)]
-    detail: BTreeMap<String, Vec<String>>,
+// `flatten` and `deny_unknown_fields` exclude each other: a table that is a pattern and more has the pattern's keys, too.
+macro_rules! with_pattern {
+    ($name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            #[serde(rename = "type")]
+            kinds: Vec<String>,
+            #[serde(default)]
+            code: Vec<String>,
+            verdict: Option<String>,
+            recorded_by: Option<String>,
+            #[serde(default)]
+            detail: BTreeMap<String, Vec<String>>,
+            $($(#[$meta])* $field: $type,)*
+        }
+
+        impl $name {
+            /// Takes the pattern out.
+            fn pattern(&mut self) -> Result<Pattern, String> {
+                let raw = RawPattern {
+                    kinds: std::mem::take(&mut self.kinds),
+                    code: std::mem::take(&mut self.code),
+                    verdict: self.verdict.take(),
+                    recorded_by: self.recorded_by.take(),
+                    detail: std::mem::take(&mut self.detail),
+                };
+                raw.check()
+            }
+        }
+    };
+}
+
+with_pattern!(RawThreshold {
     #[serde(default = "one")]
     count: u64,
     #[serde(default)]
     sum: Vec<String>,
     distinct: Option<String>,
-}
+});
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAbsence {
-    #[serde(rename = "type")]
-    kinds: Vec<String>,
-    #[serde(default)]
-    code: Vec<String>,
-    verdict: Option<String>,
-    recorded_by: Option<String>,
-    #[serde(default)]
-    detail: BTreeMap<String, Vec<String>>,
+with_pattern!(RawAbsence {
     after: Option<RawPattern>,
-}
+});
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawStep {
-    #[serde(rename = "type")]
-    kinds: Vec<String>,
-    #[serde(default)]
-    code: Vec<String>,
-    verdict: Option<String>,
-    recorded_by: Option<String>,
-    #[serde(default)]
-    detail: BTreeMap<String, Vec<String>>,
+with_pattern!(RawStep {
     #[serde(default = "one")]
     count: u64,
-}
+});
 
 impl RawRule {
     pub(super) fn check(self, name: &str) -> Result<Rule, String> {
@@ -176,26 +178,17 @@ fn sequence(raw: Vec<RawStep>) -> Result<Test, String> {
         return Err(format!("a sequence has 2 to {MAX_STEPS} steps"));
     }
     raw.into_iter()
-        .map(|step| {
+        .map(|mut step| {
             let count = counted(step.count, MAX_COUNT)?;
-            let of = RawPattern {
-                kinds: step.kinds,
-                code: step.code,
-                verdict: step.verdict,
-                recorded_by: step.recorded_by,
-                detail: step.detail,
-            };
-            Ok(Step {
-                of: of.check()?,
-                count,
-            })
+            let of = step.pattern()?;
+            Ok(Step { of, count })
         })
         .collect::<Result<Vec<_>, String>>()
         .map(Test::Sequence)
 }
 
 impl RawThreshold {
-    fn check(self) -> Result<Test, String> {
+    fn check(mut self) -> Result<Test, String> {
         let distinct = self.distinct.as_deref().map(Field::parse).transpose()?;
         if distinct.is_some() && !self.sum.is_empty() {
             return Err("distinct and sum exclude each other".to_owned());
@@ -209,15 +202,8 @@ impl RawThreshold {
             MAX_COUNT
         };
         let count = counted(self.count, most)?;
-        let of = RawPattern {
-            kinds: self.kinds,
-            code: self.code,
-            verdict: self.verdict,
-            recorded_by: self.recorded_by,
-            detail: self.detail,
-        };
         Ok(Test::Threshold {
-            of: of.check()?,
+            of: self.pattern()?,
             count,
             sum: self.sum,
             distinct,
@@ -226,16 +212,9 @@ impl RawThreshold {
 }
 
 impl RawAbsence {
-    fn check(self) -> Result<Test, String> {
-        let of = RawPattern {
-            kinds: self.kinds,
-            code: self.code,
-            verdict: self.verdict,
-            recorded_by: self.recorded_by,
-            detail: self.detail,
-        };
+    fn check(mut self) -> Result<Test, String> {
         Ok(Test::Absence {
-            of: of.check()?,
+            of: self.pattern()?,
             after: self.after.map(RawPattern::check).transpose()?,
         })
     }

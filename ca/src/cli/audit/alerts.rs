@@ -17,6 +17,8 @@ use crate::cli::screen::or_dash;
 use crate::cli::{Failure, Session};
 use crate::when;
 
+mod dry_run;
+
 const PATH: &str = "/api/v1/audit/alerts";
 
 /// `edgeward audit alerts`.
@@ -70,11 +72,25 @@ Examples:
     Silences,
     /// List the rules in force and how whoever is told stands
     Rules,
-    /// Say something to the sinks, to see whether they take it
+    /// Say something to the sinks, to see whether they take it; or see, without a cloud, what rules would have found in an export
+    #[command(after_help = "\
+Examples:
+  edgeward audit alerts test
+  edgeward audit alerts test --sink chat
+  edgeward audit export --from -30d --out november.jsonl
+  edgeward audit alerts test my.toml november.jsonl
+
+An export does not say when the cloud stored an event: the clocks of those who recorded decide, in the log's order.")]
     Test {
         /// This sink only
-        #[arg(long)]
+        #[arg(long, conflicts_with = "rules")]
         sink: Option<String>,
+        /// A file of rules: say nothing, but try them
+        #[arg(value_name = "RULES", requires = "export")]
+        rules: Option<PathBuf>,
+        /// Over this export (`edgeward audit export`); - for standard input
+        #[arg(value_name = "EXPORT")]
+        export: Option<PathBuf>,
     },
     /// Check files of rules, without a cloud
     Check {
@@ -86,6 +102,14 @@ Examples:
 pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failure> {
     if let Command::Check { files } = command {
         return check(session, &files);
+    }
+    if let Command::Test {
+        rules: Some(rules),
+        export: Some(export),
+        ..
+    } = &command
+    {
+        return dry_run::run(session, rules, export);
     }
     let client = session.client()?;
     match command {
@@ -145,7 +169,7 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             let found: AlertRulesView = client.get(&format!("{PATH}/rules")).await?;
             session.screen.tabulate(&found, rules);
         }
-        Command::Test { sink } => {
+        Command::Test { sink, .. } => {
             let request = AlertTestRequest { sink };
             let path = format!("{PATH}/test");
             let tried: Items<AlertTestView> = watch(
