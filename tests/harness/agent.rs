@@ -14,6 +14,7 @@ use crate::cloud::clean_environment;
 use crate::eventually::eventually;
 use crate::netns::Host;
 use crate::process::{Process, output, run};
+use crate::secrets;
 use crate::swtpm::Swtpm;
 
 const METRICS_PORT: u16 = 9464;
@@ -112,6 +113,7 @@ impl Node {
     pub fn try_enrol(&self, token: &str) -> anyhow::Result<Output> {
         let file = self.folder.join("token");
         std::fs::write(&file, token)?;
+        secrets::keep_words(&self.folder, token);
         let mut command = self.command("enrol");
         command.arg("--token-file").arg(&file);
         output(&mut command)
@@ -154,6 +156,7 @@ impl Node {
 
     /// SIGTERM.
     pub fn stop(&mut self) -> anyhow::Result<()> {
+        secrets::gather(&self.folder)?;
         let status = self.process()?.terminate()?;
         self.process = None;
         anyhow::ensure!(status.success(), "the agent ended with {status}");
@@ -162,6 +165,7 @@ impl Node {
 
     /// SIGKILL.
     pub fn kill(&mut self) -> anyhow::Result<()> {
+        secrets::gather(&self.folder)?;
         self.process()?.kill()?;
         self.process = None;
         Ok(())
@@ -182,6 +186,7 @@ impl Node {
         if let Some(ground) = &mut self.ground {
             ground.cut()?;
         }
+        secrets::gather(&self.folder)?;
         std::fs::remove_dir_all(self.folder.join("run"))?;
         std::fs::create_dir_all(self.folder.join("run"))?;
         self.tpm.power_cut()
@@ -262,6 +267,9 @@ impl Node {
 impl Drop for Node {
     /// A killed agent leaves its WireGuard socket; such sockets are one folder for all namespaces.
     fn drop(&mut self) {
+        if let Err(error) = secrets::gather(&self.folder) {
+            eprintln!("keys of {} are not known: {error:#}", self.name);
+        }
         self.process = None;
         let _ = std::fs::remove_file(format!("/run/wireguard/{}.sock", interface_of(&self.host)));
     }

@@ -11,12 +11,16 @@ use crate::bin_dir;
 use crate::clock::MachineClock;
 use crate::eventually::eventually;
 use crate::netns::Host;
-use crate::process::{Process, output, run};
+use crate::process::{Process, output, output_within, run};
+use crate::secrets;
 
 pub const TRUST_DOMAIN: &str = "plant.example";
 /// Where the cloud listens.
 pub const PORT: u16 = 7443;
 const METRICS_PORT: u16 = 9465;
+
+/// How long a cloud may take, at the end of its lab, to tell what no file shows.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// What a scenario may choose.
 #[derive(Clone, Debug)]
@@ -34,6 +38,7 @@ pub struct CloudOptions {
 pub struct Cloud {
     host: Host,
     folder: PathBuf,
+    database: Option<String>,
     clock: Option<MachineClock>,
     environment: Vec<(String, String)>,
     process: Option<Process>,
@@ -71,6 +76,7 @@ impl Cloud {
         Ok(Self {
             host: host.clone(),
             folder: folder.to_owned(),
+            database: options.database.clone(),
             clock: None,
             environment: Vec::new(),
             process: None,
@@ -132,6 +138,7 @@ impl Cloud {
     pub fn stop(&mut self) -> anyhow::Result<()> {
         let status = self.process()?.terminate()?;
         self.process = None;
+        secrets::gather(&self.folder)?;
         anyhow::ensure!(status.success(), "the cloud ended with {status}");
         Ok(())
     }
@@ -140,11 +147,18 @@ impl Cloud {
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.process()?.kill()?;
         self.process = None;
-        Ok(())
+        secrets::gather(&self.folder)
     }
 
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Whether a process runs that can answer.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.check().is_ok())
     }
 
     pub fn folder(&self) -> &Path {
@@ -153,12 +167,23 @@ impl Cloud {
 
     /// The operator's command line as the first admin; fails unless it succeeds.
     pub fn edgeward(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        run(&mut self.command(arguments)?)
+        let output = self.try_edgeward(arguments)?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        anyhow::ensure!(
+            output.status.success(),
+            "edgeward {arguments:?} ended with {}:\n{}{}",
+            output.status,
+            said(&output.stdout),
+            said(&output.stderr)
+        );
+        Ok(said(&output.stdout))
     }
 
     /// As [`Cloud::edgeward`], whatever its status.
     pub fn try_edgeward(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        output(&mut self.command(arguments)?)
+        let output = output(&mut self.command(arguments)?)?;
+        secrets::keep_words(&self.folder, &String::from_utf8_lossy(&output.stdout));
+        Ok(output)
     }
 
     /// As [`Cloud::edgeward`] with `-o json`, one value.
@@ -204,6 +229,30 @@ impl Cloud {
             None => MachineClock::new(&self.folder)?,
         };
         Ok(self.clock.insert(made))
+    }
+
+    /// What the cloud keeps where no file shows it: every event in the clear, and the database as text. What cannot be had
+    /// any more, since the scenario ended it, is left out.
+    pub(crate) fn dumps(&mut self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        let mut dumps = Vec::new();
+        let mut take = |name: &str, mut command: Command| match output_within(&mut command, ANSWER)
+        {
+            Ok(output) if output.status.success() => {
+                dumps.push((name.to_owned(), output.stdout));
+            }
+            Ok(output) => eprintln!("no {name}: {}", String::from_utf8_lossy(&output.stderr)),
+            Err(error) => eprintln!("no {name}: {error:#}"),
+        };
+        if self.is_running() {
+            let all = ["audit", "export", "--from", "2000-01-01T00:00:00Z"];
+            take("audit export", self.command(&all)?);
+        }
+        if let Some(url) = &self.database {
+            let mut command = Command::new("pg_dump");
+            command.args(["--no-owner", "--dbname", url]);
+            take("pg_dump", command);
+        }
+        Ok(dumps)
     }
 
     fn program(&self) -> anyhow::Result<Command> {

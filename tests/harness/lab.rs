@@ -10,6 +10,7 @@ use crate::cloud::{Cloud, CloudOptions};
 use crate::nat::{Nat, Site};
 use crate::netns::{Host, Network};
 use crate::require_root;
+use crate::secrets::{self, Leak};
 use crate::swtpm::TpmMaker;
 
 /// Everything a scenario stands on. Processes end before their namespaces go.
@@ -20,6 +21,8 @@ pub struct Lab {
     pub network: Network,
     folder: TempDir,
     hosts: u8,
+    /// A scenario that puts a secret where none belongs.
+    may_leak: bool,
 }
 
 impl Lab {
@@ -41,6 +44,7 @@ impl Lab {
             network,
             folder,
             hosts: 10,
+            may_leak: false,
         })
     }
 
@@ -167,6 +171,17 @@ impl Lab {
         self.folder.path()
     }
 
+    /// Secrets in what was written until now, and in the cloud's whole log.
+    pub fn leaks(&mut self) -> anyhow::Result<Vec<Leak>> {
+        let dumps = self.cloud.dumps()?;
+        secrets::look(self.folder.path(), &dumps)
+    }
+
+    /// The lab's end will not fail for what leaks: the scenario does it itself.
+    pub fn may_leak(&mut self) {
+        self.may_leak = true;
+    }
+
     fn node_off(&mut self, name: &str) -> anyhow::Result<Node> {
         let host = self.host(name)?;
         self.node_on(&host, name)
@@ -176,6 +191,25 @@ impl Lab {
     pub fn number(&mut self) -> anyhow::Result<u8> {
         self.hosts = self.hosts.checked_add(1).context("too many hosts")?;
         Ok(self.hosts)
+    }
+}
+
+impl Drop for Lab {
+    /// Fails the scenario if a secret is in a log or a record, or if that cannot be said.
+    fn drop(&mut self) {
+        let leaks = match self.may_leak || std::thread::panicking() {
+            true => Ok(Vec::new()),
+            false => self.leaks(),
+        };
+        secrets::forget(self.folder.path());
+        match leaks {
+            Ok(leaks) if leaks.is_empty() => {}
+            Ok(leaks) => {
+                let lines: Vec<String> = leaks.iter().map(Leak::to_string).collect();
+                panic!("secrets were written:\n{}", lines.join("\n"));
+            }
+            Err(error) => panic!("what was written could not be looked through: {error:#}"),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod plant;
 pub mod postgres;
 pub mod process;
 pub mod publisher;
+pub mod secrets;
 pub mod swtpm;
 
 pub use lab::Lab;

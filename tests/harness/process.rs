@@ -142,6 +142,11 @@ pub fn run_with_input(command: &mut Command, input: &str) -> anyhow::Result<()> 
 
 /// Runs a command to its end within [`COMMAND_DEADLINE`], whatever its status.
 pub fn output(command: &mut Command) -> anyhow::Result<Output> {
+    output_within(command, COMMAND_DEADLINE)
+}
+
+/// As [`output`], within another time.
+pub fn output_within(command: &mut Command, deadline: Duration) -> anyhow::Result<Output> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -154,13 +159,10 @@ pub fn output(command: &mut Command) -> anyhow::Result<Output> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if started.elapsed() > COMMAND_DEADLINE {
+        if started.elapsed() > deadline {
             child.kill()?;
             child.wait()?;
-            anyhow::bail!(
-                "{command:?} took longer than {} s",
-                COMMAND_DEADLINE.as_secs()
-            );
+            anyhow::bail!("{command:?} took longer than {} s", deadline.as_secs());
         }
         std::thread::sleep(Duration::from_millis(5));
     };

@@ -11,6 +11,8 @@ use edgeward_apps::manifest::{Entry, EntryPoint};
 use edgeward_apps::{Digest, Manifest, PublisherName};
 use edgeward_identity::{Clock as _, PublicKey, Signer as _, SoftwareKey, SystemClock, Timestamp};
 
+use crate::secrets;
+
 mod programs;
 
 pub use programs::{Content, Program};
@@ -89,6 +91,13 @@ impl Holders {
         })
     }
 
+    /// No log or record of the lab may hold their private halves.
+    fn are_secret_in(&self, folder: &Path) {
+        for key in &self.keys {
+            secrets::keep_key(folder, "a publisher's key", key.pkcs8().expose());
+        }
+    }
+
     /// As many as are needed.
     fn enough(&self) -> Vec<&SoftwareKey> {
         self.keys.iter().take(self.threshold).collect()
@@ -123,6 +132,7 @@ impl Repository {
         for part in ["metadata", "targets", "chunks"] {
             std::fs::create_dir_all(folder.join("image").join(part))?;
         }
+        offline.are_secret_in(folder);
         let end = SystemClock.now().plus(OFFLINE_VALIDITY);
         let mut repository = Self {
             folder: folder.to_owned(),
@@ -219,6 +229,7 @@ impl Repository {
     /// Adds a publisher, or gives one other keys; its releases stay and are signed anew.
     pub fn add_publisher(&mut self, name: &str, holders: Holders) -> anyhow::Result<()> {
         let name: PublisherName = name.parse()?;
+        holders.are_secret_in(&self.folder);
         let (version, manifests) = match self.publishers.remove(&name) {
             Some(before) => (before.version, before.manifests),
             None => (0, BTreeMap::new()),

@@ -39,6 +39,7 @@ mod results;
 mod rotation;
 mod routes;
 mod saturation;
+mod secrets;
 mod story;
 mod strangers;
 mod test_network;
