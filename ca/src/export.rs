@@ -17,6 +17,7 @@ use crate::store::Store;
 
 mod course;
 mod pump;
+mod retry;
 mod sink;
 #[cfg(test)]
 mod tests;

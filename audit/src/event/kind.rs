@@ -164,6 +164,7 @@ event_kinds! {
     ExportStalled "export.stalled" Should Neutral: "a receiver of the audit log takes nothing";
     ExportResumed "export.resumed" Should Neutral: "a receiver of the audit log takes events again";
     ExportRefused "export.refused" Should Neutral: "a receiver of the audit log refuses events for what they are; they were put aside";
+    ExportRetried "export.retried" Must Neutral: "an operator has what a receiver of the audit log refused given to it again";
     WitnessRefused "witness.refused" Should Neutral: "as a witness, the cloud refused a signed checkpoint of another's log that was not shown to continue it";
     WitnessDisputed "witness.disputed" Must Neutral: "CRITICAL: a witness does not find that the own log continues what it cosigned";
     WitnessSilent "witness.silent" Should Neutral: "a witness has cosigned nothing of the own log for long";
@@ -174,6 +175,8 @@ event_kinds! {
     JournalGap "journal.gap" Must Neutral: "records of a node are missing";
     JournalForked "journal.forked" Must Neutral: "a node gave two different records for one sequence number";
     JournalRefused "journal.refused" Should Neutral: "a batch of records was refused";
+    JournalAcknowledged "journal.acknowledged" Must Neutral: "an operator has taken note that records of a node are lost";
+    JournalSilent "journal.silent" Must Neutral: "a node with a session does not say any more where its journal ends";
     JournalSealed "journal.sealed" Must Neutral: "the journal's key vouched for the next one and for every record before, and is gone";
     EventUnknown "event.unknown" May Neutral: "an event that this version cannot read, kept as it came; its type is in the detail";
     CloudInitialised "cloud.initialised" Must Neutral: "the trust domain was made";

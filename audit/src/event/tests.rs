@@ -158,9 +158,9 @@ fn every_kind_has_its_stable_name_and_class() {
         cut.ordered must, cut.effected must, \
         operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
         audit.read must, audit.halted must, audit.damaged must, audit.resumed must, alert.raised should, alert.ended should, alert.acknowledged must, alert.silenced must, \
-        alert.unsilenced must, alert.tested must, export.stalled should, export.resumed should, export.refused should, \
+        alert.unsilenced must, alert.tested must, export.stalled should, export.resumed should, export.refused should, export.retried must, \
         witness.refused should, witness.disputed must, witness.silent should, witness.resumed should, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
-        journal.forked must, journal.refused should, journal.sealed must, event.unknown may, cloud.initialised must, cloud.started must, \
+        journal.forked must, journal.refused should, journal.acknowledged must, journal.silent must, journal.sealed must, event.unknown may, cloud.initialised must, cloud.started must, \
         cloud.stopped must, agent.started must, agent.stopped must, agent.held must, agent.upgraded must, agent.recovered must, \
         workload.issued must, workload.served should, workload.refused should, boot.stated must, \
         publisher.changed must, app.published must, app.assigned should, app.returned must, app.revoked must, \

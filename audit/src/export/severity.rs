@@ -28,8 +28,8 @@ impl Severity {
             | "node.cloned" | "journal.forked" | "authority.tainted" | "app.guard_shut" => {
                 Self::Critical
             }
-            "attestation.failed" | "journal.lost" | "journal.gap" | "gateway.down"
-            | "agent.held" => Self::Error,
+            "attestation.failed" | "journal.lost" | "journal.gap" | "journal.silent"
+            | "gateway.down" | "agent.held" => Self::Error,
             "attestation.stale" | "node.quarantined" | "node.waits" | "session.displaced" => {
                 Self::Warning
             }

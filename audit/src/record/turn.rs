@@ -74,6 +74,19 @@ impl KeyTurn {
             .detail(SIGNATURE, hex::encode(signature)))
     }
 
+    /// A turn that was read before.
+    pub fn from_parts(number: u32, key: PublicKey, signature: Vec<u8>) -> Self {
+        Self {
+            number,
+            key,
+            signature,
+        }
+    }
+
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
     /// Reads a turn; nothing is verified.
     pub fn parse(event: &Event) -> Result<Self, TurnError> {
         let field = |name| event.detail.get(name).ok_or(TurnError::Malformed);
@@ -98,6 +111,22 @@ impl KeyChain {
         root: Option<&PublicKey>,
     ) -> Result<Self, TurnError> {
         let turn = KeyTurn::parse(record.event())?;
+        let inner = record.record();
+        Self::follow(
+            known,
+            &turn,
+            (&inner.node, inner.boot, inner.seq, inner.prev),
+            root,
+        )
+    }
+
+    /// As [`KeyChain::advance`], for a turn that was read before: node, boot, number and predecessor are those of its record.
+    pub fn follow(
+        known: Option<&Self>,
+        turn: &KeyTurn,
+        place: (&SpiffeId, BootId, u64, Digest),
+        root: Option<&PublicKey>,
+    ) -> Result<Self, TurnError> {
         let expected = known.map_or(0, |known| u64::from(known.number) + 1);
         if u64::from(turn.number) != expected {
             return Err(TurnError::Number {
@@ -105,17 +134,15 @@ impl KeyChain {
                 found: turn.number,
             });
         }
-        let inner = record.record();
         if let Some(signer) = known.map(|known| &known.key).or(root) {
-            let place = (&inner.node, inner.boot, inner.seq, inner.prev);
             signer
                 .verify(&covered(place, turn.number, &turn.key), &turn.signature)
                 .map_err(|_| TurnError::Signature)?;
         }
         Ok(Self {
             number: turn.number,
-            key: turn.key,
-            seq: inner.seq,
+            key: turn.key.clone(),
+            seq: place.2,
         })
     }
 

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use edgeward_audit::event::{Event, EventKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extract::Named;
+use super::extract::{Body, Named};
 use super::problem::Problem;
 use super::views::ProblemView;
 use super::{Cloud, Items, items};
+use crate::access::Principal;
 use crate::config::exports::Export;
 use crate::store::exports::{ExportRow, Refused};
 use crate::when::When;
@@ -56,6 +58,23 @@ pub struct RefusedView {
     pub count: u64,
     pub reason: String,
     pub noticed: When,
+    /// Since when it waits to be given once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<When>,
+}
+
+/// What is to be given once more.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RetryRequest {
+    /// Only what was put aside with this event; absent: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+}
+
+/// How much is given once more.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RetryView {
+    pub count: u64,
 }
 
 /// List the receivers of the audit log: how far each has come, and what is wrong.
@@ -107,6 +126,42 @@ pub(super) async fn refused(
     Ok(items(rows.into_iter().map(refused_view).collect()))
 }
 
+/// Have what a receiver refused given to it once more, as when its rules were changed. What it takes is put aside no longer.
+#[utoipa::path(post, path = "/api/v1/audit/exports/{name}/retry", tag = "audit", operation_id = "audit_export_retry", params(("name" = String, Path)), request_body = RetryRequest,
+    responses((status = 200, body = RetryView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn retry(
+    State(api): Cloud,
+    caller: Principal,
+    Named(name): Named<String>,
+    Body(request): Body<RetryRequest>,
+) -> Result<Json<RetryView>, Problem> {
+    if !api
+        .settings
+        .exports
+        .iter()
+        .any(|export| export.name == name)
+    {
+        return Err(Problem::not_found("no export of this name is configured"));
+    }
+    let now = api.now();
+    let mut tx = api.store.begin("export.retry").await?;
+    let count = tx.retry_refused(&name, request.index, now).await?;
+    if count == 0 {
+        return Err(Problem::not_found(
+            "nothing of it is put aside for this export",
+        ));
+    }
+    let mut event = Event::new(now, caller.actor().clone(), EventKind::ExportRetried)
+        .subject(format!("export/{name}").as_str())
+        .detail("count", count);
+    if let Some(index) = request.index {
+        event = event.detail("index", index);
+    }
+    api.audit.record_in(&mut tx, event).await?;
+    tx.commit().await?;
+    Ok(Json(RetryView { count }))
+}
+
 fn view(export: Option<&Export>, row: Option<ExportRow>, covered: u64) -> ExportView {
     let state = match (&export, &row) {
         (None, _) => "retired",
@@ -146,5 +201,6 @@ fn refused_view(row: Refused) -> RefusedView {
         count: row.count,
         reason: row.reason,
         noticed: row.noticed.into(),
+        retry: row.retry.map(Into::into),
     }
 }

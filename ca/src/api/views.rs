@@ -30,7 +30,8 @@ pub use apps::{
     PublishersView, ReleaseDetail, ReleaseName, ReleaseView, RoleTaken, RoleView,
 };
 pub use audit::{
-    BucketView, CountView, CoverageReport, CoverageView, EventPage, EventView, FaultView, StatsView,
+    BucketView, CountView, CoverageReport, CoverageView, EventPage, EventView, FaultView,
+    LossRequest, LossView, StatsView,
 };
 pub use ca::{AuthorityView, CaView, RetireRequest, RotateRequest};
 pub use director::{

@@ -164,7 +164,7 @@ impl AuditLog {
         let (node, boot) = (batch.node(), batch.boot());
         let gaps = tx.gaps(node, boot).await?;
         let head = tx.journal_head(node, boot).await?;
-        let filled = match fill(tx, batch, &gaps, head, now).await? {
+        let filled = match self.fill(tx, batch, &gaps, head, now).await? {
             Ok(filled) => filled,
             Err(refused) => return self.refuse(tx, batch, head, refused, now).await,
         };
@@ -176,13 +176,14 @@ impl AuditLog {
         match admit(batch, head, &gaps, known) {
             Ok(accepted) => {
                 let mut acknowledged = self.append(tx, batch, &accepted, &gaps, now).await?;
-                let loud = glass::note(tx, accepted.new).await?;
+                let mut loud = filled.loud;
+                loud.extend(glass::note(tx, accepted.new).await?);
                 acknowledged.reach = tx.reach(node, boot, acknowledged.next_seq).await?;
                 Ok(Taken {
                     answer: Ok(acknowledged),
                     loud,
-                    stored: accepted.new.len() + filled,
-                    duplicates: accepted.duplicates.saturating_sub(filled),
+                    stored: accepted.new.len() + filled.records,
+                    duplicates: accepted.duplicates.saturating_sub(filled.records),
                     refused: 0,
                 })
             }
@@ -230,6 +231,43 @@ impl AuditLog {
         self.record_in(&mut tx, event).await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Stores what of a batch belongs into gaps below the head, and checks it as what comes in order is. Says how many
+    /// records, or what speaks against them.
+    async fn fill(
+        &self,
+        tx: &mut Tx,
+        batch: &VerifiedBatch,
+        gaps: &[Gap],
+        head: Option<Head>,
+        now: Timestamp,
+    ) -> Result<Result<Filled, DedupError>, RecordFault> {
+        let mut filled = Filled::default();
+        let Some(head) = head else {
+            return Ok(Ok(filled));
+        };
+        for gap in gaps.iter().filter(|gap| gap.last_seq < head.seq) {
+            let Some(part) = filling(batch.records(), gap) else {
+                continue;
+            };
+            if let Err(refused) = fits(tx, batch, part, gap).await? {
+                return Ok(Err(refused));
+            }
+            let Some(last) = part.last().map(|record| record.record().seq) else {
+                continue;
+            };
+            tx.append_missing(part, head, now).await?;
+            let left = without(*gap, gap.first_seq, last);
+            tx.replace_gap(batch.node(), batch.boot(), *gap, &left, now)
+                .await?;
+            let open = tx.gaps(batch.node(), batch.boot()).await?;
+            self.check_late_turns(tx, batch, part, &open, now).await?;
+            self.check_stated(tx, batch.node(), part, now).await?;
+            filled.loud.extend(glass::note(tx, part).await?);
+            filled.records += part.len();
+        }
+        Ok(Ok(filled))
     }
 
     async fn append(
@@ -330,35 +368,12 @@ impl AuditLog {
     }
 }
 
-/// Stores what of a batch belongs into gaps below the head. Says how many records, or what speaks against them.
-async fn fill(
-    tx: &mut Tx,
-    batch: &VerifiedBatch,
-    gaps: &[Gap],
-    head: Option<Head>,
-    now: Timestamp,
-) -> Result<Result<usize, DedupError>, StoreError> {
-    let Some(head) = head else {
-        return Ok(Ok(0));
-    };
-    let mut filled = 0;
-    for gap in gaps.iter().filter(|gap| gap.last_seq < head.seq) {
-        let Some(part) = filling(batch.records(), gap) else {
-            continue;
-        };
-        if let Err(refused) = fits(tx, batch, part, gap).await? {
-            return Ok(Err(refused));
-        }
-        let Some(last) = part.last().map(|record| record.record().seq) else {
-            continue;
-        };
-        tx.append_missing(part, head, now).await?;
-        let left = without(*gap, gap.first_seq, last);
-        tx.replace_gap(batch.node(), batch.boot(), *gap, &left, now)
-            .await?;
-        filled += part.len();
-    }
-    Ok(Ok(filled))
+/// What of a batch filled gaps.
+#[derive(Default)]
+struct Filled {
+    records: usize,
+    /// What is to be shouted once it is durable.
+    loud: Vec<String>,
 }
 
 /// Whether records join what is stored before and behind them, as far as it is.

@@ -11,6 +11,7 @@ use crate::store_tests;
 mod chaos;
 mod gaps;
 mod heads;
+mod late;
 mod together;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);

@@ -4,9 +4,8 @@ use clap::{Args, Subcommand};
 use edgeward_identity::{Clock, SystemClock};
 
 use super::client::encode;
-use super::progress::watch;
 use super::{Failure, Session};
-use crate::api::views::CoverageReport;
+use crate::api::views::LossRequest;
 use crate::when;
 
 mod alerts;
@@ -85,6 +84,21 @@ Examples:
         #[arg(long)]
         node: Option<String>,
     },
+    /// Take note that records are lost for good, with a reason: coverage tells them apart from then on
+    #[command(after_help = "\
+Examples:
+  edgeward audit acknowledge gw-3 5b6e0f0c2a9d4e7c8f1a3b5d7e9f0a1c 412 --reason 'disk failed, ticket 8812'
+
+Node, boot and first number as `edgeward audit coverage` shows them.")]
+    Acknowledge {
+        node: String,
+        boot: String,
+        #[arg(value_name = "FIRST")]
+        first_seq: u64,
+        /// Why: it stands beside the loss, and in the log
+        #[arg(long)]
+        reason: String,
+    },
     /// What rules over the log found: see it, acknowledge, silence, try who is told
     #[command(subcommand)]
     Alerts(alerts::Command),
@@ -120,12 +134,10 @@ Without --log-key the file's own key is used: then everything hangs on whether t
 Examples:
   edgeward audit exports
   edgeward audit exports siem
+  edgeward audit exports retry siem --index 4711
 
 Receivers are named in [[audit.exports]] of the cloud's configuration.")]
-    Exports {
-        /// Show what this export's receiver refused
-        name: Option<String>,
-    },
+    Exports(#[command(flatten)] exports::Arguments),
 }
 
 /// Which events; all that are given must hold.
@@ -169,21 +181,24 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
             tail::tail(session, &session.client()?, &path).await
         }
         Command::Stats(arguments) => stats::run(session, &arguments).await,
-        Command::Exports { name: None } => exports::list(session, &session.client()?).await,
-        Command::Exports { name: Some(name) } => {
-            exports::refused(session, &session.client()?, &name).await
-        }
+        Command::Exports(arguments) => exports::run(session, &arguments).await,
         Command::SelfCheck => self_check::run(session, &session.client()?).await,
         Command::Coverage { node } => {
-            let path = match node {
-                Some(node) => format!("/api/v1/audit/coverage?node={}", encode(&node)),
-                None => "/api/v1/audit/coverage".to_owned(),
+            coverage::show(session, &session.client()?, node.as_deref()).await
+        }
+        Command::Acknowledge {
+            node,
+            boot,
+            first_seq,
+            reason,
+        } => {
+            let request = LossRequest {
+                node,
+                boot,
+                first_seq,
+                reason,
             };
-            let client = session.client()?;
-            let report: CoverageReport =
-                watch(&session.screen, "asking for coverage", client.get(&path)).await?;
-            session.screen.tabulate(&report, coverage::table);
-            Ok(())
+            coverage::acknowledge(session, &session.client()?, request).await
         }
         Command::Alerts(command) => alerts::run(session, command).await,
         Command::Export(arguments) => export::run(session, &arguments).await,

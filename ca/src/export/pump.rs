@@ -24,16 +24,18 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How often an export looks after what is on its way, and whether it is its turn.
 const TICK: Duration = Duration::from_millis(250);
+/// How often it is looked whether something that was put aside is to be given once more.
+const RETRY_LOOK: Duration = Duration::from_secs(2);
 /// A database that does not answer is asked again after this time.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Pump {
-    export: Export,
-    store: Store,
+    pub(super) export: Export,
+    pub(super) store: Store,
     audit: Arc<AuditLog>,
-    clock: Arc<dyn Clock>,
-    feed: Feed,
-    sink: Sink,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) feed: Feed,
+    pub(super) sink: Sink,
     /// The last event that was taken from the log.
     read: Option<u64>,
     suspects: Suspects,
@@ -41,11 +43,13 @@ pub(super) struct Pump {
     /// Whether the log says that this export is stalled.
     told: bool,
     written: Instant,
-    changed: bool,
+    pub(super) changed: bool,
+    /// When it was last looked whether something is to be given once more.
+    pub(super) looked: Instant,
 }
 
 /// Why an export gave up its turn.
-enum Left {
+pub(super) enum Left {
     Stopped,
     Lost,
 }
@@ -70,6 +74,7 @@ impl Pump {
             told: false,
             written: Instant::now(),
             changed: false,
+            looked: Instant::now(),
         }
     }
 
@@ -154,6 +159,10 @@ impl Pump {
                     self.wait(&mut row, STORE_PAUSE, stop).await
                 }
                 None => self.look_after(&mut row, stop).await,
+            };
+            let outcome = match outcome {
+                Ok(()) if self.looked.elapsed() >= RETRY_LOOK => self.retry(&mut row, stop).await,
+                outcome => outcome,
             };
             if let Err(left) = outcome {
                 return match left {
@@ -255,6 +264,7 @@ impl Pump {
                 count: 1,
                 reason: suspect.why,
                 noticed: self.clock.now(),
+                retry: None,
             };
             refused.push((row, suspect.quiet));
         }
@@ -265,6 +275,7 @@ impl Pump {
                 count: *rejected,
                 reason: reason.clone(),
                 noticed: self.clock.now(),
+                retry: None,
             };
             let quiet = part
                 .iter()
@@ -347,7 +358,7 @@ impl Pump {
     }
 
     /// Goes back to the last event that the receiver surely has, and waits.
-    async fn failed(
+    pub(super) async fn failed(
         &mut self,
         row: &mut ExportRow,
         not_given: NotGiven,
@@ -467,7 +478,7 @@ async fn read_on(
     feed.next(after, limit).await
 }
 
-fn exported(stored: &StoredEvent) -> Exported<'_> {
+pub(super) fn exported(stored: &StoredEvent) -> Exported<'_> {
     Exported {
         index: stored.index,
         node: &stored.node,

@@ -168,6 +168,37 @@ store_tests! {
         assert!(refused[0].reason.contains("400 Bad Request: I do not like it"), "{refused:?}");
     }
 
+    async fn what_was_put_aside_is_given_again_when_somebody_asks_and_stays_aside_if_refused_again(store) {
+        let bench = Bench::new(&store, 1).await;
+        let (receiver, listener, export) = http(8).await;
+        *receiver.poison.lock() = [3, 4].into();
+        bench.record(8).await;
+        let serving = receiver.clone();
+        tokio::spawn(async move { serving.serve(listener).await });
+        let exports = bench.start(&export);
+        bench.until("refused", |row| row.refused == 2).await;
+        receiver.poison.lock().remove(&4);
+        let ask = async |index| {
+            let mut tx = bench.store.begin("test").await.unwrap();
+            let count = tx.retry_refused("siem", index, bench.clock.now()).await.unwrap();
+            tx.commit().await.unwrap();
+            count
+        };
+        assert_eq!(ask(Some(5)).await, 0);
+        assert_eq!(ask(None).await, 2);
+        bench.until("given again", |row| row.refused == 1).await;
+        assert_eq!(receiver.taken.lock().iter().filter(|index| **index == 4).count(), 1);
+        bench.record(1).await;
+        bench.until_all_arrived().await;
+        let left = bench.store.export_refused("siem", 10).await.unwrap();
+        assert_eq!(left.iter().map(|row| (row.first, row.retry)).collect::<Vec<_>>(), [(3, None)]);
+        receiver.poison.lock().clear();
+        assert_eq!(ask(Some(3)).await, 1);
+        bench.until("all given", |row| row.refused == 0).await;
+        exports.finish().await;
+        assert!(bench.store.export_refused("siem", 10).await.unwrap().is_empty());
+    }
+
     async fn an_export_goes_on_where_it_stood_and_begins_where_it_was_told(store) {
         let bench = Bench::new(&store, 1).await;
         let (receiver, listener, mut export) = http(100).await;

@@ -40,7 +40,9 @@ impl Live {
     fn send_heartbeat(&mut self, now: BootTime) -> Result<(), SessionEnded> {
         self.beaten = now;
         let (number, beat) = self.heartbeat()?;
-        self.journal.asked(number);
+        if self.journal.asked(number) {
+            self.journal_silent();
+        }
         self.send(Body::Heartbeat(beat))?;
         self.tell_covered()
     }

@@ -6,7 +6,7 @@ use std::future::pending;
 
 use edgeward_audit::Event;
 use edgeward_audit::batch::{Batch, JournalKey, JournalKeyStatement};
-use edgeward_audit::event::EventKind;
+use edgeward_audit::event::{Actor, EventKind};
 use edgeward_audit::record::{BootId, Head};
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
 use edgeward_wire::v1::{self, cloud_message::Body};
@@ -22,6 +22,9 @@ const MAX_WAITING: usize = 64;
 /// Most ranges that a node is asked for when its session begins.
 const MAX_WANTED: u32 = 16;
 
+/// A node that leaves so many heartbeats on end without saying where its journal ends is silent.
+const MAX_UNANSWERED: u32 = 4;
+
 /// What a session knows of its node's journal.
 pub(super) struct JournalSide {
     boot: BootId,
@@ -32,6 +35,8 @@ pub(super) struct JournalSide {
     least: u64,
     /// The last heartbeat that was not answered yet, and what `least` was then.
     asked: Option<(u64, u64)>,
+    /// Heartbeats on end that were not answered.
+    unanswered: u32,
     covered: watch::Receiver<u64>,
     /// What the node may delete once a checkpoint covers it.
     waiting: VecDeque<Reach>,
@@ -51,6 +56,7 @@ impl JournalSide {
             stored: None,
             least: audit_next,
             asked: None,
+            unanswered: 0,
             covered,
             waiting: VecDeque::new(),
             metered,
@@ -69,9 +75,20 @@ impl JournalSide {
         }
     }
 
-    /// The heartbeat with this number goes out.
-    pub(super) fn asked(&mut self, number: u64) {
-        self.asked = Some((number, self.least));
+    /// The heartbeat with this number goes out. True: the node has just become silent. One whose link is metered says only
+    /// what is new.
+    pub(super) fn asked(&mut self, number: u64) -> bool {
+        let before = self.asked.replace((number, self.least));
+        if before.is_none() || self.metered {
+            return false;
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.unanswered == MAX_UNANSWERED
+    }
+
+    /// What was said is about the heartbeat that was sent last, or about one before.
+    fn answered(&mut self) {
+        self.unanswered = 0;
     }
 
     fn has_due(&self) -> bool {
@@ -157,6 +174,7 @@ impl Live {
         let Some((number, least)) = self.journal.asked.take() else {
             return self.misdeed();
         };
+        self.journal.answered();
         if stated.answers != number {
             // An answer to the one before, overtaken by this one: it says less, and is late.
             self.journal.asked = Some((number, least));
@@ -299,6 +317,18 @@ impl Live {
         }
     }
 
+    /// The node has a session and takes heartbeats, and does not say any more where its journal ends.
+    pub(super) fn journal_silent(&self) {
+        tracing::error!(node = %self.id(), boot = %self.journal.boot, "this node does not say where its journal ends");
+        metrics::counter!("edgeward_audit_journals_silent_total").increment(1);
+        let event = Event::new(self.hub.clock.now(), Actor::Cloud, EventKind::JournalSilent)
+            .subject(self.id())
+            .code("audit_head_silent")
+            .detail("boot", self.journal.boot)
+            .detail("heartbeats", MAX_UNANSWERED);
+        self.hub.audit.later(event);
+    }
+
     fn journal_refused(&mut self, code: &str) -> Result<(), SessionEnded> {
         let event = Event::new(self.hub.clock.now(), self.id(), EventKind::JournalRefused)
             .subject(self.id())
@@ -311,5 +341,32 @@ impl Live {
         let code = answer.refused_code.clone();
         self.send(Body::Audit(answer))?;
         self.journal_refused(&code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(metered: bool) -> JournalSide {
+        let (_, covered) = watch::channel(0);
+        JournalSide::new(BootId::from_bytes([1; 16]), 0, covered, metered)
+    }
+
+    #[test]
+    fn a_node_that_leaves_heartbeats_unanswered_is_silent_once_until_it_speaks() {
+        let mut side = side(false);
+        let silent: Vec<u64> = (1..10).filter(|number| side.asked(*number)).collect();
+        assert_eq!(silent, [5]);
+        side.asked = None;
+        side.answered();
+        let silent: Vec<u64> = (10..20).filter(|number| side.asked(*number)).collect();
+        assert_eq!(silent, [14]);
+    }
+
+    #[test]
+    fn a_node_on_a_metered_link_need_not_repeat_itself() {
+        let mut side = side(true);
+        assert!((1..100).all(|number| !side.asked(number)));
     }
 }

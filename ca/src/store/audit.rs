@@ -18,19 +18,23 @@ mod faults;
 mod find;
 mod keys;
 mod leads;
+mod losses;
 mod query;
 mod reach;
 mod spans;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use faults::{FaultKind, Gap, JournalFault, MAX_FAULTS};
 pub use find::{MAX_EXAMINED, MAX_PAGE_BYTES, Page, PageLimits};
 pub use keys::JournalKeyRow;
+pub use losses::{Fault, FaultCounts, LossNote};
 pub use query::StoredEvent;
 pub use reach::Reach;
 pub use stats::{Bucket, MAX_COUNTED, Stats, StatsFault};
+pub use turns::{MAX_TURNS, TurnRow};
 
 /// Records in one `INSERT`: few statements to prepare, far below both databases' limits on parameters.
 const INSERT_ROWS: usize = 32;

@@ -37,6 +37,8 @@ pub struct Refused {
     pub count: u64,
     pub reason: String,
     pub noticed: Timestamp,
+    /// Since when somebody wants it to be given once more.
+    pub retry: Option<Timestamp>,
 }
 
 impl Tx {
@@ -126,6 +128,54 @@ impl Tx {
         .await?;
         Ok(true)
     }
+
+    /// What was put aside is to be given once more: what `index` is among, or everything. Says how many rows.
+    pub async fn retry_refused(
+        &mut self,
+        name: &str,
+        index: Option<u64>,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let wanted = sqlx::query(
+            "UPDATE export_refused SET retry = $1 WHERE name = $2 AND ($3 < 0 OR (first_leaf <= $3 AND last_leaf >= $3))",
+        )
+        .bind(to_column(now))
+        .bind(name)
+        .bind(index.map_or(-1, number_to_column))
+        .execute(self.connection())
+        .await?;
+        Ok(wanted.rows_affected())
+    }
+
+    /// The receiver has taken it, or it exists no more.
+    pub async fn end_refused(&mut self, name: &str, first: u64) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM export_refused WHERE name = $1 AND first_leaf = $2")
+            .bind(name)
+            .bind(number_to_column(first))
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
+    /// The receiver has refused it again.
+    pub async fn keep_refusing(
+        &mut self,
+        name: &str,
+        first: u64,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE export_refused SET retry = NULL, reason = $1, noticed = $2 WHERE name = $3 AND first_leaf = $4",
+        )
+        .bind(reason)
+        .bind(to_column(now))
+        .bind(name)
+        .bind(number_to_column(first))
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
 }
 
 impl Store {
@@ -143,7 +193,7 @@ impl Store {
     /// What an export's receiver refused, newest first.
     pub async fn export_refused(&self, name: &str, limit: u32) -> Result<Vec<Refused>, StoreError> {
         sqlx::query(
-            "SELECT first_leaf, last_leaf, count, reason, noticed FROM export_refused WHERE name = $1 \
+            "SELECT first_leaf, last_leaf, count, reason, noticed, retry FROM export_refused WHERE name = $1 \
              ORDER BY first_leaf DESC LIMIT $2",
         )
         .bind(name)
@@ -151,17 +201,34 @@ impl Store {
         .fetch_all(&mut *self.read().await?)
         .await?
         .iter()
-        .map(|row| {
-            Ok(Refused {
-                first: number_from_column(row.try_get("first_leaf")?),
-                last: number_from_column(row.try_get("last_leaf")?),
-                count: number_from_column(row.try_get("count")?),
-                reason: row.try_get("reason")?,
-                noticed: time_from_column(row.try_get("noticed")?),
-            })
-        })
+        .map(refused_of)
         .collect()
     }
+
+    /// The first of what an export is to give once more.
+    pub async fn next_retry(&self, name: &str) -> Result<Option<Refused>, StoreError> {
+        sqlx::query(
+            "SELECT first_leaf, last_leaf, count, reason, noticed, retry FROM export_refused WHERE name = $1 \
+             AND retry IS NOT NULL ORDER BY first_leaf LIMIT 1",
+        )
+        .bind(name)
+        .fetch_optional(&mut *self.read().await?)
+        .await?
+        .map(|row| refused_of(&row))
+        .transpose()
+    }
+}
+
+fn refused_of(row: &AnyRow) -> Result<Refused, StoreError> {
+    let retry: Option<i64> = row.try_get("retry")?;
+    Ok(Refused {
+        first: number_from_column(row.try_get("first_leaf")?),
+        last: number_from_column(row.try_get("last_leaf")?),
+        count: number_from_column(row.try_get("count")?),
+        reason: row.try_get("reason")?,
+        noticed: time_from_column(row.try_get("noticed")?),
+        retry: retry.map(time_from_column),
+    })
 }
 
 fn export_of(row: &AnyRow) -> Result<ExportRow, StoreError> {
@@ -209,7 +276,7 @@ mod tests {
 
         async fn what_was_refused_is_kept_once(store) {
             let refused = |first| Refused {
-                first, last: first + 1, count: 2, reason: "too long".to_owned(), noticed: at(5),
+                first, last: first + 1, count: 2, reason: "too long".to_owned(), noticed: at(5), retry: None,
             };
             let mut tx = store.begin("test").await.unwrap();
             for first in [3, 7, 3] {

@@ -63,7 +63,7 @@ pub(super) fn of(kind: EventKind) -> (Class, Activity) {
     match name {
         "audit.halted" | "audit.damaged" | "witness.disputed" | "attestation.failed"
         | "attestation.stale" | "node.cloned" | "journal.lost" | "journal.gap"
-        | "journal.forked" | "break-glass.opened" | "app.guard_shut" => {
+        | "journal.forked" | "journal.silent" | "break-glass.opened" | "app.guard_shut" => {
             return (Class::DetectionFinding, activity(1, "Create"));
         }
         _ => {}

@@ -77,16 +77,52 @@ pub struct FaultView {
     pub resolved: Option<When>,
     /// When the node signed that it does not have missing records any more.
     pub lost: Option<When>,
+    /// Who has taken note of the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<LossView>,
+}
+
+/// Somebody has taken note that records are lost.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LossView {
+    pub at: When,
+    pub by: String,
+    pub reason: String,
+}
+
+/// Of which lost range somebody takes note.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LossRequest {
+    /// Name or SPIFFE ID.
+    pub node: String,
+    pub boot: String,
+    /// Where the range begins.
+    pub first_seq: u64,
+    pub reason: String,
 }
 
 /// All of `GET /api/v1/audit/coverage`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CoverageReport {
-    /// True: no journal has an open fault.
+    /// True: nothing is missing of any journal, and nothing else is wrong with one.
     pub complete: bool,
+    /// Faults of which nobody knows yet what becomes of them.
+    #[serde(default)]
+    pub open: u64,
+    /// Ranges that the nodes do not have any more, and of which nobody has taken note.
+    #[serde(default)]
+    pub lost: u64,
+    /// Lost ranges of which somebody has taken note.
+    #[serde(default)]
+    pub acknowledged: u64,
     pub items: Vec<CoverageView>,
     /// Faults of boots of which nothing is stored.
     pub unknown_boots: Vec<FaultView>,
+    /// Where to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// How many events there are, by time and by one of their fields.

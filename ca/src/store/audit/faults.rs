@@ -350,7 +350,7 @@ fn head_of(row: &AnyRow) -> Result<Head, StoreError> {
     })
 }
 
-fn fault_of(row: &AnyRow) -> Result<JournalFault, StoreError> {
+pub(super) fn fault_of(row: &AnyRow) -> Result<JournalFault, StoreError> {
     let time = |name| -> Result<Option<Timestamp>, StoreError> {
         Ok(row.try_get::<Option<i64>, _>(name)?.map(time_from_column))
     };
