@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::post::Post;
 use super::{Parts, is_due};
+use crate::api::views::ProblemView;
 use crate::audit::{AuditLog, Published};
 use crate::config::witness::Asked;
 use crate::store::log::StoredCheckpoint;
@@ -405,9 +406,13 @@ impl Asker {
     }
 }
 
-/// What a witness wrote, for people.
+/// What a witness wrote, for people; of a cloud like this one, the sentence in its problem document.
 fn said(answer: &[u8]) -> String {
-    Text::<200>::lossy(&String::from_utf8_lossy(answer)).to_string()
+    let text = match serde_json::from_slice::<ProblemView>(answer) {
+        Ok(problem) => problem.detail,
+        Err(_) => String::from_utf8_lossy(answer).into_owned(),
+    };
+    Text::<200>::lossy(&text).to_string()
 }
 
 impl std::fmt::Debug for Asking {
