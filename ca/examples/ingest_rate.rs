@@ -11,6 +11,7 @@ use edgeward_audit::batch::{Batch, JournalKeyStatement};
 use edgeward_audit::event::{Actor, Event, EventKind, Subject};
 use edgeward_audit::record::{BootId, BootOpened, Chain, Salts};
 use edgeward_ca::audit::AuditLog;
+use edgeward_ca::keys::sites::SiteKeys;
 use edgeward_ca::store::{Database, Store};
 use edgeward_identity::{Clock, Kind, Signer, SoftwareKey, SpiffeId, SystemClock, TrustDomain};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,11 @@ async fn main() -> anyhow::Result<()> {
     let (records, batches, nodes) = (next(400)?, next(50)?, next(4)?);
     let folder = std::env::temp_dir().join(format!("edgeward-ingest-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
-    let store = Store::open(&Database::file(folder.join("store.db"))).await?;
+    let store = Store::open(
+        &Database::file(folder.join("store.db")),
+        SiteKeys::temporary(),
+    )
+    .await?;
     let domain = TrustDomain::new("plant.example")?;
     let keeper = SpiffeId::new(&domain, Kind::Cloud, "c")?;
     let now = SystemClock.now();

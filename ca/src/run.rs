@@ -26,6 +26,7 @@ use crate::ek::EkTrust;
 use crate::enrol::EnrolService;
 use crate::export::Exports;
 use crate::hub::{Hub, Parts};
+use crate::keys::sites::SiteKeys;
 use crate::relay::RelayService;
 use crate::serve::{Connections, OnRefused, Server};
 use crate::session::SessionService;
@@ -79,7 +80,8 @@ pub async fn start(
     if !keys.root_is_here() {
         tracing::warn!("root key is offline: issuing certificate and key set cannot be renewed");
     }
-    let store = Store::open(&config.database).await?;
+    let site_keys = SiteKeys::open(&config.data.join("keys/sites"))?;
+    let store = Store::open(&config.database, site_keys).await?;
     store_gate.open();
     let token = tasks.token().clone();
     let (audit, writer) = log(&store, &config, admin.as_ref(), clock.now()).await?;

@@ -4,8 +4,10 @@
 //! `store/<name>.rs` with `impl Store` for reads and `impl Tx` for writes, whose tests use `store_tests!` so that
 //! they run on both. The rules that keep one text valid for both:
 //!
-//! * columns are `TEXT` or `BIGINT` and nothing else (bytes as lower-case hex, structures as JSON text, times as
-//!   milliseconds since the epoch); truth is `0`/`1`;
+//! * columns are `TEXT`, `BIGINT` or `BLOB` and nothing else (a few bytes as lower-case hex, structures as JSON text,
+//!   times as milliseconds since the epoch); truth is `0`/`1`;
+//! * what the two databases call by different names a migration writes as SQLite does, and [`dialect`] translates it:
+//!   `BLOB`, `INTEGER PRIMARY KEY` (a number that is the row's own place), `WITHOUT ROWID`;
 //! * parameters are `$1`, `$2`; no `AUTOINCREMENT`/`SERIAL`, no `RETURNING` of expressions, no `SUM` (PostgreSQL
 //!   makes it `NUMERIC`); upserts as `INSERT ... ON CONFLICT (...) DO ...`, which both know;
 //! * text is compared for equality only, or ordered where nobody relies on the collation.
@@ -38,6 +40,7 @@ pub mod authorities;
 pub mod break_glass;
 mod database;
 pub mod deny;
+mod dialect;
 pub mod director;
 pub mod eks;
 pub mod evidence;
@@ -67,7 +70,7 @@ const WRITER_LOCK: i64 = 0x6564_6765_7761_7264;
 pub use database::Database;
 use database::Location;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+use crate::keys::sites::{SiteKeyFault, SiteKeyId, SiteKeys};
 
 /// The open store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -76,6 +79,7 @@ pub struct Store {
     kind: Backend,
     writer: Arc<Mutex<()>>,
     committed: crate::store::follow::Committed,
+    site_keys: SiteKeys,
 }
 
 /// A named write transaction. Dropped without [`Tx::commit`], nothing of it happened.
@@ -86,6 +90,7 @@ pub struct Tx {
     /// Size of the log with what this transaction appended.
     appended: Option<u64>,
     committed: crate::store::follow::Committed,
+    site_keys: SiteKeys,
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -129,6 +134,18 @@ pub enum StoreError {
     /// Ours: the store holds something this version does not write.
     #[error("store holds an unreadable {what}: {value}")]
     Unreadable { what: &'static str, value: String },
+    /// Nobody's: the key of the event's site was destroyed, or its record let go, as somebody wished.
+    #[error("event {0} was erased")]
+    Erased(u64),
+    /// The operator's: a key that is neither here nor known to be erased.
+    #[error("the key of a site is missing, with which event {leaf} can be read: {key}")]
+    NoSiteKey { key: SiteKeyId, leaf: u64 },
+    /// The operator's: these are not the keys that the database was written with.
+    #[error("the folder of the sites' keys is not the one that this database was written with")]
+    OtherSiteKeys,
+    /// The operator's or the disk's.
+    #[error("key of a site: {0}")]
+    SiteKey(#[from] SiteKeyFault),
     /// Ours.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
@@ -136,7 +153,8 @@ pub enum StoreError {
 
 impl Store {
     /// Opens the database, makes a SQLite file (mode 0600) where there is none, and brings the schema up to date.
-    pub async fn open(database: &Database) -> Result<Self, StoreError> {
+    /// `site_keys` seal the events, and must be those with which the database was written before.
+    pub async fn open(database: &Database, site_keys: SiteKeys) -> Result<Self, StoreError> {
         install_default_drivers();
         let kind = match database.location() {
             Location::Sqlite(path) => {
@@ -157,20 +175,27 @@ impl Store {
             .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect(&database.url())
             .await?;
-        MIGRATIONS.run(&pool).await?;
+        dialect::migrations(kind).run(&pool).await?;
         let store = Self {
             pool,
             kind,
             writer: Arc::default(),
             committed: crate::store::follow::Committed::default(),
+            site_keys,
         };
-        store.index_old_serials().await?;
+        store.check_site_keys().await?;
+        store.move_old_events().await?;
         Ok(store)
     }
 
     /// Whether other clouds may write there, too.
     pub fn is_shared(&self) -> bool {
         self.kind == Backend::Postgres
+    }
+
+    /// The keys that seal events.
+    pub fn site_keys(&self) -> &SiteKeys {
+        &self.site_keys
     }
 
     /// A connection for reading.
@@ -201,6 +226,7 @@ impl Store {
             begun,
             appended: None,
             committed: self.committed.clone(),
+            site_keys: self.site_keys.clone(),
             _turn: turn,
         })
     }

@@ -103,6 +103,23 @@ impl From<StoreError> for Problem {
                     "the store is busy, full or away; try again",
                 )
             }
+            StoreError::Erased(_) => Self::new(StatusCode::GONE, "event_erased", error.to_string()),
+            StoreError::NoSiteKey { .. } => {
+                tracing::error!(%error, "store");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "site_key_missing",
+                    "a key is missing with which this was sealed: restore it (docs/audit-log.md)",
+                )
+            }
+            StoreError::Unreadable { .. } => {
+                tracing::error!(%error, "store");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "store_damaged",
+                    "the store holds what cannot be read: see the cloud's log",
+                )
+            }
             other => Self::internal(&other),
         }
     }

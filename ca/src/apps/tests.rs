@@ -190,13 +190,10 @@ impl Ground {
     }
 
     async fn kinds(&self) -> Vec<String> {
-        use sqlx::Row as _;
-        let rows = sqlx::query("SELECT type FROM events ORDER BY leaf");
-        let rows = rows
-            .fetch_all(&mut *self.store.read().await.unwrap())
-            .await
-            .unwrap();
-        rows.iter().map(|row| row.get("type")).collect()
+        let all = self.store.all_events().await;
+        all.iter()
+            .map(|stored| stored.event.kind.name().to_owned())
+            .collect()
     }
 }
 

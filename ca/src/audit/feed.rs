@@ -7,7 +7,7 @@
 use edgeward_audit::query::{Filter, MAX_LIMIT};
 use tokio::sync::watch;
 
-use crate::store::audit::StoredEvent;
+use crate::store::audit::{MAX_PAGE_BYTES, PageLimits, StoredEvent};
 use crate::store::{Store, StoreError};
 
 /// Reads covered events in the log's order.
@@ -28,25 +28,38 @@ impl Feed {
     }
 
     /// The next events after position `after` (none: from the first), at most `limit` and about
-    /// [`crate::store::audit::MAX_PAGE_BYTES`]. Waits until there is one. Safe to cancel.
+    /// [`MAX_PAGE_BYTES`]. Waits until there is one; what was erased is passed over. Safe to cancel.
     pub async fn next(
         &mut self,
         after: Option<u64>,
         limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let first = after.map_or(0, |index| index.saturating_add(1));
-        // The guard of the number may not be held over a wait.
-        let covered = self.covered.wait_for(|covered| *covered > first).await;
-        let covered = match covered.map(|covered| *covered) {
-            Ok(covered) => covered,
-            // The cloud is ending: nothing more is ever covered.
-            Err(_) => std::future::pending().await,
+        let limits = PageLimits {
+            events: usize::try_from(limit.clamp(1, MAX_LIMIT)).unwrap_or(1),
+            bytes: MAX_PAGE_BYTES,
+            examined: usize::MAX,
         };
-        let (mut events, _) = self
-            .store
-            .events(&Filter::default(), after, limit.min(MAX_LIMIT))
-            .await?;
-        events.retain(|event| event.index < covered);
-        Ok(events)
+        let mut looked = after;
+        loop {
+            let first = looked.map_or(0, |index| index.saturating_add(1));
+            // The guard of the number may not be held over a wait.
+            let covered = self.covered.wait_for(|covered| *covered > first).await;
+            let covered = match covered.map(|covered| *covered) {
+                Ok(covered) => covered,
+                // The cloud is ending: nothing more is ever covered.
+                Err(_) => std::future::pending().await,
+            };
+            let page = self.store.find(&Filter::default(), looked, limits).await?;
+            let mut events = page.events;
+            events.retain(|event| event.index < covered);
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            // All that is covered here was erased.
+            looked = page
+                .reached
+                .map(|reached| reached.min(covered - 1))
+                .max(looked);
+        }
     }
 }

@@ -6,6 +6,7 @@ use edgeward_identity::{Kind, Signer, SoftwareKey, TrustDomain};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::keys::sites::Site;
 use crate::store_tests;
 
 mod chaos;
@@ -442,6 +443,21 @@ store_tests! {
             }
         }
         assert_eq!(seen, (0..26).collect::<Vec<u64>>());
+    }
+
+    async fn a_feed_passes_over_what_was_erased_and_waits_for_what_comes(store) {
+        let log = open(&store, 1).await;
+        for _ in 0..5 {
+            log.record(event(EventKind::NodeApproved)).await.unwrap();
+        }
+        store.site_keys().erase(&Site::rest(), NOW).unwrap();
+        let mut feed = log.feed();
+        let waits = feed.next(None, 2);
+        let nothing = tokio::time::timeout(std::time::Duration::from_millis(50), waits).await;
+        assert!(nothing.is_err(), "nothing is left");
+        log.record(event(EventKind::NodeRemoved)).await.unwrap();
+        let page = feed.next(None, 2).await.unwrap();
+        assert_eq!(page.iter().map(|event| event.index).collect::<Vec<_>>(), [6]);
     }
 
     async fn a_feed_gives_every_covered_event_once_and_waits_for_more(store) {

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use edgeward_audit::block::TermKey;
 use edgeward_identity::{Clock, Secret, SystemClock, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -53,7 +54,7 @@ pub struct SiteKeys(Arc<Inner>);
 struct Inner {
     /// None: nothing is written (tests and tools).
     folder: Option<PathBuf>,
-    terms: Secret<[u8; 32]>,
+    terms: TermKey,
     state: RwLock<State>,
     /// Held by whoever makes or erases a key.
     turn: Mutex<()>,
@@ -201,7 +202,7 @@ impl SiteKeys {
         let terms = file::read_or_make_terms(&folder.join(TERM_KEY), found.is_empty())?;
         let keys = Self(Arc::new(Inner {
             folder: Some(folder.to_owned()),
-            terms,
+            terms: TermKey::from_bytes(*terms.expose()),
             state: RwLock::default(),
             turn: Mutex::new(()),
         }));
@@ -213,14 +214,14 @@ impl SiteKeys {
     pub fn temporary() -> Self {
         Self(Arc::new(Inner {
             folder: None,
-            terms: Secret::new(random().expect("the machine has randomness")),
+            terms: TermKey::from_bytes(random().expect("the machine has randomness")),
             state: RwLock::default(),
             turn: Mutex::new(()),
         }))
     }
 
     /// What the terms of the search index are keyed with.
-    pub fn term_secret(&self) -> &Secret<[u8; 32]> {
+    pub fn term_key(&self) -> &TermKey {
         &self.0.terms
     }
 

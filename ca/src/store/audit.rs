@@ -1,44 +1,54 @@
 //! Audit records: appended once, in one global order; where every journal stands; what is wrong with some.
+//!
+//! The newest stand in the *tail*, one row each. As soon as a checkpoint covers 256 leaves they become a *block*: its
+//! hashes, and for each site one *part* of compressed and sealed columns and bodies ([`sealing`]). An index of keyed
+//! terms says which blocks hold what filters ask for ([`postings`]); runs of leaves say which record of which journal
+//! stands where ([`runs`]), which is also what makes storing a record twice impossible.
 
 use edgeward_audit::digest::Digest;
-use edgeward_audit::event::Event;
-use edgeward_audit::merkle::leaf_hash;
 use edgeward_audit::record::{BootId, Head, SealedRecord};
 use edgeward_identity::{SpiffeId, Timestamp};
+use sqlx::Row;
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
 
 use super::{
     Store, StoreError, Tx, number_from_column, number_to_column, parse_column, time_from_column,
     to_column,
 };
 
-mod conditions;
+mod asked;
+mod blocks;
+mod check;
 mod faults;
 mod find;
 mod keys;
-mod leads;
+pub(in crate::store) mod leaves;
 mod losses;
-mod query;
+mod old;
+mod postings;
 mod reach;
-mod spans;
+mod rows;
+pub(in crate::store) mod runs;
+mod sealing;
+mod sites;
 mod stats;
+mod stored;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod turns;
 
+pub use blocks::SealedBlock;
 pub use faults::{FaultKind, Gap, JournalFault, MAX_FAULTS};
 pub use find::{MAX_EXAMINED, MAX_PAGE_BYTES, Page, PageLimits};
 pub use keys::JournalKeyRow;
+pub use leaves::{Body, Leaf, Leaves};
 pub use losses::{Fault, FaultCounts, LossNote};
-pub use query::StoredEvent;
 pub use reach::Reach;
+pub use sealing::Sealed;
 pub use stats::{Bucket, MAX_COUNTED, Stats, StatsFault};
+pub use stored::StoredEvent;
 pub use turns::{MAX_TURNS, TurnRow};
-
-/// Records in one `INSERT`: few statements to prepare, far below both databases' limits on parameters.
-const INSERT_ROWS: usize = 32;
-const EVENT_COLUMNS: usize = 14;
 
 /// Where one boot's journal stands: everything from 0 to `last_seq` is stored, but for what is missing ([`Gap`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,23 +106,6 @@ impl Tx {
         Ok(row.is_some())
     }
 
-    /// The hash of a stored record.
-    pub async fn record_hash(
-        &mut self,
-        node: &SpiffeId,
-        boot: BootId,
-        seq: u64,
-    ) -> Result<Option<Digest>, StoreError> {
-        sqlx::query("SELECT hash FROM events WHERE node = $1 AND boot = $2 AND seq = $3")
-            .bind(node.to_string())
-            .bind(boot.to_string())
-            .bind(number_to_column(seq))
-            .fetch_optional(self.connection())
-            .await?
-            .map(|row| parse_column("hash", row.try_get("hash")?))
-            .transpose()
-    }
-
     /// Appends records of one boot that continue its chain (the caller has checked that), and moves its head.
     pub async fn append_records(
         &mut self,
@@ -122,50 +115,31 @@ impl Tx {
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
             return Ok(());
         };
-        let row = sqlx::query("SELECT COALESCE(MAX(leaf), -1) AS leaf FROM events")
-            .fetch_one(self.connection())
-            .await?;
-        let mut leaf: i64 = row.try_get("leaf")?;
-        let first_leaf = leaf + 1;
-        for chunk in records.chunks(INSERT_ROWS) {
-            let mut query = sqlx::query(AssertSqlSafe(insert_events(chunk.len())));
-            for sealed in chunk {
-                leaf += 1;
-                let (record, event) = (sealed.record(), sealed.event());
-                query = query
-                    .bind(leaf)
-                    .bind(record.node.to_string())
-                    .bind(record.boot.to_string())
-                    .bind(number_to_column(record.seq))
-                    .bind(sealed.hash().to_string())
-                    .bind(leaf_hash(sealed.hash().as_bytes()).to_string())
-                    .bind(to_column(event.time))
-                    .bind(to_column(received))
-                    .bind(event.kind.name())
-                    .bind(event.actor.to_string())
-                    .bind(event.subject.as_ref().map(ToString::to_string))
-                    .bind(event.verdict.as_str())
-                    .bind(event.rule.as_ref().map(ToString::to_string))
-                    .bind(String::from_utf8_lossy(sealed.bytes()).into_owned());
-            }
-            query.execute(self.connection()).await?;
-        }
-        self.index_records(records, number_from_column(first_leaf))
-            .await?;
+        let leaf = self.next_leaf().await?;
+        let end = leaf + records.len() as u64;
+        let (node, boot) = (
+            first.record().node.to_string(),
+            first.record().boot.to_string(),
+        );
+        let known = self.journal_by_name(&node, &boot).await?;
+        self.note_run(known.unwrap_or(leaf), records, leaf).await?;
+        self.put_tail(records, leaf, received).await?;
         sqlx::query(
-            "INSERT INTO journals (node, boot, last_seq, head, opened_leaf, opened, updated) \
-             VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (node, boot) \
-             DO UPDATE SET last_seq = excluded.last_seq, head = excluded.head, updated = excluded.updated",
+            "INSERT INTO journals (node, boot, last_seq, head, opened_leaf, opened, updated, last_leaf) \
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT (node, boot) \
+             DO UPDATE SET last_seq = excluded.last_seq, head = excluded.head, updated = excluded.updated, \
+             last_leaf = excluded.last_leaf",
         )
-        .bind(first.record().node.to_string())
-        .bind(first.record().boot.to_string())
+        .bind(node)
+        .bind(boot)
         .bind(number_to_column(last.record().seq))
         .bind(last.hash().to_string())
-        .bind(first_leaf)
+        .bind(number_to_column(leaf))
         .bind(to_column(received))
+        .bind(number_to_column(end - 1))
         .execute(self.connection())
         .await?;
-        self.appended = Some(number_from_column(leaf + 1));
+        self.appended = Some(end);
         Ok(())
     }
 
@@ -244,22 +218,6 @@ impl Store {
     }
 }
 
-fn insert_events(rows: usize) -> String {
-    let mut text = String::from(
-        "INSERT INTO events (leaf, node, boot, seq, hash, leaf_hash, time, received, type, actor, subject, \
-         verdict, rule, record) VALUES ",
-    );
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 1..=EVENT_COLUMNS {
-            let separator = if column == 1 { "" } else { ", " };
-            text.push_str(&format!("{separator}${}", row * EVENT_COLUMNS + column));
-        }
-        text.push(')');
-    }
-    text
-}
-
 fn head_of(row: &AnyRow) -> Result<Head, StoreError> {
     Ok(Head {
         seq: number_from_column(row.try_get("last_seq")?),
@@ -276,14 +234,4 @@ fn journal_of(row: &AnyRow) -> Result<StoredJournal, StoreError> {
         opened: time_from_column(row.try_get("opened")?),
         updated: time_from_column(row.try_get("updated")?),
     })
-}
-
-/// The event inside of a stored record, and whether it is only claimed.
-fn event_of(record: &str) -> Result<(Event, bool), StoreError> {
-    SealedRecord::parse(record.as_bytes())
-        .map(|sealed| (sealed.event().clone(), sealed.is_claimed()))
-        .map_err(|_| StoreError::Unreadable {
-            what: "record",
-            value: record.to_owned(),
-        })
 }

@@ -1,14 +1,15 @@
-//! The log's tree: its tiles, its checkpoints, and the leaves that no checkpoint covers yet.
+//! The log's tree: its tiles and its checkpoints.
 
 use std::collections::BTreeSet;
 
-use edgeward_audit::digest::{DIGEST_BYTES, Digest};
+use edgeward_audit::digest::Digest;
 use edgeward_audit::merkle::{ProofError, inclusion_proof};
 use edgeward_audit::tiles::{TileAt, TileNodes, tiles_of_inclusion};
 use edgeward_identity::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
+use super::audit::leaves::{digests_of, to_bytes};
 use super::{
     Store, StoreError, Tx, number_from_column, number_to_column, parse_column, time_from_column,
     to_column,
@@ -27,15 +28,6 @@ pub struct StoredCheckpoint {
     /// The signed note, without cosignatures.
     pub note: String,
     pub signed: Timestamp,
-}
-
-/// Leaves that follow each other in the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leaves {
-    /// Hashes of their records.
-    pub entries: Vec<Digest>,
-    /// When the first was received.
-    pub oldest: Option<Timestamp>,
 }
 
 /// A proof cannot be made.
@@ -92,61 +84,10 @@ impl Store {
                 let level: i64 = row.try_get("level")?;
                 let index = number_from_column(row.try_get("idx")?);
                 let level = u8::try_from(level).map_err(|_| unreadable("tile level", level))?;
-                tiles.insert((level, index), hashes_of(row.try_get("hashes")?)?);
+                tiles.insert((level, index), digests_of(row.try_get("hashes")?)?);
             }
         }
         Ok(tiles)
-    }
-
-    /// What follows in the log from leaf `first` on, without a hole; `limit` leaves at most.
-    pub async fn leaf_entries(&self, first: u64, limit: u32) -> Result<Leaves, StoreError> {
-        let rows = sqlx::query(
-            "SELECT leaf, hash, received FROM events WHERE leaf >= $1 ORDER BY leaf LIMIT $2",
-        )
-        .bind(number_to_column(first))
-        .bind(i64::from(limit))
-        .fetch_all(&mut *self.read().await?)
-        .await?;
-        let mut leaves = Leaves::default();
-        leaves.entries.reserve(rows.len());
-        for (leaf, row) in (number_to_column(first)..).zip(&rows) {
-            let found: i64 = row.try_get("leaf")?;
-            if found != leaf {
-                return Err(unreadable("log: leaves are missing before", found));
-            }
-            if leaves.oldest.is_none() {
-                leaves.oldest = Some(time_from_column(row.try_get("received")?));
-            }
-            leaves
-                .entries
-                .push(parse_column("hash", row.try_get("hash")?)?);
-        }
-        Ok(leaves)
-    }
-
-    /// Hashes and records from leaf `first` on, without a hole; `limit` at most.
-    pub async fn leaf_records(
-        &self,
-        first: u64,
-        limit: u32,
-    ) -> Result<Vec<(Digest, String)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT leaf, hash, record FROM events WHERE leaf >= $1 ORDER BY leaf LIMIT $2",
-        )
-        .bind(number_to_column(first))
-        .bind(i64::from(limit))
-        .fetch_all(&mut *self.read().await?)
-        .await?;
-        let mut records = Vec::with_capacity(rows.len());
-        for (leaf, row) in (number_to_column(first)..).zip(&rows) {
-            let found: i64 = row.try_get("leaf")?;
-            if found != leaf {
-                return Err(unreadable("log: leaves are missing before", found));
-            }
-            let hash = parse_column("hash", row.try_get("hash")?)?;
-            records.push((hash, row.try_get("record")?));
-        }
-        Ok(records)
     }
 
     /// The proof that leaf `index` is in the tree of `size` leaves, which a checkpoint covers.
@@ -165,17 +106,13 @@ impl Tx {
     /// Writes a tile over what there was of it.
     pub async fn put_tile(&mut self, at: TileAt, hashes: &[Digest]) -> Result<(), StoreError> {
         let (level, index) = at;
-        let mut text = String::with_capacity(hashes.len() * 2 * DIGEST_BYTES);
-        for hash in hashes {
-            text.push_str(&hash.to_string());
-        }
         sqlx::query(
             "INSERT INTO log_tiles (level, idx, hashes) VALUES ($1, $2, $3) \
              ON CONFLICT (level, idx) DO UPDATE SET hashes = excluded.hashes",
         )
         .bind(i64::from(level))
         .bind(number_to_column(index))
-        .bind(text)
+        .bind(to_bytes(hashes))
         .execute(self.connection())
         .await?;
         Ok(())
@@ -226,14 +163,6 @@ fn checkpoint_of(row: &AnyRow) -> Result<StoredCheckpoint, StoreError> {
         note: row.try_get("note")?,
         signed: time_from_column(row.try_get("signed")?),
     })
-}
-
-fn hashes_of(text: &str) -> Result<Vec<Digest>, StoreError> {
-    let bytes = hex::decode(text).map_err(|_| unreadable("tile", text))?;
-    match bytes.as_chunks::<DIGEST_BYTES>() {
-        (hashes, []) => Ok(hashes.iter().copied().map(Digest::from_bytes).collect()),
-        _ => Err(unreadable("tile", text)),
-    }
 }
 
 fn unreadable(what: &'static str, value: impl ToString) -> StoreError {

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edgeward_audit::event::EventKind;
-use edgeward_identity::{SpiffeId, Timestamp};
 use edgeward_policy::space::Change;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::{
-    Store, StoreError, Tx, json_column, number_from_column, number_to_column, parse_column,
-    time_from_column, to_column, to_json_column,
+    Store, StoreError, Tx, json_column, number_from_column, number_to_column, time_from_column,
+    to_column, to_json_column,
 };
 use crate::rollout::{Phase, Plan, Rollout};
 
@@ -33,36 +31,6 @@ impl Store {
         rows.iter()
             .map(|row| rollout_of(row).map(|rollout| (rollout.number, rollout)))
             .collect()
-    }
-
-    /// Reports of denied flows by node, recorded from `from` until before `until`; up to the last of them after `after`.
-    pub async fn denials(
-        &self,
-        after: Option<u64>,
-        from: Timestamp,
-        until: Option<Timestamp>,
-    ) -> Result<(BTreeMap<String, u64>, Option<u64>), StoreError> {
-        let rows = sqlx::query(
-            "SELECT node, COUNT(*) AS reports, MAX(leaf) AS leaf FROM events \
-             WHERE type = $1 AND leaf > $2 AND time >= $3 AND time < $4 GROUP BY node",
-        )
-        .bind(EventKind::FlowDenied.name())
-        .bind(after.map_or(-1, number_to_column))
-        .bind(to_column(from))
-        .bind(until.map_or(i64::MAX, to_column))
-        .fetch_all(&mut *self.read().await?)
-        .await?;
-        let mut reports = BTreeMap::new();
-        let mut last = after;
-        for row in &rows {
-            let node: SpiffeId = parse_column("spiffe id", row.try_get("node")?)?;
-            reports.insert(
-                node.name().to_owned(),
-                number_from_column(row.try_get("reports")?),
-            );
-            last = last.max(Some(number_from_column(row.try_get("leaf")?)));
-        }
-        Ok((reports, last))
     }
 }
 
@@ -184,6 +152,8 @@ fn change_of(text: &str) -> Result<Change, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use edgeward_identity::Timestamp;
+
     use super::*;
     use crate::store_tests;
 
@@ -226,10 +196,5 @@ mod tests {
             }
         }
 
-        async fn nothing_was_denied_where_nothing_is_recorded(store) {
-            let (reports, last) = store.denials(None, Timestamp::default(), None).await.unwrap();
-            assert!(reports.is_empty());
-            assert_eq!(last, None);
-        }
     }
 }

@@ -6,15 +6,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use edgeward_audit::query::{Filter, MAX_LIMIT};
 use sqlx::{Connection, Executor};
 use tempfile::TempDir;
 
-use super::{Database, Store};
+use super::audit::StoredEvent;
+use super::database::Location;
+use super::{Backend, Database, Store, StoreError, dialect, make_file};
+use crate::keys::sites::SiteKeys;
 
 /// A store of its own that goes away with it.
 pub struct TestStore {
     store: Store,
     database: Database,
+    site_keys: SiteKeys,
     _folder: Option<TempDir>,
 }
 
@@ -42,39 +47,78 @@ macro_rules! store_tests {
 
 impl TestStore {
     pub async fn sqlite() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let database = Database::file(folder.path().join("store.db"));
-        Self {
-            store: opened(&database).await,
-            database,
-            _folder: Some(folder),
-        }
+        let (database, folder) = new_sqlite();
+        Self::of(database, Some(folder)).await
     }
 
     pub async fn postgresql() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let server = server();
-        sqlx::any::install_default_drivers();
-        let mut admin = sqlx::AnyConnection::connect(&server.url("postgres"))
-            .await
-            .expect("the test's postgresql answers");
-        admin
-            .execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .await
-            .expect("a database for the test");
-        let database: Database = server.url(&name).parse().expect("a valid url");
+        Self::of(new_postgresql().await, None).await
+    }
+
+    async fn of(database: Database, folder: Option<TempDir>) -> Self {
+        let site_keys = SiteKeys::temporary();
         Self {
-            store: opened(&database).await,
+            store: opened(&database, &site_keys).await,
             database,
-            _folder: None,
+            site_keys,
+            _folder: folder,
         }
+    }
+
+    /// Opens the same database with keys that it was not written with.
+    pub async fn with_other_keys(&self) -> Result<Store, StoreError> {
+        Store::open(&self.database, SiteKeys::temporary()).await
     }
 
     /// Opens the same database once more, as a second cloud would.
     pub async fn another(&self) -> Store {
-        opened(&self.database).await
+        opened(&self.database, &self.site_keys).await
     }
+}
+
+/// A file that is not there yet, and its folder.
+pub fn new_sqlite() -> (Database, TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    (Database::file(folder.path().join("store.db")), folder)
+}
+
+/// An empty database.
+pub async fn new_postgresql() -> Database {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let server = server();
+    sqlx::any::install_default_drivers();
+    let mut admin = sqlx::AnyConnection::connect(&server.url("postgres"))
+        .await
+        .expect("the test's postgresql answers");
+    admin
+        .execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .await
+        .expect("a database for the test");
+    server.url(&name).parse().expect("a valid url")
+}
+
+/// Brings the schema to where events were rows.
+pub async fn old_schema(database: &Database) -> sqlx::AnyPool {
+    const FIRST_OF_BLOCKS: i64 = 160;
+    sqlx::any::install_default_drivers();
+    let kind = match database.location() {
+        Location::Sqlite(path) => {
+            make_file(path).expect("the file can be made");
+            Backend::Sqlite
+        }
+        Location::Postgres(_) => Backend::Postgres,
+    };
+    let mut migrations = dialect::migrations(kind);
+    let old = migrations
+        .iter()
+        .filter(|one| one.version < FIRST_OF_BLOCKS);
+    migrations.migrations = old.cloned().collect::<Vec<_>>().into();
+    let pool = sqlx::AnyPool::connect(&database.url())
+        .await
+        .expect("the database opens");
+    migrations.run(&pool).await.expect("the schema is made");
+    pool
 }
 
 impl std::ops::Deref for TestStore {
@@ -85,9 +129,37 @@ impl std::ops::Deref for TestStore {
     }
 }
 
+impl Store {
+    /// Every event of the log, oldest first.
+    pub(crate) async fn all_events(&self) -> Vec<StoredEvent> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let (events, more) = self
+                .events(&Filter::default(), after, MAX_LIMIT)
+                .await
+                .expect("the log is readable");
+            after = events.last().map(|event| event.index);
+            all.extend(events);
+            if !more {
+                return all;
+            }
+        }
+    }
+
+    /// Puts into blocks what a tree of `size` leaves would, without a tree.
+    pub(crate) async fn make_blocks(&self, size: u64) {
+        let blocks = self.blocks_up_to(size).await.expect("blocks can be made");
+        let mut tx = self.begin("test").await.expect("the store is there");
+        tx.put_blocks(&blocks).await.expect("blocks can be stored");
+        tx.commit().await.expect("the store is there");
+    }
+}
+
 /// Until a tree is kept over it, what is stored counts as covered.
-async fn opened(database: &Database) -> Store {
-    let store = Store::open(database).await.expect("the database opens");
+async fn opened(database: &Database, site_keys: &SiteKeys) -> Store {
+    let store = Store::open(database, site_keys.clone())
+        .await
+        .expect("the database opens");
     store.committed.cover_at_once(true);
     store
 }

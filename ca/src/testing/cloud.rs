@@ -170,12 +170,9 @@ impl Cloud {
     /// Type and record of every event so far, oldest first.
     pub(crate) async fn events(&self) -> Vec<(String, String)> {
         self.hub.audit.flush().await;
-        sqlx::query("SELECT type, record FROM events ORDER BY leaf")
-            .fetch_all(&mut *self.hub.store.read().await.unwrap())
-            .await
-            .unwrap()
-            .iter()
-            .map(|row| (row.get("type"), row.get("record")))
+        let all = self.hub.store.all_events().await;
+        all.into_iter()
+            .map(|stored| (stored.event.kind.name().to_owned(), stored.record))
             .collect()
     }
 

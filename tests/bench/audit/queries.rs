@@ -15,6 +15,7 @@ use edgeward_audit::event::{Actor, Event, EventKind, Subject, Verdict};
 use edgeward_audit::query::{ActorFilter, Field, Filter, KindFilter, StatsQuery};
 use edgeward_audit::record::{BootId, BootOpened, Chain, Salt, Salts, SealedRecord};
 use edgeward_ca::store::audit::{MAX_EXAMINED, MAX_PAGE_BYTES, PageLimits};
+use edgeward_ca::keys::sites::SiteKeys;
 use edgeward_ca::store::{Database, Store};
 use edgeward_identity::{Kind, SpiffeId, Timestamp, TrustDomain};
 use edgeward_tests::postgres::Postgres;
@@ -59,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
         .tempdir_in("/var/tmp")?;
     if which.as_deref() != Some("postgresql") {
         let path = folder.path().join("store.db");
-        let store = Store::open(&Database::file(&path)).await?;
+        let store = Store::open(&Database::file(&path), SiteKeys::temporary()).await?;
         measure("sqlite", &store, events).await?;
         let bytes: u64 = ["store.db", "store.db-wal"]
             .iter()
@@ -73,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
         let server = Postgres::start(&folder.path().join("pg"))?;
-        let store = Store::open(&server.url().parse()?).await?;
+        let store = Store::open(&server.url().parse()?, SiteKeys::temporary()).await?;
         measure("postgresql", &store, events).await?;
         store.close().await;
     }

@@ -14,6 +14,7 @@ use super::super::views::{EventPage, EventView, ProblemView};
 use super::follow::follow;
 use super::{Api, Cloud, note_read};
 use crate::access::Principal;
+use crate::store::StoreError;
 use crate::store::audit::{MAX_EXAMINED, PageLimits, StoredEvent};
 
 /// Find events, oldest first. A page may be short, even empty, while `more` is true: go on with its cursor. With `follow=true` the answer is server-sent events: `event` for each match, `caught-up`
@@ -92,7 +93,10 @@ pub(crate) async fn event(
     caller: Principal,
     Named(index): Named<String>,
 ) -> Result<Json<EventView>, Problem> {
-    let event = stored_at(&api, &index).await?;
+    let event = match stored_at(&api, &index).await? {
+        Found::Event(event) => *event,
+        Found::Erased(index) => return Err(StoreError::Erased(index).into()),
+    };
     note_read(&api, &caller, &format!("audit:{}", event.index), &[]).await?;
     let record = event.record.clone();
     Ok(Json(EventView {
@@ -101,15 +105,26 @@ pub(crate) async fn event(
     }))
 }
 
+/// What stands at a place of the log.
+pub(super) enum Found {
+    Event(Box<StoredEvent>),
+    /// Only its hash is left.
+    Erased(u64),
+}
+
 /// The event at the place that a path names.
-pub(super) async fn stored_at(api: &Api, index: &str) -> Result<StoredEvent, Problem> {
+pub(super) async fn stored_at(api: &Api, index: &str) -> Result<Found, Problem> {
     let index: u64 = index
         .parse()
         .map_err(|_| Problem::bad_request("index_malformed", "not a place in the log"))?;
-    api.store
-        .event_at(index)
-        .await?
-        .ok_or_else(|| Problem::not_found(format!("no event at this place: {index}")))
+    match api.store.event_at(index).await {
+        Ok(Some(event)) => Ok(Found::Event(Box::new(event))),
+        Ok(None) => Err(Problem::not_found(format!(
+            "no event at this place: {index}"
+        ))),
+        Err(StoreError::Erased(index)) => Ok(Found::Erased(index)),
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 /// The event in a page: cut where it is longer than the page may be, so that paging never sticks at it.

@@ -9,13 +9,13 @@ use edgeward_audit::log_proof::{FILE_EXTENSION, LogProof};
 use super::super::extract::Named;
 use super::super::problem::Problem;
 use super::super::views::ProblemView;
-use super::events::stored_at;
+use super::events::{Found, stored_at};
 use super::{Cloud, note_read};
 use crate::access::Principal;
 
 /// Prove that an event is in the log: a .tlog-proof (C2SP tlog-proof) under the newest checkpoint, or one that witnesses
-/// cosigned. Its extra data is the
-/// record, whose hash is the entry: the text alone can be verified offline.
+/// cosigned. Its extra data is the record, whose hash is the entry: the text alone can be verified offline. Of an event
+/// that was erased there is no record; the proof is of its hash, for whoever kept the record.
 #[utoipa::path(get, path = "/api/v1/audit/events/{index}/proof", tag = "audit", operation_id = "audit_proof",
     params(("index" = u64, Path, description = "Its place in the log")),
     responses((status = 200, body = String, content_type = "text/plain; charset=utf-8"),
@@ -25,10 +25,14 @@ pub(crate) async fn proof(
     caller: Principal,
     Named(index): Named<String>,
 ) -> Result<Response, Problem> {
-    let event = stored_at(&api, &index).await?;
-    let least = event.index.saturating_add(1);
+    let (index, record) = match stored_at(&api, &index).await? {
+        Found::Event(event) => (event.index, Some(event.record.into_bytes())),
+        // What is left of it is its hash, which is what is proven.
+        Found::Erased(index) => (index, None),
+    };
+    let least = index.saturating_add(1);
     let checkpoint = super::super::audit_log::cosigned(&api, least).await?;
-    if event.index >= checkpoint.size {
+    if index >= checkpoint.size {
         return Err(Problem::conflict(
             "not_covered",
             "no checkpoint covers the event yet: the next does, within two seconds",
@@ -36,17 +40,17 @@ pub(crate) async fn proof(
     }
     let hashes = api
         .store
-        .inclusion(event.index, checkpoint.size)
+        .inclusion(index, checkpoint.size)
         .await
         .map_err(|fault| Problem::internal(&fault))?;
     let proof = LogProof {
-        index: event.index,
+        index,
         hashes,
         checkpoint: checkpoint.note,
-        extra: Some(event.record.into_bytes()),
+        extra: record,
     };
-    note_read(&api, &caller, &format!("audit:{}", event.index), &[]).await?;
-    let file = format!("attachment; filename=\"{}.{FILE_EXTENSION}\"", event.index);
+    note_read(&api, &caller, &format!("audit:{index}"), &[]).await?;
+    let file = format!("attachment; filename=\"{index}.{FILE_EXTENSION}\"");
     let headers = [
         (CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
         (CONTENT_DISPOSITION, file),

@@ -243,5 +243,25 @@ async fn an_event_is_proven_by_one_text_as_soon_as_a_checkpoint_covers_it() {
             .verify(other.hash.as_bytes(), key.name(), key)
             .is_err()
     );
+    // Erased, it is gone, and whoever kept the record can still prove that it was there.
+    let site = crate::keys::sites::Site::rest();
+    bench
+        .store
+        .site_keys()
+        .erase(&site, stored.received)
+        .unwrap();
+    let (status, answer) = bench.get(&auditor, "/api/v1/audit/events/1").await;
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (StatusCode::GONE, Some("event_erased"))
+    );
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = bench.send(&auditor, request).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let proof = edgeward_audit::log_proof::LogProof::parse(&body).unwrap();
+    assert_eq!(proof.extra, None);
+    proof
+        .verify(sealed.hash().as_bytes(), key.name(), key)
+        .unwrap();
     stop.cancel();
 }

@@ -35,6 +35,9 @@ pub enum Halt {
     Anchor(String),
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// Events wait to be put into blocks that cannot be read.
+    #[error("{0}")]
+    SiteKey(String),
 }
 
 impl Halt {
@@ -46,6 +49,7 @@ impl Halt {
             Self::Key(_) => "log_key_changed",
             Self::Anchor(_) => "log_anchor_unreadable",
             Self::Damaged(_) => "log_damaged",
+            Self::SiteKey(_) => "log_site_key_missing",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One round: what was appended becomes tiles and a signed checkpoint.
+//! One round: what was appended becomes tiles, a signed checkpoint, and as soon as there are enough of it blocks.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,7 +19,8 @@ use super::head::{Halt, Published};
 use crate::keys::CloudKeys;
 use crate::keys::files::FileFault;
 use crate::keys::notes::log_origin;
-use crate::store::log::{Leaves, StoredCheckpoint};
+use crate::store::audit::Leaves;
+use crate::store::log::StoredCheckpoint;
 use crate::store::{Store, StoreError};
 
 /// Most leaves of one round; what is left comes with the next, at once.
@@ -102,6 +103,8 @@ impl Rounds {
             });
         }
         let (next, mut growth) = self.grown(stored.as_ref(), &entries, now).await?;
+        // Other writers do not wait for what takes long.
+        let blocks = self.store.blocks_up_to(next.size).await?;
         let mut tx = self.store.begin("audit.integrate").await?;
         if tx.newest_checkpoint().await? != stored {
             // Another cloud was quicker. Its checkpoint is taken up by the next round.
@@ -116,6 +119,8 @@ impl Rounds {
             tx.put_tile(at, hashes).await?;
         }
         tx.put_checkpoint(&next).await?;
+        // What is in a block is covered; what was covered and is in none are less than a block.
+        tx.put_blocks(&blocks).await?;
         tx.commit().await?;
         growth.settle();
         self.growth = Some(growth);
@@ -301,6 +306,7 @@ impl From<StoreError> for RoundFault {
         match error {
             // Trying again does not make it readable.
             StoreError::Unreadable { .. } => Self::Halt(Halt::Damaged(error.to_string())),
+            StoreError::NoSiteKey { .. } => Self::Halt(Halt::SiteKey(error.to_string())),
             other => Self::Store(other),
         }
     }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::AuditLog;
 use crate::keys::CloudKeys;
 use crate::keys::notes::log_origin;
+use crate::store::audit::Body;
 use crate::store::log::StoredCheckpoint;
 use crate::store::{Store, StoreError};
 
@@ -222,13 +223,23 @@ async fn check_leaves(
         if records.len() != width as usize {
             return damaged(format!("events are missing from index {start} on"));
         }
+        store.check_block(start).await?;
         let stored = tiles.get((0, tile)).unwrap_or_default();
-        for (index, (hash, record)) in (start..).zip(&records) {
-            let sealed = SealedRecord::parse(record.as_bytes());
-            if !sealed.is_ok_and(|sealed| sealed.hash() == *hash) {
-                return damaged(format!("the record of event {index} was changed"));
+        for (index, found) in (start..).zip(&records) {
+            match &found.body {
+                Body::Kept(record) => {
+                    let sealed = SealedRecord::parse(record);
+                    if !sealed.is_ok_and(|sealed| sealed.hash() == found.hash) {
+                        return damaged(format!("the record of event {index} was changed"));
+                    }
+                }
+                // What is left of it is the hash, which is checked like every other.
+                Body::Erased => {}
+                Body::LetGo => {
+                    return damaged(format!("the record of event {index} was taken out"));
+                }
             }
-            let leaf = leaf_hash(hash.as_bytes());
+            let leaf = leaf_hash(found.hash.as_bytes());
             let place = usize::try_from(index - start).unwrap_or(usize::MAX);
             if stored.get(place) != Some(&leaf) {
                 return damaged(format!("event {index} is not the leaf that was signed"));
@@ -343,7 +354,9 @@ fn damaged<T>(what: String) -> Result<T, CheckFault> {
 impl From<StoreError> for CheckFault {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unreadable { .. } => Self::Damaged(error.to_string()),
+            StoreError::Unreadable { .. } | StoreError::NoSiteKey { .. } => {
+                Self::Damaged(error.to_string())
+            }
             other => Self::Store(other),
         }
     }

@@ -10,7 +10,7 @@ use edgeward_audit::query::Filter;
 use edgeward_audit::record::BootId;
 use edgeward_audit::tiles::{tiles_of_consistency, tiles_of_root};
 use edgeward_identity::{Kind, SpiffeId, SystemClock, Timestamp, TrustDomain};
-use sqlx::Executor;
+use sqlx::{Executor, Row};
 use tokio_util::sync::CancellationToken;
 
 use super::round::{RoundFault, Rounds};
@@ -19,9 +19,15 @@ use super::*;
 use crate::audit::AuditLog;
 use crate::keys::CloudKeys;
 use crate::keys::notes::log_origin;
-use crate::store::Store;
+use crate::store::log::StoredCheckpoint;
+use crate::store::{Store, StoreError};
 use crate::store_tests;
 
+/// The first tile, to be changed.
+const TILE: (&str, &str) = (
+    "SELECT hashes AS bytes FROM log_tiles WHERE level = 0 AND idx = 0",
+    "UPDATE log_tiles SET hashes = $1 WHERE level = 0 AND idx = 0",
+);
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fn domain() -> TrustDomain {
@@ -70,9 +76,51 @@ impl Bench {
         tx.commit().await.unwrap();
     }
 
+    /// As before, from the tables that were kept.
+    async fn restore(&self, tables: &[&str]) {
+        for table in tables {
+            self.sql_of(format!("DELETE FROM {table}")).await;
+            self.sql_of(format!("INSERT INTO {table} SELECT * FROM kept_{table}"))
+                .await;
+        }
+    }
+
+    async fn is_found(&self, newest: &StoredCheckpoint, change: &str) {
+        let found = check(&self.store, &self.keys, newest, 0, false).await;
+        assert!(
+            matches!(found, Err(CheckFault::Damaged(_))),
+            "{change}: {found:?}"
+        );
+    }
+
+    async fn sql_of(&self, text: String) {
+        let mut tx = self.store.begin("test").await.unwrap();
+        let query = sqlx::query(sqlx::AssertSqlSafe(text));
+        query.execute(tx.connection()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     async fn sql(&self, text: &'static str) {
         let mut tx = self.store.begin("test").await.unwrap();
         tx.connection().execute(text).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Changes the bytes that `select` gives as `bytes`; `update` puts them back as `$1`.
+    async fn bytes(
+        &self,
+        (select, update): (&'static str, &'static str),
+        change: fn(&mut Vec<u8>),
+    ) {
+        let mut tx = self.store.begin("test").await.unwrap();
+        let row = sqlx::query(select)
+            .fetch_one(tx.connection())
+            .await
+            .unwrap();
+        let mut bytes: Vec<u8> = row.try_get("bytes").unwrap();
+        change(&mut bytes);
+        let query = sqlx::query(update).bind(bytes);
+        query.execute(tx.connection()).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -112,7 +160,7 @@ store_tests! {
         bench.write(100).await;
         bench.rounds().round(NOW).await.unwrap();
         // A backup is restored, and the cloud goes on writing over it.
-        bench.sql("DELETE FROM events WHERE leaf >= 301").await;
+        bench.sql("DELETE FROM event_tail WHERE leaf >= 301").await;
         bench.sql("DELETE FROM log_tiles").await;
         bench.sql("DELETE FROM log_checkpoints").await;
         assert_eq!(bench.halted().await, "log_went_back");
@@ -130,11 +178,9 @@ store_tests! {
         // Everything in the database is made anew, with the right key, from one changed record on.
         bench.sql("DELETE FROM log_tiles").await;
         bench.sql("DELETE FROM log_checkpoints").await;
-        bench.sql(
-            "UPDATE events SET hash = '0000000000000000000000000000000000000000000000000000000000000000' \
-             WHERE leaf = 3",
-        )
-        .await;
+        bench
+            .sql("UPDATE event_tail SET hash = (SELECT hash FROM event_tail WHERE leaf = 4) WHERE leaf = 3")
+            .await;
         bench.write(10).await;
         let kept = bench.folder.path().join("log-checkpoint");
         let signed = std::fs::read(&kept).unwrap();
@@ -150,17 +196,17 @@ store_tests! {
         bench.rounds().round(NOW).await.unwrap();
         bench.write(1).await;
         bench.sql("CREATE TABLE kept AS SELECT * FROM log_tiles").await;
-        for change in [
-            "UPDATE log_tiles SET hashes = 'zz'",
-            "DELETE FROM log_tiles",
-            "UPDATE log_tiles SET hashes = hashes || \
-             '0000000000000000000000000000000000000000000000000000000000000000'",
-            "UPDATE log_tiles SET hashes = \
-             '0000000000000000000000000000000000000000000000000000000000000000' || substr(hashes, 65)",
-        ] {
-            bench.sql(change).await;
-            assert_eq!(bench.halted().await, "log_damaged", "{change}");
+        let changes: [fn(&mut Vec<u8>); 4] = [
+            |bytes| bytes.truncate(bytes.len() - 1),
+            Vec::clear,
+            |bytes| bytes.extend([0; 32]),
+            |bytes| bytes[7] ^= 1,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            bench.bytes(TILE, change).await;
+            assert_eq!(bench.halted().await, "log_damaged", "{number}");
             bench.sql("DELETE FROM log_tiles").await;
+            assert_eq!(bench.halted().await, "log_damaged", "gone");
             bench.sql("INSERT INTO log_tiles SELECT * FROM kept").await;
         }
         let mut rounds = bench.rounds();
@@ -172,7 +218,7 @@ store_tests! {
     async fn leaves_that_are_missing_are_noticed(store) {
         let bench = Bench::new(&store).await;
         bench.write(30).await;
-        bench.sql("DELETE FROM events WHERE leaf = 7").await;
+        bench.sql("DELETE FROM event_tail WHERE leaf = 7").await;
         assert_eq!(bench.halted().await, "log_damaged");
         assert!(bench.store.newest_checkpoint().await.unwrap().is_none());
     }
@@ -181,7 +227,7 @@ store_tests! {
         let bench = Bench::new(&store).await;
         bench.write(30).await;
         bench.rounds().round(NOW).await.unwrap();
-        bench.sql("DELETE FROM events WHERE leaf > 20").await;
+        bench.sql("DELETE FROM event_tail WHERE leaf > 20").await;
         assert_eq!(bench.halted().await, "log_damaged");
     }
 
@@ -245,35 +291,54 @@ store_tests! {
             rounds.round(NOW).await.unwrap();
         }
         let newest = store.newest_checkpoint().await.unwrap().unwrap();
-        bench.sql("CREATE TABLE kept_events AS SELECT * FROM events").await;
-        bench.sql("CREATE TABLE kept_tiles AS SELECT * FROM log_tiles").await;
-        bench.sql("CREATE TABLE kept_checkpoints AS SELECT * FROM log_checkpoints").await;
+        const TABLES: [&str; 6] =
+            ["event_tail", "event_blocks", "event_parts", "event_terms", "log_tiles", "log_checkpoints"];
+        for table in TABLES {
+            bench.sql_of(format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}")).await;
+        }
         assert_eq!(check(&store, &bench.keys, &newest, 0, false).await.unwrap(), 2);
         assert_eq!(check(&store, &bench.keys, &newest, 512, false).await.unwrap(), 1);
         for change in [
-            "UPDATE events SET record = replace(record, 'node.approved', 'node.released') WHERE leaf = 17",
-            "UPDATE events SET record = (SELECT record FROM kept_events WHERE leaf = 18) WHERE leaf = 17",
-            "UPDATE events SET hash = (SELECT hash FROM kept_events WHERE leaf = 18), \
-             record = (SELECT record FROM kept_events WHERE leaf = 18) WHERE leaf = 17",
-            "DELETE FROM events WHERE leaf = 17",
+            "UPDATE event_tail SET body = (SELECT body FROM kept_event_tail WHERE leaf = 518) WHERE leaf = 517",
+            "UPDATE event_tail SET hash = (SELECT hash FROM kept_event_tail WHERE leaf = 518), \
+             body = (SELECT body FROM kept_event_tail WHERE leaf = 518) WHERE leaf = 517",
+            "DELETE FROM event_tail WHERE leaf = 517",
+            "DELETE FROM event_blocks WHERE block = 0",
+            "DELETE FROM event_parts WHERE block = 1",
+            "UPDATE event_parts SET bodies = (SELECT bodies FROM kept_event_parts WHERE block = 1) WHERE block = 0",
+            "UPDATE event_parts SET columns = (SELECT columns FROM kept_event_parts WHERE block = 1) WHERE block = 0",
+            "UPDATE event_parts SET bodies = columns WHERE block = 0",
+            "UPDATE event_blocks SET entries = (SELECT entries FROM kept_event_blocks WHERE block = 1) WHERE block = 0",
+            "DELETE FROM event_terms WHERE block = 1",
             "DELETE FROM log_tiles WHERE level = 0 AND idx = 1",
-            "UPDATE log_tiles SET hashes = (SELECT hashes FROM kept_tiles WHERE level = 0 AND idx = 1) \
+            "UPDATE log_tiles SET hashes = (SELECT hashes FROM kept_log_tiles WHERE level = 0 AND idx = 1) \
              WHERE level = 0 AND idx = 0",
-            "UPDATE log_tiles SET hashes = substr(hashes, 65) || substr(hashes, 1, 64) WHERE level = 1",
             "UPDATE log_checkpoints SET root = \
              '0000000000000000000000000000000000000000000000000000000000000000' WHERE size = 101",
-            "UPDATE log_checkpoints SET note = (SELECT note FROM kept_checkpoints WHERE size = 601) \
+            "UPDATE log_checkpoints SET note = (SELECT note FROM kept_log_checkpoints WHERE size = 601) \
              WHERE size = 101",
         ] {
             bench.sql(change).await;
-            let found = check(&store, &bench.keys, &newest, 0, false).await;
-            assert!(matches!(found, Err(CheckFault::Damaged(_))), "{change}: {found:?}");
-            bench.sql("DELETE FROM events").await;
-            bench.sql("DELETE FROM log_tiles").await;
-            bench.sql("DELETE FROM log_checkpoints").await;
-            bench.sql("INSERT INTO events SELECT * FROM kept_events").await;
-            bench.sql("INSERT INTO log_tiles SELECT * FROM kept_tiles").await;
-            bench.sql("INSERT INTO log_checkpoints SELECT * FROM kept_checkpoints").await;
+            bench.is_found(&newest, change).await;
+            bench.restore(&TABLES).await;
+        }
+        for what in [
+            TILE,
+            ("SELECT hashes AS bytes FROM log_tiles WHERE level = 1", "UPDATE log_tiles SET hashes = $1 WHERE level = 1"),
+            ("SELECT body AS bytes FROM event_tail WHERE leaf = 517", "UPDATE event_tail SET body = $1 WHERE leaf = 517"),
+            ("SELECT hash AS bytes FROM event_tail WHERE leaf = 517", "UPDATE event_tail SET hash = $1 WHERE leaf = 517"),
+            ("SELECT entries AS bytes FROM event_blocks WHERE block = 1", "UPDATE event_blocks SET entries = $1 WHERE block = 1"),
+            ("SELECT bodies AS bytes FROM event_parts WHERE block = 1", "UPDATE event_parts SET bodies = $1 WHERE block = 1"),
+            ("SELECT columns AS bytes FROM event_parts WHERE block = 1", "UPDATE event_parts SET columns = $1 WHERE block = 1"),
+            ("SELECT places AS bytes FROM event_parts WHERE block = 1", "UPDATE event_parts SET places = $1 WHERE block = 1"),
+        ] {
+            let changes: [fn(&mut Vec<u8>); 3] =
+                [|bytes| bytes[31] ^= 1, |bytes| bytes.truncate(bytes.len() - 1), Vec::clear];
+            for change in changes {
+                bench.bytes(what, change).await;
+                bench.is_found(&newest, what.0).await;
+                bench.restore(&TABLES).await;
+            }
         }
         assert!(check(&store, &bench.keys, &newest, 0, false).await.is_ok());
     }
@@ -282,7 +347,7 @@ store_tests! {
         let bench = Bench::new(&store).await;
         bench.write(20).await;
         bench.rounds().round(NOW).await.unwrap();
-        bench.sql("UPDATE events SET record = replace(record, 'node.approved', 'node.released') WHERE leaf = 17").await;
+        bench.sql("UPDATE event_tail SET body = (SELECT body FROM event_tail WHERE leaf = 18) WHERE leaf = 17").await;
         let checking = SelfCheck::new(
             bench.audit.clone(),
             bench.store.clone(),
@@ -300,9 +365,11 @@ store_tests! {
         assert!(fault.contains("event 17"), "{fault}");
         stop.cancel();
         running.await.unwrap().unwrap();
-        let damaged = "SELECT COUNT(*) AS found FROM events WHERE type = 'audit.damaged'";
-        let row = sqlx::query(damaged).fetch_one(&mut *store.read().await.unwrap()).await.unwrap();
-        assert_eq!(sqlx::Row::get::<i64, _>(&row, "found"), 1, "said once");
+        let (events, _) = store.events(&Filter::default(), Some(17), 100).await.unwrap();
+        let said = events.iter().filter(|stored| stored.event.kind == EventKind::AuditDamaged);
+        assert_eq!(said.count(), 1, "said once");
+        let shown = store.events(&Filter::default(), None, 100).await;
+        assert!(matches!(shown, Err(StoreError::Unreadable { .. })), "never passed over in silence");
     }
 
     async fn two_clouds_of_one_database_and_key_sign_one_tree(store) {

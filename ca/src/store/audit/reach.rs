@@ -1,12 +1,18 @@
 //! How far journals are stored without a hole, and how much of the log must be covered for that.
 
+use edgeward_audit::block::BLOCK_LEAVES;
 use edgeward_audit::digest::Digest;
 use edgeward_audit::record::{BootId, SealedRecord};
 use edgeward_identity::SpiffeId;
 use sqlx::{AnyConnection, Row};
 
+use super::blocks::bodies_of;
 use super::faults::gaps;
-use crate::store::{Store, StoreError, Tx, number_from_column, number_to_column, parse_column};
+use super::head_of;
+use super::runs::{leaf_of, record_hash};
+use super::sealing::Sealed;
+use super::tail::{missing_before, tail_at};
+use crate::store::{Store, StoreError, Tx, number_from_column, parse_column};
 
 /// Everything of `boot` below `next_seq` is in the first `leaves` leaves of the log, apart from what the node signed as
 /// lost.
@@ -30,27 +36,43 @@ impl Tx {
         reach(self.connection(), node, boot, next_seq).await
     }
 
-    /// What a stored record says of the one before.
+    /// What a stored record says of the one before; none as well where it was erased.
     pub async fn record_prev(
         &mut self,
         node: &SpiffeId,
         boot: BootId,
         seq: u64,
     ) -> Result<Option<Digest>, StoreError> {
-        let row =
-            sqlx::query("SELECT record FROM events WHERE node = $1 AND boot = $2 AND seq = $3")
-                .bind(node.to_string())
-                .bind(boot.to_string())
-                .bind(number_to_column(seq))
-                .fetch_optional(self.connection())
-                .await?;
-        let Some(row) = row else { return Ok(None) };
-        let text: &str = row.try_get("record")?;
-        let record = SealedRecord::parse(text.as_bytes()).map_err(|_| StoreError::Unreadable {
-            what: "record",
-            value: text.to_owned(),
-        })?;
-        Ok(Some(record.record().prev))
+        let leaf = leaf_of(self.connection(), node, boot, seq).await?;
+        match leaf {
+            Some(leaf) => self.prev_at(leaf).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn prev_at(&mut self, leaf: u64) -> Result<Option<Digest>, StoreError> {
+        let keys = self.site_keys.clone();
+        if let Some(row) = tail_at(self.connection(), leaf).await? {
+            return Ok(row.open(&keys)?.map(|record| record.record().prev));
+        }
+        let block = leaf / BLOCK_LEAVES;
+        let sealed = Sealed::Bodies(block);
+        for part in bodies_of(self.connection(), block).await? {
+            let number = part
+                .places
+                .iter()
+                .position(|place| u64::from(place) == leaf % BLOCK_LEAVES);
+            let Some(number) = number else { continue };
+            let Some(bodies) = part.bodies(block, &keys)? else {
+                return Ok(None);
+            };
+            let record = bodies
+                .record(number)
+                .ok_or_else(|| sealed.damaged("a record is missing"))?;
+            let record = SealedRecord::parse(record).map_err(|error| sealed.damaged(error))?;
+            return Ok(Some(record.record().prev));
+        }
+        Err(missing_before(leaf + 1))
     }
 
     /// Whether a boot other than `but` began after `boot` did, as far as is stored.
@@ -115,16 +137,21 @@ async fn reach(
     let Some(last) = next_seq.checked_sub(1) else {
         return Ok(None);
     };
-    let row = sqlx::query("SELECT hash FROM events WHERE node = $1 AND boot = $2 AND seq = $3")
+    let head = sqlx::query("SELECT last_seq, head FROM journals WHERE node = $1 AND boot = $2")
         .bind(node.to_string())
         .bind(boot.to_string())
-        .bind(number_to_column(last))
         .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let hash = parse_column("hash", row.try_get("hash")?)?;
+        .await?
+        .map(|row| head_of(&row))
+        .transpose()?;
+    let hash = match head {
+        // What is mostly asked for, without a look at the log.
+        Some(head) if head.seq == last => Some(head.hash),
+        Some(_) | None => record_hash(connection, node, boot, last).await?,
+    };
+    let Some(hash) = hash else { return Ok(None) };
     // What filled a hole later stands behind what follows it: all of the node's leaves are waited for.
-    let row = sqlx::query("SELECT MAX(leaf) AS leaf FROM events WHERE node = $1")
+    let row = sqlx::query("SELECT MAX(last_leaf) AS leaf FROM journals WHERE node = $1")
         .bind(node.to_string())
         .fetch_one(connection)
         .await?;

@@ -1,13 +1,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edgeward_audit::event::{Actor, EventKind, Subject, Text, Verdict};
+use edgeward_audit::event::{Actor, Event, EventKind, Subject, Text, Verdict};
 use edgeward_audit::query::{ActorFilter, Field, Filter, KindFilter, StatsQuery};
 use edgeward_audit::record::{BootOpened, Chain, Salt};
 use edgeward_identity::{Kind, TrustDomain};
 
 use super::*;
 use crate::store_tests;
+
+mod blocks;
+mod old;
 
 const T0: u64 = 1_800_000_000_000;
 const NODES: u64 = 4;
@@ -184,6 +187,8 @@ store_tests! {
 
     async fn whatever_is_asked_for_together_is_found_once_in_order_page_by_page(store) {
         let all = fill(&store, 60).await;
+        // Seven blocks; the rest is in the tail.
+        store.make_blocks(2000).await;
         let mut numbers = Numbers(11);
         let mut found_some = 0;
         for _ in 0..150 {
@@ -227,15 +232,45 @@ store_tests! {
             ..Filter::default()
         };
         let limits = PageLimits { events: 10, bytes: MAX_PAGE_BYTES, examined: 10 };
-        let page = store.find(&filter, None, limits).await.unwrap();
-        assert!(page.events.is_empty() && page.more);
-        assert!(page.reached < Some(all.len() as u64 - 1));
+        for blocks in [0, 2048] {
+            store.make_blocks(blocks).await;
+            let page = store.find(&filter, None, limits).await.unwrap();
+            assert!(page.events.is_empty() && page.more);
+            assert!(page.reached < Some(all.len() as u64 - 1));
+        }
+    }
+
+    async fn denied_flows_are_counted_by_node_wherever_they_stand(store) {
+        let nothing = (BTreeMap::new(), None);
+        assert_eq!(store.denials(None, Timestamp::default(), None).await.unwrap(), nothing);
+        let all = fill(&store, 20).await;
+        let (from, until) = (Timestamp::from_millis(T0 + 1), Timestamp::from_millis(T0 + 400_000));
+        for blocks in [0, 512] {
+            store.make_blocks(blocks).await;
+            for after in [None, Some(3), Some(300), Some(700)] {
+                let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+                let mut last = after;
+                for (index, record) in (0_u64..).zip(&all) {
+                    let event = record.event();
+                    let counts = event.kind == EventKind::FlowDenied && (from..until).contains(&event.time);
+                    if counts && Some(index) > after {
+                        *expected.entry(record.record().node.name().to_owned()).or_default() += 1;
+                        last = Some(index);
+                    }
+                }
+                let found = store.denials(after, from, Some(until)).await.unwrap();
+                assert_eq!(found, (expected, last));
+            }
+        }
     }
 
     async fn counts_agree_with_the_events_that_match(store) {
         let all = fill(&store, 30).await;
         let mut numbers = Numbers(13);
-        for round in 0..40 {
+        for round in 0..80 {
+            if round == 40 {
+                store.make_blocks(1000).await;
+            }
             let filter = filter(&mut numbers);
             let by = (round % 8 < 7).then(|| Field::ALL[round % 7]);
             let bucket = (round % 2 == 0).then_some(Duration::from_secs(60));
@@ -283,24 +318,5 @@ store_tests! {
                 assert_eq!(sum, stats.total);
             }
         }
-    }
-
-    async fn serial_numbers_from_before_their_index_are_found_after_the_next_start(store) {
-        let all = fill(&store, 5).await;
-        let filter = Filter { serial: Some("03".to_owned()), ..Filter::default() };
-        let wanted = expected(&all, &filter);
-        assert!(!wanted.is_empty());
-        let mut tx = store.begin("test").await.unwrap();
-        for text in [
-            "DELETE FROM event_serials",
-            "INSERT INTO facts (name, value) VALUES ('audit_serials', 'wanted')",
-        ] {
-            sqlx::query(text).execute(tx.connection()).await.unwrap();
-        }
-        tx.commit().await.unwrap();
-        assert!(store.events(&filter, None, 100).await.unwrap().0.is_empty());
-        let again = store.another().await;
-        let found = again.events(&filter, None, 100).await.unwrap().0;
-        assert_eq!(found.iter().map(|event| event.index).collect::<Vec<_>>(), wanted);
     }
 }
