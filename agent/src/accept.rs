@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use edgeward_apps::Director;
 use edgeward_apps::director::Disagreed;
+use edgeward_audit::note::NoteMalformed;
+use edgeward_audit::watch::{LogKey, LogWatch};
 use edgeward_identity::bundle::{BundleError, NoSuccession};
 use edgeward_identity::signed::{EVERYBODY, Expect, Malformed, Unacceptable};
 use edgeward_identity::{
@@ -46,6 +48,8 @@ pub enum NotAccepted {
     Stranded,
     #[error("director's word: {0}")]
     Director(#[source] Box<Disagreed>),
+    #[error("log key is none: {0}")]
+    LogKey(#[source] NoteMalformed),
     #[error("{what} says another number or time than its signed header")]
     Number { what: &'static str },
 }
@@ -171,6 +175,30 @@ pub fn director(
     })
 }
 
+/// Who signs the checkpoints of the audit log.
+pub fn log_key(
+    bytes: &[u8],
+    keys: &KeySet,
+    trust_domain: &TrustDomain,
+    now: Timestamp,
+) -> Result<LogWatch, NotAccepted> {
+    let what = "log key";
+    let object = parse(what, bytes)?;
+    let key: LogKey = object
+        .open_json(
+            keys,
+            &Expect {
+                purpose: Purpose::Log,
+                trust_domain,
+                audience: EVERYBODY,
+                least_number: 0,
+                now,
+            },
+        )
+        .map_err(signed(what))?;
+    key.watch().map_err(NotAccepted::LogKey)
+}
+
 /// A heartbeat; returns its number too. Its expiry is not asked: its number must be above every one before, and a node
 /// whose clock runs ahead must not count as cut off for that.
 pub fn heartbeat(
@@ -238,6 +266,7 @@ impl NotAccepted {
             Self::Roots(refused) => refused.code(),
             Self::Stranded => "bundle_stranded",
             Self::Director(_) => "director_malformed",
+            Self::LogKey(_) => "log_key_malformed",
             Self::Number { .. } => "signed_number",
         }
     }

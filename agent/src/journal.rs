@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use edgeward_audit::journal::{
     self, Boot as JournalBoot, FileStore, Limits, Mark, OpenError, Pending, StorageError,
 };
 use edgeward_audit::record::{NoRandom, Salts};
-use edgeward_audit::{BootId, Digest, Event, Head, Journal, Position};
+use edgeward_audit::{BootId, Event, Head, Journal, Position};
 use edgeward_identity::{Clock, SpiffeId};
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;
@@ -23,9 +23,12 @@ use crate::boot::Boot;
 use crate::enforce::{RecordRefused, Recorder};
 
 mod keys;
+mod log_seen;
 mod writer;
 
 use keys::KeyRing;
+pub use log_seen::Covered;
+use log_seen::LogSeen;
 use writer::Writer;
 
 /// Most commands that wait for the thread.
@@ -43,6 +46,7 @@ pub struct JournalHandle {
     marked: Marked,
     /// Up to where the cloud has everything, as far as this process knows.
     sent: Arc<Mutex<Option<Position>>>,
+    log_size: Arc<AtomicU64>,
 }
 
 /// The newest record of which the journal's thread knows that it is on disk, for the state file.
@@ -107,11 +111,7 @@ enum Command {
         from: Option<Position>,
         done: oneshot::Sender<Result<Option<Pending>, Unreadable>>,
     },
-    Covered {
-        boot: BootId,
-        next: u64,
-        hash: Digest,
-    },
+    Covered(Box<Covered>),
     End(oneshot::Sender<Option<End>>),
     StandsTo(Mark, oneshot::Sender<Result<journal::Marked, Unreadable>>),
     Flush(oneshot::Sender<()>),
@@ -147,6 +147,8 @@ pub fn open(
     let (musts_to, musts) = watch::channel(0);
     let (marked, sent) = (Marked::default(), Arc::default());
     let waiting = Arc::new(AtomicUsize::new(0));
+    let log = LogSeen::open(path.parent().unwrap_or(path));
+    let log_size = log.size();
     let mut writer = Writer {
         journal: Some(journal),
         path: path.to_owned(),
@@ -158,6 +160,7 @@ pub fn open(
         musts: musts_to,
         marked: marked.clone(),
         sent: Arc::clone(&sent),
+        log,
     };
     writer.turn_if_due();
     let counter = waiting.clone();
@@ -172,6 +175,7 @@ pub fn open(
         musts,
         marked,
         sent,
+        log_size,
     };
     Ok((handle, boot))
 }
@@ -209,12 +213,17 @@ impl JournalHandle {
         answer.await.map_err(|_| Unreadable)?
     }
 
-    /// The log covers everything of `boot` below `next`, and has a record of this `hash` before it: if this journal has
-    /// the same, what is covered may go.
-    pub fn covered(&self, boot: BootId, next: u64, hash: Digest) {
-        if let Err(error) = self.push(Command::Covered { boot, next, hash }, QUEUE_LIMIT) {
-            tracing::debug!(%error, "word of a checkpoint is dropped; the next one says the same");
+    /// The log covers records: what it shows for that is checked, and what is covered may go.
+    pub fn covered(&self, covered: Covered) {
+        let command = Command::Covered(Box::new(covered));
+        if let Err(error) = self.push(command, QUEUE_LIMIT) {
+            tracing::debug!(%error, "word of a checkpoint is dropped; the next session says it again");
         }
+    }
+
+    /// Size of the newest checkpoint of the log that this node accepted; 0: none yet.
+    pub fn log_size(&self) -> u64 {
+        self.log_size.load(Ordering::Relaxed)
     }
 
     /// Where the journal ends on disk; none where it cannot be read or written now.

@@ -304,7 +304,7 @@ impl Session {
             true => upload::GATHER_METERED,
             false => upload::GATHER,
         };
-        let upload = upload::Upload::begin(
+        let mut upload = upload::Upload::begin(
             self.journal.clone(),
             self.view.clone(),
             live.up.clone(),
@@ -345,7 +345,7 @@ impl Session {
                 message = live.down.message() => match message {
                     Ok(Some(message)) => {
                         let Some(body) = message.body else { continue };
-                        if let Some(ended) = self.receive(body, &live, &mut answers, &upload, &mut behind).await {
+                        if let Some(ended) = self.receive(body, &live, &mut answers, &mut upload, &mut behind).await {
                             return ended;
                         }
                     }
@@ -391,14 +391,14 @@ impl Session {
         body: cloud_message::Body,
         live: &Live,
         answers: &mut evidence::Answers,
-        upload: &upload::Upload,
+        upload: &mut upload::Upload,
         behind: &mut u32,
     ) -> Option<SessionEnded> {
         use cloud_message::Body;
         match body {
             Body::Challenge(challenge) => answers.challenge(self.holder.slot(), challenge),
             Body::Audit(answer) => upload.answered(answer),
-            Body::AuditCovered(covered) => upload.covered(&covered),
+            Body::AuditCovered(covered) => upload.covered(covered),
             Body::JournalWanted(wanted) => upload.wanted(&wanted),
             Body::Goodbye(goodbye) => return Some(SessionEnded::Goodbye(goodbye.code)),
             Body::Welcome(_) => return Some(SessionEnded::NoWelcome),

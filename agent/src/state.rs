@@ -18,7 +18,7 @@ use crate::root::{Root, RootError};
 use crate::view::{Held as Hold, Standing};
 
 mod base64_bytes;
-mod file;
+pub(crate) mod file;
 mod held;
 mod lock;
 mod origin;

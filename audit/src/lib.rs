@@ -11,6 +11,7 @@
 //! * [`export`]: events in the formats of others.
 //! * [`log_proof`]: that one entry is in the log, as one text for whoever is offline.
 //! * [`proven`]: an export that whoever is offline can check.
+//! * [`watch`]: what a reader of the log who remembers a checkpoint demands of the next.
 //! * [`query`]: the typed filter and the cursor of the audit API.
 //!
 //! Everything is told the time and handed its randomness.
@@ -32,6 +33,7 @@ pub mod record;
 pub mod statement;
 pub mod tiles;
 pub mod tlog_policy;
+pub mod watch;
 pub mod witness;
 
 #[cfg(test)]

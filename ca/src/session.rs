@@ -24,6 +24,7 @@ use crate::store::nodes::{NodeStatus, SvidRow};
 
 mod beat;
 mod challenge;
+mod coverage;
 mod evidence;
 pub(crate) mod join;
 mod journal;

@@ -7,13 +7,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use edgeward_audit::journal::{Appended, Boot as JournalBoot, FileStore, JournalError, Limits};
-use edgeward_audit::{BootId, Class, Digest, Event, Journal, Position};
+use edgeward_audit::watch::NotShown;
+use edgeward_audit::{Class, Event, EventKind, Journal, Position};
 use edgeward_identity::{Clock, SpiffeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::keys::{KeyRing, NotTurned};
-use super::{Command, End, Marked, Unreadable, fresh_salts};
+use super::log_seen::LogSeen;
+use super::{Command, Covered, End, Marked, Unreadable, fresh_salts};
 use crate::enforce::RecordRefused;
 
 /// How often the thread looks at its timers while nothing comes.
@@ -31,6 +33,7 @@ pub(super) struct Writer {
     pub(super) musts: watch::Sender<u64>,
     pub(super) marked: Marked,
     pub(super) sent: Arc<Mutex<Option<Position>>>,
+    pub(super) log: LogSeen,
 }
 
 impl Writer {
@@ -51,6 +54,7 @@ impl Writer {
         if let Some(Err(error)) = self.journal.as_mut().map(Journal::flush) {
             tracing::error!(%error, "the journal could not be flushed at the end");
         }
+        self.log.save();
     }
 
     fn obey(&mut self, command: Command) {
@@ -74,7 +78,7 @@ impl Writer {
                 let pending = self.read(|journal| journal.pending(from));
                 let _ = done.send(pending);
             }
-            Command::Covered { boot, next, hash } => self.covered((boot, next), hash),
+            Command::Covered(covered) => self.covered(&covered),
             Command::End(done) => {
                 let end = self.read(|journal| {
                     let oldest = journal.oldest();
@@ -113,26 +117,22 @@ impl Writer {
         })
     }
 
-    /// Deletes what the log covers. A log that has another record than this journal gets nothing deleted: one of the two
-    /// is not what it was.
-    fn covered(&mut self, (boot, next): (BootId, u64), hash: Digest) {
-        let Some(journal) = self.journal.as_mut() else {
-            return;
-        };
+    /// Deletes what the log covers, if it shows that it has this journal's own record and goes on as it was.
+    fn covered(&mut self, covered: &Covered) {
+        let (boot, next) = (covered.boot, covered.next);
         let Some(seq) = next.checked_sub(1) else {
             return;
         };
-        match journal.hash_at(Position { boot, seq }) {
-            Ok(Some(own)) if own == hash => {}
-            Ok(Some(_)) => {
-                metrics::counter!("edgeward_journal_covered_otherwise_total").increment(1);
-                tracing::error!(%boot, seq, "the log has another record than this journal: nothing is deleted");
-                return;
-            }
-            // It was deleted before.
-            Ok(None) => return,
-            Err(error) => return tracing::error!(%error, "the journal cannot be read"),
+        let own = self.read(|journal| journal.hash_at(Position { boot, seq }));
+        let Ok(own) = own else { return };
+        let now = self.clock.boottime();
+        if let Err(refused) = self.log.accept(covered, own.as_ref(), now) {
+            return self.not_shown(covered, &refused);
         }
+        // Deleted before.
+        let (Some(_), Some(journal)) = (own, self.journal.as_mut()) else {
+            return;
+        };
         let is_oldest = journal.oldest() == boot;
         if let Err(error) = journal.acknowledge(boot, next) {
             return tracing::warn!(%error, "word of a checkpoint is not usable");
@@ -142,6 +142,28 @@ impl Writer {
         let ahead = sent.is_none_or(|sent| sent.boot == boot && sent.seq < next);
         if is_oldest && ahead {
             *sent = Some(Position { boot, seq: next });
+        }
+    }
+
+    /// Nothing is deleted. A log that contradicts itself is told of once: the notes are kept.
+    fn not_shown(&mut self, covered: &Covered, refused: &NotShown) {
+        metrics::counter!("edgeward_journal_covered_otherwise_total", "code" => refused.code())
+            .increment(1);
+        tracing::error!(boot = %covered.boot, next = covered.next, error = %refused,
+            "the log does not show that it has this journal: nothing is deleted");
+        if !refused.is_contradiction() || !self.log.keep_contradiction(covered) {
+            return;
+        }
+        let event = Event::new(
+            self.clock.now(),
+            self.node.clone(),
+            EventKind::AuditContradicted,
+        )
+        .code(refused.code())
+        .detail("log", covered.log.origin())
+        .detail("reason", refused.to_string());
+        if let Err(error) = self.append(event) {
+            tracing::error!(%error, "an event is not in the journal");
         }
     }
 

@@ -37,6 +37,7 @@ impl Session {
             metered: self.metered,
             apps: Some(self.said_of_apps()),
             journal_head,
+            log_size: Some(self.journal.log_size()),
         }
     }
 

@@ -257,6 +257,7 @@ fn key_set(authority: &TestAuthority, control: &SoftwareKey, number: u64) -> Vec
         Purpose::DenyList,
         Purpose::Control,
         Purpose::Director,
+        Purpose::Log,
     ];
     let keys: Vec<PurposeKey> = purposes
         .into_iter()

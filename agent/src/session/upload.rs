@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use edgeward_audit::batch::{Batch, JOURNAL_KEY_LIFETIME, JournalKeyStatement};
 use edgeward_audit::journal::Pending;
+use edgeward_audit::log_proof::LogProof;
+use edgeward_audit::merkle::MAX_PROOF_HASHES;
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
+use edgeward_audit::watch::LogWatch;
 use edgeward_audit::{BootId, Digest, Head, Position};
 use edgeward_identity::{SignError, Signer, Timestamp};
 use edgeward_wire::v1::{self, node_message};
@@ -14,7 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::journal::{End, JournalHandle};
+use crate::accept::{self, NotAccepted};
+use crate::journal::{Covered, End, JournalHandle};
 use crate::view::NodeView;
 
 /// Events gather this long before they are sent.
@@ -38,6 +42,9 @@ const MAX_WANTED: usize = 16;
 /// The upload of one session; ends with it.
 pub(super) struct Upload {
     journal: JournalHandle,
+    view: NodeView,
+    /// The log, once this session was told of its key.
+    log: Option<LogWatch>,
     words: mpsc::Sender<Word>,
     _task: AbortOnDropHandle<()>,
 }
@@ -105,7 +112,7 @@ impl Upload {
         let uploader = Uploader {
             written: journal.written(),
             journal: journal.clone(),
-            view,
+            view: view.clone(),
             up,
             statement: None,
             state: State::Due(Instant::now()),
@@ -116,6 +123,8 @@ impl Upload {
         };
         Self {
             journal,
+            view,
+            log: None,
             words,
             _task: AbortOnDropHandle::new(tokio::spawn(uploader.run(incoming))),
         }
@@ -142,12 +151,48 @@ impl Upload {
         let _ = self.words.try_send(Word::Heartbeat(number));
     }
 
-    /// A checkpoint covers records: they may be deleted.
-    pub(super) fn covered(&self, covered: &v1::AuditCovered) {
-        let hash = Digest::try_from(covered.hash.as_slice());
-        if let (Some(boot), Ok(hash)) = (boot_of(&covered.boot_id), hash) {
-            self.journal.covered(boot, covered.next_seq, hash);
+    /// A checkpoint covers records: they may be deleted, if the log shows it.
+    pub(super) fn covered(&mut self, covered: v1::AuditCovered) {
+        if !covered.log_key.is_empty() {
+            match self.log_key(&covered.log_key) {
+                Ok(log) => self.log = Some(log),
+                Err(error) => tracing::error!(%error, "the audit log's key is not accepted"),
+            }
         }
+        match self.read_covered(covered) {
+            Ok(covered) => self.journal.covered(covered),
+            Err(why) => {
+                metrics::counter!("edgeward_journal_covered_otherwise_total", "code" => "unreadable")
+                    .increment(1);
+                tracing::error!(
+                    why,
+                    "word of a checkpoint shows nothing: nothing is deleted"
+                );
+            }
+        }
+    }
+
+    fn log_key(&self, bytes: &[u8]) -> Result<LogWatch, NotAccepted> {
+        let (keys, now) = (self.view.keys.borrow().clone(), self.view.clock.now());
+        accept::log_key(bytes, &keys, self.view.node.trust_domain(), now)
+    }
+
+    fn read_covered(&self, covered: v1::AuditCovered) -> Result<Covered, &'static str> {
+        if covered.consistency.len() > MAX_PROOF_HASHES {
+            return Err("too many hashes");
+        }
+        let consistency = covered.consistency.iter();
+        let consistency = consistency.map(|hash| Digest::try_from(hash.as_slice()));
+        Ok(Covered {
+            boot: boot_of(&covered.boot_id).ok_or("no boot")?,
+            next: covered.next_seq,
+            log: self.log.clone().ok_or("no key of the log")?,
+            proof: LogProof::parse(&covered.proof).map_err(|_| "no proof")?,
+            from: covered.from,
+            consistency: consistency
+                .collect::<Result<_, _>>()
+                .map_err(|_| "no hash")?,
+        })
     }
 }
 

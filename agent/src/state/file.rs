@@ -148,7 +148,7 @@ pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 }
 
 /// Writes beside, flushes, renames, flushes the folder.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let io = |source| FileError::Io {
         path: path.to_owned(),
         source,

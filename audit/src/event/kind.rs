@@ -155,6 +155,8 @@ event_kinds! {
     AuditHalted "audit.halted" Must Neutral: "CRITICAL: no checkpoint of the audit log is signed any more: the database does not continue what was signed";
     AuditDamaged "audit.damaged" Must Neutral: "CRITICAL: a self-check found that stored events or tiles are not what was signed";
     AuditResumed "audit.resumed" Must Neutral: "checkpoints of the audit log are signed again";
+    AuditContradicted "audit.contradicted" Must Neutral: "CRITICAL: the cloud showed a node a log that does not continue what it showed it before";
+    AuditBehind "audit.behind" Must Neutral: "CRITICAL: a node has seen more of the log than this cloud has: it went back";
     AlertRaised "alert.raised" Should Neutral: "a rule over the log holds";
     AlertEnded "alert.ended" Should Neutral: "a rule over the log holds no more";
     AlertAcknowledged "alert.acknowledged" Must Neutral: "an operator has seen an alert";

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use edgeward_audit::cosignature::Cosigner;
 use edgeward_audit::note::{NoteMalformed, NoteSigner, NoteVerifier};
+use edgeward_audit::watch::LogKey;
 use edgeward_identity::signed::EVERYBODY;
 use edgeward_identity::{Purpose, Secret, SignError, Timestamp, TrustDomain};
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
 
 use super::{CloudKeys, FileFault, KeysFault, Label, files};
 
@@ -19,20 +20,15 @@ const WITNESS: &str = "witness.key";
 /// How long the statement that names the checkpoints' key holds.
 const STATEMENT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 
+/// How long one statement is given to everybody who asks.
+const STATED_AGAIN: Duration = Duration::from_secs(300);
+
 /// The opened key.
 #[derive(Debug)]
 pub(super) struct NoteKeys {
     checkpoint: NoteSigner,
-}
-
-/// What the log key of the key set says: who signs the checkpoints of this log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogKey {
-    /// The log's name.
-    pub origin: String,
-    /// As C2SP signed-note writes it: name, key id and key.
-    pub verifier: String,
+    /// The last statement that names it.
+    stated: Mutex<Option<(Timestamp, Vec<u8>)>>,
 }
 
 /// The name of the trust domain's log.
@@ -51,7 +47,10 @@ impl NoteKeys {
         let pkcs8 = read_or_make(&path)?;
         let checkpoint = NoteSigner::new(&log_origin(trust_domain), &pkcs8)
             .map_err(|_| KeysFault::File(not_a_key(&path)))?;
-        Ok(Self { checkpoint })
+        Ok(Self {
+            checkpoint,
+            stated: Mutex::default(),
+        })
     }
 }
 
@@ -74,8 +73,22 @@ impl CloudKeys {
             .map_err(|_| KeysFault::File(not_a_key(&path)))
     }
 
-    /// Names the checkpoints' key, signed by the log key that the key set names.
+    /// Names the checkpoints' key, signed by the log key that the key set names. Every session is given one: an HSM is
+    /// asked for it rarely.
     pub fn log_key_statement(&self, now: Timestamp) -> Result<Vec<u8>, SignError> {
+        let mut stated = self.notes.stated.lock();
+        if let Some((since, statement)) = stated.as_ref()
+            && *since <= now
+            && now.since(*since) < STATED_AGAIN
+        {
+            return Ok(statement.clone());
+        }
+        let statement = self.state_log_key(now)?;
+        *stated = Some((now, statement.clone()));
+        Ok(statement)
+    }
+
+    fn state_log_key(&self, now: Timestamp) -> Result<Vec<u8>, SignError> {
         let label = Label {
             purpose: Purpose::Log,
             audience: EVERYBODY.to_owned(),

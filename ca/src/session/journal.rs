@@ -1,8 +1,5 @@
-//! The journal's side of a session: batches in, what is stored and what is covered back; where the node says that its
-//! journal ends; what of it is missing.
-
-use std::collections::VecDeque;
-use std::future::pending;
+//! The journal's side of a session: batches in, what is stored back; where the node says that its journal ends; what
+//! of it is missing.
 
 use edgeward_audit::Event;
 use edgeward_audit::batch::{Batch, JournalKey, JournalKeyStatement};
@@ -10,15 +7,12 @@ use edgeward_audit::event::{Actor, EventKind};
 use edgeward_audit::record::{BootId, Head};
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
 use edgeward_wire::v1::{self, cloud_message::Body};
-use tokio::sync::watch;
 
 use super::SessionEnded;
+use super::coverage::{Coverage, MAX_WAITING};
 use super::live::Live;
 use crate::audit::{Acknowledged, IngestError, Wanted};
-use crate::store::audit::Reach;
 
-/// Most boots whose coverage waits for a checkpoint; of one boot only the newest does.
-const MAX_WAITING: usize = 64;
 /// Most ranges that a node is asked for when its session begins.
 const MAX_WANTED: u32 = 16;
 
@@ -37,19 +31,11 @@ pub(super) struct JournalSide {
     asked: Option<(u64, u64)>,
     /// Heartbeats on end that were not answered.
     unanswered: u32,
-    covered: watch::Receiver<u64>,
-    /// What the node may delete once a checkpoint covers it.
-    waiting: VecDeque<Reach>,
-    metered: bool,
+    pub(super) coverage: Coverage,
 }
 
 impl JournalSide {
-    pub(super) fn new(
-        boot: BootId,
-        audit_next: u64,
-        covered: watch::Receiver<u64>,
-        metered: bool,
-    ) -> Self {
+    pub(super) fn new(boot: BootId, audit_next: u64, coverage: Coverage) -> Self {
         Self {
             boot,
             key: None,
@@ -57,21 +43,7 @@ impl JournalSide {
             least: audit_next,
             asked: None,
             unanswered: 0,
-            covered,
-            waiting: VecDeque::new(),
-            metered,
-        }
-    }
-
-    /// Returns when the node is to be told of what a checkpoint covers now. A metered node is told with its heartbeats.
-    pub(super) async fn advanced(&mut self) {
-        if self.waiting.is_empty() || self.metered {
-            return pending().await;
-        }
-        while !self.has_due() {
-            if self.covered.changed().await.is_err() {
-                return pending().await;
-            }
+            coverage,
         }
     }
 
@@ -79,7 +51,7 @@ impl JournalSide {
     /// what is new.
     pub(super) fn asked(&mut self, number: u64) -> bool {
         let before = self.asked.replace((number, self.least));
-        if before.is_none() || self.metered {
+        if before.is_none() || self.coverage.is_metered() {
             return false;
         }
         self.unanswered = self.unanswered.saturating_add(1);
@@ -91,39 +63,13 @@ impl JournalSide {
         self.unanswered = 0;
     }
 
-    fn has_due(&self) -> bool {
-        let covered = *self.covered.borrow();
-        self.waiting.iter().any(|reach| reach.leaves <= covered)
-    }
-
-    /// Of each boot what is covered now, in their order.
-    fn take_due(&mut self) -> Vec<Reach> {
-        let covered = *self.covered.borrow();
-        let (due, waiting): (Vec<_>, Vec<_>) = self
-            .waiting
-            .drain(..)
-            .partition(|reach| reach.leaves <= covered);
-        self.waiting = waiting.into();
-        due
-    }
-
-    fn wait_for(&mut self, reach: Reach) {
-        // A boot's newest takes the older ones along, unless they may be told already.
-        let covered = *self.covered.borrow();
-        self.waiting
-            .retain(|known| known.boot != reach.boot || known.leaves <= covered);
-        if self.waiting.len() < MAX_WAITING {
-            self.waiting.push_back(reach);
-        }
-    }
-
     fn stored(&mut self, acknowledged: &Acknowledged) {
         if acknowledged.boot == self.boot {
             self.stored = acknowledged.head;
             self.least = self.least.max(acknowledged.next_seq);
         }
         if let Some(reach) = acknowledged.reach {
-            self.wait_for(reach);
+            self.coverage.wait_for(reach);
         }
     }
 }
@@ -142,7 +88,7 @@ impl Live {
         let store = self.hub.store.clone();
         let limit = u32::try_from(MAX_WAITING).unwrap_or(u32::MAX);
         for reach in store.reaches(&self.id(), stated.oldest, limit).await? {
-            self.journal.wait_for(reach);
+            self.journal.coverage.wait_for(reach);
         }
         for (boot, gap) in store.wanted(&self.id(), MAX_WANTED).await? {
             self.want(Wanted {
@@ -150,18 +96,6 @@ impl Live {
                 first_seq: gap.first_seq,
                 last_seq: gap.last_seq,
             })?;
-        }
-        Ok(())
-    }
-
-    /// Tells what a checkpoint covers by now.
-    pub(super) fn tell_covered(&mut self) -> Result<(), SessionEnded> {
-        for reach in self.journal.take_due() {
-            self.send(Body::AuditCovered(v1::AuditCovered {
-                boot_id: reach.boot.as_bytes().to_vec(),
-                next_seq: reach.next_seq,
-                hash: reach.hash.as_bytes().to_vec(),
-            }))?;
         }
         Ok(())
     }
@@ -349,8 +283,9 @@ mod tests {
     use super::*;
 
     fn side(metered: bool) -> JournalSide {
-        let (_, covered) = watch::channel(0);
-        JournalSide::new(BootId::from_bytes([1; 16]), 0, covered, metered)
+        let (_, covered) = tokio::sync::watch::channel(0);
+        let coverage = Coverage::new(covered, metered, None);
+        JournalSide::new(BootId::from_bytes([1; 16]), 0, coverage)
     }
 
     #[test]

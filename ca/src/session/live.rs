@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::challenge::{Challenges, concluded};
+use super::coverage::Coverage;
 use super::journal::JournalSide;
 use super::{Opened, SessionEnded, endpoints_of, opening, said_of};
 use crate::attest::{Draw, Schedule, Step};
@@ -66,6 +67,7 @@ impl Live {
         let version = hello.agent_version.chars().take(64).collect::<String>();
         let challenges = Challenges::after_hello(&hello);
         let journal_head = std::mem::take(&mut hello.journal_head);
+        let log_size = hello.log_size;
         let (opened, member, boot) = opening::open(hub, caller, peer, hello).await?;
         let audit_next = hub.store.next_record(opened.peer.id(), boot).await?;
         let covered = hub.audit.covered();
@@ -73,7 +75,11 @@ impl Live {
             name: opened.peer.id().name().to_owned(),
             schedule: Schedule::new(hub.config.attest, hub.clock.boottime()),
             hub: hub.clone(),
-            journal: JournalSide::new(boot, audit_next, covered, opened.metered),
+            journal: JournalSide::new(
+                boot,
+                audit_next,
+                Coverage::new(covered, opened.metered, log_size),
+            ),
             opened,
             out,
             hasten: Arc::default(),
@@ -174,7 +180,7 @@ impl Live {
                 judgement = concluded(&mut self.challenges.judging) => {
                     Box::pin(self.concluded(judgement)).await
                 }
-                () = self.journal.advanced() => self.tell_covered(),
+                () = self.journal.coverage.advanced() => Box::pin(self.tell_covered()).await,
                 _ = heartbeat.tick() => {
                     self.announce_move();
                     self.beat()

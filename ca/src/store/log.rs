@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use edgeward_audit::digest::Digest;
-use edgeward_audit::merkle::{ProofError, inclusion_proof};
-use edgeward_audit::tiles::{TileAt, TileNodes, tiles_of_inclusion};
+use edgeward_audit::merkle::{ProofError, consistency_proof, inclusion_proof};
+use edgeward_audit::tiles::{TileAt, TileNodes, tiles_of_consistency, tiles_of_inclusion};
 use edgeward_identity::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
@@ -88,6 +88,16 @@ impl Store {
             }
         }
         Ok(tiles)
+    }
+
+    /// The proof that the tree of `to` leaves, which a checkpoint covers, continues that of its first `from`; empty where
+    /// they are the same.
+    pub async fn consistency(&self, from: u64, to: u64) -> Result<Vec<Digest>, TreeError> {
+        if from == to {
+            return Ok(Vec::new());
+        }
+        let tiles = self.log_tiles(&tiles_of_consistency(from, to)?).await?;
+        Ok(consistency_proof(&tiles, from, to)?)
     }
 
     /// The proof that leaf `index` is in the tree of `size` leaves, which a checkpoint covers.

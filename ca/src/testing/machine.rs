@@ -236,6 +236,7 @@ impl Machine {
             slice_digest: Vec::new(),
             metered: false,
             apps: None,
+            log_size: None,
             journal_head: Vec::new(),
         }
     }

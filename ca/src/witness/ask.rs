@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use edgeward_audit::cosignature::{Cosignature, WitnessKey};
 use edgeward_audit::event::{Actor, Event, EventKind, Text};
-use edgeward_audit::merkle::{ProofError, consistency_proof};
 use edgeward_audit::note::{Note, NoteMalformed, NoteUnverified};
-use edgeward_audit::tiles::tiles_of_consistency;
 use edgeward_audit::witness::{Submission, parse_size_answer};
 use edgeward_identity::{Clock, Timestamp};
 use http::StatusCode;
@@ -22,7 +20,7 @@ use super::{Parts, is_due};
 use crate::api::views::ProblemView;
 use crate::audit::{AuditLog, Published};
 use crate::config::witness::Asked;
-use crate::store::log::StoredCheckpoint;
+use crate::store::log::{StoredCheckpoint, TreeError};
 use crate::store::{Store, StoreError};
 
 /// A witness of which nothing came for so long is an event.
@@ -83,7 +81,7 @@ enum Fault {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("no proof can be made: {0}")]
-    Proof(#[from] ProofError),
+    Tree(#[from] TreeError),
 }
 
 /// Asks one witness.
@@ -280,13 +278,7 @@ impl Asker {
     async fn submission(&self, size: u64, note: &Note) -> Result<String, Fault> {
         let proof = match self.old {
             0 => Vec::new(),
-            old => {
-                let tiles = self
-                    .store
-                    .log_tiles(&tiles_of_consistency(old, size)?)
-                    .await?;
-                consistency_proof(&tiles, old, size)?
-            }
+            old => self.store.consistency(old, size).await?,
         };
         let submission = Submission {
             old: self.old,

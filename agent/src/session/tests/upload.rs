@@ -8,6 +8,10 @@ use super::super::upload::{Link, Upload};
 use super::*;
 use crate::journal::{self, JournalHandle};
 
+mod log;
+
+use log::Log;
+
 struct Side {
     world: World,
     journal: JournalHandle,
@@ -102,12 +106,8 @@ impl Side {
         });
     }
 
-    async fn covered(&self, boot: BootId, next_seq: u64, hash: Digest) {
-        self.upload.covered(&v1::AuditCovered {
-            boot_id: boot.as_bytes().to_vec(),
-            next_seq,
-            hash: hash.as_bytes().to_vec(),
-        });
+    async fn covered(&mut self, word: v1::AuditCovered) {
+        self.upload.covered(word);
         self.journal.flush().await;
     }
 
@@ -135,21 +135,116 @@ async fn what_is_stored_is_kept_until_a_checkpoint_covers_it_with_the_same_hash(
     assert_eq!((batch.boot(), batch.first_seq()), (second, 0));
     side.answer(second, batch.head().seq + 1, "");
     assert_eq!(side.oldest().await, (first, 0));
+    let mut log = Log::new(&side.world);
+    let (own, other) = (log.append(end.hash), log.append(Digest::of(&[b"other"])));
     // Not the whole of it; another record than ours; more than there is; a boot that never was.
     let stranger = BootId::from_bytes([9; 16]);
-    let other = Digest::of(&[b"other"]);
-    for (boot, next, hash) in [
-        (first, next - 1, end.hash),
+    for (boot, next, index) in [
+        (first, next - 1, own),
         (first, next, other),
-        (first, next + 1, end.hash),
-        (first, u64::MAX, end.hash),
-        (stranger, next, end.hash),
+        (first, next + 1, own),
+        (first, u64::MAX, own),
+        (stranger, next, own),
     ] {
-        side.covered(boot, next, hash).await;
+        side.covered(log.covered(boot, next, index)).await;
         assert_eq!(side.oldest().await, (first, 0));
     }
-    side.covered(first, next, end.hash).await;
+    side.covered(log.covered(first, next, own)).await;
     assert_eq!(side.oldest().await, (second, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_deleted_for_a_word_without_proof_or_by_a_key_that_the_key_set_does_not_lead_to()
+{
+    let world = World::new().await;
+    let (journal, first) = opened(&world).await;
+    written(&world, &journal, 3).await;
+    let end = journal.end().await.unwrap().head;
+    drop(journal);
+    let (journal, second) = opened(&world).await;
+    let mut log = Log::new(&world);
+    let mut forger = Log::new(&World::new().await);
+    let (index, _) = (log.append(end.hash), forger.append(end.hash));
+    let mut side = Side::begin(world, journal, false);
+    let good = log.covered(first, end.seq + 1, index);
+    let without = |word: v1::AuditCovered| v1::AuditCovered {
+        log_key: Vec::new(),
+        ..word
+    };
+    // The first three before any key was told.
+    side.covered(without(good.clone())).await;
+    side.covered(forger.covered(first, end.seq + 1, index))
+        .await;
+    let hashes = vec![vec![0; 32]; edgeward_audit::merkle::MAX_PROOF_HASHES + 1];
+    for word in [
+        v1::AuditCovered {
+            consistency: hashes,
+            ..good.clone()
+        },
+        v1::AuditCovered {
+            proof: Vec::new(),
+            ..good.clone()
+        },
+        without(forger.covered(first, end.seq + 1, index)),
+    ] {
+        side.covered(word).await;
+        assert_eq!(side.oldest().await, (first, 0));
+        assert_eq!(side.journal.log_size(), 0);
+    }
+    // The key was told with one of those.
+    side.covered(without(good)).await;
+    assert_eq!(side.oldest().await, (second, 0));
+    assert_eq!(side.journal.log_size(), log.size());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_not_what_it_was_gets_nothing_deleted_and_is_told_of_once_also_after_a_restart()
+ {
+    let world = World::new().await;
+    let (journal, first) = opened(&world).await;
+    written(&world, &journal, 3).await;
+    let end = journal.end().await.unwrap().head;
+    drop(journal);
+    let (journal, _) = opened(&world).await;
+    let mut log = Log::new(&world);
+    let mut side = Side::begin(world, journal, false);
+    // A checkpoint is remembered, whatever it covers.
+    log.append(Digest::of(&[b"others"]));
+    side.covered(log.covered(BootId::from_bytes([9; 16]), 1, 0))
+        .await;
+    assert_eq!(side.journal.log_size(), 2);
+    log.shown = 2;
+    let Side {
+        world,
+        journal,
+        upload,
+        ..
+    } = side;
+    drop((journal, upload));
+    let (journal, _) = opened(&world).await;
+    assert_eq!(journal.log_size(), 2, "it is remembered on disk");
+    let mut side = Side::begin(world, journal, false);
+    log.change(0);
+    let index = log.append(end.hash);
+    for _ in 0..3 {
+        side.covered(log.covered(first, end.seq + 1, index)).await;
+        assert_eq!(side.oldest().await, (first, 0));
+    }
+    assert_eq!(side.journal.log_size(), 2);
+    let mut told = 0;
+    while let Some(pending) = side.journal.pending(side.journal.sent()).await.unwrap() {
+        let records = pending.records.iter();
+        let records = records.map(|bytes| edgeward_audit::SealedRecord::parse(bytes).unwrap());
+        told += records
+            .filter(|record| record.event().kind == EventKind::AuditContradicted)
+            .count();
+        side.journal.set_sent(Some(pending.next()));
+    }
+    assert_eq!(told, 1);
+    for name in ["log-checkpoint", "log-contradicted"] {
+        let note = std::fs::read_to_string(side.world.folder.path().join(name)).unwrap();
+        assert!(note.starts_with("plant.example/audit\n"), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,8 +254,12 @@ async fn records_that_are_gone_are_signed_as_lost_before_what_follows_them() {
     // More than one segment of a mebibyte.
     written(&world, &journal, 4_000).await;
     let end = journal.end().await.unwrap();
-    journal.covered(boot, end.head.seq + 1, end.head.hash);
-    journal.flush().await;
+    let mut log = Log::new(&world);
+    let index = log.append(end.head.hash);
+    let mut side = Side::begin(world, journal, false);
+    side.covered(log.covered(boot, end.head.seq + 1, index))
+        .await;
+    let Side { world, journal, .. } = side;
     journal.set_sent(None);
     let mut side = Side::begin(world, journal, false);
     let first = side.batch().await.first_seq();

@@ -32,6 +32,7 @@ impl EventKind {
             Self::JournalRecovered
             | Self::JournalLost
             | Self::JournalSealed
+            | Self::AuditContradicted
             | Self::AgentStarted
             | Self::AgentStopped
             | Self::AgentHeld

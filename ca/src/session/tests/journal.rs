@@ -1,8 +1,14 @@
 //! The journal's side of a session: coverage, heads, what is missing.
 
+use edgeward_audit::Digest;
 use edgeward_audit::batch::{Batch, JournalKeyStatement};
+use edgeward_audit::checkpoint::Checkpoint;
+use edgeward_audit::log_proof::LogProof;
 use edgeward_audit::record::{Salt, SealedRecord};
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
+use edgeward_audit::watch::{LogKey, Shown};
+use edgeward_identity::SignedObject;
+use edgeward_identity::signed::{EVERYBODY, Expect};
 
 use super::*;
 
@@ -102,6 +108,88 @@ async fn records_are_acknowledged_when_stored_and_again_when_covered_also_in_the
     // The word may have been lost with the session.
     let mut agent = attached(&cloud, &a, head(&a, &records[4], 0)).await;
     assert_eq!(covered(&mut agent).await, told);
+}
+
+/// A session whose agent has seen so much of the log.
+async fn seeing(cloud: &Cloud, machine: &Machine, log_size: u64, end: &SealedRecord) -> Agent {
+    let mut agent = cloud.stranger(&machine.svid()).await.unwrap();
+    let hello = v1::Hello {
+        journal_head: head(machine, end, 0),
+        log_size: Some(log_size),
+        ..machine.hello()
+    };
+    agent.send(node_message::Body::Hello(hello)).await;
+    welcome(&mut agent).await;
+    agent
+}
+
+/// As the agent does.
+fn checked(
+    cloud: &Cloud,
+    seen: Option<&Checkpoint>,
+    told: &v1::AuditCovered,
+    own: &SealedRecord,
+) -> Checkpoint {
+    let keys = cloud.hub.keys.key_set(now()).unwrap();
+    let expect = Expect {
+        purpose: Purpose::Log,
+        trust_domain: cloud.hub.keys.trust_domain(),
+        audience: EVERYBODY,
+        least_number: 0,
+        now: now(),
+    };
+    let key: LogKey = SignedObject::parse(&told.log_key)
+        .unwrap()
+        .open_json(&keys, &expect)
+        .unwrap();
+    let consistency: Vec<Digest> = told
+        .consistency
+        .iter()
+        .map(|hash| Digest::try_from(hash.as_slice()).unwrap())
+        .collect();
+    let proof = LogProof::parse(&told.proof).unwrap();
+    let shown = Shown {
+        proof: &proof,
+        from: told.from,
+        consistency: &consistency,
+    };
+    let log = key.watch().unwrap();
+    log.check(seen, shown, Some(&own.hash())).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_covered_is_proven_and_the_log_continues_what_the_node_saw() {
+    let (cloud, a, _b) = two("").await;
+    let records = records(9, EventKind::FlowDenied);
+    let mut agent = seeing(&cloud, &a, 0, &records[8]).await;
+    agent.send(batch(&a, &records[..5])).await;
+    acknowledged(&mut agent).await;
+    let told = covered(&mut agent).await;
+    assert_eq!((told.next_seq, told.from), (5, 0));
+    let first = checked(&cloud, None, &told, &records[4]);
+    agent.send(batch(&a, &records[5..])).await;
+    acknowledged(&mut agent).await;
+    let told = covered(&mut agent).await;
+    // The key is told once a session.
+    assert_eq!((told.from, told.log_key.is_empty()), (first.size, true));
+    drop(agent);
+    eventually(|| async { !cloud.hub.is_attached("a") }).await;
+    let mut agent = seeing(&cloud, &a, first.size, &records[8]).await;
+    let told = covered(&mut agent).await;
+    assert_eq!((told.next_seq, told.from), (9, first.size));
+    let second = checked(&cloud, Some(&first), &told, &records[8]);
+    assert!(second.size > first.size);
+}
+
+#[tokio::test]
+async fn a_node_that_has_seen_more_of_the_log_is_told_nothing() {
+    let (cloud, a, _b) = two("").await;
+    let records = records(5, EventKind::FlowDenied);
+    let mut agent = seeing(&cloud, &a, 1_000_000, &records[4]).await;
+    agent.send(batch(&a, &records)).await;
+    acknowledged(&mut agent).await;
+    let told = tokio::time::timeout(Duration::from_secs(5), covered(&mut agent));
+    assert!(told.await.is_err(), "nothing continues what is not there");
 }
 
 #[tokio::test]

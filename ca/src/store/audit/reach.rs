@@ -96,6 +96,16 @@ impl Tx {
 }
 
 impl Store {
+    /// Where a record stands in the log; none if it is not stored.
+    pub async fn leaf_of(
+        &self,
+        node: &SpiffeId,
+        boot: BootId,
+        seq: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        leaf_of(&mut *self.read().await?, node, boot, seq).await
+    }
+
     /// How far the journals of a node are stored, from the boot `oldest` on, in their order.
     pub async fn reaches(
         &self,
