@@ -12,6 +12,7 @@
 //! * [`log_proof`]: that one entry is in the log, as one text for whoever is offline.
 //! * [`proven`]: an export that whoever is offline can check.
 //! * [`watch`]: what a reader of the log who remembers a checkpoint demands of the next.
+//! * [`segment`]: a piece of the log in one file, for archives.
 //! * [`query`]: the typed filter and the cursor of the audit API.
 //!
 //! Everything is told the time and handed its randomness.
@@ -30,6 +31,7 @@ pub mod note;
 pub mod proven;
 pub mod query;
 pub mod record;
+pub mod segment;
 pub mod statement;
 pub mod tiles;
 pub mod tlog_policy;

@@ -90,6 +90,32 @@ pub fn export_lines() -> Vec<Vec<u8>> {
     vec![whole(&[&header, &end]), whole(&[&header, &event, &end])]
 }
 
+/// A block of a log that nobody signed: what reading it does not look at.
+pub fn segments() -> Vec<Vec<u8>> {
+    use edgeward_audit::block::Places;
+    use edgeward_audit::merkle::EMPTY_ROOT;
+    use edgeward_audit::segment::{Segment, SegmentBlock, SegmentPart};
+
+    let segment = Segment {
+        origin: "plant.example/audit".to_owned(),
+        first: 256,
+        checkpoint: "plant.example/audit\n600\n".to_owned(),
+        proof: vec![EMPTY_ROOT; 3],
+        entries: vec![EMPTY_ROOT; 256],
+        blocks: vec![SegmentBlock {
+            earliest: 5,
+            latest: 9,
+            parts: vec![SegmentPart {
+                site_key: 7,
+                places: Places::ALL,
+                columns: vec![1; 40],
+                bodies: vec![2; 90],
+            }],
+        }],
+    };
+    segment.to_bytes().into_iter().collect()
+}
+
 pub fn packets() -> Vec<Vec<u8>> {
     let mut ipv4 = vec![
         0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 100, 64, 0, 1, 100, 64, 0, 2,

@@ -14,6 +14,7 @@ use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
 use edgeward_audit::proven::Verifier;
 use edgeward_audit::query::{CursorKey, Query, StatsQuery};
+use edgeward_audit::segment::Segment;
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
 use edgeward_audit::tiles::Tile;
 use edgeward_audit::tlog_policy::TlogPolicy;
@@ -300,6 +301,16 @@ pub const TARGETS: &[Target] = &[
         name: "audit_record",
         run: journal::record,
         seeds: journal::records,
+    },
+    Target {
+        name: "audit_segment",
+        run: |bytes| {
+            if let Ok(segment) = Segment::parse(bytes) {
+                assert!(segment.to_bytes().is_ok_and(|again| again == bytes));
+                drop(segment.proof_of(segment.first));
+            }
+        },
+        seeds: seeds::segments,
     },
     Target {
         name: "audit_statement",
