@@ -59,6 +59,8 @@ pub mod problem;
 mod publishers;
 mod replacement;
 pub mod results;
+mod retention;
+mod sites;
 mod status;
 mod tokens;
 pub mod views;
@@ -131,6 +133,8 @@ pub struct Settings {
     pub approval: bool,
     /// Who else gets the audit log.
     pub exports: Vec<crate::config::exports::Export>,
+    /// For how long events are kept, and where they are archived.
+    pub retention: crate::config::retention::Retention,
 }
 
 /// What the routes ask of the parts of the cloud that give and take rights. Whatever takes away does so before it
@@ -362,6 +366,9 @@ fn routes_and_document(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::Op
         .routes(routes!(exports::list))
         .routes(routes!(exports::refused))
         .routes(routes!(exports::retry))
+        .routes(routes!(sites::list))
+        .routes(routes!(sites::erase))
+        .routes(routes!(retention::show))
         .routes(routes!(audit_log::checked, audit_log::check))
         .routes(routes!(witness::show))
         .routes(routes!(witness::add_checkpoint))

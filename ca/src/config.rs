@@ -19,6 +19,7 @@ use crate::store::Database;
 pub mod alerts;
 mod apps;
 pub mod exports;
+pub mod retention;
 pub mod witness;
 
 pub use alerts::Alerts;
@@ -90,6 +91,8 @@ pub struct Config {
     pub exports: Vec<exports::Export>,
     /// Whose logs this cloud cosigns, and who cosigns its own.
     pub witness: Witness,
+    /// For how long events are kept, and where they are archived.
+    pub retention: retention::Retention,
     /// Whether every new node waits for an operator's approval.
     pub approval: bool,
     /// How long one attempt to enrol may take: a token's reservation lasts as long.
@@ -209,7 +212,7 @@ impl Config {
         Self::check(config::load_with(path, TWINS, environment)?)
     }
 
-    fn check(file: File) -> Result<Self, BadConfig> {
+    fn check(mut file: File) -> Result<Self, BadConfig> {
         let id = SpiffeId::new(&file.trust_domain, Kind::Cloud, &file.name)
             .map_err(|error| BadConfig::value("name", error.to_string()))?;
         let database = match &file.database {
@@ -252,6 +255,7 @@ impl Config {
         Ok(Self {
             apps: file.apps.check(&file.data_dir)?,
             alerts: file.alerts.check()?,
+            retention: std::mem::take(&mut file.audit.retention).check()?,
             exports: file.audit.check()?,
             witness: file.witness.check(&log_origin(&file.trust_domain))?,
             stun: stun(file.stun_listen.as_deref(), file.listen)?,

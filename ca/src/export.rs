@@ -11,6 +11,8 @@ use edgeward_identity::Clock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use course::{Pauses, STALLED_AFTER};
+
 use crate::audit::AuditLog;
 use crate::config::exports::Export;
 use crate::store::Store;

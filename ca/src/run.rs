@@ -19,6 +19,7 @@ use crate::alerts;
 use crate::alerts::desk::{self, Desk};
 use crate::api::{self, Api, Control, Settings};
 use crate::apps::{self, Repository};
+use crate::archive::Archiver;
 use crate::audit::{AuditLog, Integrator, LaterWriter, SelfCheck};
 use crate::config::Config;
 use crate::cut::NodeControl;
@@ -28,6 +29,7 @@ use crate::export::Exports;
 use crate::hub::{Hub, Parts};
 use crate::keys::sites::SiteKeys;
 use crate::relay::RelayService;
+use crate::retention::Pruner;
 use crate::serve::{Connections, OnRefused, Server};
 use crate::session::SessionService;
 use crate::store::Store;
@@ -194,6 +196,21 @@ pub async fn start(
         "upkeep",
         upkeep::run(hub.clone(), credentials, token.clone()),
     );
+    if let Some(archive) = &config.retention.archive {
+        let archiver = Archiver::new(archive, store.clone(), audit.clone(), clock.clone());
+        tasks.spawn("archive", archiver.run(token.clone()));
+    }
+    let pruner = Pruner::new(
+        config.retention.clone(),
+        &config.exports,
+        store.clone(),
+        audit.clone(),
+        clock.clone(),
+    );
+    tasks.spawn("retention", pruner.run(token.clone()));
+    if store.is_shared() {
+        tasks.spawn("site-keys", upkeep::site_keys(store.clone(), token.clone()));
+    }
     let exports = Exports::start(&config.exports, &store, &audit, &clock);
     port_gate.open();
     tracing::info!(id = %config.id, listen = %config.listen, "serving");
@@ -265,6 +282,7 @@ fn settings(config: &Config) -> Settings {
         token_uses: config.token.uses,
         approval: config.approval,
         exports: config.exports.clone(),
+        retention: config.retention.clone(),
     }
 }
 

@@ -35,6 +35,7 @@ pub mod alerts;
 pub mod apikeys;
 pub mod approvals;
 pub mod apps;
+pub mod archive;
 pub mod audit;
 pub mod authorities;
 pub mod break_glass;
@@ -50,6 +51,7 @@ pub mod log;
 pub mod nodes;
 pub mod operators;
 pub mod policies;
+pub mod pruned;
 pub mod recoveries;
 pub mod results;
 pub mod rollouts;
@@ -137,6 +139,11 @@ pub enum StoreError {
     /// Nobody's: the key of the event's site was destroyed, or its record let go, as somebody wished.
     #[error("event {0} was erased")]
     Erased(u64),
+    /// Nobody's: deleted under the stated policy.
+    #[error(
+        "event {index} was pruned: the smallest index that is kept is {minimum}; what is below is in the archive, if there is one"
+    )]
+    Pruned { index: u64, minimum: u64 },
     /// The operator's: a key that is neither here nor known to be erased.
     #[error("the key of a site is missing, with which event {leaf} can be read: {key}")]
     NoSiteKey { key: SiteKeyId, leaf: u64 },

@@ -157,6 +157,10 @@ event_kinds! {
     AuditResumed "audit.resumed" Must Neutral: "checkpoints of the audit log are signed again";
     AuditContradicted "audit.contradicted" Must Neutral: "CRITICAL: the cloud showed a node a log that does not continue what it showed it before";
     AuditBehind "audit.behind" Must Neutral: "CRITICAL: a node has seen more of the log than this cloud has: it went back";
+    AuditErased "audit.erased" Must TakesAway: "the keys that seal the events of a site are destroyed: nobody reads these events any more";
+    AuditPruned "audit.pruned" Must TakesAway: "events below a minimum index are deleted under the stated policy";
+    ArchiveStalled "archive.stalled" Should Neutral: "segments of the audit log cannot be archived";
+    ArchiveResumed "archive.resumed" Should Neutral: "segments of the audit log are archived again";
     AlertRaised "alert.raised" Should Neutral: "a rule over the log holds";
     AlertEnded "alert.ended" Should Neutral: "a rule over the log holds no more";
     AlertAcknowledged "alert.acknowledged" Must Neutral: "an operator has seen an alert";

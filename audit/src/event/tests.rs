@@ -157,7 +157,8 @@ fn every_kind_has_its_stable_name_and_class() {
         bind.closed should, path.changed should, flow.allowed should, flow.denied should, gateway.up should, gateway.down should, \
         cut.ordered must, cut.effected must, \
         operator.added must, operator.revoked must, apikey.created must, apikey.revoked must, api.refused should, \
-        audit.read must, audit.halted must, audit.damaged must, audit.resumed must, alert.raised should, alert.ended should, alert.acknowledged must, alert.silenced must, \
+        audit.read must, audit.halted must, audit.damaged must, audit.resumed must, audit.contradicted must, audit.behind must, audit.erased must, audit.pruned must, \
+        archive.stalled should, archive.resumed should, alert.raised should, alert.ended should, alert.acknowledged must, alert.silenced must, \
         alert.unsilenced must, alert.tested must, export.stalled should, export.resumed should, export.refused should, export.retried must, \
         witness.refused should, witness.disputed must, witness.silent should, witness.resumed should, journal.opened must, journal.recovered must, journal.lost must, journal.gap must, \
         journal.forked must, journal.refused should, journal.acknowledged must, journal.silent must, journal.sealed must, event.unknown may, cloud.initialised must, cloud.started must, \

@@ -140,6 +140,10 @@ pub const ROUTES: &[Route] = &[
     row("GET", "/api/v1/audit/exports", READERS),
     row("GET", "/api/v1/audit/exports/{name}/refused", READERS),
     row("POST", "/api/v1/audit/exports/{name}/retry", OPERATORS),
+    row("GET", "/api/v1/audit/sites", READERS),
+    // What cannot be taken back.
+    row("POST", "/api/v1/audit/sites/{site}/erase", ADMINS),
+    row("GET", "/api/v1/audit/log/retention", READERS),
     row("GET", "/api/v1/audit/log/self-check", READERS),
     row("POST", "/api/v1/audit/log/self-check", OPERATORS),
     row("GET", "/api/v1/audit/witness", READERS),

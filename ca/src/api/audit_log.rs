@@ -113,7 +113,17 @@ pub(super) async fn tile(
     }
     let bytes = match tile.row() {
         Row::Level(level) => hashes(&api, level, &tile).await?,
-        Row::Entries => entries(&api, &tile).await?,
+        Row::Entries => {
+            let minimum = api.store.minimum_index().await?;
+            if tile.index().saturating_mul(u64::from(TILE_WIDTH)) < minimum {
+                return Err(Problem::new(
+                    StatusCode::GONE,
+                    "entries_pruned",
+                    format!("entries are kept from index {minimum} on"),
+                ));
+            }
+            entries(&api, &tile).await?
+        }
     }
     .ok_or_else(none)?;
     note_read(&api, &caller);

@@ -104,6 +104,9 @@ impl From<StoreError> for Problem {
                 )
             }
             StoreError::Erased(_) => Self::new(StatusCode::GONE, "event_erased", error.to_string()),
+            StoreError::Pruned { .. } => {
+                Self::new(StatusCode::GONE, "event_pruned", error.to_string())
+            }
             StoreError::NoSiteKey { .. } => {
                 tracing::error!(%error, "store");
                 Self::new(

@@ -51,6 +51,7 @@ mod peers;
 mod results;
 mod revocations;
 mod rollbacks;
+mod sites;
 mod witness;
 
 use peers::Pki;
@@ -283,6 +284,7 @@ impl Bench {
             token_uses: 1,
             approval: false,
             exports: Vec::new(),
+            retention: crate::config::retention::Retention::default(),
         };
         let ek = EkTrust::load(&folder.path().join("ek-roots"), (*store).clone())
             .await

@@ -19,6 +19,7 @@ mod eks;
 mod log;
 mod nodes;
 mod openings;
+mod retention;
 mod rollout;
 
 pub use alerts::{
@@ -43,6 +44,7 @@ pub use nodes::{ComparedProfile, Explained, NodeAppView, NodeView, ReasonRequest
 pub use openings::{
     ApprovalRequest, ApprovalTermsView, ApprovalView, GlassIssued, GlassRequest, GlassView,
 };
+pub use retention::{ArchiveView, EraseRequest, ErasedView, RetentionView, SiteView};
 pub use rollout::{DenialsView, PolicyAbort, PolicyRollback, PolicyStage, RolloutView};
 
 /// A problem document (RFC 9457).

@@ -14,8 +14,11 @@ mod export;
 mod exports;
 mod proof;
 mod query;
+mod retention;
+mod segment;
 mod self_check;
 mod show;
+mod sites;
 mod stats;
 mod tail;
 mod verify;
@@ -115,7 +118,7 @@ Lines of JSON: the log's key and signed checkpoint, then each record with its pr
 Examples:
   edgeward audit proof 73894 --out 73894.tlog-proof")]
     Proof(#[command(flatten)] proof::Arguments),
-    /// Check an export or a proof offline: needs no cloud, only the log's key
+    /// Check an export, a proof or an archived segment offline: needs no cloud, only the log's key
     #[command(after_help = "\
 Examples:
   edgeward audit verify november.jsonl --log-key plant.example/audit+1a2b3c4d+AZ…
@@ -129,6 +132,34 @@ Without --log-key the file's own key is used: then everything hangs on whether t
     /// Whose logs this cloud cosigns as a witness, and who cosigns its own
     #[command(subcommand)]
     Witness(witness::Command),
+    /// List the sites whose events are sealed by keys of their own, and what was erased
+    Sites,
+    /// Erase the events of a site for good: its keys are destroyed, proofs stay (admins)
+    #[command(after_help = "\
+Examples:
+  edgeward audit sites
+  edgeward audit erase --site berlin
+
+Asks for the site's name once more; --yes does not. Exports that were sent already are not erased.")]
+    Erase {
+        /// The value of the nodes' label `site`; default: everything else
+        #[arg(long)]
+        site: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show for how long events are kept, the smallest index that is, and what keeps the next segment
+    Retention,
+    /// Show how far the archive of segments is
+    Archive {
+        /// The only word there is
+        #[arg(value_parser = ["status"], default_value = "status", hide = true)]
+        what: String,
+    },
+    /// Read archived segments of the log, offline
+    #[command(subcommand)]
+    Segment(segment::Command),
     /// Ask how far each receiver of the log has come, and what it refused
     #[command(after_help = "\
 Examples:
@@ -182,6 +213,11 @@ pub(super) async fn run(session: &Session, command: Command) -> Result<(), Failu
         }
         Command::Stats(arguments) => stats::run(session, &arguments).await,
         Command::Exports(arguments) => exports::run(session, &arguments).await,
+        Command::Sites => sites::list(session).await,
+        Command::Erase { site, yes } => sites::erase(session, &site, yes).await,
+        Command::Retention => retention::show(session).await,
+        Command::Archive { what: _ } => retention::archive(session).await,
+        Command::Segment(command) => segment::run(session, &command),
         Command::SelfCheck => self_check::run(session, &session.client()?).await,
         Command::Coverage { node } => {
             coverage::show(session, &session.client()?, node.as_deref()).await

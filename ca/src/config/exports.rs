@@ -94,6 +94,7 @@ pub enum Target {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Table {
     exports: Vec<Entry>,
+    pub(super) retention: super::retention::Table,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,20 +6,20 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What fails for so long is an event of its own.
-pub(super) const STALLED_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// A receiver that refuses so many events in a row, and takes none between, refuses everything: then it is the receiver that
 /// is wrong, and nothing is put aside.
 pub(super) const MAX_SUSPECTS: usize = 10;
 
 /// How long to wait, doubled at each failure.
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     failures: u32,
 }
 
 impl Pauses {
     /// After a failure. `wish`: what the receiver asked for; `dice`: anything, spreads those who failed together.
-    pub(super) fn next(&mut self, wish: Option<Duration>, dice: u64) -> Duration {
+    pub(crate) fn next(&mut self, wish: Option<Duration>, dice: u64) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         let base = doubled.min(LONGEST_PAUSE).max(wish.unwrap_or_default());
@@ -29,7 +29,7 @@ impl Pauses {
         base + Duration::from_millis(dice % spread)
     }
 
-    pub(super) fn went_well(&mut self) {
+    pub(crate) fn went_well(&mut self) {
         self.failures = 0;
     }
 }

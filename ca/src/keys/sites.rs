@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use edgeward_audit::block::TermKey;
 use edgeward_identity::{Clock, Secret, SystemClock, Timestamp};
@@ -36,6 +37,8 @@ use seal::Sealer;
 pub const MAX_SITE_KEYS: usize = 65_536;
 /// Longest name of a site, in bytes: that of a label's value.
 pub const MAX_SITE_BYTES: usize = 63;
+/// The folder is looked at for keys that are not known at most this often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TERM_KEY: &str = "term.key";
 
 /// A site: the value of a node's label `site`, or `default`.
@@ -58,6 +61,8 @@ struct Inner {
     state: RwLock<State>,
     /// Held by whoever makes or erases a key.
     turn: Mutex<()>,
+    /// When the folder was looked at last for a key that is not known.
+    looked: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -205,6 +210,22 @@ impl SiteKeys {
             terms: TermKey::from_bytes(*terms.expose()),
             state: RwLock::default(),
             turn: Mutex::new(()),
+            looked: Mutex::new(None),
+        }));
+        keys.take_in(found)?;
+        Ok(keys)
+    }
+
+    /// Opens a folder that is there, and changes nothing in it: for whoever reads an archive beside a running cloud.
+    pub fn open_existing(folder: &Path) -> Result<Self, SiteKeyFault> {
+        let found = file::read_only(folder)?;
+        let terms = file::read_or_make_terms(&folder.join(TERM_KEY), false)?;
+        let keys = Self(Arc::new(Inner {
+            folder: None,
+            terms: TermKey::from_bytes(*terms.expose()),
+            state: RwLock::default(),
+            turn: Mutex::new(()),
+            looked: Mutex::new(None),
         }));
         keys.take_in(found)?;
         Ok(keys)
@@ -217,6 +238,7 @@ impl SiteKeys {
             terms: TermKey::from_bytes(random().expect("the machine has randomness")),
             state: RwLock::default(),
             turn: Mutex::new(()),
+            looked: Mutex::new(None),
         }))
     }
 
@@ -260,10 +282,10 @@ impl SiteKeys {
         context: &[u8],
         sealed: &[u8],
     ) -> Result<Vec<u8>, Unopened> {
-        let sealer = match self.0.state.read().keys.get(&id).map(|known| &known.key) {
-            Some(Held::Alive(sealer)) => sealer.clone(),
-            Some(Held::Erased(_)) => return Err(Unopened::Erased),
-            None => return Err(Unopened::NoKey),
+        let sealer = match self.held(id) {
+            // Another cloud of this database may have made it a moment ago.
+            Err(Unopened::NoKey) if self.looks_for_it() => self.held(id)?,
+            found => found?,
         };
         sealer.open(context, sealed)
     }
@@ -325,6 +347,25 @@ impl SiteKeys {
         list
     }
 
+    fn held(&self, id: SiteKeyId) -> Result<Arc<Sealer>, Unopened> {
+        match self.0.state.read().keys.get(&id).map(|known| &known.key) {
+            Some(Held::Alive(sealer)) => Ok(sealer.clone()),
+            Some(Held::Erased(_)) => Err(Unopened::Erased),
+            None => Err(Unopened::NoKey),
+        }
+    }
+
+    /// Looks into the folder, unless that was done just now. What it finds wrong there the next start says.
+    fn looks_for_it(&self) -> bool {
+        let mut looked = self.0.looked.lock();
+        if self.0.folder.is_none() || looked.is_some_and(|when| when.elapsed() < LOOK_EVERY) {
+            return false;
+        }
+        let found = self.look_again().is_ok();
+        *looked = Some(Instant::now());
+        found
+    }
+
     fn alive(&self, site: &Site) -> Vec<SiteKeyId> {
         let state = self.0.state.read();
         let alive = state
@@ -350,9 +391,7 @@ impl SiteKeys {
             let newest = newest.map(|known| known.made).max();
             (
                 id,
-                newest.map_or(now, |newest| {
-                    now.max(newest.plus(std::time::Duration::from_millis(1)))
-                }),
+                newest.map_or(now, |newest| now.max(newest.plus(Duration::from_millis(1)))),
             )
         };
         let key = KeyFile {

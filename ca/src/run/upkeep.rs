@@ -22,6 +22,9 @@ const EVERY: Duration = Duration::from_secs(600);
 /// How often the deny-list is signed anew even if nothing changes.
 const SIGN_TRUST_EVERY: Duration = Duration::from_secs(24 * 3600);
 
+/// How often a cloud that shares its database looks for keys of sites that another one made or destroyed.
+const KEYS_EVERY: Duration = Duration::from_secs(5);
+
 /// A fresh SVID of the cloud with a key that never leaves this process; recorded before anybody sees it.
 pub(super) async fn own_svid(
     keys: &CloudKeys,
@@ -159,4 +162,19 @@ async fn prune(
     tx.prune_recoveries(now.minus(window)).await?;
     tx.commit().await?;
     Ok(pruned)
+}
+
+/// Runs until `stop`: clouds of one database share the folder of the sites' keys.
+pub(super) async fn site_keys(store: Store, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(KEYS_EVERY) => {}
+        }
+        let keys = store.site_keys().clone();
+        let looked = tokio::task::spawn_blocking(move || keys.look_again()).await?;
+        if let Err(error) = looked {
+            tracing::warn!(%error, "keys of sites that another cloud made cannot be read");
+        }
+    }
 }

@@ -97,6 +97,7 @@ pub(crate) async fn coverage(
         unknown_boots: unknown.iter().map(fault_view).collect(),
         cursor,
         more,
+        minimum_index: api.store.minimum_index().await?,
     }))
 }
 

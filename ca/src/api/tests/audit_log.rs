@@ -14,7 +14,7 @@ type Answer = (StatusCode, String, String, Vec<u8>);
 
 impl Bench {
     /// Keeps the log's tree from now on.
-    fn integrate(&self) -> CancellationToken {
+    pub(super) fn integrate(&self) -> CancellationToken {
         let stop = CancellationToken::new();
         let integrator = Integrator::new(
             self.api.audit.clone(),
@@ -28,7 +28,7 @@ impl Bench {
     }
 
     /// Waits for a checkpoint of at least so many events, and returns its size.
-    async fn signed(&self, least: u64) -> u64 {
+    pub(super) async fn signed(&self, least: u64) -> u64 {
         let head = self.api.audit.log_head();
         let size = || head.newest().map_or(0, |newest| newest.size);
         crate::testing::eventually(|| async { size() >= least }).await;
@@ -50,7 +50,7 @@ impl Bench {
         (status, kind, cache, body.to_vec())
     }
 
-    async fn events(&self, count: usize) {
+    pub(super) async fn events(&self, count: usize) {
         let mut tx = self.store.begin("test").await.unwrap();
         for _ in 0..count {
             let event = Event::new(SystemClock.now(), Actor::Cloud, EventKind::NodeApproved);

@@ -123,6 +123,9 @@ pub struct CoverageReport {
     pub cursor: Option<String>,
     #[serde(default)]
     pub more: bool,
+    /// Events below this index were stored, and deleted under the retention policy.
+    #[serde(default)]
+    pub minimum_index: u64,
 }
 
 /// How many events there are, by time and by one of their fields.

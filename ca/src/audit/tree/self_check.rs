@@ -156,8 +156,16 @@ impl SelfCheck {
             true => newest.size.saturating_sub(AT_START) / WIDTH * WIDTH,
             false => 0,
         };
-        let checkpoints = check(&self.store, &self.keys, &newest, from, !newest_only).await?;
-        Ok((from, newest.size, checkpoints))
+        loop {
+            let minimum = self.store.minimum_index().await?;
+            match check(&self.store, &self.keys, &newest, from, !newest_only).await {
+                // What was pruned while it was looked at is not missing.
+                Err(CheckFault::Damaged(what)) if self.store.minimum_index().await? != minimum => {
+                    tracing::info!(what, "self-check begins anew: the log was pruned meanwhile");
+                }
+                done => return Ok((from, newest.size, done?)),
+            }
+        }
     }
 }
 
@@ -215,9 +223,19 @@ async fn check_leaves(
     let tiles = store
         .log_tiles(&(first..end).map(|tile| (0, tile)).collect())
         .await?;
+    let minimum = store.minimum_index().await?;
     let mut leaves = Vec::new();
     for tile in first..end {
         let start = tile * WIDTH;
+        if start < minimum {
+            // Pruned: what is left are the leaves themselves, from which every checkpoint's root is derived.
+            let stored = tiles.get((0, tile)).unwrap_or_default();
+            if stored.len() as u64 != WIDTH {
+                return damaged(format!("the tile of the leaves from {start} on is missing"));
+            }
+            leaves.extend_from_slice(stored);
+            continue;
+        }
         let width = u32::try_from((size - start).min(WIDTH)).unwrap_or(0);
         let records = store.leaf_records(start, width).await?;
         if records.len() != width as usize {

@@ -16,6 +16,7 @@ use edgeward_audit::tlog_policy::{Accepted, MAX_POLICY_BYTES, TlogPolicy};
 use edgeward_identity::Timestamp;
 
 use super::super::{Failure, Session};
+use super::segment;
 use crate::when;
 
 /// Longest key in a file, in bytes.
@@ -26,7 +27,7 @@ const PROOF_START: &[u8] = b"c2sp.org/tlog-proof@";
 /// `edgeward audit verify`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// An export of `edgeward audit export`, or a .tlog-proof; - for standard input
+    /// An export of `edgeward audit export`, a .tlog-proof, or an archived segment; - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The log's public key (<name>+<id>+<key>), or a file that holds it
@@ -57,6 +58,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), Failur
     if start.starts_with(PROOF_START) {
         return proof(session, arguments, input, key.as_ref(), policy.as_ref());
     }
+    if start.starts_with(segment::START) {
+        let path = &arguments.file;
+        let (checkpoint, key) =
+            segment::verify(session, path, input, (key.as_ref(), policy.as_ref()))?;
+        return match &arguments.checkpoint {
+            Some(path) => same_checkpoint(path, &checkpoint, &key),
+            None => Ok(()),
+        };
+    }
     let verified = export(input, key.as_ref(), &arguments.file)?;
     let accepted = accepted(
         policy.as_ref(),
@@ -82,7 +92,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), Failur
 }
 
 /// Holds a checkpoint to a policy, if there is one.
-fn accepted(
+pub(super) fn accepted(
     policy: Option<&TlogPolicy>,
     note: &str,
     key: Option<&NoteVerifier>,
@@ -287,7 +297,7 @@ fn same_checkpoint(path: &Path, found: &Checkpoint, key: &NoteVerifier) -> Resul
     }
 }
 
-fn bounded(input: impl Read, most: usize, path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn bounded(input: impl Read, most: usize, path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(most).unwrap_or(u64::MAX) + 1;
     input

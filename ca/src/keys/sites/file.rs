@@ -68,8 +68,25 @@ pub(super) fn scan(folder: &Path) -> Result<Found, SiteKeyFault> {
     scan_new(folder, &nothing)
 }
 
+/// Everything; a key that has a tombstone is left to its cloud.
+pub(super) fn read_only(folder: &Path) -> Result<Found, SiteKeyFault> {
+    let nothing = Seen {
+        alive: BTreeSet::new(),
+        erased: BTreeSet::new(),
+    };
+    look(folder, &nothing, |_| Ok(()))
+}
+
 /// What came since: keys that are new, and tombstones that are.
 pub(super) fn scan_new(folder: &Path, seen: &Seen) -> Result<Found, SiteKeyFault> {
+    look(folder, seen, |id| wipe(folder, id))
+}
+
+fn look(
+    folder: &Path,
+    seen: &Seen,
+    both: impl Fn(SiteKeyId) -> Result<(), FileFault>,
+) -> Result<Found, SiteKeyFault> {
     let (mut keys, mut tombstones) = (BTreeSet::new(), BTreeSet::new());
     for name in files::names(folder)? {
         match name.rsplit_once('.') {
@@ -95,7 +112,7 @@ pub(super) fn scan_new(folder: &Path, seen: &Seen) -> Result<Found, SiteKeyFault
             .insert(*id, read_tombstone(&path(folder, *id, "erased"))?);
     }
     for id in keys.intersection(&tombstones) {
-        wipe(folder, *id)?;
+        both(*id)?;
     }
     // What was erased once stays erased, also where a file came back.
     let is_new = |id: &&SiteKeyId| !seen.alive.contains(id) && !seen.erased.contains(id);

@@ -133,6 +133,10 @@ impl Store {
 
     /// The event at a place in the log. One that was erased is [`StoreError::Erased`].
     pub async fn event_at(&self, index: u64) -> Result<Option<StoredEvent>, StoreError> {
+        let minimum = self.minimum_index().await?;
+        if index < minimum {
+            return Err(StoreError::Pruned { index, minimum });
+        }
         let (block, place) = (index / BLOCK_LEAVES, index % BLOCK_LEAVES);
         if block >= self.block_count().await? {
             let rows = self.tail_from(index, 1).await?;
@@ -166,6 +170,8 @@ impl Store {
         limits: PageLimits,
     ) -> Result<Page, StoreError> {
         let wanted = asked.terms(self.site_keys().term_key());
+        // What is below was pruned, or is being pruned just now.
+        let after = after.max(self.minimum_index().await?.checked_sub(1));
         let mut filling = Filling {
             asked,
             limits,
@@ -247,7 +253,14 @@ impl Store {
         ));
         filling.examined += COST_OF_BLOCK + places.count();
         if !is_covered(parts, places) {
-            return Err(missing_before(start + BLOCK_LEAVES));
+            return match start < self.minimum_index().await? {
+                // Pruned since this page was begun.
+                true => {
+                    filling.reached(start + BLOCK_LEAVES - 1);
+                    Ok(Turn::Through)
+                }
+                false => Err(missing_before(start + BLOCK_LEAVES)),
+            };
         }
         let mut matches = self.matches(filling.asked, block, parts, places)?;
         // One more than fits says that there is more.

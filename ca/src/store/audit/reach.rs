@@ -12,6 +12,7 @@ use super::head_of;
 use super::runs::{leaf_of, record_hash};
 use super::sealing::Sealed;
 use super::tail::{missing_before, tail_at};
+use crate::store::pruned::minimum_index;
 use crate::store::{Store, StoreError, Tx, number_from_column, parse_column};
 
 /// Everything of `boot` below `next_seq` is in the first `leaves` leaves of the log, apart from what the node signed as
@@ -36,7 +37,7 @@ impl Tx {
         reach(self.connection(), node, boot, next_seq).await
     }
 
-    /// What a stored record says of the one before; none as well where it was erased.
+    /// What a stored record says of the one before; none as well where it was erased or pruned.
     pub async fn record_prev(
         &mut self,
         node: &SpiffeId,
@@ -72,7 +73,10 @@ impl Tx {
             let record = SealedRecord::parse(record).map_err(|error| sealed.damaged(error))?;
             return Ok(Some(record.record().prev));
         }
-        Err(missing_before(leaf + 1))
+        match leaf < minimum_index(self.connection()).await? {
+            true => Ok(None),
+            false => Err(missing_before(leaf + 1)),
+        }
     }
 
     /// Whether a boot other than `but` began after `boot` did, as far as is stored.

@@ -154,8 +154,9 @@ impl Store {
         let Some(last) = blocks.checked_sub(1) else {
             return Ok(0);
         };
-        let first = self.edge_by_time(asked, (0, last), Edge::First).await?;
-        let end = self.edge_by_time(asked, (0, last), Edge::Last).await?;
+        let range = (self.minimum_index().await? / BLOCK_LEAVES, last);
+        let first = self.edge_by_time(asked, range, Edge::First).await?;
+        let end = self.edge_by_time(asked, range, Edge::Last).await?;
         Ok(match (first, end) {
             (Some(first), Some(end)) => (end + 1).saturating_sub(first) * BLOCK_LEAVES,
             _ => 0,
@@ -170,7 +171,10 @@ impl Store {
         see: &mut (dyn for<'s> FnMut(Seen<'s>) -> Result<(), StatsFault> + Send),
     ) -> Result<(), StatsFault> {
         let wanted = asked.terms(self.site_keys().term_key());
-        let mut next = after.map_or(0, |after| after.saturating_add(1));
+        let minimum = self.minimum_index().await?;
+        let mut next = after
+            .map_or(0, |after| after.saturating_add(1))
+            .max(minimum);
         let mut opened = 0;
         loop {
             let blocks = self.block_count().await?;

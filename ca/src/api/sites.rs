@@ -1,0 +1,121 @@
+//! The sites whose events are sealed by keys of their own, and the erasure of one.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use edgeward_audit::event::{Event, EventKind};
+
+use super::extract::{Body, Named};
+use super::problem::Problem;
+use super::views::{EraseRequest, ErasedView, ProblemView, SiteView};
+use super::{Cloud, Items, items};
+use crate::access::Principal;
+use crate::keys::sites::{Site, SiteKeyFault, SiteKeyState, SiteKeys};
+
+/// Most ids of keys that the event of an erasure names; a site has one, rarely a few.
+const MAX_NAMED: usize = 8;
+
+/// List the sites whose events are sealed by a key of their own, and what was erased.
+#[utoipa::path(get, path = "/api/v1/audit/sites", tag = "audit", operation_id = "audit_sites",
+    responses((status = 200, body = Items<SiteView>), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn list(State(api): Cloud) -> Json<Items<SiteView>> {
+    let mut sites: BTreeMap<Site, SiteView> = BTreeMap::new();
+    for key in api.store.site_keys().list() {
+        let view = sites.entry(key.site.clone()).or_insert_with(|| SiteView {
+            site: key.site.to_string(),
+            keys: 0,
+            since: None,
+            erased: 0,
+            last_erased: None,
+        });
+        put(view, &key);
+    }
+    items(sites.into_values().collect())
+}
+
+fn put(view: &mut SiteView, key: &SiteKeyState) {
+    match key.erased {
+        None => {
+            view.keys += 1;
+            view.since = view.since.max(Some(key.made.into()));
+        }
+        Some(erased) => {
+            view.erased += 1;
+            view.last_erased = view.last_erased.max(Some(erased.into()));
+        }
+    }
+}
+
+/// Erase the events of a site for good: the keys that sealed them so far are destroyed. Their places in the log stay, and
+/// so do all proofs: what is proven is a salted hash. What is recorded from now on is sealed by a new key.
+#[utoipa::path(post, path = "/api/v1/audit/sites/{site}/erase", tag = "audit", operation_id = "audit_site_erase", request_body = EraseRequest,
+    params(("site" = String, Path)),
+    responses((status = 200, body = ErasedView), (status = "default", body = ProblemView, content_type = "application/problem+json")))]
+pub(super) async fn erase(
+    State(api): Cloud,
+    caller: Principal,
+    Named(name): Named<String>,
+    Body(request): Body<EraseRequest>,
+) -> Result<Json<ErasedView>, Problem> {
+    let site = Site::parse(&name)
+        .ok_or_else(|| Problem::bad_request("site_malformed", "not the name of a site"))?;
+    if request.confirm != site.as_str() {
+        return Err(Problem::bad_request(
+            "erase_not_confirmed",
+            "confirm must be the site's name: this cannot be taken back",
+        ));
+    }
+    let now = api.now();
+    let keys = api.store.site_keys().clone();
+    // The new key first: the event itself may belong to this site, and is to outlive the old one.
+    let turned = site.clone();
+    let old = on_disk(&keys, move |keys| {
+        keys.look_again()?;
+        keys.turn_over(&turned, now)
+    })
+    .await?;
+    if old.is_empty() {
+        return Err(Problem::not_found(format!(
+            "no event of this site was stored: {site}"
+        )));
+    }
+    let ids: Vec<String> = old.iter().map(ToString::to_string).collect();
+    let named: Vec<&str> = ids.iter().take(MAX_NAMED).map(String::as_str).collect();
+    let event = Event::new(now, caller.actor().clone(), EventKind::AuditErased)
+        .allowed()
+        .detail("site", &site)
+        .detail("count", ids.len())
+        .detail("keys", named.join(" "));
+    // Recorded, or nothing is destroyed.
+    api.audit.record(event).await?;
+    on_disk(&keys, move |keys| keys.destroy(&old, now)).await?;
+    tracing::warn!(%site, keys = ids.len(), "the events of a site were erased");
+    Ok(Json(ErasedView {
+        site: site.to_string(),
+        keys: ids,
+        erased: now.into(),
+    }))
+}
+
+/// Files are flushed there: not a task's work.
+async fn on_disk<T: Send + 'static>(
+    keys: &SiteKeys,
+    work: impl FnOnce(&SiteKeys) -> Result<T, SiteKeyFault> + Send + 'static,
+) -> Result<T, Problem> {
+    let keys = keys.clone();
+    tokio::task::spawn_blocking(move || work(&keys))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(|fault| match fault {
+            SiteKeyFault::TooMany => Problem::conflict("too_many_site_keys", fault.to_string()),
+            // An erasure that the disk refused is tried again by its asker; the event says that it was meant.
+            SiteKeyFault::File(_) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "site_keys_unavailable",
+                "the folder of the sites' keys cannot be written: nothing is known to be erased; repeat",
+            ),
+            _ => Problem::internal(&fault),
+        })
+}
