@@ -1,19 +1,25 @@
 //! Everything dies at every moment, and the log has every record that the node's disk kept, once, and raises no alarm.
 //!
 //! The journal is the real one over storage that forgets what was not flushed; the log is the real one over both
-//! databases. The node is killed or loses its power, the cloud is killed (in the midst of a transaction, too) or its
+//! databases, with the task that signs checkpoints and makes blocks. The node is killed or loses its power, the cloud is
+//! killed (in the midst of a transaction or a round, too) or its
 //! connections to the database are, and answers get lost, in an order drawn from a seed. `EDGEWARD_CHAOS_ROUNDS` asks
 //! for more rounds, `EDGEWARD_CHAOS_SEED` for a certain one; a failure names its seed.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edgeward_audit::journal::{Boot, Limits, MIN_SEGMENT_BYTES, MemoryStore};
+use edgeward_audit::merkle::{leaf_hash, root};
 use edgeward_audit::record::Position;
 use edgeward_audit::statement::HeadStated;
-use edgeward_identity::BootTime;
+use edgeward_identity::{BootTime, SystemClock};
+use tokio::task::JoinHandle;
 
 use super::*;
+use crate::keys::CloudKeys;
 use crate::store::testing::TestStore;
 
 /// Events of one round.
@@ -36,7 +42,11 @@ impl Draw {
 struct World<'a> {
     database: &'a TestStore,
     store: Store,
-    log: AuditLog,
+    log: Arc<AuditLog>,
+    /// Checkpoints and blocks of the running cloud.
+    rounds: JoinHandle<()>,
+    folder: tempfile::TempDir,
+    keys: Arc<CloudKeys>,
     clouds: u64,
     journal: Option<edgeward_audit::Journal<MemoryStore>>,
     boot: u8,
@@ -61,7 +71,12 @@ fn boot_of(n: u8) -> Boot {
 }
 
 /// A cloud process of its own.
-async fn cloud(store: &Store, number: u64) -> AuditLog {
+async fn cloud(
+    store: &Store,
+    number: u64,
+    keys: &Arc<CloudKeys>,
+    data: &Path,
+) -> (Arc<AuditLog>, JoinHandle<()>) {
     let mut boot = [0xcc; 16];
     boot[..8].copy_from_slice(&number.to_be_bytes());
     let boot = BootId::from_bytes(boot);
@@ -70,7 +85,15 @@ async fn cloud(store: &Store, number: u64) -> AuditLog {
         .await
         .unwrap();
     tokio::spawn(writer.run(CancellationToken::new()));
-    log
+    let (log, clock) = (Arc::new(log), Arc::new(SystemClock));
+    let rounds = Integrator::new(
+        log.clone(),
+        store.clone(),
+        keys.clone(),
+        data.to_owned(),
+        clock,
+    );
+    (log, tokio::spawn(rounds.run(CancellationToken::new())))
 }
 
 fn journal_of(disk: MemoryStore, boot: u8) -> edgeward_audit::Journal<MemoryStore> {
@@ -91,8 +114,16 @@ fn journal_of(disk: MemoryStore, boot: u8) -> edgeward_audit::Journal<MemoryStor
 impl<'a> World<'a> {
     async fn begin(database: &'a TestStore, seed: u64) -> Self {
         let store = database.another().await;
+        let folder = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::new("plant.example").unwrap();
+        let keys = CloudKeys::create(folder.path(), &domain, NOW, |_| Ok(())).unwrap();
+        let keys = Arc::new(keys);
+        let (log, rounds) = cloud(&store, 1, &keys, folder.path()).await;
         let mut world = Self {
-            log: cloud(&store, 1).await,
+            log,
+            rounds,
+            folder,
+            keys,
             database,
             store,
             clouds: 1,
@@ -192,9 +223,11 @@ impl<'a> World<'a> {
     async fn kill_cloud(&mut self) {
         self.died("cloud killed");
         self.clouds += 1;
+        self.rounds.abort();
         let gone = std::mem::replace(&mut self.store, self.database.another().await);
-        self.log = cloud(&self.store, self.clouds).await;
         gone.close().await;
+        let data = self.folder.path();
+        (self.log, self.rounds) = cloud(&self.store, self.clouds, &self.keys, data).await;
     }
 
     async fn kill_connections(&mut self) {
@@ -319,6 +352,25 @@ impl<'a> World<'a> {
         panic!("it does not end");
     }
 
+    /// Until a checkpoint covers everything, which no death kept from being signed.
+    async fn await_cover(&self) {
+        let last = self.store.last_leaf().await.unwrap().unwrap();
+        let mut covered = self.log.covered();
+        let all = covered.wait_for(|size| *size > last);
+        let waited = tokio::time::timeout(Duration::from_secs(60), all).await;
+        let head = self.log.log_head();
+        assert!(waited.is_ok(), "not covered: {:?}", head.halted());
+        let newest = head.newest().unwrap();
+        let limit = u32::try_from(newest.size).unwrap();
+        let leaves = self.store.leaf_entries(0, limit).await.unwrap().entries;
+        let hashes: Vec<Digest> = leaves
+            .iter()
+            .map(|leaf| leaf_hash(leaf.as_bytes()))
+            .collect();
+        let computed = root(hashes.as_slice(), newest.size).unwrap();
+        assert_eq!(computed, newest.root);
+    }
+
     /// The log against the disk.
     async fn compare(&self) {
         let mut found: BTreeMap<BootId, BTreeMap<u64, Vec<Digest>>> = BTreeMap::new();
@@ -375,7 +427,9 @@ store_tests! {
             world.run().await;
             println!("{:?}", world.deaths);
             assert!(world.deaths.len() >= 4, "too quiet: {:?}", world.deaths);
+            world.await_cover().await;
             world.compare().await;
+            world.rounds.abort();
         }
     }
 }
