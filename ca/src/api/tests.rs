@@ -45,6 +45,7 @@ mod audit;
 mod audit_log;
 mod evidence;
 mod flows;
+mod losses;
 mod matrix;
 mod openings;
 mod peers;
