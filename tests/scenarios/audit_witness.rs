@@ -227,7 +227,10 @@ impl Two {
         fs::remove_file(data.join("log-checkpoint"))?;
         cloud.start()?;
         let disputed = cloud.await_event(&["--type", "witness.disputed"])?;
-        assert_eq!(disputed["code"], "witness_ahead", "{disputed}");
+        // It may have grown beyond what was cosigned by the time it asks.
+        let code = disputed["code"].as_str().unwrap_or_default();
+        let known = ["witness_ahead", "witness_inconsistent"];
+        assert!(known.contains(&code), "{disputed}");
         assert_eq!(disputed["subject"], format!("witness/{OTHER}/witness"));
         // It grows beyond what was cosigned, and is another log than that.
         self.write(25)?;

@@ -141,7 +141,7 @@ impl KeyChain {
         }
         Ok(Self {
             number: turn.number,
-            key: turn.key.clone(),
+            key: turn.key,
             seq: place.2,
         })
     }

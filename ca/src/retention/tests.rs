@@ -105,7 +105,7 @@ store_tests! {
         assert_eq!(said, [Some("512".to_owned())]);
         assert!(matches!(store.event_at(100).await, Err(StoreError::Pruned { index: 100, minimum: 512 })));
         assert!(store.event_at(512).await.unwrap().is_some());
-        let counted = edgeward_audit::query::StatsQuery::parse([("by", "type")].into_iter(), bench.keys.trust_domain()).unwrap();
+        let counted = edgeward_audit::query::StatsQuery::parse([("by", "type")], bench.keys.trust_domain()).unwrap();
         assert_eq!(store.stats(&counted).await.unwrap().total, 790);
         let size = store.newest_checkpoint().await.unwrap().unwrap().size;
         // Also of what is gone: the tree is whole.

@@ -213,9 +213,8 @@ impl Asker {
                     }
                 },
             };
-            match tokio::time::timeout(wait, newest.changed()).await {
-                Ok(Err(_)) => return,
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout(wait, newest.changed()).await {
+                return;
             }
         }
     }

@@ -29,7 +29,7 @@ impl TurnRow {
     pub fn chain(&self) -> KeyChain {
         KeyChain {
             number: self.turn.number,
-            key: self.turn.key.clone(),
+            key: self.turn.key,
             seq: self.seq,
         }
     }
@@ -82,7 +82,7 @@ impl Tx {
         .bind(i64::from(row.trusted))
         .execute(self.connection())
         .await?;
-        if row.turn.number % PRUNE_EVERY == 0 {
+        if row.turn.number.is_multiple_of(PRUNE_EVERY) {
             sqlx::query(
                 "DELETE FROM journal_turns WHERE node = $1 AND boot = $2 AND seq < (SELECT seq FROM journal_turns \
                  WHERE node = $1 AND boot = $2 ORDER BY seq DESC LIMIT 1 OFFSET $3)",
