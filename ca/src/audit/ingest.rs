@@ -15,7 +15,7 @@ use edgeward_audit::statement::LossStated;
 use edgeward_identity::{SpiffeId, Timestamp};
 
 use super::gaps::{admit, filling, lose, unknown, without};
-use super::intake::{Answer, Waiting};
+use super::intake::{Answer, FOLLOWS_WITHIN, Waiting};
 use super::{AuditLog, RecordFault, Signed, glass};
 use crate::store::audit::{FaultKind, Gap, JournalFault, MAX_FAULTS, Reach};
 use crate::store::{StoreError, Tx};
@@ -100,6 +100,7 @@ impl AuditLog {
         batch: impl Into<Arc<VerifiedBatch>>,
         now: Timestamp,
     ) -> Result<Acknowledged, IngestError> {
+        self.wait_for_checkpoints().await?;
         let mut place = self.intake.enter(batch.into(), now).await;
         let _turn = match place.answer_or_turn().await {
             Ok(answer) => return answer,
@@ -111,6 +112,23 @@ impl AuditLog {
                 return answer;
             }
             self.take_group(&self.intake.group()).await;
+        }
+    }
+
+    /// Waits while checkpoints are behind. A halted log covers nothing until somebody repairs it: it goes on recording.
+    async fn wait_for_checkpoints(&self) -> Result<(), StoreError> {
+        let mut covered = self.covered();
+        let follows = covered.wait_for(|covered| {
+            let behind = self.store.stored().saturating_sub(*covered);
+            behind <= self.intake.most_uncovered || self.head.halted().is_some()
+        });
+        match tokio::time::timeout(FOLLOWS_WITHIN, follows).await {
+            Ok(_) => Ok(()),
+            Err(_) if self.head.halted().is_some() => Ok(()),
+            Err(_) => {
+                let why = "checkpoints of the log do not follow";
+                Err(StoreError::Unavailable(why.to_owned()))
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use edgeward_audit::batch::VerifiedBatch;
 use edgeward_identity::Timestamp;
@@ -20,11 +21,18 @@ const MAX_WAITING: u32 = 32_768;
 /// A transaction takes batches until it has so many records: bounds how long other writers wait.
 const GROUP_RECORDS: usize = 2048;
 
+/// Most events that are stored and not covered while more of nodes are taken in: one round of the integrator. So what is
+/// stored is covered within the bound, however much comes; nodes keep what waits.
+const MAX_UNCOVERED: u64 = 16_384;
+/// How long a batch waits for checkpoints to follow.
+pub(super) const FOLLOWS_WITHIN: Duration = Duration::from_secs(10);
+
 pub(super) type Answer = Result<Acknowledged, IngestError>;
 
 /// The line, by number.
 #[derive(Debug)]
 pub(super) struct Intake {
+    pub(super) most_uncovered: u64,
     room: Semaphore,
     turn: tokio::sync::Mutex<()>,
     next: AtomicU64,
@@ -51,6 +59,7 @@ pub(super) struct Place<'a> {
 impl Default for Intake {
     fn default() -> Self {
         Self {
+            most_uncovered: MAX_UNCOVERED,
             room: Semaphore::new(usize::try_from(MAX_WAITING).unwrap_or(usize::MAX)),
             turn: tokio::sync::Mutex::default(),
             next: AtomicU64::default(),

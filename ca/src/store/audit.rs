@@ -207,6 +207,11 @@ impl Store {
         self.committed.covered()
     }
 
+    /// How many events the log holds, as far as this process appended them.
+    pub(crate) fn stored(&self) -> u64 {
+        self.committed.stored()
+    }
+
     /// A checkpoint covers the first `size` events.
     pub(crate) fn cover(&self, size: u64) {
         self.committed.cover(size);

@@ -1,7 +1,7 @@
 //! Who waits for new audit events is woken after the commit that appended them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -10,6 +10,8 @@ use tokio::sync::watch;
 pub(super) struct Committed {
     appended: Arc<watch::Sender<u64>>,
     covered: Arc<watch::Sender<u64>>,
+    /// Events of the log, as far as this process appended them.
+    stored: Arc<AtomicU64>,
     /// In tests without a tree: what is stored counts as covered.
     at_once: Arc<AtomicBool>,
 }
@@ -19,6 +21,7 @@ impl Default for Committed {
         Self {
             appended: Arc::new(watch::Sender::new(0)),
             covered: Arc::new(watch::Sender::new(0)),
+            stored: Arc::default(),
             at_once: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -27,6 +30,7 @@ impl Default for Committed {
 impl Committed {
     /// The log holds `size` events now.
     pub(super) fn wake(&self, size: u64) {
+        self.stored.fetch_max(size, Ordering::Relaxed);
         self.appended
             .send_modify(|count| *count = count.wrapping_add(1));
         if self.at_once.load(Ordering::Relaxed) {
@@ -41,6 +45,10 @@ impl Committed {
             *covered = size.max(*covered);
             is_more
         });
+    }
+
+    pub(super) fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
     }
 
     pub(super) fn cover_at_once(&self, at_once: bool) {

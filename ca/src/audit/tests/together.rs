@@ -44,6 +44,21 @@ store_tests! {
         assert!(log.intake.group().is_empty());
     }
 
+    async fn no_more_is_taken_in_than_checkpoints_follow(store) {
+        store.cover_by_checkpoints();
+        let mut log = open(&store, 1).await;
+        log.intake.most_uncovered = 8;
+        log.ingest(batch_of("first"), NOW).await.unwrap();
+        log.ingest(batch_of("second"), NOW).await.unwrap();
+        let mut third = Box::pin(log.ingest(batch_of("third"), NOW));
+        let waited = tokio::time::timeout(Duration::from_millis(500), &mut third).await;
+        assert!(waited.is_err(), "11 events are covered by nothing");
+        assert_eq!(next_of(&store, "third").await, 0);
+        store.cover(4);
+        let done = tokio::time::timeout(Duration::from_secs(20), third).await;
+        assert_eq!(done.unwrap().unwrap().next_seq, 5);
+    }
+
     async fn batches_that_wait_are_stored_together_and_each_gets_its_own_answer(store) {
         let log = open(&store, 1).await;
         log.ingest(batch_of("n0"), NOW).await.unwrap();
