@@ -105,7 +105,7 @@ impl Cloud {
 
     /// Starts the process and waits until it is ready.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        let mut command = self.program()?;
+        let mut command = self.beside(&bin_dir()?.join("edgeward"));
         command
             .args(["serve", "--config"])
             .arg(self.folder.join("edgeward.toml"));
@@ -255,9 +255,9 @@ impl Cloud {
         Ok(dumps)
     }
 
-    fn program(&self) -> anyhow::Result<Command> {
-        let program = bin_dir()?.join("edgeward");
-        Ok(match &self.clock {
+    /// A program on its host that sees the clock which it sees.
+    pub fn beside(&self, program: &Path) -> Command {
+        match &self.clock {
             None => self.host.command(program),
             Some(clock) => {
                 let before = clock.before();
@@ -266,11 +266,11 @@ impl Cloud {
                 command.args(words).arg(program);
                 command
             }
-        })
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
-        let mut command = self.program()?;
+        let mut command = self.beside(&bin_dir()?.join("edgeward"));
         clean_environment(&mut command);
         command.arg("--context").arg(self.folder.join("data/admin"));
         command.args(arguments);

@@ -149,7 +149,7 @@ fn records(file: &std::path::Path) -> anyhow::Result<BTreeMap<u64, Value>> {
 }
 
 /// The interpreter of the environment that `tests/run` makes.
-fn python() -> anyhow::Result<PathBuf> {
+pub fn python() -> anyhow::Result<PathBuf> {
     let target = bin_dir()?;
     let target = target.parent().context("a target folder")?;
     let tool = target.join("tools/audit/bin/python");
@@ -157,6 +157,6 @@ fn python() -> anyhow::Result<PathBuf> {
     Ok(tool)
 }
 
-fn client(name: &str) -> String {
+pub fn client(name: &str) -> String {
     format!("{}/clients/{name}", env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,7 +1,7 @@
 //! The log in its public form, read by somebody else's code.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,11 +24,7 @@ fn an_auditor_derives_the_signed_root_from_tiles_and_finds_every_event_under_it(
 -> anyhow::Result<()> {
     let mut lab = Lab::with_policy(&CloudOptions::default())?;
     let _a = lab.member("a", "gateway")?;
-    let key = lab.cloud.folder().join("auditor.key");
-    let made = lab
-        .cloud
-        .edgeward(&["apikey", "create", "auditor", "--role", "auditor"])?;
-    fs::write(&key, made.trim())?;
+    let key = auditor_key(&lab)?;
     let first = read(&lab, &key, None)?;
     // Something happens: it is under a checkpoint within the bound.
     let begun = Instant::now();
@@ -72,10 +68,20 @@ fn an_auditor_derives_the_signed_root_from_tiles_and_finds_every_event_under_it(
     Ok(())
 }
 
-/// Reads and checks the whole log; it must continue `earlier`.
-fn read(lab: &Lab, key: &Path, earlier: Option<&Value>) -> anyhow::Result<Value> {
+/// An auditor's API key, in a file that holds nothing else.
+pub fn auditor_key(lab: &Lab) -> anyhow::Result<PathBuf> {
+    let key = lab.cloud.folder().join("auditor.key");
+    let made = lab
+        .cloud
+        .edgeward(&["apikey", "create", "auditor", "--role", "auditor"])?;
+    fs::write(&key, made.trim())?;
+    Ok(key)
+}
+
+/// Reads and checks the whole log; it must continue `earlier`. Of what was pruned the hashes of its tree are left.
+pub fn read(lab: &Lab, key: &Path, earlier: Option<&Value>) -> anyhow::Result<Value> {
     let host = lab.cloud.host();
-    let mut command = host.command(PYTHON);
+    let mut command = lab.cloud.beside(Path::new(PYTHON));
     command
         .args([READER, &host.ipv4().to_string(), &PORT.to_string()])
         .arg(lab.cloud.folder().join("data/keys/root.crt"))

@@ -10,6 +10,7 @@ mod apps;
 mod audit_alerts;
 mod audit_export;
 mod audit_log;
+mod audit_retention;
 mod audit_witness;
 mod break_glass;
 mod ca_rotation;

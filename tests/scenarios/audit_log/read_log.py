@@ -1,7 +1,8 @@
 """Reads the audit log as an auditor would: hashlib and python3-cryptography, none of our code.
 
 Arguments: the cloud's address and port, a root certificate in PEM, a file with an API key; then, if there was an earlier
-reading, its size and root (hex). Prints size and root of the newest checkpoint, and the entries under it, as JSON.
+reading, its size and root (hex). Prints size and root of the newest checkpoint, the smallest index that is kept, and the
+entries under the checkpoint (null: pruned), as JSON.
 """
 import base64
 import hashlib
@@ -71,19 +72,28 @@ first, size, root = text.split("\n")
 size, root = int(size), base64.b64decode(root)
 assert first == origin
 
+_, body = good("retention")
+minimum = json.loads(body)["minimum_index"]
+assert minimum % 256 == 0 and minimum <= size, minimum
+
 entries, leaves = [], []
 for tile in range((size + 255) // 256):
     width = min(256, size - tile * 256)
-    head, bundle = good(path_of("entries", tile, width))
-    assert b"content-type: application/octet-stream" in head and b"immutable" in head, head
-    while bundle:
-        length = int.from_bytes(bundle[:2], "big")
-        entries.append(bundle[2 : 2 + length])
-        bundle = bundle[2 + length :]
+    if tile * 256 < minimum:
+        status, _, body = ask(path_of("entries", tile, width))
+        assert status == 410 and json.loads(body)["code"] == "entries_pruned", (tile, status, body)
+        entries += [None] * width
+    else:
+        head, bundle = good(path_of("entries", tile, width))
+        assert b"content-type: application/octet-stream" in head and b"immutable" in head, head
+        while bundle:
+            length = int.from_bytes(bundle[:2], "big")
+            entries.append(bundle[2 : 2 + length])
+            bundle = bundle[2 + length :]
     _, hashes = good(path_of(0, tile, width))
     leaves += [hashes[at : at + 32] for at in range(0, len(hashes), 32)]
-assert leaves == [hashlib.sha256(b"\0" + entry).digest() for entry in entries]
-assert len(leaves) == size and tree(leaves) == root
+assert leaves[minimum:] == [hashlib.sha256(b"\0" + entry).digest() for entry in entries[minimum:]]
+assert len(leaves) == len(entries) == size and tree(leaves) == root
 full = size // 256
 if full:
     _, above = good(path_of(1, 0, min(full, 256)))
@@ -95,4 +105,5 @@ if earlier:
 ahead = size // 256 + 2
 for beyond in (path_of(0, ahead, 1), path_of("entries", ahead, 1), "tile/0/0"):
     assert ask(beyond)[0] == 404, beyond
-print(json.dumps({"size": size, "root": root.hex(), "entries": [entry.hex() for entry in entries]}))
+shown = [entry and entry.hex() for entry in entries]
+print(json.dumps({"size": size, "root": root.hex(), "minimum": minimum, "entries": shown}))
