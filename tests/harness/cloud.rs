@@ -231,8 +231,8 @@ impl Cloud {
         Ok(self.clock.insert(made))
     }
 
-    /// What the cloud keeps where no file shows it: every event in the clear, and the database as text. What cannot be had
-    /// any more, since the scenario ended it, is left out.
+    /// What the cloud keeps where no file shows it: every event in the clear, and the database as text. Events cannot be had
+    /// any more where the scenario ended the cloud; a database must be there.
     pub(crate) fn dumps(&mut self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let mut dumps = Vec::new();
         let mut take = |name: &str, mut command: Command| match output_within(&mut command, ANSWER)
@@ -249,8 +249,12 @@ impl Cloud {
         }
         if let Some(url) = &self.database {
             let mut command = Command::new("pg_dump");
-            command.args(["--no-owner", "--dbname", url]);
-            take("pg_dump", command);
+            // As they are stored: rows of COPY would write some characters of a text otherwise.
+            command.args(["--inserts", "--no-owner", "--dbname", url]);
+            let dump = output_within(&mut command, ANSWER)?;
+            let complaint = String::from_utf8_lossy(&dump.stderr);
+            anyhow::ensure!(dump.status.success(), "no pg_dump: {complaint}");
+            dumps.push(("pg_dump".to_owned(), dump.stdout));
         }
         Ok(dumps)
     }

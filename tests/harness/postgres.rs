@@ -63,6 +63,11 @@ impl Postgres {
         )
     }
 
+    /// Performs a statement in database `edgeward`.
+    pub fn perform(&self, sql: &str) -> anyhow::Result<String> {
+        self.psql("edgeward", sql)
+    }
+
     fn psql(&self, database: &str, sql: &str) -> anyhow::Result<String> {
         run(Command::new("psql")
             .args(["-qAt", "-U", "edgeward", "-d", database, "-h"])

@@ -4,8 +4,8 @@
 //! Known are tokens and API keys that a command printed or was given, and the private parts of every key in a place where
 //! keys belong (see [`holds`]). They are gathered when a process starts and ends, too, since some live no longer than it.
 //! Of each secret every stretch of 16 bytes is looked for, so that one that is cut short or wrapped is found, as it
-//! is, in hex and in base64. Not known, since no file or answer ever holds them: secrets that a TPM activates,
-//! WireGuard's keys, the keys of sessions.
+//! is, in hex and in base64; of a PostgreSQL database in its dump, as text, and in what its columns of bytes hold. Not
+//! known, since no file or answer ever holds them: secrets that a TPM activates, WireGuard's keys, the keys of sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 
+mod dump;
 mod forms;
 mod keys;
 mod search;
@@ -113,6 +114,9 @@ pub fn look(folder: &Path, texts: &[(String, Vec<u8>)]) -> anyhow::Result<Vec<Le
     let mut leaks = BTreeSet::new();
     for (name, bytes) in texts {
         leaks.extend(search.text(name, bytes));
+        for column in dump::columns_of_bytes(bytes) {
+            leaks.extend(search.text(name, &column));
+        }
     }
     let mut left = MAX_BYTES;
     for path in &files {

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use edgeward_tests::Lab;
 use edgeward_tests::cloud::CloudOptions;
+use edgeward_tests::postgres::Postgres;
 use edgeward_tests::secrets;
 
 #[test]
@@ -61,5 +62,35 @@ fn a_secret_that_got_into_a_log_or_an_event_fails_the_scenario_and_is_not_shown(
     )?;
     let said = format!("{leaks:?}");
     anyhow::ensure!(!said.contains(&secret[..20]) && !said.contains(&token[20..40]));
+    Ok(())
+}
+
+#[test]
+fn a_secret_that_got_into_a_postgresql_database_is_found_in_a_text_and_in_bytes()
+-> anyhow::Result<()> {
+    edgeward_tests::require_root()?;
+    let folder = tempfile::Builder::new().prefix("edgeward-pg-").tempdir()?;
+    let postgres = Postgres::start(&folder.path().join("pg"))?;
+    let mut lab = Lab::new(&CloudOptions {
+        database: Some(postgres.url()),
+        ..CloudOptions::default()
+    })?;
+    lab.cloud.start()?;
+    let made = lab
+        .cloud
+        .edgeward(&["apikey", "create", "auditor", "--role", "auditor"])?;
+    let clean = lab.leaks()?;
+    anyhow::ensure!(clean.is_empty(), "{clean:?}");
+    let word = made.trim();
+    for value in [
+        format!("'{word}', NULL"),
+        format!("NULL, convert_to('{{\"key\": \"{word}\"}}', 'UTF8')"),
+    ] {
+        postgres.perform("CREATE TABLE planted (a text, b bytea)")?;
+        postgres.perform(&format!("INSERT INTO planted VALUES ({value})"))?;
+        let leaks: Vec<String> = lab.leaks()?.iter().map(ToString::to_string).collect();
+        anyhow::ensure!(leaks == ["pg_dump holds an api key"], "{leaks:?}");
+        postgres.perform("DROP TABLE planted")?;
+    }
     Ok(())
 }

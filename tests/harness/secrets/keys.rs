@@ -23,6 +23,10 @@ pub(super) fn of_file(bytes: &[u8], is_whole: bool) -> Vec<Vec<u8>> {
     if !parts.is_empty() || !is_whole {
         return parts;
     }
+    let sealing = of_a_site(text);
+    if !sealing.is_empty() {
+        return sealing;
+    }
     match std::str::from_utf8(bytes) {
         // Words: a secret of its own, of which the surrounding white space is no part.
         Ok(text) if is_secret_text(text.trim()) => vec![text.trim().as_bytes().to_vec()],
@@ -30,6 +34,14 @@ pub(super) fn of_file(bytes: &[u8], is_whole: bool) -> Vec<Vec<u8>> {
         Err(_) if (MIN_PART_BYTES..=256).contains(&bytes.len()) => vec![bytes.to_vec()],
         Err(_) => Vec::new(),
     }
+}
+
+/// The key in a file of the sites' keys: a line of hex among others.
+fn of_a_site(text: &str) -> Vec<Vec<u8>> {
+    let keys = text.lines().filter_map(|line| line.strip_prefix("key "));
+    keys.filter_map(|key| hex::decode(key).ok())
+        .filter(|key| key.len() >= MIN_PART_BYTES)
+        .collect()
 }
 
 /// One word that is neither the public key of a log, a document nor a list.
@@ -151,6 +163,12 @@ mod tests {
         let word = b"whsec_abcdefghijklmnop\n";
         assert_eq!(of_file(word, true), [&word[..22]]);
         assert_eq!(of_file(&[0xff; 32], true), [[0xff; 32]]);
+        let key = "5a".repeat(32);
+        let sum = "00".repeat(32);
+        let site = format!("edgeward site key v1\nsite north\nmade 17\nkey {key}\nsum {sum}\n");
+        assert_eq!(of_file(site.as_bytes(), true), [[0x5a; 32]]);
+        let tombstone = format!("edgeward erased site key v1\nsite north\nmade 17\nsum {sum}\n");
+        assert!(of_file(tombstone.as_bytes(), true).is_empty());
         assert!(of_file(word, false).is_empty() && of_file(&[0xff; 32], false).is_empty());
     }
 

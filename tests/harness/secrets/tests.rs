@@ -66,6 +66,48 @@ fn a_secret_is_found_in_whatever_form_and_place_it_was_written() {
 }
 
 #[test]
+fn a_secret_in_a_database_is_found_in_a_text_and_within_a_column_of_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    keep(folder.path(), "the planted one", SECRET);
+    let document = |form: &str| format!("{{\"kept\": \"{form}\"}}");
+    let (in_hex, in_base64) = (hex::encode(SECRET), base64_url(SECRET));
+    let bytes = |bytes: &[u8]| format!("\\x{}", hex::encode(bytes));
+    let values = [
+        document(&in_hex),
+        document(&in_base64),
+        bytes(SECRET),
+        bytes(document(&in_hex).as_bytes()),
+        bytes(document(&in_base64).as_bytes()),
+        bytes(base64(&[&[7; 40], &SECRET[..]].concat()).as_bytes()),
+    ];
+    for value in &values {
+        let rows = [
+            format!("INSERT INTO public.a VALUES (1, '{value}', NULL);\n"),
+            format!(
+                "COPY public.a (b) FROM stdin;\n1\t{}\t\\N\n\\.\n",
+                value.replace('\\', "\\\\")
+            ),
+        ];
+        for row in rows {
+            let said = look(
+                folder.path(),
+                &[("pg_dump".to_owned(), row.clone().into_bytes())],
+            );
+            let said = said.unwrap();
+            assert_eq!(said.len(), 1, "{row}");
+            assert_eq!(said[0].to_string(), "pg_dump holds the planted one");
+        }
+    }
+    let other = bytes(document(&hex::encode([9; 32])).as_bytes());
+    let row = format!("INSERT INTO public.a VALUES (1, '{other}');\n").into_bytes();
+    assert_eq!(
+        look(folder.path(), &[("pg_dump".to_owned(), row)]).unwrap(),
+        []
+    );
+    forget(folder.path());
+}
+
+#[test]
 fn a_key_is_a_secret_everywhere_but_in_its_own_file() {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("cloud/data/keys");
