@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::event::{Actor, EventKind, PartyError, RuleId, Verdict};
 use crate::record::Record;
 
+mod coverage;
 mod cursor;
 mod stats;
 mod values;
@@ -16,6 +17,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use coverage::{CoverageCursor, MAX_COVERAGE_CURSOR_BYTES};
 pub use cursor::{Cursor, CursorError, CursorKey, MAX_CURSOR_BYTES};
 pub use stats::{DEFAULT_TOP, Field, MAX_BUCKETS, MAX_TOP, MIN_BUCKET, StatsQuery};
 use values::Values;

@@ -90,6 +90,18 @@ pub fn export_lines() -> Vec<Vec<u8>> {
     vec![whole(&[&header, &end]), whole(&[&header, &event, &end])]
 }
 
+/// Where a page of coverage ended.
+pub fn coverage_cursors() -> Vec<Vec<u8>> {
+    use edgeward_audit::BootId;
+    use edgeward_audit::query::CoverageCursor;
+
+    let Ok(node) = "spiffe://plant.example/node/gw-3".parse() else {
+        return Vec::new();
+    };
+    let boot = BootId::from_bytes([7; 16]);
+    vec![CoverageCursor { node, boot }.to_string().into_bytes()]
+}
+
 /// A block of a log that nobody signed: what reading it does not look at.
 pub fn segments() -> Vec<Vec<u8>> {
     use edgeward_audit::block::Places;

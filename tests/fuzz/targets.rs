@@ -13,13 +13,14 @@ use edgeward_audit::log_proof::LogProof;
 use edgeward_audit::merkle::Frontier;
 use edgeward_audit::note::Note;
 use edgeward_audit::proven::Verifier;
-use edgeward_audit::query::{CursorKey, Query, StatsQuery};
+use edgeward_audit::query::{CoverageCursor, CursorKey, Query, StatsQuery};
 use edgeward_audit::segment::Segment;
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
 use edgeward_audit::tiles::Tile;
 use edgeward_audit::tlog_policy::TlogPolicy;
 use edgeward_audit::witness::parse_size_answer;
 use edgeward_ca::keys::pkcs11::TokenUri;
+use edgeward_ca::keys::sites::Site;
 use edgeward_evidence::EkRoots;
 use edgeward_evidence::boot_log::variable::{EfiVariable, Guid};
 use edgeward_evidence::boot_log::{self, BootLog, signature_list};
@@ -254,6 +255,11 @@ pub const TARGETS: &[Target] = &[
         seeds: witness::cosigned,
     },
     Target {
+        name: "audit_coverage_cursor",
+        run: audit_coverage_cursor,
+        seeds: seeds::coverage_cursors,
+    },
+    Target {
         name: "audit_event",
         run: |bytes| drop(Event::parse(bytes)),
         seeds: none,
@@ -311,6 +317,17 @@ pub const TARGETS: &[Target] = &[
             }
         },
         seeds: seeds::segments,
+    },
+    Target {
+        name: "audit_site",
+        run: |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                // It goes into files of keys as it is.
+                let site = Site::parse(text);
+                assert!(site.is_none_or(|site| site.as_str() == text && !text.contains('\n')));
+            }
+        },
+        seeds: || vec![b"hall-3/line_2.north".to_vec(), vec![b'a'; 63]],
     },
     Target {
         name: "audit_statement",
@@ -825,6 +842,16 @@ fn audit_query(bytes: &[u8]) {
             &domain,
             &CursorKey::new(&Secret::new([7; 32])),
         ));
+    }
+}
+
+/// The place that is read is the one that is given out again.
+fn audit_coverage_cursor(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(cursor) = text.parse::<CoverageCursor>() {
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
     }
 }
 

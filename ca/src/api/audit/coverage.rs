@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use edgeward_audit::event::{Event, EventKind};
+use edgeward_audit::query::CoverageCursor;
 use edgeward_audit::record::BootId;
 use edgeward_identity::{Kind, SpiffeId};
 
@@ -21,15 +20,13 @@ use crate::store::audit::{Fault, LossNote, StoredJournal};
 
 /// Most journals in one answer.
 const MAX_JOURNALS: u32 = 10_000;
-/// Longest cursor, in bytes.
-const MAX_CURSOR_BYTES: usize = 4096;
 /// Longest reason, in bytes.
 const MAX_REASON_BYTES: usize = 400;
 
 /// What was asked.
 struct Asked {
     node: Option<SpiffeId>,
-    after: Option<(String, String)>,
+    after: Option<CoverageCursor>,
     limit: u32,
 }
 
@@ -48,8 +45,9 @@ pub(crate) async fn coverage(
 ) -> Result<Json<CoverageReport>, Problem> {
     let asked = asked(&api, &pairs)?;
     let node = asked.node.as_ref();
-    let after = asked
-        .after
+    let after = asked.after.as_ref();
+    let after = after.map(|after| (after.node.to_string(), after.boot.to_string()));
+    let after = after
         .as_ref()
         .map(|(node, boot)| (node.as_str(), boot.as_str()));
     let mut journals = api
@@ -81,10 +79,10 @@ pub(crate) async fn coverage(
     };
     let counts = api.store.fault_counts(node).await?;
     note_read(&api, &caller, "audit", &pairs).await?;
-    let cursor = journals
-        .last()
-        .filter(|_| more)
-        .map(|last| cursor_of(&last.node.to_string(), &last.boot.to_string()));
+    let cursor = journals.last().filter(|_| more).map(|last| CoverageCursor {
+        node: last.node.clone(),
+        boot: last.boot,
+    });
     Ok(Json(CoverageReport {
         complete: counts == Default::default(),
         open: counts.open,
@@ -95,7 +93,7 @@ pub(crate) async fn coverage(
             .map(|journal| journal_view(journal, &faults))
             .collect(),
         unknown_boots: unknown.iter().map(fault_view).collect(),
-        cursor,
+        cursor: cursor.map(|cursor| cursor.to_string()),
         more,
         minimum_index: api.store.minimum_index().await?,
     }))
@@ -159,7 +157,9 @@ fn asked(api: &Api, pairs: &[(String, String)]) -> Result<Asked, Problem> {
         let is_new = match key.as_str() {
             "node" => node.replace(keeper_of(api, value)?).is_none(),
             "cursor" => {
-                let place = place_of(value).ok_or_else(|| malformed("not a cursor of coverage"))?;
+                let place = value
+                    .parse()
+                    .map_err(|_| malformed("not a cursor of coverage"))?;
                 after.replace(place).is_none()
             }
             "limit" => {
@@ -183,22 +183,6 @@ fn asked(api: &Api, pairs: &[(String, String)]) -> Result<Asked, Problem> {
         after,
         limit: limit.unwrap_or(MAX_JOURNALS),
     })
-}
-
-/// Opaque: the last journal of a page.
-fn cursor_of(node: &str, boot: &str) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{boot} {node}"))
-}
-
-fn place_of(cursor: &str) -> Option<(String, String)> {
-    if cursor.len() > MAX_CURSOR_BYTES {
-        return None;
-    }
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-    let (boot, node) = text.split_once(' ')?;
-    let boot: BootId = boot.parse().ok()?;
-    let node: SpiffeId = node.parse().ok()?;
-    Some((node.to_string(), boot.to_string()))
 }
 
 fn keeper_of(api: &Api, text: &str) -> Result<SpiffeId, Problem> {
