@@ -5,10 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use edgeward_audit::checkpoint::Checkpoint;
+use edgeward_audit::merkle::leaf_hash;
+use edgeward_audit::note::NoteSigner;
+use edgeward_audit::witness::Submission;
+use edgeward_identity::Secret;
 use edgeward_tests::Lab;
 use edgeward_tests::cloud::{Cloud, CloudOptions, PORT, TRUST_DOMAIN};
 use edgeward_tests::eventually::eventually;
 use edgeward_tests::process::output;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 /// Where Debian's package python3-cryptography is.
@@ -53,6 +60,7 @@ fn clouds_that_witness_each_other_notice_a_log_that_was_put_back() -> anyhow::Re
     two.other.start()?;
     let later = two.await_cosigned()?;
     anyhow::ensure!(later >= size + 5, "{later} after {size}");
+    two.the_log_is_signed_twice()?;
     two.a_database_is_put_back()
 }
 
@@ -208,6 +216,81 @@ impl Two {
         let complaint = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "{complaint}");
         Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Whoever holds the log's key signs another tree of the size that was cosigned.
+    fn the_log_is_signed_twice(&mut self) -> anyhow::Result<()> {
+        self.await_cosigned()?;
+        // Nothing comes from the log itself meanwhile: the witness stays where it is.
+        self.lab.cloud.stop()?;
+        let known = self.witnessed()?;
+        assert!(known["fork"].is_null(), "{known}");
+        let key = self.lab.cloud.folder().join("data/keys/checkpoint.key");
+        let key = PrivatePkcs8KeyDer::from_pem_file(key)?;
+        let origin = format!("{TRUST_DOMAIN}/audit");
+        let signer = NoteSigner::new(&origin, &Secret::new(key.secret_pkcs8_der().to_vec()))?;
+        let size = known["size"].as_u64().context("a size")?;
+        let forged = Checkpoint {
+            origin,
+            size,
+            root: leaf_hash(b"what never happened"),
+        };
+        let submission = Submission {
+            old: size,
+            proof: Vec::new(),
+            note: forged.sign(&signer)?,
+        };
+        let refused = self.submit(&submission.to_string())?;
+        assert_eq!(refused["code"], "witness_forked", "{refused}");
+        let event = self.other.await_event(&["--type", "witness.refused"])?;
+        assert_eq!(event["code"], "witness_forked", "{event}");
+        assert_eq!(event["subject"], format!("log/{TRUST_DOMAIN}/audit"));
+        let detail = &event["detail"];
+        assert_eq!(detail["size"], detail["known_size"], "{event}");
+        assert_ne!(detail["root"], detail["known_root"], "{event}");
+        // Both notes are kept: together they prove it. What was cosigned stays what it was.
+        let after = self.witnessed()?;
+        assert_eq!(
+            (&after["note"], &after["size"]),
+            (&known["note"], &known["size"])
+        );
+        assert_eq!(after["fork"], submission.note.to_string());
+        eventually("it is an alert", PATIENCE, || {
+            let alerts = self.other.json(&["audit", "alerts", "list"])?;
+            let forked = alerts.to_string().contains("witnessed-log-forked");
+            anyhow::ensure!(forked, "{alerts:#}");
+            Ok(())
+        })?;
+        // The log itself goes on, and is cosigned: it is the tree that was before.
+        self.lab.cloud.start()?;
+        self.write(3)?;
+        let later = self.await_cosigned()?;
+        anyhow::ensure!(later > size, "{later} after {size}");
+        Ok(())
+    }
+
+    /// What the witness knows of the log.
+    fn witnessed(&self) -> anyhow::Result<Value> {
+        let status = self.other.json(&["audit", "witness", "status"])?;
+        let log = status["logs"].get(0).cloned();
+        log.with_context(|| format!("no log is witnessed: {status}"))
+    }
+
+    /// As anybody may, without any key of the witness's.
+    fn submit(&self, submission: &str) -> anyhow::Result<Value> {
+        let file = self.lab.folder().join("submission");
+        fs::write(&file, submission)?;
+        let url = format!(
+            "https://{}:{PORT}/witness/v0/add-checkpoint",
+            self.other.host().ipv4()
+        );
+        // curl knows no SPIFFE IDs: whom it speaks to is checked by other tests.
+        let mut command = self.lab.cloud.host().command("curl");
+        command.args(["-sSk", "--max-time", "20", "--data-binary"]);
+        command.arg(format!("@{}", file.display())).arg(url);
+        let said = output(&mut command)?;
+        anyhow::ensure!(said.status.success(), "{said:?}");
+        serde_json::from_slice(&said.stdout).context("no document")
     }
 
     /// The log is signed a second time from an earlier state, and nothing on its own disk tells.

@@ -10,6 +10,7 @@ use edgeward_audit::note::Note;
 use edgeward_audit::query::Filter;
 use edgeward_audit::record::BootId;
 use edgeward_audit::witness::NotCosigned;
+use edgeward_identity::testing::TurnedClock;
 use edgeward_identity::{Kind, SpiffeId, SystemClock, TrustDomain};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ use crate::store::testing::TestStore;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// As the documents say it.
+const SILENCE: Duration = Duration::from_secs(3600);
 
 /// A cloud with nothing but its log, in a folder of its own.
 struct Cloud {
@@ -38,7 +41,10 @@ impl Cloud {
 
     /// With the keys of this folder, and an empty database.
     async fn with(name: &str, folder: Arc<tempfile::TempDir>) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self::by_clock(name, folder, Arc::new(SystemClock)).await
+    }
+
+    async fn by_clock(name: &str, folder: Arc<tempfile::TempDir>, clock: Arc<dyn Clock>) -> Self {
         let domain = TrustDomain::new(name).unwrap();
         let keys = match CloudKeys::exist(folder.path()).unwrap() {
             true => CloudKeys::open(folder.path(), &domain, clock.now()),
@@ -231,6 +237,63 @@ async fn a_witness_that_was_away_gets_the_newest_and_the_log_did_not_wait() {
         .unwrap();
     assert_eq!(best.unwrap().size, second);
     assert!(log.recorded(EventKind::WitnessDisputed).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_witness_is_silent_once_nothing_came_for_an_hour_and_resumed_once_it_is_back() {
+    let clock = TurnedClock::at(SystemClock.now());
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let mut log = Cloud::by_clock("a.example", folder, clock.clone()).await;
+    let witness = Cloud::new("b.example").await.witness_of(&log);
+    let key = witness.server.as_ref().unwrap().key().clone();
+    let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let asking = log.ask(&key, port);
+    let told = async |kind| {
+        let found = log.recorded(kind).await;
+        let name = format!("witness/{}", key.name());
+        for event in &found {
+            assert_eq!(event.subject.as_ref().unwrap().to_string(), name);
+        }
+        found
+    };
+    eventually("it fails", async || {
+        asking.asking.states()[0].failing.clone()
+    })
+    .await;
+    // Almost an hour is none of the log's business yet.
+    clock.turn(SILENCE - Duration::from_secs(60));
+    an_attempt_fails(port).await;
+    assert!(told(EventKind::WitnessSilent).await.is_empty());
+    clock.turn(Duration::from_secs(61));
+    let silent = eventually("it is silent", async || {
+        told(EventKind::WitnessSilent).await.pop()
+    })
+    .await;
+    assert!(silent.detail.get("reason").is_some());
+    // Two more hours are the same silence.
+    clock.turn(2 * SILENCE);
+    an_attempt_fails(port).await;
+    assert!(told(EventKind::WitnessResumed).await.is_empty());
+
+    let listener = TcpListener::bind((HERE, port)).await.unwrap();
+    tokio::spawn(serve(witness, listener, false));
+    newest_is_cosigned(&log, &key).await;
+    eventually("it is back", async || {
+        told(EventKind::WitnessResumed).await.pop()
+    })
+    .await;
+    assert_eq!(told(EventKind::WitnessSilent).await.len(), 1);
+    assert_eq!(told(EventKind::WitnessResumed).await.len(), 1);
+    assert!(told(EventKind::WitnessDisputed).await.is_empty());
+}
+
+/// Somebody answers at the port, and says nothing.
+async fn an_attempt_fails(port: u16) {
+    let listener = TcpListener::bind((HERE, port)).await.unwrap();
+    let accepted = tokio::time::timeout(PATIENCE, listener.accept());
+    drop(accepted.await.unwrap().unwrap());
 }
 
 #[tokio::test]
