@@ -52,7 +52,7 @@ fn measure(what: &str, records: &[SealedRecord]) -> Result<(), Box<dyn Error>> {
     let (begun, mut terms, mut places) = (Instant::now(), 0, 0);
     for block in blocks.clone() {
         let mut index = BlockTerms::new();
-        (0..)
+        (0..=u8::MAX)
             .zip(block)
             .for_each(|(place, sealed)| index.add(place, sealed.record()));
         let found = index.finish(&key);
@@ -110,7 +110,7 @@ fn measure(what: &str, records: &[SealedRecord]) -> Result<(), Box<dyn Error>> {
 
 fn encoded(block: &[SealedRecord]) -> Result<EncodedPart, edgeward_audit::block::BlockError> {
     let mut writer = PartWriter::new();
-    for (place, sealed) in (0..).zip(block) {
+    for (place, sealed) in (0..=u8::MAX).zip(block) {
         writer.push(place, sealed.event().time, sealed)?;
     }
     writer.finish()
