@@ -286,11 +286,16 @@ impl Tx {
                 .bind(places.to_bytes())
         })
         .await?;
-        if let Some(last) = blocks.last() {
-            sqlx::query("DELETE FROM event_tail WHERE leaf < $1")
-                .bind(number_to_column((last.block + 1) * BLOCK_LEAVES))
-                .execute(self.connection())
-                .await?;
+        if let (Some(first), Some(last)) = (blocks.first(), blocks.last()) {
+            // Without its beginning PostgreSQL would walk over all that was deleted since the last vacuum.
+            sqlx::query(
+                "DELETE FROM event_tail \
+                 WHERE leaf >= (SELECT CAST($1 AS BIGINT)) AND leaf < (SELECT CAST($2 AS BIGINT))",
+            )
+            .bind(number_to_column(first.block * BLOCK_LEAVES))
+            .bind(number_to_column((last.block + 1) * BLOCK_LEAVES))
+            .execute(self.connection())
+            .await?;
         }
         Ok(())
     }

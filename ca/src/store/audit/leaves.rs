@@ -64,7 +64,7 @@ impl Store {
                 continue;
             }
             let rows = sqlx::query(
-                "SELECT leaf, hash, received FROM event_tail WHERE leaf >= $1 ORDER BY leaf LIMIT $2",
+                "SELECT leaf, hash, received FROM event_tail WHERE leaf >= (SELECT CAST($1 AS BIGINT)) ORDER BY leaf LIMIT $2",
             )
             .bind(number_to_column(next))
             .bind(number_to_column(want))
