@@ -1,4 +1,4 @@
-use edgeward_audit::query::Filter;
+use edgeward_audit::query::{Filter, StatsQuery};
 use edgeward_identity::{BootTime, SystemClock};
 
 use super::*;
@@ -105,7 +105,7 @@ store_tests! {
         assert_eq!(said, [Some("512".to_owned())]);
         assert!(matches!(store.event_at(100).await, Err(StoreError::Pruned { index: 100, minimum: 512 })));
         assert!(store.event_at(512).await.unwrap().is_some());
-        let counted = edgeward_audit::query::StatsQuery::parse([("by", "type")], bench.keys.trust_domain()).unwrap();
+        let counted = StatsQuery::parse([("by", "type")], bench.keys.trust_domain()).unwrap();
         assert_eq!(store.stats(&counted).await.unwrap().total, 790);
         let size = store.newest_checkpoint().await.unwrap().unwrap().size;
         // Also of what is gone: the tree is whole.
@@ -114,5 +114,25 @@ store_tests! {
         }
         let log = bench.keys.checkpoint_verifier();
         bench.segment(0).verify("plant.example/audit", log).unwrap();
+    }
+
+    async fn a_log_of_which_every_block_was_pruned_goes_on(store) {
+        let bench = Bench::new(&store).await;
+        bench.grow_to(600).await;
+        alerts_passed(&bench, 599).await;
+        let month = Retention { keep: Some(30 * DAY), archive: None };
+        assert_eq!(held(pruner(&bench, &month, &[], 31 * DAY)).await, (512, Holder::Age));
+        assert_eq!(store.block_count().await.unwrap(), 2, "they were made, and are gone");
+        let all = StatsQuery::parse([("by", "type")], bench.keys.trust_domain()).unwrap();
+        assert_eq!(store.stats(&all).await.unwrap().total, 89);
+        // Covered: the log was not halted, and blocks are made of what comes.
+        bench.grow_to(1300).await;
+        assert!(bench.audit.log_head().halted().is_none());
+        assert_eq!(store.block_count().await.unwrap(), 5);
+        let page = store.find(&Filter::default(), None, PAGE).await.unwrap();
+        assert_eq!((page.events.first().map(|event| event.index), page.events.len()), (Some(512), 788));
+        // Also by a cloud that begins with nothing but the tail.
+        alerts_passed(&bench, 1299).await;
+        assert_eq!(held(pruner(&bench, &month, &[], 31 * DAY)).await, (1024, Holder::Age));
     }
 }

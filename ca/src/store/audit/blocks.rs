@@ -84,9 +84,8 @@ impl Part {
 }
 
 impl SealedBlock {
-    /// Makes a block of these rows of the tail: all of one block, in order.
-    pub(super) fn of(rows: &[TailRow], keys: &SiteKeys) -> Result<Self, StoreError> {
-        let block = rows.first().map_or(0, |row| row.leaf / BLOCK_LEAVES);
+    /// Makes block `block` of these rows of the tail: all of it, in order.
+    pub(super) fn of(block: u64, rows: &[TailRow], keys: &SiteKeys) -> Result<Self, StoreError> {
         let whole =
             (block * BLOCK_LEAVES..(block + 1) * BLOCK_LEAVES).eq(rows.iter().map(|row| row.leaf));
         if !whole {
@@ -159,7 +158,7 @@ impl Store {
             let rows = self.tail_from(block * BLOCK_LEAVES, BLOCK_LEAVES).await?;
             let keys = self.site_keys().clone();
             // Opening, reading and compressing 256 records is work for more than a moment.
-            let made = tokio::task::spawn_blocking(move || SealedBlock::of(&rows, &keys));
+            let made = tokio::task::spawn_blocking(move || SealedBlock::of(block, &rows, &keys));
             blocks.push(made.await.map_err(|error| {
                 StoreError::Unavailable(format!("the making of a block was ended: {error}"))
             })??);
@@ -167,13 +166,17 @@ impl Store {
         Ok(blocks)
     }
 
-    /// Number of blocks.
-    pub(super) async fn block_count(&self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(block), -1) AS block FROM event_blocks")
-            .fetch_one(&mut *self.read().await?)
-            .await?;
-        let last: i64 = row.try_get("block")?;
-        Ok(u64::try_from(last.saturating_add(1)).unwrap_or(0))
+    /// Number of blocks that were made so far, the pruned ones among them: they may be all there are.
+    pub async fn block_count(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "SELECT COALESCE((SELECT MAX(block) FROM event_blocks), -1) AS block, \
+             COALESCE((SELECT minimum FROM log_pruned WHERE one = 1), 0) AS minimum",
+        )
+        .fetch_one(&mut *self.read().await?)
+        .await?;
+        let (last, minimum): (i64, i64) = (row.try_get("block")?, row.try_get("minimum")?);
+        let stored = u64::try_from(last.saturating_add(1)).unwrap_or(0);
+        Ok(stored.max(number_from_column(minimum) / BLOCK_LEAVES))
     }
 
     /// The parts of these blocks, at most [`BLOCKS_AT_ONCE`], with what filters ask but without their records.

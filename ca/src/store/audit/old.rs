@@ -150,8 +150,9 @@ impl Tx {
         let mut blocks = Vec::new();
         for some in sealed.chunks(usize::try_from(BLOCK_LEAVES).unwrap_or(1)) {
             let end = some.last().map_or(0, |row| row.leaf + 1);
+            let block = some.first().map_or(0, |row| row.leaf / BLOCK_LEAVES);
             if some.len() as u64 == BLOCK_LEAVES && end <= covered {
-                blocks.push(SealedBlock::of(some, &self.site_keys)?);
+                blocks.push(SealedBlock::of(block, some, &self.site_keys)?);
             } else {
                 self.put_tail_rows(some).await?;
             }

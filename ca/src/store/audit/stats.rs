@@ -155,6 +155,10 @@ impl Store {
             return Ok(0);
         };
         let range = (self.minimum_index().await? / BLOCK_LEAVES, last);
+        if range.0 > last {
+            // All that were made are pruned.
+            return Ok(0);
+        }
         let first = self.edge_by_time(asked, range, Edge::First).await?;
         let end = self.edge_by_time(asked, range, Edge::Last).await?;
         Ok(match (first, end) {

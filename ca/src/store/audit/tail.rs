@@ -136,13 +136,17 @@ pub(super) async fn size(connection: &mut AnyConnection) -> Result<u64, StoreErr
     // Not every database knows an empty maximum as a number.
     let row = sqlx::query(
         "SELECT COALESCE((SELECT MAX(leaf) FROM event_tail), -1) AS leaf, \
-         COALESCE((SELECT MAX(block) FROM event_blocks), -1) AS block",
+         COALESCE((SELECT MAX(block) FROM event_blocks), -1) AS block, \
+         COALESCE((SELECT minimum FROM log_pruned WHERE one = 1), 0) AS minimum",
     )
     .fetch_one(connection)
     .await?;
     let (leaf, block): (i64, i64) = (row.try_get("leaf")?, row.try_get("block")?);
     let next = |last: i64| u64::try_from(last.saturating_add(1)).unwrap_or(0);
-    Ok(next(leaf).max(next(block).saturating_mul(BLOCK_LEAVES)))
+    let pruned = number_from_column(row.try_get("minimum")?);
+    Ok(next(leaf)
+        .max(next(block).saturating_mul(BLOCK_LEAVES))
+        .max(pruned))
 }
 
 pub(super) fn missing_before(leaf: u64) -> StoreError {
