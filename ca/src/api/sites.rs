@@ -29,6 +29,7 @@ pub(super) async fn list(State(api): Cloud) -> Json<Items<SiteView>> {
             since: None,
             erased: 0,
             last_erased: None,
+            erasable: key.site.is_erasable(),
         });
         put(view, &key);
     }
@@ -59,6 +60,12 @@ pub(super) async fn erase(
     Named(name): Named<String>,
     Body(request): Body<EraseRequest>,
 ) -> Result<Json<ErasedView>, Problem> {
+    if name == Site::cloud().as_str() {
+        return Err(Problem::conflict(
+            "site_not_erasable",
+            "what the cloud did that no node has to do with is not erased: who erased what is told there",
+        ));
+    }
     let site = Site::parse(&name)
         .ok_or_else(|| Problem::bad_request("site_malformed", "not the name of a site"))?;
     if request.confirm != site.as_str() {

@@ -26,28 +26,20 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::files::{self, FileFault};
 
 mod file;
+mod name;
 mod seal;
 #[cfg(test)]
 mod tests;
 
 use file::{Found, KeyFile, Tombstone};
+pub use name::{MAX_SITE_BYTES, Site, SiteKeyId};
 use seal::Sealer;
 
 /// Most keys and tombstones together.
 pub const MAX_SITE_KEYS: usize = 65_536;
-/// Longest name of a site, in bytes: that of a label's value.
-pub const MAX_SITE_BYTES: usize = 63;
 /// The folder is looked at for keys that are not known at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TERM_KEY: &str = "term.key";
-
-/// A site: the value of a node's label `site`, or `default`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Site(String);
-
-/// Names a key, its file and what it sealed. Random: it says nothing about the site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SiteKeyId(u64);
 
 /// The opened keys. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -108,6 +100,9 @@ pub enum SiteKeyFault {
     /// The caller's.
     #[error("no such key of a site: {0}")]
     Unknown(SiteKeyId),
+    /// The caller's: what the cloud did outlives what it did it to.
+    #[error("what belongs to site {0} is not erased")]
+    Reserved(Site),
     /// Ours.
     #[error("no randomness")]
     Random,
@@ -128,72 +123,6 @@ pub enum Unopened {
     /// The store's, or an attacker's: not what was sealed there.
     #[error("it is not what was sealed")]
     Damaged,
-}
-
-impl Site {
-    /// What belongs to no other site.
-    pub fn rest() -> Self {
-        Self("default".to_owned())
-    }
-
-    /// 1 to 63 of what the value of a label may hold.
-    pub fn parse(text: &str) -> Option<Self> {
-        let good = (1..=MAX_SITE_BYTES).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'));
-        good.then(|| Self(text.to_owned()))
-    }
-
-    /// Of a node, by its label `site`. What is none, and what cannot be one, is `default`.
-    pub fn of_label(value: Option<&str>) -> Self {
-        value.and_then(Self::parse).unwrap_or_else(Self::rest)
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for Site {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl SiteKeyId {
-    /// As the store keeps it.
-    pub fn to_column(self) -> i64 {
-        crate::store::number_to_column(self.0)
-    }
-
-    /// From the store. What is no id is one that no key has.
-    pub fn from_column(column: i64) -> Self {
-        Self(crate::store::number_from_column(column))
-    }
-
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// From a segment's or a file's text; 63 bits.
-    pub const fn from_number(number: u64) -> Option<Self> {
-        if number == 0 || number > i64::MAX.cast_unsigned() {
-            return None;
-        }
-        Some(Self(number))
-    }
-
-    fn draw() -> Result<Self, SiteKeyFault> {
-        let number = u64::from_be_bytes(random()?) >> 1;
-        Ok(Self(number.max(1)))
-    }
-}
-
-impl std::fmt::Display for SiteKeyId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
 }
 
 impl SiteKeys {
@@ -293,6 +222,9 @@ impl SiteKeys {
     /// Gives a site a new key for what comes, and returns the keys that were in use until now. What is recorded after
     /// this outlives their erasure, as the word of the erasure itself must.
     pub fn turn_over(&self, site: &Site, now: Timestamp) -> Result<Vec<SiteKeyId>, SiteKeyFault> {
+        if !site.is_erasable() {
+            return Err(SiteKeyFault::Reserved(site.clone()));
+        }
         let _turn = self.0.turn.lock();
         let old: Vec<SiteKeyId> = self.alive(site);
         if !old.is_empty() {

@@ -51,9 +51,11 @@ impl Bench {
     }
 
     pub(super) async fn events(&self, count: usize) {
+        let node = SpiffeId::new(&domain(), Kind::Node, "gw").unwrap();
         let mut tx = self.store.begin("test").await.unwrap();
         for _ in 0..count {
             let event = Event::new(SystemClock.now(), Actor::Cloud, EventKind::NodeApproved);
+            let event = event.subject(node.clone());
             self.api.audit.record_in(&mut tx, event).await.unwrap();
         }
         tx.commit().await.unwrap();

@@ -3,6 +3,7 @@
 use edgeward_audit::log_proof::LogProof;
 
 use super::*;
+use crate::keys::sites::{Site, SiteKeyFault};
 
 const SITES: &str = "/api/v1/audit/sites";
 
@@ -45,6 +46,40 @@ async fn an_erasure_that_is_not_confirmed_or_of_no_site_destroys_nothing() {
     assert!(status.is_client_error());
     assert_eq!(bench.store.site_keys().list(), before);
     assert!(bench.recorded(EventKind::AuditErased).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_cloud_did_outlives_every_erasure_and_is_itself_not_erased() {
+    let bench = Bench::new().await;
+    let admin = bench.someone(Class::Operator(Role::Admin)).await;
+    for _ in 0..2 {
+        bench.events(3).await;
+        let (status, erased) = bench
+            .erase(&admin, "default", json!({"confirm": "default"}))
+            .await;
+        assert_eq!(status, StatusCode::OK, "{erased}");
+    }
+    let (status, answer) = bench
+        .erase(&admin, "%3Acloud", json!({"confirm": ":cloud"}))
+        .await;
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (StatusCode::CONFLICT, Some("site_not_erasable"))
+    );
+    let reserved = bench
+        .store
+        .site_keys()
+        .erase(&Site::cloud(), SystemClock.now());
+    assert!(matches!(reserved, Err(SiteKeyFault::Reserved(_))));
+    assert_eq!(bench.recorded(EventKind::AuditErased).await.len(), 2);
+    assert!(bench.recorded(EventKind::NodeApproved).await.is_empty());
+    let (_, sites) = bench.get(&admin, SITES).await;
+    let shown: Vec<_> = sites["items"].as_array().unwrap().iter().collect();
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|site| (site["site"].as_str().unwrap(), site["erasable"].as_bool()))
+        .collect();
+    assert_eq!(shown, [(":cloud", Some(false)), ("default", Some(true))]);
 }
 
 #[tokio::test]
@@ -99,9 +134,9 @@ async fn what_was_erased_is_gone_and_proven() {
     let entry: edgeward_audit::Digest = hash.parse().unwrap();
     proof.verify(entry.as_bytes(), log.name(), log).unwrap();
     let (_, sites) = bench.get(&auditor, SITES).await;
-    assert_eq!(sites["items"][0]["site"], "default");
+    assert_eq!(sites["items"][1]["site"], "default");
     assert_eq!(
-        (&sites["items"][0]["keys"], &sites["items"][0]["erased"]),
+        (&sites["items"][1]["keys"], &sites["items"][1]["erased"]),
         (&json!(1), &json!(1))
     );
     // What comes is sealed by the new key, and read.

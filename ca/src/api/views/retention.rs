@@ -8,7 +8,8 @@ use crate::when::When;
 /// A site, by the keys that seal its events.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SiteView {
-    /// The value of the nodes' label `site`; `default`: everything else.
+    /// The value of the nodes' label `site`; `default`: nodes without one; `:cloud`: what the cloud did that no node has to
+    /// do with.
     pub site: String,
     /// Keys in use: one, unless clouds began at the same moment.
     pub keys: u64,
@@ -19,6 +20,8 @@ pub struct SiteView {
     pub erased: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_erased: Option<When>,
+    /// Whether its events can be erased: all but those of `:cloud`.
+    pub erasable: bool,
 }
 
 /// The word that the events of a site are to be erased.

@@ -10,6 +10,7 @@ use crate::cli::client::encode;
 use crate::cli::progress::watch;
 use crate::cli::screen::or_dash;
 use crate::cli::{Failure, Session};
+use crate::keys::sites::Site;
 
 const PATH: &str = "/api/v1/audit/sites";
 
@@ -18,13 +19,14 @@ pub(super) async fn list(session: &Session) -> Result<(), Failure> {
     let sites: Items<SiteView> =
         watch(&session.screen, "asking for the sites", client.get(PATH)).await?;
     session.screen.tabulate(&sites.items, |sites| {
-        let mut table = Table::new(&["SITE", "KEY SINCE", "ERASED", "LAST ERASED"]);
+        let mut table = Table::new(&["SITE", "KEY SINCE", "ERASED", "LAST ERASED", "ERASABLE"]);
         for site in sites {
             table.row([
                 site.site.clone(),
                 or_dash(site.since.map(|when| when.to_string())),
                 site.erased.to_string(),
                 or_dash(site.last_erased.map(|when| when.to_string())),
+                if site.erasable { "yes" } else { "no" }.to_owned(),
             ]);
         }
         table
@@ -34,6 +36,11 @@ pub(super) async fn list(session: &Session) -> Result<(), Failure> {
 
 /// Asks for the site's name once more, unless `yes`.
 pub(super) async fn erase(session: &Session, site: &str, yes: bool) -> Result<(), Failure> {
+    if site == Site::cloud().as_str() {
+        return Err(Failure::Usage(format!(
+            "the events of {site} are not erased: they tell who erased what"
+        )));
+    }
     if !yes {
         session.screen.note(&format!(
             "every event of site {site} that was recorded until now becomes unreadable for everybody, here and in the archive; \

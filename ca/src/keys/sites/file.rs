@@ -192,7 +192,7 @@ pub(super) fn wipe(folder: &Path, id: SiteKeyId) -> Result<(), FileFault> {
 fn read_key(path: &Path) -> Result<KeyFile, FileFault> {
     let text = files::read_private(path)?;
     let parsed = lines(text.expose(), KEY_HEAD).and_then(|mut fields| {
-        let site = Site::parse(fields.next()?.strip_prefix("site ")?)?;
+        let site = Site::from_file(fields.next()?.strip_prefix("site ")?)?;
         let made = time_of(fields.next()?, "made ")?;
         let key = key_of(fields.next()?)?;
         fields
@@ -206,7 +206,7 @@ fn read_key(path: &Path) -> Result<KeyFile, FileFault> {
 fn read_tombstone(path: &Path) -> Result<Tombstone, FileFault> {
     let text = files::read_private(path)?;
     let parsed = lines(text.expose(), TOMBSTONE_HEAD).and_then(|mut fields| {
-        let site = Site::parse(fields.next()?.strip_prefix("site ")?)?;
+        let site = Site::from_file(fields.next()?.strip_prefix("site ")?)?;
         let made = time_of(fields.next()?, "made ")?;
         let erased = time_of(fields.next()?, "erased ")?;
         fields

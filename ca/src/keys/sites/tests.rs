@@ -35,6 +35,8 @@ fn what_cannot_be_a_label_is_no_site() {
         assert_eq!(Site::parse(bad), None, "{bad}");
         assert_eq!(Site::of_label(Some(bad)), Site::rest());
     }
+    // What is the cloud's own no label can be.
+    assert_eq!(Site::of_label(Some(Site::cloud().as_str())), Site::rest());
     assert_eq!(Site::of_label(None).as_str(), "default");
     assert_eq!(Site::of_label(Some("Berlin/2")).as_str(), "Berlin/2");
 }
@@ -189,6 +191,19 @@ fn keys_are_read_back_and_only_their_owner_may_read_them() {
     }
     let mode = fs::metadata(&folder).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn the_clouds_own_events_are_not_erased() {
+    let (_above, folder) = folder();
+    let keys = SiteKeys::open(&folder).unwrap();
+    let id = keys.current(&Site::cloud()).unwrap();
+    assert!(matches!(
+        keys.erase(&Site::cloud(), NOW),
+        Err(SiteKeyFault::Reserved(_))
+    ));
+    let again = SiteKeys::open(&folder).unwrap();
+    assert_eq!(again.current(&Site::cloud()).unwrap(), id);
 }
 
 #[test]

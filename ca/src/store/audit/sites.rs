@@ -15,7 +15,7 @@ pub(super) struct Sites(BTreeMap<String, Site>);
 
 impl Sites {
     /// The site of each record, in their order: that of its keeper; of what a cloud recorded, that of the node that it
-    /// concerns.
+    /// concerns; of what concerns none, the cloud's own.
     pub(super) async fn of_all(
         &mut self,
         connection: &mut AnyConnection,
@@ -34,7 +34,7 @@ impl Sites {
         record: &Record,
     ) -> Result<Site, StoreError> {
         let Some(node) = concerned(record) else {
-            return Ok(Site::rest());
+            return Ok(Site::cloud());
         };
         if let Some(known) = self.0.get(node.name()) {
             return Ok(known.clone());
@@ -45,16 +45,15 @@ impl Sites {
     }
 }
 
-/// The node whose site an event belongs to.
+/// The node whose site an event belongs to: who keeps it; else whom it is about; else who acted.
 fn concerned(record: &Record) -> Option<&SpiffeId> {
     let subject = record.event.subject.as_ref();
-    let both = [
+    let all = [
         Some(&record.node),
         subject.and_then(|subject| subject.identity()),
+        record.event.actor.identity(),
     ];
-    both.into_iter()
-        .flatten()
-        .find(|id| id.kind() == Kind::Node)
+    all.into_iter().flatten().find(|id| id.kind() == Kind::Node)
 }
 
 async fn site_of(connection: &mut AnyConnection, node: &SpiffeId) -> Result<Site, StoreError> {

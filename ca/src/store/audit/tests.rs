@@ -11,6 +11,7 @@ use crate::store_tests;
 
 mod blocks;
 mod old;
+mod sites;
 
 const T0: u64 = 1_800_000_000_000;
 const NODES: u64 = 4;

@@ -8,7 +8,7 @@ use crate::keys::sites::Site;
 const SITES: [&str; 3] = ["alpha", "beta", "default"];
 
 /// Puts the first two nodes each at a site of its own.
-async fn place_nodes(store: &Store) {
+pub(super) async fn place_nodes(store: &Store) {
     let mut tx = store.begin("test").await.unwrap();
     for (number, site) in (0..).zip(SITES).take(2) {
         sqlx::query(
