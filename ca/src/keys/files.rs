@@ -120,9 +120,25 @@ pub(crate) fn read_private(path: &Path) -> Result<Secret<Vec<u8>>, FileFault> {
     Ok(Secret::new(read(path)?))
 }
 
-/// Writes a file that only its owner may read.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileFault> {
-    write(path, bytes, PRIVATE)
+/// Writes a file that only its owner may read, under a name of the caller's before it gets its own: several processes
+/// may write it.
+pub(crate) fn write_private(path: &Path, beside: &Path, bytes: &[u8]) -> Result<(), FileFault> {
+    write_by(path, beside, bytes, PRIVATE)
+}
+
+/// As [`write_private`], but a file that is there stays as it is. Says whether this one is it.
+pub(crate) fn create_private(path: &Path, beside: &Path, bytes: &[u8]) -> Result<bool, FileFault> {
+    let fault = |source| io_fault(path, source);
+    put(beside, bytes, PRIVATE).map_err(fault)?;
+    // Unlike a rename this replaces nothing.
+    let is_ours = match fs::hard_link(beside, path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(fault(error)),
+    };
+    remove(beside)?;
+    flush_parent(path).map_err(fault)?;
+    Ok(is_ours)
 }
 
 /// Makes what was done to the names in a directory durable.
@@ -183,22 +199,26 @@ pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<(), FileFault> {
 /// New content beside the old, flushed, renamed over it, directory flushed: after a crash it is one or the other.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileFault> {
     let beside = path.with_extension("new");
+    remove(&beside)?;
+    write_by(path, &beside, bytes, mode)
+}
+
+fn write_by(path: &Path, beside: &Path, bytes: &[u8], mode: u32) -> Result<(), FileFault> {
     let fault = |source| io_fault(path, source);
-    match fs::remove_file(&beside) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(fault(error)),
-    }
+    put(beside, bytes, mode).map_err(fault)?;
+    fs::rename(beside, path).map_err(fault)?;
+    flush_parent(path).map_err(fault)
+}
+
+/// A new file, on disk.
+fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(&beside)
-        .map_err(fault)?;
-    file.write_all(bytes).map_err(fault)?;
-    file.sync_all().map_err(fault)?;
-    fs::rename(&beside, path).map_err(fault)?;
-    flush_parent(path).map_err(fault)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn flush_parent(path: &Path) -> io::Result<()> {

@@ -55,6 +55,8 @@ struct Inner {
     turn: Mutex<()>,
     /// When the folder was looked at last for a key that is not known.
     looked: Mutex<Option<Instant>>,
+    /// The newest key that an erasure made, as far as this process took notice of it.
+    followed: Mutex<Option<SiteKeyId>>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +142,7 @@ impl SiteKeys {
             state: RwLock::default(),
             turn: Mutex::new(()),
             looked: Mutex::new(None),
+            followed: Mutex::new(None),
         }));
         keys.take_in(found)?;
         Ok(keys)
@@ -155,6 +158,7 @@ impl SiteKeys {
             state: RwLock::default(),
             turn: Mutex::new(()),
             looked: Mutex::new(None),
+            followed: Mutex::new(None),
         }));
         keys.take_in(found)?;
         Ok(keys)
@@ -168,6 +172,7 @@ impl SiteKeys {
             state: RwLock::default(),
             turn: Mutex::new(()),
             looked: Mutex::new(None),
+            followed: Mutex::new(None),
         }))
     }
 
@@ -237,9 +242,22 @@ impl SiteKeys {
     pub fn destroy(&self, ids: &[SiteKeyId], now: Timestamp) -> Result<(), SiteKeyFault> {
         let _turn = self.0.turn.lock();
         for id in ids {
-            self.destroy_one(*id, now)?;
+            let tombstone = self.tombstone(*id, now);
+            self.bury(*id, tombstone.ok_or(SiteKeyFault::Unknown(*id))?)?;
         }
         Ok(())
+    }
+
+    /// Destroys a key that the log names as erased, also one that is not here any more: then its tombstone is.
+    pub fn destroy_named(&self, key: &SiteKeyState) -> Result<(), SiteKeyFault> {
+        let _turn = self.0.turn.lock();
+        let erased = key.erased.unwrap_or_else(|| SystemClock.now());
+        let tombstone = self.tombstone(key.id, erased).unwrap_or(Tombstone {
+            site: key.site.clone(),
+            made: key.made,
+            erased,
+        });
+        self.bury(key.id, tombstone)
     }
 
     /// Both at once: gives the site a new key, destroys all others, and says which.
@@ -277,6 +295,29 @@ impl SiteKeys {
             .collect();
         list.sort_by(|a, b| (&a.site, a.made, a.id).cmp(&(&b.site, b.made, b.id)));
         list
+    }
+
+    /// Whether this process knows what the erasure knew that made the key `newest`. Looks into the folder if that is news.
+    pub fn follows(&self, newest: SiteKeyId) -> Result<bool, SiteKeyFault> {
+        if *self.0.followed.lock() == Some(newest) {
+            return Ok(true);
+        }
+        self.look_again()?;
+        let found = self.0.state.read().keys.contains_key(&newest);
+        if found {
+            self.follow_without(newest);
+        }
+        Ok(found)
+    }
+
+    /// Takes it as known.
+    pub fn follow_without(&self, newest: SiteKeyId) {
+        *self.0.followed.lock() = Some(newest);
+    }
+
+    /// Whether a key is known, and was destroyed.
+    pub fn is_erased(&self, id: SiteKeyId) -> bool {
+        matches!(self.held(id), Err(Unopened::Erased))
     }
 
     fn held(&self, id: SiteKeyId) -> Result<Arc<Sealer>, Unopened> {
@@ -339,25 +380,9 @@ impl SiteKeys {
         Ok(id)
     }
 
-    fn destroy_one(&self, id: SiteKeyId, now: Timestamp) -> Result<(), SiteKeyFault> {
-        let tombstone = match self.0.state.read().keys.get(&id) {
-            None => return Err(SiteKeyFault::Unknown(id)),
-            Some(Known {
-                key: Held::Erased(erased),
-                site,
-                made,
-            }) => Tombstone {
-                site: site.clone(),
-                made: *made,
-                erased: *erased,
-            },
-            Some(Known { site, made, .. }) => Tombstone {
-                site: site.clone(),
-                made: *made,
-                erased: now,
-            },
-        };
-        // Also where it is erased already: an earlier try may have failed between the tombstone and the key.
+    /// The turn is held. Also where it is erased already: an earlier try may have failed between the tombstone and the
+    /// key.
+    fn bury(&self, id: SiteKeyId, tombstone: Tombstone) -> Result<(), SiteKeyFault> {
         if let Some(folder) = &self.0.folder {
             file::write_tombstone(folder, id, &tombstone)?;
             self.0.state.write().put_erased(id, tombstone);
@@ -366,6 +391,20 @@ impl SiteKeys {
             self.0.state.write().put_erased(id, tombstone);
         }
         Ok(())
+    }
+
+    /// What is to stay of a key that is known.
+    fn tombstone(&self, id: SiteKeyId, now: Timestamp) -> Option<Tombstone> {
+        let state = self.0.state.read();
+        let known = state.keys.get(&id)?;
+        Some(Tombstone {
+            site: known.site.clone(),
+            made: known.made,
+            erased: match known.key {
+                Held::Alive(_) => now,
+                Held::Erased(when) => when,
+            },
+        })
     }
 
     fn take_in(&self, found: Found) -> Result<(), SiteKeyFault> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use edgeward_identity::{Secret, Timestamp};
 use ring::digest::{SHA256, digest};
@@ -15,6 +16,8 @@ const TERM_HEAD: &str = "edgeward term key v1";
 const TOMBSTONE_HEAD: &str = "edgeward erased site key v1";
 /// More than any of these files has, in bytes.
 const MAX_TEXT_BYTES: usize = 512;
+/// What is being written for so long was left by a crash.
+const LEFT_AFTER: Duration = Duration::from_secs(60);
 const KEY_WANTED: &str = "the key of a site";
 const TERM_WANTED: &str = "the key of the search index";
 const TOMBSTONE_WANTED: &str = "the tombstone of a site's key";
@@ -52,14 +55,19 @@ impl Found {
     }
 }
 
-/// At a start: everything, after what a crash left half done is finished.
+/// At a start: everything, after what a crash left half done is finished. A name that is nearly a key's is refused: by
+/// its right one it may be missed.
 pub(super) fn scan(folder: &Path) -> Result<Found, SiteKeyFault> {
-    // Never renamed, so never used.
-    for name in files::names(folder)?
-        .iter()
-        .filter(|name| name.ends_with(".new"))
-    {
-        files::remove(&folder.join(name))?;
+    for name in files::names(folder)? {
+        match name.rsplit_once('.') {
+            _ if name == TERM_KEY => {}
+            Some((_, "new")) => remove_left(&folder.join(&name))?,
+            Some((_, "key" | "erased")) if id_of(&name).is_none() => {
+                return Err(content(&folder.join(&name), KEY_WANTED).into());
+            }
+            Some((_, "key" | "erased")) => {}
+            _ => tracing::warn!(name, "no key of a site: this folder is for nothing else"),
+        }
     }
     let nothing = Seen {
         alive: BTreeSet::new(),
@@ -82,6 +90,16 @@ pub(super) fn scan_new(folder: &Path, seen: &Seen) -> Result<Found, SiteKeyFault
     look(folder, seen, |id| wipe(folder, id))
 }
 
+/// Removes what was never renamed, so never used. Young, another cloud may be writing it.
+fn remove_left(path: &Path) -> Result<(), FileFault> {
+    let written = std::fs::metadata(path).and_then(|file| file.modified());
+    let age = written.map(|when| when.elapsed().unwrap_or_default());
+    match age {
+        Ok(age) if age >= LEFT_AFTER => files::remove(path),
+        _ => Ok(()),
+    }
+}
+
 fn look(
     folder: &Path,
     seen: &Seen,
@@ -89,17 +107,12 @@ fn look(
 ) -> Result<Found, SiteKeyFault> {
     let (mut keys, mut tombstones) = (BTreeSet::new(), BTreeSet::new());
     for name in files::names(folder)? {
-        match name.rsplit_once('.') {
-            _ if name == TERM_KEY => {}
-            Some((id, "key")) => {
-                keys.insert(id_of(folder, &name, id)?);
-            }
-            Some((id, "erased")) => {
-                tombstones.insert(id_of(folder, &name, id)?);
-            }
-            // Another cloud writes just now.
-            Some((_, "new")) => {}
-            _ => return Err(content(&folder.join(&name), KEY_WANTED).into()),
+        match (name.rsplit_once('.'), id_of(&name)) {
+            (Some((_, "key")), Some(id)) => _ = keys.insert(id),
+            (Some((_, "erased")), Some(id)) => _ = tombstones.insert(id),
+            // What another cloud writes just now; an operator's note; what a share keeps for whoever has it open. No key
+            // is lost by any of them.
+            _ => tracing::debug!(name, "no key of a site, and passed over"),
         }
     }
     if keys.union(&tombstones).count() > MAX_SITE_KEYS {
@@ -117,23 +130,42 @@ fn look(
     // What was erased once stays erased, also where a file came back.
     let is_new = |id: &&SiteKeyId| !seen.alive.contains(id) && !seen.erased.contains(id);
     for id in keys.difference(&tombstones).filter(is_new) {
-        found.keys.insert(*id, read_key(&path(folder, *id, "key"))?);
+        match read_key(&path(folder, *id, "key")) {
+            Ok(key) => {
+                found.keys.insert(*id, key);
+            }
+            // Another cloud destroys it at this moment.
+            Err(_) if files::exists(&path(folder, *id, "erased"))? => {
+                let tombstone = read_tombstone(&path(folder, *id, "erased"))?;
+                found.tombstones.insert(*id, tombstone);
+            }
+            Err(fault) => return Err(fault.into()),
+        }
     }
     Ok(found)
 }
 
 /// The key of the search index. Where other keys are, its absence is a loss: a new one would find nothing of what is
-/// there.
+/// there. Of clouds that begin at once one makes it, and all read what is there.
 pub(super) fn read_or_make_terms(
     path: &Path,
     is_new: bool,
 ) -> Result<Secret<[u8; 32]>, SiteKeyFault> {
-    if is_new && !files::exists(path)? {
-        let key = Secret::new(random()?);
-        let hex = Secret::new(hex::encode(key.expose()));
-        write(path, &[TERM_HEAD, "\nkey ", hex.expose(), "\n"])?;
-        return Ok(key);
+    match is_new && !files::exists(path)? {
+        true => make_terms(path),
+        false => read_terms(path),
     }
+}
+
+pub(super) fn make_terms(path: &Path) -> Result<Secret<[u8; 32]>, SiteKeyFault> {
+    let key = Secret::new(random::<32>()?);
+    let hex = Secret::new(hex::encode(key.expose()));
+    let text = whole(&[TERM_HEAD, "\nkey ", hex.expose(), "\n"]);
+    files::create_private(path, &beside(path)?, text.expose().as_bytes())?;
+    read_terms(path)
+}
+
+fn read_terms(path: &Path) -> Result<Secret<[u8; 32]>, SiteKeyFault> {
     let text = files::read_private(path)?;
     let fields = lines(text.expose(), TERM_HEAD).and_then(|mut fields| {
         let key = key_of(fields.next()?)?;
@@ -142,7 +174,7 @@ pub(super) fn read_or_make_terms(
     Ok(fields.ok_or_else(|| content(path, TERM_WANTED))?)
 }
 
-pub(super) fn write_key(folder: &Path, id: SiteKeyId, key: &KeyFile) -> Result<(), FileFault> {
+pub(super) fn write_key(folder: &Path, id: SiteKeyId, key: &KeyFile) -> Result<(), SiteKeyFault> {
     let hex = Secret::new(hex::encode(key.key.expose()));
     let head = format!(
         "{KEY_HEAD}\nsite {}\nmade {}\nkey ",
@@ -156,7 +188,7 @@ pub(super) fn write_tombstone(
     folder: &Path,
     id: SiteKeyId,
     tombstone: &Tombstone,
-) -> Result<(), FileFault> {
+) -> Result<(), SiteKeyFault> {
     let lines = format!(
         "{TOMBSTONE_HEAD}\nsite {}\nmade {}\nerased {}\n",
         tombstone.site,
@@ -229,14 +261,25 @@ fn lines<'t>(bytes: &'t [u8], head: &str) -> Option<std::str::Lines<'t>> {
     (lines.next()? == head).then_some(lines)
 }
 
-fn write(path: &Path, parts: &[&str]) -> Result<(), FileFault> {
+fn write(path: &Path, parts: &[&str]) -> Result<(), SiteKeyFault> {
+    let text = whole(parts);
+    files::write_private(path, &beside(path)?, text.expose().as_bytes())?;
+    Ok(())
+}
+
+fn whole(parts: &[&str]) -> Secret<String> {
     // Allocated once: what grows leaves copies of the key behind.
     let mut text = String::with_capacity(MAX_TEXT_BYTES);
     text.extend(parts.iter().copied());
     let sum = sum_of(&text);
     text.extend(["sum ", &sum, "\n"]);
-    let text = Secret::new(text);
-    files::write_private(path, text.expose().as_bytes())
+    Secret::new(text)
+}
+
+/// Where a file is written before it has its name: two clouds may write the same.
+fn beside(path: &Path) -> Result<PathBuf, SiteKeyFault> {
+    let random = hex::encode(random::<8>()?);
+    Ok(path.with_extension(format!("{random}.new")))
 }
 
 fn sum_of(lines: &str) -> String {
@@ -258,13 +301,12 @@ fn path(folder: &Path, id: SiteKeyId, ending: &str) -> PathBuf {
     folder.join(format!("{id}.{ending}"))
 }
 
-fn id_of(folder: &Path, name: &str, id: &str) -> Result<SiteKeyId, FileFault> {
-    let number = u64::from_str_radix(id, 16)
-        .ok()
-        .and_then(SiteKeyId::from_number);
-    number
-        .filter(|number| number.to_string() == id)
-        .ok_or_else(|| content(&folder.join(name), KEY_WANTED))
+/// The id that a file is named by, as we write it.
+fn id_of(name: &str) -> Option<SiteKeyId> {
+    let (id, _) = name.rsplit_once('.')?;
+    let number = u64::from_str_radix(id, 16).ok();
+    let number = number.and_then(SiteKeyId::from_number);
+    number.filter(|number| number.to_string() == id)
 }
 
 fn content(path: &Path, wanted: &'static str) -> FileFault {

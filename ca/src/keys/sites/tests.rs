@@ -64,12 +64,7 @@ fn a_key_file_that_is_torn_foreign_or_readable_by_others_stops_the_start() {
         Err(SiteKeyFault::File(FileFault::Exposed { mode: 0o640, .. }))
     ));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    for name in [
-        "notes.txt",
-        "1.key",
-        "000000000000000G.key",
-        "0000000000000000.erased",
-    ] {
+    for name in ["1.key", "000000000000000G.key", "0000000000000000.erased"] {
         fs::write(folder.join(name), &whole).unwrap();
         assert!(content_fault(&folder), "{name}");
         fs::remove_file(folder.join(name)).unwrap();
@@ -257,6 +252,12 @@ fn a_crash_at_any_step_leaves_the_key_or_its_tombstone() {
     // Before the tombstone has its name: nothing happened.
     let beside = folder.join(format!("{id}.new"));
     fs::write(&beside, "edgeward erased site").unwrap();
+    // Young, it may be another cloud's that is just being written.
+    SiteKeys::open(&folder).unwrap();
+    assert!(beside.exists());
+    let old = std::time::SystemTime::now() - Duration::from_secs(61);
+    let file = fs::File::options().write(true).open(&beside).unwrap();
+    file.set_modified(old).unwrap();
     let keys = SiteKeys::open(&folder).unwrap();
     assert!(!beside.exists());
     assert_eq!(keys.open_sealed(id, CONTEXT, &sealed).unwrap(), b"body");
@@ -302,6 +303,44 @@ fn clouds_that_share_the_folder_learn_of_each_others_keys_and_erasures() {
         two.current(&site("berlin")).unwrap(),
         one.current(&site("berlin")).unwrap()
     );
+}
+
+#[test]
+fn a_foreign_file_hides_nothing_of_what_is_new_and_a_damaged_key_is_said() {
+    let (_above, folder) = folder();
+    let (one, two) = (
+        SiteKeys::open(&folder).unwrap(),
+        SiteKeys::open(&folder).unwrap(),
+    );
+    for name in ["notes.txt", "README", "1.key", ".nfs000000000001", "x.new"] {
+        fs::write(folder.join(name), "what is this").unwrap();
+    }
+    let id = one.current(&site("berlin")).unwrap();
+    assert!(two.follows(id).unwrap());
+    assert_eq!(two.current(&site("berlin")).unwrap(), id);
+    let other = one.current(&site("paris")).unwrap();
+    fs::write(key_path(&folder, other), "torn").unwrap();
+    assert!(two.follows(other).is_err());
+    fs::remove_file(key_path(&folder, other)).unwrap();
+    assert!(!two.follows(other).unwrap(), "an old listing is no answer");
+}
+
+#[test]
+fn of_clouds_that_begin_at_once_all_have_the_same_key_of_the_index() {
+    let (_above, folder) = folder();
+    fs::create_dir(&folder).unwrap();
+    let path = folder.join(TERM_KEY);
+    let keys: Vec<_> = std::thread::scope(|all| {
+        let begin = || file::read_or_make_terms(&path, true).unwrap();
+        let starts: Vec<_> = (0..8).map(|_| all.spawn(begin)).collect();
+        starts.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    // Also one that found the folder empty a moment before.
+    let late = file::make_terms(&path).unwrap();
+    for key in keys.iter().chain([&late]) {
+        assert_eq!(key.expose(), keys[0].expose());
+    }
+    assert_eq!(files::names(&folder).unwrap(), [TERM_KEY]);
 }
 
 #[test]
