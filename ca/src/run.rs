@@ -208,9 +208,7 @@ pub async fn start(
         clock.clone(),
     );
     tasks.spawn("retention", pruner.run(token.clone()));
-    if store.is_shared() {
-        tasks.spawn("site-keys", upkeep::site_keys(store.clone(), token.clone()));
-    }
+    tasks.spawn("site-keys", upkeep::site_keys(store.clone(), token.clone()));
     let exports = Exports::start(&config.exports, &store, &audit, &clock);
     port_gate.open();
     tracing::info!(id = %config.id, listen = %config.listen, "serving");

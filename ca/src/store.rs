@@ -44,6 +44,7 @@ pub mod deny;
 mod dialect;
 pub mod director;
 pub mod eks;
+pub mod erasures;
 pub mod evidence;
 pub mod exports;
 mod follow;
@@ -147,6 +148,9 @@ pub enum StoreError {
     /// The operator's: a key that is neither here nor known to be erased.
     #[error("the key of a site is missing, with which event {leaf} can be read: {key}")]
     NoSiteKey { key: SiteKeyId, leaf: u64 },
+    /// The operator's: the folder does not show what another cloud put there.
+    #[error("the newest key of a site is not in its folder: {0}")]
+    NewerSiteKey(SiteKeyId),
     /// The operator's: these are not the keys that the database was written with.
     #[error("the folder of the sites' keys is not the one that this database was written with")]
     OtherSiteKeys,
@@ -191,6 +195,8 @@ impl Store {
             site_keys,
         };
         store.check_site_keys().await?;
+        store.begin_following().await?;
+        store.end_erasures(true).await?;
         store.move_old_events().await?;
         Ok(store)
     }

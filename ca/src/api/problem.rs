@@ -107,12 +107,12 @@ impl From<StoreError> for Problem {
             StoreError::Pruned { .. } => {
                 Self::new(StatusCode::GONE, "event_pruned", error.to_string())
             }
-            StoreError::NoSiteKey { .. } => {
+            StoreError::NoSiteKey { .. } | StoreError::NewerSiteKey(_) => {
                 tracing::error!(%error, "store");
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "site_key_missing",
-                    "a key is missing with which this was sealed: restore it (docs/audit-log.md)",
+                    "a key of a site is missing: restore it (docs/audit-log.md)",
                 )
             }
             StoreError::Unreadable { .. } => {

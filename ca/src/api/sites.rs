@@ -1,20 +1,22 @@
 //! The sites whose events are sealed by keys of their own, and the erasure of one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use edgeward_audit::event::{Event, EventKind};
+use edgeward_audit::event::{Actor, Event, EventKind};
 
 use super::extract::{Body, Named};
 use super::problem::Problem;
 use super::views::{EraseRequest, ErasedView, ProblemView, SiteView};
-use super::{Cloud, Items, items};
+use super::{Api, Cloud, Items, items};
 use crate::access::Principal;
-use crate::keys::sites::{Site, SiteKeyFault, SiteKeyState, SiteKeys};
+use crate::keys::sites::{Site, SiteKeyFault, SiteKeyState};
+use crate::store::StoreError;
 
-/// Most ids of keys that the event of an erasure names; a site has one, rarely a few.
+/// Most ids of keys that the event of an erasure names; a site has one, rarely a few. The store names all.
 const MAX_NAMED: usize = 8;
 
 /// List the sites whose events are sealed by a key of their own, and what was erased.
@@ -74,15 +76,17 @@ pub(super) async fn erase(
             "confirm must be the site's name: this cannot be taken back",
         ));
     }
+    // What was recorded is also done, whether or not the asker waits for the answer.
+    let actor = caller.actor().clone();
+    let erasing = tokio::spawn(erase_site(api, actor, site));
+    erasing.await.map_err(|error| Problem::internal(&error))?
+}
+
+async fn erase_site(api: Arc<Api>, actor: Actor, site: Site) -> Result<Json<ErasedView>, Problem> {
     let now = api.now();
-    let keys = api.store.site_keys().clone();
-    // The new key first: the event itself may belong to this site, and is to outlive the old one.
-    let turned = site.clone();
-    let old = on_disk(&keys, move |keys| {
-        keys.look_again()?;
-        keys.turn_over(&turned, now)
-    })
-    .await?;
+    let mut tx = api.store.begin("audit.erase").await?;
+    // The new key first: what is recorded from here on outlives the old one.
+    let old = tx.begin_erasure(&site, now).await.map_err(refused)?;
     if old.is_empty() {
         return Err(Problem::not_found(format!(
             "no event of this site was stored: {site}"
@@ -90,14 +94,15 @@ pub(super) async fn erase(
     }
     let ids: Vec<String> = old.iter().map(ToString::to_string).collect();
     let named: Vec<&str> = ids.iter().take(MAX_NAMED).map(String::as_str).collect();
-    let event = Event::new(now, caller.actor().clone(), EventKind::AuditErased)
+    let event = Event::new(now, actor, EventKind::AuditErased)
         .allowed()
         .detail("site", &site)
         .detail("count", ids.len())
         .detail("keys", named.join(" "));
-    // Recorded, or nothing is destroyed.
-    api.audit.record(event).await?;
-    on_disk(&keys, move |keys| keys.destroy(&old, now)).await?;
+    // Recorded, or nothing is destroyed; what a crash leaves from here on, the next start ends.
+    api.audit.record_in(&mut tx, event).await?;
+    tx.commit().await?;
+    api.store.end_erasures(false).await.map_err(refused)?;
     tracing::warn!(%site, keys = ids.len(), "the events of a site were erased");
     Ok(Json(ErasedView {
         site: site.to_string(),
@@ -106,23 +111,20 @@ pub(super) async fn erase(
     }))
 }
 
-/// Files are flushed there: not a task's work.
-async fn on_disk<T: Send + 'static>(
-    keys: &SiteKeys,
-    work: impl FnOnce(&SiteKeys) -> Result<T, SiteKeyFault> + Send + 'static,
-) -> Result<T, Problem> {
-    let keys = keys.clone();
-    tokio::task::spawn_blocking(move || work(&keys))
-        .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(|fault| match fault {
-            SiteKeyFault::TooMany => Problem::conflict("too_many_site_keys", fault.to_string()),
-            // An erasure that the disk refused is tried again by its asker; the event says that it was meant.
-            SiteKeyFault::File(_) => Problem::new(
+fn refused(error: StoreError) -> Problem {
+    match error {
+        StoreError::SiteKey(fault @ SiteKeyFault::TooMany) => {
+            Problem::conflict("too_many_site_keys", fault.to_string())
+        }
+        StoreError::SiteKey(SiteKeyFault::File(fault)) => {
+            tracing::error!(error = %fault, "keys of a site cannot be destroyed");
+            Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "site_keys_unavailable",
-                "the folder of the sites' keys cannot be written: nothing is known to be erased; repeat",
-            ),
-            _ => Problem::internal(&fault),
-        })
+                "the folder of the sites' keys cannot be read or written: nothing is known to be erased; \
+                 what `audit.erased` names is tried again",
+            )
+        }
+        other => other.into(),
+    }
 }

@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(600);
 /// How often the deny-list is signed anew even if nothing changes.
 const SIGN_TRUST_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// How often a cloud that shares its database looks for keys of sites that another one made or destroyed.
+/// How often a cloud looks for keys of sites that another one made or destroyed, or that are to be destroyed.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
 
 /// A fresh SVID of the cloud with a key that never leaves this process; recorded before anybody sees it.
@@ -164,7 +164,8 @@ async fn prune(
     Ok(pruned)
 }
 
-/// Runs until `stop`: clouds of one database share the folder of the sites' keys.
+/// Runs until `stop`: clouds of one database share the folder of the sites' keys, and what one of them began to erase
+/// each of them ends.
 pub(super) async fn site_keys(store: Store, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         tokio::select! {
@@ -175,6 +176,9 @@ pub(super) async fn site_keys(store: Store, stop: CancellationToken) -> anyhow::
         let looked = tokio::task::spawn_blocking(move || keys.look_again()).await?;
         if let Err(error) = looked {
             tracing::warn!(%error, "keys of sites that another cloud made cannot be read");
+        }
+        if let Err(error) = store.end_erasures(false).await {
+            tracing::error!(%error, "keys of a site that was erased are not destroyed yet");
         }
     }
 }

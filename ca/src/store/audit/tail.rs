@@ -12,6 +12,7 @@ use super::rows::insert_all;
 use super::sealing::{Sealed, seal_body};
 use super::sites::Sites;
 use crate::keys::sites::{SiteKeyId, SiteKeys};
+use crate::store::erasures::{NEWEST_KEY, parse_newest};
 use crate::store::{
     Store, StoreError, Tx, number_from_column, number_to_column, time_from_column, to_column,
 };
@@ -48,11 +49,15 @@ impl TailRow {
 }
 
 impl Tx {
-    /// The leaf that is next.
+    /// The leaf that is next. Asked before anything is sealed: it looks for keys that are newer.
     pub(super) async fn next_leaf(&mut self) -> Result<u64, StoreError> {
         match self.appended {
             Some(size) => Ok(size),
-            None => size(self.connection()).await,
+            None => {
+                let (size, newest) = end(self.connection()).await?;
+                self.follow_erasures(newest)?;
+                Ok(size)
+            }
         }
     }
 
@@ -133,20 +138,28 @@ pub(super) async fn tail_at(
 
 /// Number of leaves in the log.
 pub(super) async fn size(connection: &mut AnyConnection) -> Result<u64, StoreError> {
+    Ok(end(connection).await?.0)
+}
+
+/// Number of leaves in the log, and the newest key that an erasure made: by one statement, which every append makes.
+async fn end(connection: &mut AnyConnection) -> Result<(u64, Option<SiteKeyId>), StoreError> {
     // Not every database knows an empty maximum as a number.
     let row = sqlx::query(
         "SELECT COALESCE((SELECT MAX(leaf) FROM event_tail), -1) AS leaf, \
          COALESCE((SELECT MAX(block) FROM event_blocks), -1) AS block, \
-         COALESCE((SELECT minimum FROM log_pruned WHERE one = 1), 0) AS minimum",
+         COALESCE((SELECT minimum FROM log_pruned WHERE one = 1), 0) AS minimum, \
+         (SELECT value FROM facts WHERE name = $1) AS newest",
     )
+    .bind(NEWEST_KEY)
     .fetch_one(connection)
     .await?;
     let (leaf, block): (i64, i64) = (row.try_get("leaf")?, row.try_get("block")?);
     let next = |last: i64| u64::try_from(last.saturating_add(1)).unwrap_or(0);
     let pruned = number_from_column(row.try_get("minimum")?);
-    Ok(next(leaf)
+    let size = next(leaf)
         .max(next(block).saturating_mul(BLOCK_LEAVES))
-        .max(pruned))
+        .max(pruned);
+    Ok((size, parse_newest(row.try_get("newest")?)?))
 }
 
 pub(super) fn missing_before(leaf: u64) -> StoreError {

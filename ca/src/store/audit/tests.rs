@@ -10,6 +10,7 @@ use super::*;
 use crate::store_tests;
 
 mod blocks;
+mod erasures;
 mod old;
 mod sites;
 
