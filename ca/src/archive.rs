@@ -15,12 +15,12 @@ use edgeward_audit::tiles::tiles_of_inclusion;
 use edgeward_identity::{Clock, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, RecordFault};
 use crate::config::retention::Archive;
 use crate::export::{Pauses, STALLED_AFTER};
 use crate::keys::notes::log_origin;
 use crate::store::archive::ArchiveRow;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 mod storage;
 #[cfg(test)]
@@ -56,7 +56,14 @@ enum Fault {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Record(#[from] RecordFault),
+    #[error(transparent)]
     NotArchived(#[from] NotArchived),
+    /// The database's: what the archive is to hold next is gone, and was not pruned.
+    #[error(
+        "events are missing in the database from {0} on: it is damaged, or not the one that was archived"
+    )]
+    Missing(u64),
     /// Ours, or the database's: nothing that would not prove itself goes into the archive.
     #[error("segment cannot be made: {0}")]
     Segment(String),
@@ -143,7 +150,7 @@ impl Archiver {
         }
     }
 
-    async fn take(&self) -> Result<Option<ArchiveRow>, StoreError> {
+    async fn take(&self) -> Result<Option<ArchiveRow>, Fault> {
         let now = self.clock.now();
         // Without another cloud nobody else can hold it: a crash leaves no lease to wait for.
         let claim = match self.store.is_shared() {
@@ -161,8 +168,29 @@ impl Archiver {
         let row = tx
             .take_archive(&self.name, &holder, begin, claim, now.plus(LEASE))
             .await?;
+        let row = match row {
+            Some(row) if row.next < begin => Some(self.skip(&mut tx, row, begin).await?),
+            row => row,
+        };
         tx.commit().await?;
         Ok(row)
+    }
+
+    /// An archive that was not the configured one for a while: what was pruned meanwhile it will never hold.
+    async fn skip(&self, tx: &mut Tx, row: ArchiveRow, begin: u64) -> Result<ArchiveRow, Fault> {
+        tracing::warn!(
+            archive = self.name,
+            from = row.next,
+            to = begin - 1,
+            "events were pruned that are not in this archive; it goes on behind them"
+        );
+        let event = self
+            .event(EventKind::ArchiveResumed)
+            .detail("skipped_from", row.next)
+            .detail("skipped_to", begin - 1);
+        tx.skip_archive(&self.name, begin).await?;
+        self.audit.record_in(tx, event).await?;
+        Ok(ArchiveRow { next: begin, ..row })
     }
 
     async fn write(&self, mut row: ArchiveRow) -> Result<(), StoreError> {
@@ -182,13 +210,18 @@ impl Archiver {
         if newest.size < end {
             return Ok(None);
         }
+        let made = self.store.block_count().await?;
         let blocks = self
             .store
             .stored_blocks(first / BLOCK_LEAVES, end / BLOCK_LEAVES)
             .await?;
-        // Covered a moment ago, and not a block yet.
         let Some(blocks) = blocks else {
-            return Ok(None);
+            // Covered a moment ago, and not a block yet; or pruned by a cloud that archives nothing.
+            let is_to_come = made < end / BLOCK_LEAVES;
+            return match is_to_come || first < self.store.minimum_index().await? {
+                true => Ok(None),
+                false => Err(Fault::Missing(first)),
+            };
         };
         // Under one that witnesses cosigned, if there is one of late: for whoever reads it in years.
         let since = newest.signed.minus(COSIGNED_WITHIN);

@@ -180,4 +180,40 @@ store_tests! {
         assert_eq!(records(&bench, &segment).map(|_| ()), Err(Unopened::Erased));
         segment.verify("plant.example/audit", log).unwrap();
     }
+
+    async fn what_is_gone_and_was_not_pruned_stalls_the_archive(store) {
+        let bench = Bench::new(&store).await;
+        bench.grow_to(1100).await;
+        let mut archiver = bench.archiver();
+        archiver.turn_once().await;
+        let mut tx = store.begin("test").await.unwrap();
+        sqlx::query("DELETE FROM event_blocks WHERE block = 2").execute(tx.connection()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(matches!(archiver.turn().await, Err(Fault::Missing(512))));
+        let row = store.archive(&bench.to().describe()).await.unwrap().unwrap();
+        assert!(row.failing.unwrap().0.contains("missing"), "it is shown");
+        assert_eq!(row.next, 512);
+    }
+
+    async fn an_archive_that_comes_back_goes_on_behind_what_was_pruned_and_says_so(store) {
+        let bench = Bench::new(&store).await;
+        bench.grow_to(1700).await;
+        bench.archiver().turn_once().await;
+        // Pruned while there was no archive.
+        let mut tx = store.begin("test").await.unwrap();
+        assert!(tx.raise_minimum(1024, "why", NOW).await.unwrap());
+        tx.commit().await.unwrap();
+        while store.delete_pruned().await.unwrap() {}
+        let mut archiver = bench.archiver();
+        archiver.turn_once().await;
+        let row = store.archive(&bench.to().describe()).await.unwrap().unwrap();
+        assert_eq!((row.next, row.segments, row.failing), (1536, 2, None));
+        assert_eq!(bench.segment(1024).first, 1024);
+        let events = store.all_events().await;
+        let said: Vec<_> = events.iter().filter(|event| event.event.kind == EventKind::ArchiveResumed).collect();
+        let [said] = said.as_slice() else { panic!("{said:?}") };
+        let detail = |name| said.event.detail.get(name).map(|value| value.to_string());
+        assert_eq!(detail("skipped_from").as_deref(), Some("512"));
+        assert_eq!(detail("skipped_to").as_deref(), Some("1023"));
+    }
 }

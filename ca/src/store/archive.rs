@@ -75,6 +75,16 @@ impl Tx {
         archive_of(&row).map(Some)
     }
 
+    /// Has an archive go on at leaf `begin`: what is before it and not there was pruned.
+    pub async fn skip_archive(&mut self, name: &str, begin: u64) -> Result<(), StoreError> {
+        sqlx::query("UPDATE log_archives SET next_leaf = $1 WHERE name = $2 AND next_leaf < $1")
+            .bind(number_to_column(begin))
+            .bind(name)
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
     /// Writes how far an archive has come and renews its lease. False: somebody else has taken it.
     pub async fn put_archive(&mut self, row: &ArchiveRow) -> Result<bool, StoreError> {
         let (error, failing) = match &row.failing {
