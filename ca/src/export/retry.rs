@@ -37,9 +37,9 @@ impl Pump {
                 return Ok(());
             }
         };
-        let (refused, events) = wanted;
+        let (refused, events, pruned) = wanted;
         let outcome = match self.give_again(&events).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => without_pruned(outcome, &refused, pruned),
             Err(down) => {
                 self.looked = Instant::now();
                 return self.failed(row, down, stop).await;
@@ -52,7 +52,8 @@ impl Pump {
         Ok(())
     }
 
-    async fn wanted(&self) -> Result<Option<(Refused, Vec<StoredEvent>)>, StoreError> {
+    /// What is to be given, what is left of it, and the index below which it was pruned, if some of it was.
+    async fn wanted(&self) -> Result<Option<(Refused, Vec<StoredEvent>, Option<u64>)>, StoreError> {
         let Some(refused) = self.store.next_retry(&self.export.name).await? else {
             return Ok(None);
         };
@@ -69,7 +70,10 @@ impl Pump {
                 && (self.export.kinds.as_ref())
                     .is_none_or(|kinds| kinds.contains(&event.event.kind))
         });
-        Ok(Some((refused, events)))
+        // Asked afterwards: what is pruned meanwhile is not among the events.
+        let minimum = self.store.minimum_index().await?;
+        let pruned = (refused.first < minimum).then_some(minimum);
+        Ok(Some((refused, events, pruned)))
     }
 
     async fn give_again(&mut self, events: &[StoredEvent]) -> Result<Outcome, NotGiven> {
@@ -112,4 +116,18 @@ impl Pump {
             .increment(1);
         Ok(())
     }
+}
+
+/// What is pruned nobody takes any more: it stays refused, for whoever looks for what is missing.
+fn without_pruned(outcome: Outcome, refused: &Refused, pruned: Option<u64>) -> Outcome {
+    let Some(minimum) = pruned else {
+        return outcome;
+    };
+    let first = refused.first;
+    let rest = match (refused.last < minimum, outcome) {
+        (true, _) => return Outcome::Refused(format!("pruned: {first} to {}", refused.last)),
+        (false, Outcome::Taken) => "what is kept was taken".to_owned(),
+        (false, Outcome::Refused(why)) => format!("what is kept was refused: {why}"),
+    };
+    Outcome::Refused(format!("pruned: {first} to {}; {rest}", minimum - 1))
 }

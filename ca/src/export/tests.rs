@@ -199,6 +199,34 @@ store_tests! {
         assert!(bench.store.export_refused("siem", 10).await.unwrap().is_empty());
     }
 
+    async fn what_was_put_aside_and_then_pruned_stays_refused_and_says_so(store) {
+        let bench = Bench::new(&store, 1).await;
+        let (receiver, listener, export) = http(8).await;
+        let mut tx = bench.store.begin("test").await.unwrap();
+        for _ in 0..310 {
+            let event = Event::new(bench.clock.now(), Actor::Cloud, EventKind::TokenCreated);
+            bench.audit.record_in(&mut tx, event).await.unwrap();
+        }
+        tx.take_export("siem", "a", Some(310), bench.clock.now(), bench.clock.now()).await.unwrap().unwrap();
+        for (first, last) in [(3, 4), (250, 259), (300, 301)] {
+            let refused = crate::store::exports::Refused {
+                first, last, count: last + 1 - first, reason: "why".to_owned(), noticed: bench.clock.now(), retry: None,
+            };
+            tx.put_refused("siem", &refused).await.unwrap();
+        }
+        tx.raise_minimum(256, "policy", bench.clock.now()).await.unwrap();
+        assert_eq!(tx.retry_refused("siem", None, bench.clock.now()).await.unwrap(), 3);
+        tx.commit().await.unwrap();
+        tokio::spawn(async move { receiver.serve(listener).await });
+        let exports = bench.start(&export);
+        let rows = async || bench.store.export_refused("siem", 10).await.unwrap();
+        crate::testing::eventually(|| async { rows().await.iter().all(|row| row.retry.is_none()) }).await;
+        let left: Vec<_> = rows().await.into_iter().map(|row| (row.first, row.reason)).collect();
+        let expected = [(250, "pruned: 250 to 255; what is kept was taken"), (3, "pruned: 3 to 4")];
+        assert_eq!(left, expected.map(|(first, why)| (first, why.to_owned())));
+        exports.finish().await;
+    }
+
     async fn an_export_goes_on_where_it_stood_and_begins_where_it_was_told(store) {
         let bench = Bench::new(&store, 1).await;
         let (receiver, listener, mut export) = http(100).await;
