@@ -123,22 +123,29 @@ impl Pruner {
             self.raise(found.minimum, found.possible, now).await?;
         }
         metrics::gauge!("edgeward_audit_minimum_index").set(found.possible as f64);
-        let mut deleted = false;
         while self.store.delete_pruned().await? {
-            deleted = true;
             tokio::time::sleep(BREATH).await;
         }
-        let due = self
-            .swept
-            .is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY);
-        if deleted && due {
-            let mut next = Some(i64::MIN);
-            while let Some(term) = next {
-                next = self.store.delete_pruned_terms(term).await?;
-                tokio::time::sleep(BREATH).await;
-            }
-            self.swept = Some(Instant::now());
+        self.sweep().await
+    }
+
+    /// Takes what points to pruned blocks out of the index of terms, once a day at most. How far it came is stored: what
+    /// one process leaves the next takes up.
+    async fn sweep(&mut self) -> Result<(), Fault> {
+        let Some(pruned) = self.store.pruned().await? else {
+            return Ok(());
+        };
+        let recent = |swept: &Instant| swept.elapsed() < SWEEP_EVERY;
+        if pruned.terms_swept >= pruned.deleted || self.swept.as_ref().is_some_and(recent) {
+            return Ok(());
         }
+        let mut next = Some(i64::MIN);
+        while let Some(term) = next {
+            next = self.store.delete_pruned_terms(term).await?;
+            tokio::time::sleep(BREATH).await;
+        }
+        self.store.note_swept(pruned.deleted).await?;
+        self.swept = Some(Instant::now());
         Ok(())
     }
 

@@ -135,4 +135,38 @@ store_tests! {
         alerts_passed(&bench, 1299).await;
         assert_eq!(held(pruner(&bench, &month, &[], 31 * DAY)).await, (1024, Holder::Age));
     }
+
+    async fn the_index_is_swept_by_whoever_comes_after_a_crash(store) {
+        let bench = Bench::new(&store).await;
+        bench.grow_to(1300).await;
+        alerts_passed(&bench, 1299).await;
+        let terms_below = async |block: i64| {
+            let row = sqlx::query("SELECT COUNT(*) AS terms FROM event_terms WHERE block < $1")
+                .bind(block)
+                .fetch_one(&mut *store.read().await.unwrap())
+                .await
+                .unwrap();
+            sqlx::Row::get::<i64, _>(&row, "terms")
+        };
+        // As far as one came before it ended: blocks are gone, terms are not.
+        let mut tx = store.begin("test").await.unwrap();
+        assert!(tx.raise_minimum(512, "why", Timestamp::from_secs(1)).await.unwrap());
+        tx.commit().await.unwrap();
+        while store.delete_pruned().await.unwrap() {}
+        assert!(terms_below(2).await > 0);
+        let forever = Retention::default();
+        let mut next = pruner(&bench, &forever, &[], DAY);
+        next.turn().await.unwrap();
+        assert_eq!(terms_below(2).await, 0);
+        assert!(terms_below(5).await > 0);
+        assert_eq!(store.pruned().await.unwrap().unwrap().terms_swept, 512);
+        // A day has not passed: what comes waits, and is not forgotten.
+        let month = Retention { keep: Some(30 * DAY), archive: None };
+        let mut same = Pruner { retention: month.clone(), clock: Arc::new(Later(31 * DAY)), ..next };
+        same.turn().await.unwrap();
+        assert_eq!(store.pruned().await.unwrap().unwrap().deleted, 1024);
+        assert!(terms_below(4).await > 0);
+        pruner(&bench, &month, &[], 31 * DAY).turn().await.unwrap();
+        assert_eq!(terms_below(4).await, 0);
+    }
 }

@@ -25,6 +25,8 @@ pub struct Pruned {
     pub minimum: u64,
     /// Everything below is deleted.
     pub deleted: u64,
+    /// Nothing in the index of terms points below this.
+    pub terms_swept: u64,
     /// In words.
     pub policy: String,
     pub when: Timestamp,
@@ -55,14 +57,16 @@ impl Tx {
 impl Store {
     /// What was pruned; none if nothing ever was.
     pub async fn pruned(&self) -> Result<Option<Pruned>, StoreError> {
-        let row =
-            sqlx::query("SELECT minimum, deleted, policy, pruned FROM log_pruned WHERE one = 1")
-                .fetch_optional(&mut *self.read().await?)
-                .await?;
+        let row = sqlx::query(
+            "SELECT minimum, deleted, terms_swept, policy, pruned FROM log_pruned WHERE one = 1",
+        )
+        .fetch_optional(&mut *self.read().await?)
+        .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Pruned {
             minimum: number_from_column(row.try_get("minimum")?),
             deleted: number_from_column(row.try_get("deleted")?),
+            terms_swept: number_from_column(row.try_get("terms_swept")?),
             policy: row.try_get("policy")?,
             when: time_from_column(row.try_get("pruned")?),
         }))
@@ -137,6 +141,16 @@ impl Store {
             .await?;
         tx.commit().await?;
         Ok(then)
+    }
+
+    /// Notes that every part of the index was swept of what is below `minimum`.
+    pub async fn note_swept(&self, minimum: u64) -> Result<(), StoreError> {
+        let mut tx = self.begin("audit.swept").await?;
+        sqlx::query("UPDATE log_pruned SET terms_swept = $1 WHERE one = 1 AND terms_swept < $1")
+            .bind(number_to_column(minimum))
+            .execute(tx.connection())
+            .await?;
+        tx.commit().await
     }
 
     /// When the first kept checkpoint that covers `size` leaves was signed: within an hour of when the last of them was
