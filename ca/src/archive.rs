@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use edgeward_audit::block::BLOCK_LEAVES;
 use edgeward_audit::event::{Actor, Event, EventKind};
-use edgeward_audit::segment::{FILE_EXTENSION, SEGMENT_BLOCKS, Segment};
+use edgeward_audit::segment::{SEGMENT_BLOCKS, Segment};
 use edgeward_audit::tiles::tiles_of_inclusion;
 use edgeward_identity::{Clock, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -22,11 +22,13 @@ use crate::keys::notes::log_origin;
 use crate::store::archive::ArchiveRow;
 use crate::store::{Store, StoreError, Tx};
 
+mod kept;
 mod storage;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use storage::{NotArchived, Target};
+pub(crate) use kept::Kept;
+use storage::NotArchived;
 
 /// Nobody else writes for so long after the last word of who does. A segment may take longer: two clouds then write the
 /// same.
@@ -38,8 +40,7 @@ const TICK: Duration = Duration::from_secs(2);
 
 /// The task.
 pub struct Archiver {
-    name: String,
-    target: Target,
+    kept: Kept,
     store: Store,
     audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
@@ -52,7 +53,7 @@ pub struct Archiver {
 
 /// Why a segment is not archived yet.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+pub(crate) enum Fault {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -86,8 +87,11 @@ impl Archiver {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
-            name: archive.describe(),
-            target: Target::new(archive),
+            kept: Kept::new(
+                archive,
+                log_origin(audit.keeper().trust_domain()),
+                store.clone(),
+            ),
             store,
             audit,
             clock,
@@ -104,7 +108,7 @@ impl Archiver {
                 Ok(Turn::Wrote) => Duration::ZERO,
                 Ok(Turn::NothingYet | Turn::Others) => TICK,
                 Err(error) => {
-                    tracing::warn!(archive = self.name, %error, "segment is not archived yet");
+                    tracing::warn!(archive = self.kept.name, %error, "segment is not archived yet");
                     let dice = u64::from(Instant::now().elapsed().subsec_nanos());
                     self.pauses.next(None, dice)
                 }
@@ -118,7 +122,7 @@ impl Archiver {
 
     /// Writes the next segment, if it is full.
     async fn turn(&mut self) -> Result<Turn, Fault> {
-        let known = self.store.archive(&self.name).await?;
+        let known = self.store.archive(&self.kept.name).await?;
         let covered = *self.audit.covered().borrow();
         if known.is_some_and(|known| covered < known.next + self.leaves()) {
             return Ok(Turn::NothingYet);
@@ -129,22 +133,23 @@ impl Archiver {
         let begun = Instant::now();
         let written = match self.segment(row.next).await {
             Ok(None) => return Ok(Turn::NothingYet),
-            Ok(Some(segment)) => self.put(&segment).await,
+            Ok(Some(segment)) => self.put(&row, &segment).await,
             Err(fault) => Err(fault),
         };
         match written {
             Ok(bytes) => {
+                let first = row.next;
                 row.next += self.leaves();
                 row.segments += 1;
                 row.bytes += bytes;
                 row.failing = None;
-                self.write(row).await?;
+                self.write(row, Some((first, bytes))).await?;
                 self.went_well(bytes, begun);
                 Ok(Turn::Wrote)
             }
             Err(fault) => {
                 self.failed(&mut row, &fault);
-                self.write(row).await?;
+                self.write(row, None).await?;
                 Err(fault)
             }
         }
@@ -166,7 +171,7 @@ impl Archiver {
         let holder = self.audit.boot().to_string();
         let mut tx = self.store.begin("archive.take").await?;
         let row = tx
-            .take_archive(&self.name, &holder, begin, claim, now.plus(LEASE))
+            .take_archive(&self.kept.name, &holder, begin, claim, now.plus(LEASE))
             .await?;
         let row = match row {
             Some(row) if row.next < begin => Some(self.skip(&mut tx, row, begin).await?),
@@ -179,7 +184,7 @@ impl Archiver {
     /// An archive that was not the configured one for a while: what was pruned meanwhile it will never hold.
     async fn skip(&self, tx: &mut Tx, row: ArchiveRow, begin: u64) -> Result<ArchiveRow, Fault> {
         tracing::warn!(
-            archive = self.name,
+            archive = self.kept.name,
             from = row.next,
             to = begin - 1,
             "events were pruned that are not in this archive; it goes on behind them"
@@ -188,15 +193,22 @@ impl Archiver {
             .event(EventKind::ArchiveResumed)
             .detail("skipped_from", row.next)
             .detail("skipped_to", begin - 1);
-        tx.skip_archive(&self.name, begin).await?;
+        tx.skip_archive(&self.kept.name, begin).await?;
         self.audit.record_in(tx, event).await?;
         Ok(ArchiveRow { next: begin, ..row })
     }
 
-    async fn write(&self, mut row: ArchiveRow) -> Result<(), StoreError> {
+    async fn write(
+        &self,
+        mut row: ArchiveRow,
+        written: Option<(u64, u64)>,
+    ) -> Result<(), StoreError> {
         row.updated = self.clock.now();
         row.leased = row.updated.plus(LEASE);
         let mut tx = self.store.begin("archive.position").await?;
+        if let Some((first, bytes)) = written {
+            tx.note_segment(&row.name, first, bytes).await?;
+        }
         tx.put_archive(&row).await?;
         tx.commit().await
     }
@@ -237,7 +249,7 @@ impl Archiver {
         let proof =
             Segment::prove(&tiles, first, self.leaves(), size).map_err(|error| wrong(&error))?;
         Ok(Some(Segment {
-            origin: log_origin(self.audit.keeper().trust_domain()),
+            origin: self.kept.origin.clone(),
             first,
             checkpoint: note,
             proof,
@@ -246,7 +258,11 @@ impl Archiver {
         }))
     }
 
-    async fn put(&self, segment: &Segment) -> Result<u64, Fault> {
+    async fn put(&self, row: &ArchiveRow, segment: &Segment) -> Result<u64, Fault> {
+        // An empty folder may be where a disk is not mounted: what was written last is there, or this is not the archive.
+        if let Some(last) = self.last(row).await? {
+            self.kept.look_for(last).await?;
+        }
         let bytes = segment
             .to_bytes()
             .map_err(|error| Fault::Segment(error.to_string()))?;
@@ -256,10 +272,26 @@ impl Archiver {
             .proves_itself()
             .map_err(|error| Fault::Segment(error.to_string()))?;
         let length = bytes.len() as u64;
-        self.target
-            .put(&name_of(segment), Bytes::from(bytes))
+        self.kept
+            .target
+            .put(&self.kept.name_of(segment.first), Bytes::from(bytes))
             .await?;
         Ok(length)
+    }
+
+    /// The segment that was written last, by its first leaf.
+    async fn last(&self, row: &ArchiveRow) -> Result<Option<u64>, StoreError> {
+        if row.segments == 0 {
+            return Ok(None);
+        }
+        let noted = self.store.last_segment(&row.name, row.next).await?;
+        if noted.is_some() {
+            return Ok(noted);
+        }
+        // An older version noted none. Behind what was skipped there is no segment before.
+        let minimum = self.store.minimum_index().await?;
+        let before = row.next.checked_sub(self.leaves());
+        Ok(before.filter(|first| *first >= minimum))
     }
 
     fn leaves(&self) -> u64 {
@@ -290,11 +322,6 @@ impl Archiver {
     }
 
     fn event(&self, kind: EventKind) -> Event {
-        Event::new(self.clock.now(), Actor::Cloud, kind).detail("archive", &self.name)
+        Event::new(self.clock.now(), Actor::Cloud, kind).detail("archive", &self.kept.name)
     }
-}
-
-/// The name of a segment in an archive, below the name of its log. Names are in the order of the log.
-fn name_of(segment: &Segment) -> String {
-    format!("{}/{:016}.{FILE_EXTENSION}", segment.origin, segment.first)
 }

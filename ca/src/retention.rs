@@ -15,9 +15,11 @@ use edgeward_audit::segment::SEGMENT_BLOCKS;
 use edgeward_identity::{Clock, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::{self, Kept};
 use crate::audit::{AuditLog, RecordFault};
 use crate::config::exports::Export;
 use crate::config::retention::Retention;
+use crate::keys::notes::log_origin;
 use crate::store::{Store, StoreError};
 
 #[cfg(test)]
@@ -42,6 +44,9 @@ pub struct Pruner {
     /// Leaves of a segment.
     leaves: u64,
     swept: Option<Instant>,
+    archive: Option<Kept>,
+    /// Whether the log says that segments are not in the archive.
+    told: bool,
 }
 
 /// How far deletion may go, and what keeps it from going on.
@@ -87,7 +92,12 @@ impl Pruner {
         audit: Arc<AuditLog>,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        let origin = log_origin(audit.keeper().trust_domain());
+        let archive = retention.archive.as_ref();
+        let archive = archive.map(|archive| Kept::new(archive, origin, store.clone()));
         Self {
+            archive,
+            told: false,
             retention,
             exports: exports.iter().map(|export| export.name.clone()).collect(),
             store,
@@ -119,10 +129,11 @@ impl Pruner {
         let names: Vec<&str> = self.exports.iter().map(String::as_str).collect();
         let now = self.clock.now();
         let found = outlook(&self.store, &self.retention, &names, self.leaves, now).await?;
-        if found.possible > found.minimum {
-            self.raise(found.minimum, found.possible, now).await?;
+        let possible = self.archived(found.minimum, found.possible, now).await?;
+        if possible > found.minimum {
+            self.raise(found.minimum, possible, now).await?;
         }
-        metrics::gauge!("edgeward_audit_minimum_index").set(found.possible as f64);
+        metrics::gauge!("edgeward_audit_minimum_index").set(possible as f64);
         while self.store.delete_pruned().await? {
             tokio::time::sleep(BREATH).await;
         }
@@ -147,6 +158,46 @@ impl Pruner {
         self.store.note_swept(pruned.deleted).await?;
         self.swept = Some(Instant::now());
         Ok(())
+    }
+
+    /// How far of `from` to `to` the archive holds everything, at this moment: what is deleted exists nowhere else.
+    async fn archived(&mut self, from: u64, to: u64, now: Timestamp) -> Result<u64, Fault> {
+        let Some(archive) = &self.archive else {
+            return Ok(to);
+        };
+        let (mut end, mut absent) = (from, None);
+        while end < to && absent.is_none() {
+            // The archive's segments begin at multiples of their length.
+            match archive.look_for(end / self.leaves * self.leaves).await {
+                Ok(()) => end = (end / self.leaves + 1) * self.leaves,
+                Err(archive::Fault::Store(error)) => return Err(error.into()),
+                Err(fault) => absent = Some(fault.to_string()),
+            }
+        }
+        if absent.is_some() || from < to {
+            let mut tx = self.store.begin("archive.absent").await?;
+            tx.note_absent(archive.name(), absent.as_deref(), now)
+                .await?;
+            tx.commit().await?;
+        }
+        let event = |kind| Event::new(now, Actor::Cloud, kind).detail("archive", archive.name());
+        match absent {
+            Some(why) => {
+                tracing::warn!(
+                    reason = why,
+                    "nothing more is pruned: the archive does not hold it"
+                );
+                if !std::mem::replace(&mut self.told, true) {
+                    let event = event(EventKind::ArchiveStalled);
+                    self.audit.later(event.detail("reason", why));
+                }
+            }
+            None if from < to && std::mem::take(&mut self.told) => {
+                self.audit.later(event(EventKind::ArchiveResumed));
+            }
+            None => {}
+        }
+        Ok(end)
     }
 
     /// Recorded and raised at once, or neither.

@@ -38,7 +38,8 @@ class Storage(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def refusal(self):
         parts = urlsplit(self.path)
@@ -85,6 +86,8 @@ class Storage(BaseHTTPRequestHandler):
                 return self.answer(200, file.read())
         except FileNotFoundError:
             return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    do_HEAD = do_GET
 
     def log_message(self, *_):
         pass

@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::views::{ArchiveView, ProblemView, RetentionView};
 use super::{Api, Cloud};
 use crate::config::retention::Archive;
-use crate::retention::outlook;
+use crate::retention::{Holder, outlook};
 
 /// Show the retention policy in force, the smallest index that is kept, what keeps the next segment, and the archive.
 #[utoipa::path(get, path = "/api/v1/audit/log/retention", tag = "audit", operation_id = "audit_log_retention",
@@ -25,13 +25,22 @@ pub(super) async fn show(State(api): Cloud) -> Result<Json<RetentionView>, Probl
         Some(archive) => Some(archive_view(&api, archive).await?),
         None => None,
     };
+    // What is due and not gone waits for the next look, or for an archive that does not hold it.
+    let is_due = outlook.possible > outlook.minimum;
+    let is_away = archive
+        .as_ref()
+        .is_some_and(|archive| archive.error.is_some());
+    let held_by = match is_due && is_away {
+        true => Holder::Archive,
+        false => outlook.held_by,
+    };
     Ok(Json(RetentionView {
         policy: retention.describe(),
         keep_seconds: retention.keep.map(|keep| keep.as_secs()),
         minimum_index: outlook.minimum,
         pruned: pruned.as_ref().map(|pruned| pruned.when.into()),
         pruned_under: pruned.map(|pruned| pruned.policy),
-        held_by: outlook.held_by.to_string(),
+        held_by: held_by.to_string(),
         archive,
     }))
 }

@@ -22,7 +22,7 @@ pub(super) enum Target {
 
 /// A segment is not in the archive. All are tried again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotArchived {
+pub(crate) enum NotArchived {
     /// The operator's: credentials, or who they are for.
     #[error("refused: {0}")]
     Refused(String),
@@ -32,6 +32,9 @@ pub(super) enum NotArchived {
     /// The receiver's: it says that it took the segment, and gives back another.
     #[error("{0}: what was read back is not what was written")]
     Changed(String),
+    /// The operator's: this is not where the segments before went.
+    #[error("{0}: the disk is not mounted, or this is other storage")]
+    Elsewhere(String),
 }
 
 impl Target {
@@ -48,6 +51,14 @@ impl Target {
         match self {
             Self::Folder(folder) => folder.put(name, segment).await,
             Self::S3(storage) => storage.put(name, segment).await,
+        }
+    }
+
+    /// How long what is there under a name is, in bytes; none if nothing is.
+    pub(super) async fn length_of(&self, name: &str) -> Result<Option<u64>, NotArchived> {
+        match self {
+            Self::Folder(folder) => folder.length_of(name).await,
+            Self::S3(storage) => storage.length_of(name).await,
         }
     }
 }

@@ -37,7 +37,7 @@ impl Bench {
         static BOOT: AtomicU8 = AtomicU8::new(1);
         let boot = BootId::from_bytes([BOOT.fetch_add(1, Ordering::Relaxed); 16]);
         let store: Store = (**store).clone();
-        let (audit, _) = AuditLog::open(store.clone(), keeper, boot, NOW)
+        let (audit, writer) = AuditLog::open(store.clone(), keeper, boot, NOW)
             .await
             .unwrap();
         let audit = Arc::new(audit);
@@ -49,6 +49,7 @@ impl Bench {
             Arc::new(SystemClock),
         );
         let stop = CancellationToken::new();
+        tokio::spawn(writer.run(stop.clone()));
         tokio::spawn(tree.run(stop.clone()));
         Self {
             keys,
@@ -215,5 +216,32 @@ store_tests! {
         let detail = |name| said.event.detail.get(name).map(|value| value.to_string());
         assert_eq!(detail("skipped_from").as_deref(), Some("512"));
         assert_eq!(detail("skipped_to").as_deref(), Some("1023"));
+    }
+
+    async fn a_folder_without_what_was_written_last_is_not_the_archive(store) {
+        let bench = Bench::new(&store).await;
+        bench.grow_to(1300).await;
+        let mut archiver = bench.archiver();
+        archiver.turn_once().await;
+        // Not mounted any more; then another disk, which holds one of that name.
+        let (there, away) = (bench.archive.path().join("plant.example"), bench.archive.path().join("away"));
+        std::fs::rename(&there, &away).unwrap();
+        let name = there.join("audit/0000000000000000.segment");
+        for other in [None, Some("short")] {
+            if let Some(text) = other {
+                std::fs::create_dir_all(name.parent().unwrap()).unwrap();
+                std::fs::write(&name, text).unwrap();
+            }
+            let refused = archiver.turn().await;
+            assert!(matches!(refused, Err(Fault::NotArchived(NotArchived::Elsewhere(_)))), "{refused:?}");
+            let row = store.archive(&bench.to().describe()).await.unwrap().unwrap();
+            assert_eq!((row.next, row.segments), (512, 1));
+            assert!(row.failing.unwrap().0.contains("not mounted"));
+        }
+        std::fs::remove_dir_all(&there).unwrap();
+        std::fs::rename(&away, &there).unwrap();
+        archiver.turn_once().await;
+        let row = store.archive(&bench.to().describe()).await.unwrap().unwrap();
+        assert_eq!((row.next, row.failing), (1024, None));
     }
 }

@@ -35,6 +35,14 @@ fn pruner(bench: &Bench, retention: &Retention, exports: &[&str], later: Duratio
         clock: Arc::new(Later(later)),
         leaves: 512,
         swept: None,
+        archive: retention.archive.as_ref().map(|archive| {
+            Kept::new(
+                archive,
+                "plant.example/audit".to_owned(),
+                bench.store.clone(),
+            )
+        }),
+        told: false,
     }
 }
 
@@ -168,5 +176,40 @@ store_tests! {
         assert!(terms_below(4).await > 0);
         pruner(&bench, &month, &[], 31 * DAY).turn().await.unwrap();
         assert_eq!(terms_below(4).await, 0);
+    }
+
+    async fn what_is_not_in_the_archive_any_more_is_not_deleted(store) {
+        let bench = Bench::new(&store).await;
+        bench.grow_to(1300).await;
+        alerts_passed(&bench, 1299).await;
+        let mut archiver = bench.archiver();
+        archiver.turn_once().await;
+        archiver.turn_once().await;
+        let month = Retention { keep: Some(30 * DAY), archive: Some(bench.to()) };
+        let path = bench.archive.path().join("plant.example/audit/0000000000000512.segment");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[1..]).unwrap();
+        let mut pruner = pruner(&bench, &month, &[], 31 * DAY);
+        let minimum = async |pruner: &mut Pruner| {
+            pruner.turn().await.unwrap();
+            store.minimum_index().await.unwrap()
+        };
+        assert_eq!(minimum(&mut pruner).await, 512, "the first is there");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(minimum(&mut pruner).await, 512);
+        let failing = async || store.archive(&bench.to().describe()).await.unwrap().unwrap().failing;
+        let (why, _) = failing().await.unwrap();
+        assert!(why.contains("nothing is pruned") && why.contains("512.segment is gone"), "{why}");
+        assert!(store.event_at(512).await.unwrap().is_some());
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(minimum(&mut pruner).await, 1024);
+        assert_eq!(failing().await, None);
+        bench.audit.flush().await;
+        let told = |event: &crate::store::audit::StoredEvent| match event.event.kind {
+            EventKind::ArchiveStalled | EventKind::ArchiveResumed => Some(event.event.kind),
+            _ => None,
+        };
+        let told: Vec<_> = store.all_events().await.iter().filter_map(told).collect();
+        assert_eq!(told, [EventKind::ArchiveStalled, EventKind::ArchiveResumed]);
     }
 }

@@ -13,6 +13,9 @@ use super::{
 
 const COLUMNS: &str = "name, next_leaf, holder, leased, segments, bytes, updated, error, failing";
 
+/// Begins what [`Tx::note_absent`] writes.
+const ABSENT: &str = "nothing is pruned: ";
+
 /// How far an archive has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveRow {
@@ -85,6 +88,49 @@ impl Tx {
         Ok(())
     }
 
+    /// Notes that a segment is in an archive.
+    pub async fn note_segment(
+        &mut self,
+        name: &str,
+        first: u64,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO log_segments (archive, first_leaf, bytes) VALUES ($1, $2, $3) \
+             ON CONFLICT (archive, first_leaf) DO UPDATE SET bytes = excluded.bytes",
+        )
+        .bind(name)
+        .bind(number_to_column(first))
+        .bind(number_to_column(bytes))
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
+    /// Notes, or takes back, that segments which are to be pruned are not in the archive. What else fails there stays.
+    pub async fn note_absent(
+        &mut self,
+        name: &str,
+        absent: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let text = match absent {
+            Some(_) => {
+                "UPDATE log_archives SET error = $2, failing = COALESCE(failing, $3) WHERE name = $1"
+            }
+            None => {
+                "UPDATE log_archives SET error = NULL, failing = NULL WHERE name = $1 AND error LIKE $2 AND $3 >= 0"
+            }
+        };
+        sqlx::query(text)
+            .bind(name)
+            .bind(absent.map_or_else(|| format!("{ABSENT}%"), |why| format!("{ABSENT}{why}")))
+            .bind(to_column(now))
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
     /// Writes how far an archive has come and renews its lease. False: somebody else has taken it.
     pub async fn put_archive(&mut self, row: &ArchiveRow) -> Result<bool, StoreError> {
         let (error, failing) = match &row.failing {
@@ -121,6 +167,32 @@ impl Store {
             .as_ref()
             .map(archive_of)
             .transpose()
+    }
+
+    /// The length of a segment that was written to an archive, as far as it was noted: older versions did not.
+    pub async fn segment_bytes(&self, name: &str, first: u64) -> Result<Option<u64>, StoreError> {
+        let row =
+            sqlx::query("SELECT bytes FROM log_segments WHERE archive = $1 AND first_leaf = $2")
+                .bind(name)
+                .bind(number_to_column(first))
+                .fetch_optional(&mut *self.read().await?)
+                .await?;
+        let bytes: Option<i64> = row.map(|row| row.try_get("bytes")).transpose()?;
+        Ok(bytes.map(number_from_column))
+    }
+
+    /// The newest segment of an archive that begins before `end`, as far as it was noted.
+    pub async fn last_segment(&self, name: &str, end: u64) -> Result<Option<u64>, StoreError> {
+        let row = sqlx::query(
+            "SELECT first_leaf FROM log_segments WHERE archive = $1 AND first_leaf < $2 \
+             ORDER BY first_leaf DESC LIMIT 1",
+        )
+        .bind(name)
+        .bind(number_to_column(end))
+        .fetch_optional(&mut *self.read().await?)
+        .await?;
+        let first: Option<i64> = row.map(|row| row.try_get("first_leaf")).transpose()?;
+        Ok(first.map(number_from_column))
     }
 
     /// Blocks `first` to before `end`, as they are stored; none where one of them is not there.

@@ -23,18 +23,39 @@ impl Folder {
             .await
             .map_err(|error| NotArchived::Down(error.to_string()))?
     }
+
+    pub(super) async fn length_of(&self, name: &str) -> Result<Option<u64>, NotArchived> {
+        let (above, path) = (self.0.clone(), self.0.join(name));
+        tokio::task::spawn_blocking(move || length_of(&above, &path))
+            .await
+            .map_err(|error| NotArchived::Down(error.to_string()))?
+    }
+}
+
+fn length_of(above: &Path, path: &Path) -> Result<Option<u64>, NotArchived> {
+    is_made(above)?;
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(NotArchived::Down(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// A disk that is not mounted would be an empty folder that nobody made: the operator makes it.
+fn is_made(above: &Path) -> Result<(), NotArchived> {
+    match above.is_dir() {
+        true => Ok(()),
+        false => Err(NotArchived::Refused(format!(
+            "{}: no such folder",
+            above.display()
+        ))),
+    }
 }
 
 fn put(above: &Path, path: &Path, segment: &[u8]) -> Result<(), NotArchived> {
     let shown = path.display();
     let failed = |error: io::Error| NotArchived::Down(format!("{shown}: {error}"));
-    // A disk that is not mounted would be an empty folder that nobody made: the operator makes it.
-    if !above.is_dir() {
-        return Err(NotArchived::Refused(format!(
-            "{}: no such folder",
-            above.display()
-        )));
-    }
+    is_made(above)?;
     let folder = path.parent().unwrap_or(above);
     if !folder.is_dir() {
         fs::DirBuilder::new()

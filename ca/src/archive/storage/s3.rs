@@ -34,6 +34,14 @@ pub(in crate::archive) struct Storage {
     s3: S3,
 }
 
+/// What a server said.
+struct Answer {
+    status: StatusCode,
+    /// As it says itself: of one to `HEAD` there is no more to see.
+    length: Option<u64>,
+    body: Bytes,
+}
+
 impl Storage {
     pub(super) fn new(s3: S3) -> Self {
         Self { s3 }
@@ -44,15 +52,28 @@ impl Storage {
         let sent = self
             .ask(Method::PUT, name, Some(&sum), segment.clone(), 0)
             .await?;
-        judge(sent.0, &sent.1)?;
-        let (status, back) = self
+        judge(sent.status, &sent.body)?;
+        let back = self
             .ask(Method::GET, name, None, Bytes::new(), segment.len())
             .await?;
-        judge(status, &back)?;
-        match back == segment {
+        judge(back.status, &back.body)?;
+        match back.body == segment {
             true => Ok(()),
             false => Err(NotArchived::Changed(name.to_owned())),
         }
+    }
+
+    pub(super) async fn length_of(&self, name: &str) -> Result<Option<u64>, NotArchived> {
+        let found = self.ask(Method::HEAD, name, None, Bytes::new(), 0).await?;
+        // Its answer has no body that would say why.
+        if found.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        judge(found.status, &found.body)?;
+        let length = found.length.ok_or_else(|| {
+            NotArchived::Down(format!("{name}: the answer does not say how long it is"))
+        })?;
+        Ok(Some(length))
     }
 
     /// One request on a connection of its own: there are few.
@@ -63,7 +84,7 @@ impl Storage {
         sum: Option<&str>,
         body: Bytes,
         most: usize,
-    ) -> Result<(StatusCode, Bytes), NotArchived> {
+    ) -> Result<Answer, NotArchived> {
         let request = self.request(method, name, sum, body)?;
         let to = self.s3.endpoint.authority();
         let lost = |error: hyper::Error| NotArchived::Down(format!("{to}: {error}"));
@@ -74,13 +95,19 @@ impl Storage {
             let running = tokio::spawn(connection);
             let response = open.send_request(request).await.map_err(lost)?;
             let status = response.status();
+            let length = response.headers().get(header::CONTENT_LENGTH);
+            let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
             let most = match status.is_success() {
                 true => most,
                 false => MAX_ERROR_BYTES,
             };
             let body = bounded(response.into_body(), most).await?;
             running.abort();
-            Ok((status, body))
+            Ok(Answer {
+                status,
+                length,
+                body,
+            })
         };
         tokio::time::timeout(self.s3.timeout, asked)
             .await
@@ -114,6 +141,10 @@ impl Storage {
                 put.headers_mut().insert(CHECKSUM, sum);
             }
             put.sign_with_time(GOOD_FOR, &now)
+        } else if method == Method::HEAD {
+            bucket
+                .head_object(Some(&credentials), &object)
+                .sign_with_time(GOOD_FOR, &now)
         } else {
             bucket
                 .get_object(Some(&credentials), &object)

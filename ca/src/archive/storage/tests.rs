@@ -94,6 +94,10 @@ async fn storage_takes_nothing_under_a_wrong_secret_and_what_it_takes_is_read_ba
         stranger.put(NAME, segment.clone()).await,
         Err(NotArchived::Refused(why)) if why.contains("SignatureDoesNotMatch")
     ));
+    assert!(matches!(
+        stranger.length_of(NAME).await,
+        Err(NotArchived::Refused(_))
+    ));
     assert!(!server.folder.join("audit-log/plant").join(NAME).exists());
     let target = storage(folder.path(), port, "secret-of-the-plant\n");
     target.put(NAME, segment.clone()).await.unwrap();
@@ -101,6 +105,11 @@ async fn storage_takes_nothing_under_a_wrong_secret_and_what_it_takes_is_read_ba
     assert_eq!(std::fs::read(&kept).unwrap(), segment);
     // Again, as after a crash before it was written down.
     target.put(NAME, segment.clone()).await.unwrap();
+    assert_eq!(target.length_of(NAME).await.unwrap(), Some(300_000));
+    assert_eq!(
+        target.length_of("plant.example/audit/x").await.unwrap(),
+        None
+    );
     // It forgets a byte and says nothing.
     let lossy = NAME.replace("16384", "99999");
     assert!(matches!(
@@ -133,6 +142,12 @@ async fn a_folder_that_is_not_there_is_not_made_and_what_is_written_is_its_owner
     target.put(NAME, segment.clone()).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), segment);
     assert!(!path.with_extension("new").exists());
+    assert_eq!(target.length_of(NAME).await.unwrap(), Some(9));
+    assert_eq!(target.length_of("another").await.unwrap(), None);
+    assert!(matches!(
+        missing.length_of(NAME).await,
+        Err(NotArchived::Refused(_))
+    ));
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
