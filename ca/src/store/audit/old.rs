@@ -15,7 +15,8 @@ use super::sealing::seal_body;
 use super::sites::Sites;
 use super::tail::{TailRow, size};
 use crate::store::{
-    Store, StoreError, Tx, number_from_column, number_to_column, parse_column, time_from_column,
+    Backend, Store, StoreError, Tx, number_from_column, number_to_column, parse_column,
+    time_from_column,
 };
 
 /// Events of one step.
@@ -25,6 +26,9 @@ const TILES: i64 = 256;
 /// What the migration wrote, and what is written when everything is moved.
 const STORAGE: &str = "audit_storage";
 const MOVED: &str = "blocks";
+/// What is written between the two in SQLite: the old tables are gone, and what they held may still stand in the log of
+/// writes.
+const DROPPED: &str = "dropped";
 /// Names the key of terms, as the index itself does.
 const TERMS: &str = "audit_terms";
 
@@ -70,17 +74,23 @@ impl Store {
                 tracing::info!("events are moved over to the new form; this happens once");
             }
         }
-        Ok(())
+        match self.storage().await?.as_deref() {
+            Some(DROPPED) => self.forget_old_writes().await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn storage(&self) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
+            .bind(STORAGE)
+            .fetch_optional(&mut *self.read().await?)
+            .await?;
+        Ok(row.map(|row| row.try_get("value")).transpose()?)
     }
 
     /// One step. Tells whether there is more.
     async fn move_some(&self) -> Result<bool, StoreError> {
-        let storage = sqlx::query("SELECT value FROM facts WHERE name = $1")
-            .bind(STORAGE)
-            .fetch_optional(&mut *self.read().await?)
-            .await?;
-        let storage: Option<String> = storage.map(|row| row.try_get("value")).transpose()?;
-        if storage.as_deref() == Some(MOVED) {
+        if matches!(self.storage().await?.as_deref(), Some(MOVED | DROPPED)) {
             return Ok(false);
         }
         let mut tx = self.begin("audit.move").await?;
@@ -90,10 +100,28 @@ impl Store {
         }
         let moved = tx.move_tiles().await? || tx.move_events().await?;
         if !moved {
-            tx.forget_old_tables().await?;
+            tx.forget_old_tables(self.kind).await?;
         }
         tx.commit().await?;
         Ok(moved)
+    }
+
+    /// SQLite: what was written goes from the log of writes into the file, over what stood there, and the log is cut.
+    /// Repeated by the next start if it could not be done.
+    async fn forget_old_writes(&self) -> Result<(), StoreError> {
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(&mut *self.read().await?)
+            .await?;
+        if row.try_get::<i64, _>(0)? != 0 {
+            tracing::warn!(
+                "the database is read by somebody else: what an older version wrote is not overwritten yet; \
+                 the next start tries again"
+            );
+            return Ok(());
+        }
+        let mut tx = self.begin("audit.moved").await?;
+        tx.note_storage(MOVED).await?;
+        tx.commit().await
     }
 }
 
@@ -209,7 +237,13 @@ impl Tx {
         Ok(())
     }
 
-    async fn forget_old_tables(&mut self) -> Result<(), StoreError> {
+    async fn forget_old_tables(&mut self, kind: Backend) -> Result<(), StoreError> {
+        let is_sqlite = kind == Backend::Sqlite;
+        // The records stood there readable. SQLite would leave them in pages that are free; so it writes zeros over every
+        // page that these tables had. Only here: what is stored now is sealed.
+        if is_sqlite {
+            self.set_secure_delete("ON").await?;
+        }
         for text in [
             "DROP TABLE events",
             "DROP TABLE event_spans",
@@ -219,8 +253,24 @@ impl Tx {
         ] {
             self.connection().execute(text).await?;
         }
+        if is_sqlite {
+            self.set_secure_delete("OFF").await?;
+        }
+        self.note_storage(if is_sqlite { DROPPED } else { MOVED })
+            .await
+    }
+
+    async fn set_secure_delete(&mut self, state: &'static str) -> Result<(), StoreError> {
+        let text = format!("PRAGMA secure_delete = {state}");
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .fetch_all(self.connection())
+            .await?;
+        Ok(())
+    }
+
+    async fn note_storage(&mut self, storage: &str) -> Result<(), StoreError> {
         sqlx::query("UPDATE facts SET value = $1 WHERE name = $2")
-            .bind(MOVED)
+            .bind(storage.to_owned())
             .bind(STORAGE)
             .execute(self.connection())
             .await?;

@@ -199,3 +199,40 @@ async fn a_database_of_an_older_version_is_moved_over_whole_on_sqlite() {
 async fn a_database_of_an_older_version_is_moved_over_whole_on_postgresql() {
     is_moved_over_whole(&new_postgresql().await).await;
 }
+
+/// Whether this text stands anywhere in the files of a folder.
+fn is_readable(folder: &std::path::Path, text: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|file| {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        bytes.windows(text.len()).any(|some| some == text)
+    })
+}
+
+#[tokio::test]
+async fn nothing_of_a_record_can_be_read_in_the_files_of_a_database_that_was_moved_over() {
+    let (database, folder) = new_sqlite();
+    fill_old(&database, &records()).await;
+    let text = b"\"rule-2\"";
+    assert!(is_readable(folder.path(), text), "it was readable before");
+    let keys = SiteKeys::temporary();
+    let store = Store::open(&database, keys.clone()).await.unwrap();
+    assert!(!is_readable(folder.path(), text));
+    // A start that ended before the last step is taken up.
+    let storage = async |store: &Store| {
+        let row = sqlx::query("SELECT value FROM facts WHERE name = 'audit_storage'")
+            .fetch_one(&mut *store.read().await.unwrap())
+            .await
+            .unwrap();
+        row.get::<String, _>("value")
+    };
+    assert_eq!(storage(&store).await, "blocks");
+    let mut tx = store.begin("test").await.unwrap();
+    sqlx::query("UPDATE facts SET value = 'dropped' WHERE name = 'audit_storage'")
+        .execute(tx.connection())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    store.close().await;
+    let store = Store::open(&database, keys).await.unwrap();
+    assert_eq!(storage(&store).await, "blocks");
+}
