@@ -66,6 +66,18 @@ pub(super) enum RoundFault {
     File(#[from] FileFault),
 }
 
+impl Done {
+    /// Another cloud was quicker. Its checkpoint is taken up by the next round.
+    fn overtaken(published: Option<Published>) -> Self {
+        Self {
+            published,
+            leaves: 0,
+            oldest: None,
+            more: true,
+        }
+    }
+}
+
 impl Rounds {
     pub(super) fn new(store: Store, keys: Arc<CloudKeys>, data: PathBuf) -> Self {
         Self {
@@ -81,18 +93,40 @@ impl Rounds {
 
     /// Runs one round.
     pub(super) async fn round(&mut self, now: Timestamp) -> Result<Done, RoundFault> {
-        let done = self.try_round(now).await;
+        let stored = self.store.newest_checkpoint().await?;
+        self.round_on(stored.as_ref(), now).await
+    }
+
+    /// A round that takes `stored` for the newest checkpoint.
+    pub(super) async fn round_on(
+        &mut self,
+        stored: Option<&StoredCheckpoint>,
+        now: Timestamp,
+    ) -> Result<Done, RoundFault> {
+        let done = self.try_round(stored, now).await;
         if done.is_err() {
             // What is remembered may be ahead of what is stored.
             (self.known, self.growth) = (None, None);
         }
+        // What another cloud did between two reads looks like damage: its events went into blocks, its tiles grew. Only
+        // what is wrong under a checkpoint that stood still is damage. Where the other one goes on over true damage, it
+        // stops at it as well, and then the checkpoint stands still.
+        if let Err(RoundFault::Halt(Halt::Damaged(why))) = &done
+            && self.store.newest_checkpoint().await?.as_ref() != stored
+        {
+            tracing::debug!(why, "another cloud was quicker");
+            return Ok(Done::overtaken(None));
+        }
         done
     }
 
-    async fn try_round(&mut self, now: Timestamp) -> Result<Done, RoundFault> {
-        let stored = self.store.newest_checkpoint().await?;
-        let mut published = self.take_up(stored.as_ref()).await?;
-        let size = stored.as_ref().map_or(0, |stored| stored.size);
+    async fn try_round(
+        &mut self,
+        stored: Option<&StoredCheckpoint>,
+        now: Timestamp,
+    ) -> Result<Done, RoundFault> {
+        let mut published = self.take_up(stored).await?;
+        let size = stored.map_or(0, |stored| stored.size);
         let Leaves { entries, oldest } = self.store.leaf_entries(size, MAX_LEAVES).await?;
         if entries.is_empty() {
             return Ok(Done {
@@ -102,18 +136,12 @@ impl Rounds {
                 more: false,
             });
         }
-        let (next, mut growth) = self.grown(stored.as_ref(), &entries, now).await?;
+        let (next, mut growth) = self.grown(stored, &entries, now).await?;
         // Other writers do not wait for what takes long.
         let blocks = self.store.blocks_up_to(next.size).await?;
         let mut tx = self.store.begin("audit.integrate").await?;
-        if tx.newest_checkpoint().await? != stored {
-            // Another cloud was quicker. Its checkpoint is taken up by the next round.
-            return Ok(Done {
-                published,
-                leaves: 0,
-                oldest: None,
-                more: true,
-            });
+        if tx.newest_checkpoint().await?.as_ref() != stored {
+            return Ok(Done::overtaken(published));
         }
         for (at, hashes) in growth.changed() {
             tx.put_tile(at, hashes).await?;

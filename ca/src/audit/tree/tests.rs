@@ -231,6 +231,41 @@ store_tests! {
         assert_eq!(bench.halted().await, "log_damaged");
     }
 
+    async fn a_round_that_another_cloud_overtook_is_no_damage_and_true_damage_still_is(store) {
+        let bench = Bench::new(&store).await;
+        let folder = tempfile::tempdir().unwrap();
+        // Another cloud: the same keys, a folder of its own.
+        let start = || Rounds::new(bench.store.clone(), bench.keys.clone(), folder.path().to_owned());
+        let (mut slow, mut quick) = (start(), bench.rounds());
+        bench.write(200).await;
+        slow.round(NOW).await.unwrap();
+        // Each time the other one makes blocks of what is about to be read, and the tiles grow.
+        for fresh in [false, true] {
+            let stale = store.newest_checkpoint().await.unwrap();
+            bench.write(400).await;
+            quick.round(NOW).await.unwrap();
+            if fresh {
+                slow = start();
+            }
+            let done = slow.round_on(stale.as_ref(), NOW).await.unwrap();
+            assert!(done.more && done.leaves == 0, "{done:?}");
+            let done = slow.round(NOW).await.unwrap();
+            let newest = store.newest_checkpoint().await.unwrap().unwrap();
+            assert_eq!(done.published.map(|published| published.size), Some(newest.size));
+            assert!(!done.more, "{fresh}");
+        }
+        // Overtaken once more, and then the tiles are gone: nothing moves any more, and that is damage.
+        let stale = store.newest_checkpoint().await.unwrap();
+        bench.write(10).await;
+        quick.round(NOW).await.unwrap();
+        bench.write(1).await;
+        bench.sql("DELETE FROM log_tiles").await;
+        assert!(slow.round_on(stale.as_ref(), NOW).await.unwrap().more);
+        let halted = slow.round(NOW).await;
+        assert!(matches!(halted, Err(RoundFault::Halt(Halt::Damaged(_)))), "{halted:?}");
+        assert_eq!(bench.halted().await, "log_damaged");
+    }
+
     async fn a_checkpoint_of_another_key_is_not_continued(store) {
         let bench = Bench::new(&store).await;
         bench.write(3).await;
