@@ -4,6 +4,7 @@
 //! first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use edgeward_audit::Event;
@@ -13,7 +14,7 @@ use edgeward_policy::{CompiledPolicy, SliceBreakGlass};
 use edgeward_wire::control::CutReason;
 
 use crate::alerts::act::Outcome;
-use crate::alerts::desk::Cutter;
+use crate::alerts::desk::{Cutter, end_act};
 use crate::api::views::CaView;
 use crate::api::{Control, ControlFault};
 use crate::apps::AppsSaid;
@@ -22,8 +23,9 @@ use crate::enrol::allow_on_approval;
 use crate::hub::director::{AppOrderFault, GoesBack, Revoked, Spread, Whom};
 use crate::hub::{Begin, Hub, HubFault, Member, Progress, RolloutFault, nothing_known};
 use crate::session::join::JoinRefused;
+use crate::store::alerts::ActRow;
 use crate::store::director::DeniedRow;
-use crate::store::nodes::NodeStatus;
+use crate::store::nodes::{NodeRow, NodeStatus};
 use crate::store::policies::PolicyRow;
 use crate::store::recoveries::RecoveryWait;
 use edgeward_apps::{AppName, Version};
@@ -46,6 +48,17 @@ struct Taking {
     kind: EventKind,
     /// For the audit log.
     code: &'static str,
+    /// Whoever is stored like that already is not taken once more.
+    once: bool,
+}
+
+/// Who takes, and why.
+#[derive(Clone, Copy)]
+struct Word<'a> {
+    by: &'a Actor,
+    reason: &'a str,
+    /// What is done with it.
+    act: Option<&'a ActRow>,
 }
 
 const QUARANTINE: Taking = Taking {
@@ -54,17 +67,24 @@ const QUARANTINE: Taking = Taking {
     cut: CutReason::Quarantined,
     kind: EventKind::NodeQuarantined,
     code: "quarantined",
+    once: false,
 };
-/// The cloud's own quarantine: two holders of one identity showed, and nobody but a person can tell which is which.
+/// The cloud's own quarantine: two holders of one identity showed, and nobody but a person can tell which is which. From
+/// quarantine, too: an earlier attempt may stand in memory only.
 const CLONE: Taking = Taking {
-    from: &[NodeStatus::Active],
     code: "clone",
+    once: true,
     ..QUARANTINE
+};
+/// The same, tried again: whom somebody released meanwhile it leaves alone.
+const CLONE_AGAIN: Taking = Taking {
+    from: &[NodeStatus::Quarantined],
+    ..CLONE
 };
 /// By a rule over the log: the node itself signed what speaks against it.
 const AUTOMATIC: Taking = Taking {
-    from: &[NodeStatus::Active],
     code: "automatic",
+    once: true,
     ..QUARANTINE
 };
 const REMOVE: Taking = Taking {
@@ -77,13 +97,28 @@ const REMOVE: Taking = Taking {
     cut: CutReason::Removed,
     kind: EventKind::NodeRemoved,
     code: "removed",
+    once: false,
 };
+/// First and longest pause before a lock that could not be stored is tried again, and how often it is.
+const LOCK_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const LOCK_ATTEMPTS: u32 = 20;
 
 impl Taking {
     fn apply(self, member: &mut Member, now: Timestamp) {
         member.row.status = self.to;
         member.row.updated = now;
         member.standing = nothing_known(&member.row.name, now);
+    }
+
+    /// Whether there is something left to write over what is stored.
+    fn is_due(self, stored: Option<&NodeRow>) -> Result<(), ControlFault> {
+        match stored {
+            Some(row) if self.once && row.status == self.to => Err(ControlFault::Status {
+                status: row.status.as_str(),
+                wanted: self.to.as_str(),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -136,7 +171,7 @@ impl Control for NodeControl {
 
     /// Cuts a node off until it is released: its keys are denied, its connections closed.
     async fn quarantine(&self, node: &str, by: &Actor, reason: &str) -> Result<(), ControlFault> {
-        self.take(node, by, reason, QUARANTINE).await
+        self.take(node, Word::of(by, reason), QUARANTINE).await
     }
 
     /// Ends a quarantine. The node is trusted again once it passes.
@@ -167,7 +202,7 @@ impl Control for NodeControl {
 
     /// Cuts a node off for good. Its name and its TPM may enrol again, as a new node.
     async fn remove(&self, node: &str, by: &Actor, reason: &str) -> Result<(), ControlFault> {
-        self.take(node, by, reason, REMOVE).await
+        self.take(node, Word::of(by, reason), REMOVE).await
     }
 
     async fn activate(&self, policy: Arc<CompiledPolicy>) -> Result<(), ControlFault> {
@@ -278,14 +313,29 @@ impl Cutter for NodeControl {
         self.hub.count_active()
     }
 
-    async fn quarantine(&self, node: &str, why: &str) -> Outcome {
-        match self.take(node, &Actor::Cloud, why, AUTOMATIC).await {
+    async fn quarantine(&self, act: &ActRow, why: &str) -> Outcome {
+        let word = Word {
+            by: &Actor::Cloud,
+            reason: why,
+            act: Some(act),
+        };
+        match self.take(&act.node, word, AUTOMATIC).await {
             Ok(()) => Outcome::Quarantined,
             Err(ControlFault::Status { .. } | ControlFault::NoSuchNode(_)) => Outcome::NotActive,
             Err(fault) => {
-                tracing::error!(node, %fault, "automatic quarantine could not be stored");
+                tracing::error!(node = act.node, %fault, "automatic quarantine could not be stored");
                 Outcome::Failed
             }
+        }
+    }
+}
+
+impl<'a> Word<'a> {
+    fn of(by: &'a Actor, reason: &'a str) -> Self {
+        Self {
+            by,
+            reason,
+            act: None,
         }
     }
 }
@@ -300,28 +350,50 @@ impl NodeControl {
     pub(crate) async fn lock_holders(&self, name: &str, remote: &str, why: &JoinRefused) {
         tracing::error!(node = name, remote, %why, "two holders of one identity: both are locked");
         metrics::counter!("edgeward_clones_total").increment(1);
-        match self
-            .take(name, &Actor::Cloud, &why.to_string(), CLONE)
-            .await
-        {
-            // Locked by an earlier Hello: there is nothing more to take.
-            Ok(()) | Err(ControlFault::Status { .. } | ControlFault::NoSuchNode(_)) => {}
-            Err(fault) => tracing::error!(node = name, %fault, "the lock could not be stored"),
+        if !self.lock(name, &why.to_string(), CLONE).await {
+            // Neither holder comes as far as here again: nobody else would try.
+            tokio::spawn(self.clone().lock_later(name.to_owned(), why.to_string()));
         }
         self.hub.mark_cloned(name, remote, why).await;
     }
 
-    async fn take(
-        &self,
-        name: &str,
-        by: &Actor,
-        reason: &str,
-        taking: Taking,
-    ) -> Result<(), ControlFault> {
+    /// Whether nothing is left to do.
+    async fn lock(&self, name: &str, why: &str, taking: Taking) -> bool {
+        match self.take(name, Word::of(&Actor::Cloud, why), taking).await {
+            // Locked by an earlier Hello: there is nothing more to take.
+            Ok(()) | Err(ControlFault::Status { .. } | ControlFault::NoSuchNode(_)) => true,
+            Err(fault) => {
+                tracing::error!(node = name, %fault, "the lock could not be stored");
+                false
+            }
+        }
+    }
+
+    /// A lock that stands in memory only would end with this process.
+    async fn lock_later(self, name: String, why: String) {
+        let (mut pause, longest) = LOCK_PAUSES;
+        for _ in 0..LOCK_ATTEMPTS {
+            tokio::time::sleep(pause).await;
+            if self.lock(&name, &why, CLONE_AGAIN).await {
+                return;
+            }
+            pause = (pause * 2).min(longest);
+        }
+        tracing::error!(
+            node = name,
+            "CRITICAL: a lock is not stored, and ends with this process"
+        );
+    }
+
+    async fn take(&self, name: &str, word: Word<'_>, taking: Taking) -> Result<(), ControlFault> {
         let hub = &self.hub;
         // The cut waits for nobody: not for an enrolment, not for the database. In memory first, so that a session
         // that begins now does not miss it.
         let member = self.member_in(name, taking.from, taking.to.as_str())?;
+        if taking.once && member.row.status == taking.to {
+            // Cut off already: all that may be missing is the write.
+            taking.is_due(hub.store.node(name).await?.as_ref())?;
+        }
         hub.update_member(name, |known| taking.apply(known, hub.clock.now()));
         hub.push_cut(&member.id, taking.cut, hub.clock.now())
             .map_err(unsigned)?;
@@ -335,14 +407,13 @@ impl NodeControl {
             .ok_or_else(|| ControlFault::NoSuchNode(name.to_owned()))?;
         hub.deny_at_once(&member.keys, taking.cut.as_str());
         hub.fleet_changed();
-        self.write_taking(&member, by, reason, taking, now).await
+        self.write_taking(&member, word, taking, now).await
     }
 
     async fn write_taking(
         &self,
         member: &Member,
-        by: &Actor,
-        reason: &str,
+        word: Word<'_>,
         taking: Taking,
         now: Timestamp,
     ) -> Result<(), ControlFault> {
@@ -350,6 +421,7 @@ impl NodeControl {
         let name = &member.row.name;
         let code = taking.cut.as_str();
         let mut tx = hub.store.begin("node.take").await?;
+        taking.is_due(tx.node(name).await?.as_ref())?;
         tx.put_node(&member.row).await?;
         if taking.to == NodeStatus::Removed {
             tx.remove_attestation(name).await?;
@@ -363,12 +435,16 @@ impl NodeControl {
             EventKind::CutOrdered,
             EventKind::DenyListRaised,
         ] {
-            let event = Event::new(now, by.clone(), kind)
+            let event = Event::new(now, word.by.clone(), kind)
                 .subject(member.id.clone())
                 .code(taking.code)
-                .detail("reason", reason)
+                .detail("reason", word.reason)
                 .detail("deny_number", deny.number());
             hub.audit.record_in(&mut tx, event).await?;
+        }
+        if let Some(act) = word.act {
+            // With it, or a crash in between would leave one done that counts for no cap.
+            end_act(&mut tx, act, Outcome::Quarantined).await?;
         }
         tx.commit().await?;
         hub.enforce_deny_list(deny).map_err(unsigned)
@@ -406,3 +482,6 @@ fn failed(fault: HubFault) -> ControlFault {
 fn unsigned(error: SignError) -> ControlFault {
     ControlFault::Failed(format!("signing failed: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

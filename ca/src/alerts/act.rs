@@ -63,6 +63,7 @@ pub enum Outcome {
     TooOld,
     /// The cloud's configuration says that nobody is quarantined automatically.
     Off,
+    /// It could not be written: it stays intended, and is tried again while it is news.
     Failed,
 }
 

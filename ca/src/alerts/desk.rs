@@ -17,11 +17,13 @@ use super::engine::{Engine, Seen};
 use super::rule::{Rules, Severity};
 use crate::audit::{AuditLog, RecordFault};
 use crate::config::Alerts;
+use crate::store::alerts::ActRow;
 use crate::store::{Store, StoreError, Tx};
 
 mod quarantine;
 mod write;
 
+pub(crate) use quarantine::end_act;
 use write::together;
 
 /// Most events that are looked at in one turn.
@@ -44,8 +46,9 @@ pub(crate) const NUMBER: &str = "alert.number";
 pub trait Cutter: Send + Sync {
     /// How many nodes are active.
     fn active(&self) -> usize;
-    /// Quarantines an active node.
-    async fn quarantine(&self, node: &str, why: &str) -> Outcome;
+    /// Quarantines an active node, and ends the act in the same transaction. [`Outcome::Failed`]: not written, to be
+    /// asked for again.
+    async fn quarantine(&self, act: &ActRow, why: &str) -> Outcome;
 }
 
 /// Rules in force, and what is done with them.

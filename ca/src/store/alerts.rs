@@ -362,13 +362,16 @@ impl Tx {
         Ok(())
     }
 
-    pub async fn end_act(&mut self, number: u64, outcome: Outcome) -> Result<(), StoreError> {
-        sqlx::query("UPDATE alert_acts SET outcome = $1 WHERE number = $2")
-            .bind(outcome.as_str())
-            .bind(number_to_column(number))
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    /// Ends what was intended; false if it has ended before.
+    pub async fn end_act(&mut self, number: u64, outcome: Outcome) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE alert_acts SET outcome = $1 WHERE number = $2 AND outcome = 'intended'",
+        )
+        .bind(outcome.as_str())
+        .bind(number_to_column(number))
+        .execute(self.connection())
+        .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// How many quarantines were performed, or are to be, since a time.

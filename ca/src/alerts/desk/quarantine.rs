@@ -3,8 +3,8 @@
 use super::{Cutter, Desk, Halted, NUMBER};
 use crate::alerts::act::{CAP_WINDOW, Fact, Outcome, decide, is_fresh};
 use crate::alerts::book::Alert;
-use crate::store::Tx;
 use crate::store::alerts::ActRow;
+use crate::store::{StoreError, Tx};
 
 impl Desk {
     pub(super) async fn intend(
@@ -42,7 +42,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Cuts off whoever is to be cut off.
+    /// Cuts off whoever is to be cut off. What cannot be written stays intended, and is tried again while it is news.
     pub(super) async fn perform(&self, cutter: &dyn Cutter) -> Result<(), Halted> {
         for act in self.store.acts_intended().await? {
             let outcome = match is_fresh(act.made, self.clock.now()) {
@@ -51,21 +51,32 @@ impl Desk {
                         "alert {}: the node itself signed it ({}), event {}",
                         act.alert, act.proof, act.leaf
                     );
-                    cutter.quarantine(&act.node, &why).await
+                    cutter.quarantine(&act, &why).await
                 }
                 false => Outcome::TooOld,
             };
+            if outcome == Outcome::Failed {
+                continue;
+            }
             note_act(&act, outcome);
             let mut tx = self.store.begin("alerts.act").await?;
-            tx.end_act(act.number, outcome).await?;
-            if let Some(mut alert) = tx.alert(act.alert).await? {
-                alert.act = Some(format!("{} {}", outcome.as_str(), act.node));
-                tx.put_alert(&alert).await?;
-            }
+            end_act(&mut tx, &act, outcome).await?;
             tx.commit().await?;
         }
         Ok(())
     }
+}
+
+/// Says in the store what became of an act, and in its alert. What has ended stays as it ended.
+pub(crate) async fn end_act(tx: &mut Tx, act: &ActRow, outcome: Outcome) -> Result<(), StoreError> {
+    if !tx.end_act(act.number, outcome).await? {
+        return Ok(());
+    }
+    if let Some(mut alert) = tx.alert(act.alert).await? {
+        alert.act = Some(format!("{} {}", outcome.as_str(), act.node));
+        tx.put_alert(&alert).await?;
+    }
+    Ok(())
 }
 
 fn note_act(act: &ActRow, outcome: Outcome) {

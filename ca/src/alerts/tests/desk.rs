@@ -1,6 +1,7 @@
 //! The desk over a real store, on a turned clock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use edgeward_audit::event::Actor;
@@ -18,12 +19,16 @@ use crate::config::Alerts;
 use crate::config::alerts::{Sink, Target};
 use crate::dial::Endpoint;
 use crate::store::Store;
+use crate::store::alerts::ActRow;
 use crate::store_tests;
 
 /// Notes whom it cut off.
 struct Axe {
     active: usize,
     cut: Mutex<Vec<String>>,
+    /// What is asked for cannot be written.
+    is_stuck: AtomicBool,
+    asked: AtomicU32,
 }
 
 #[async_trait]
@@ -32,9 +37,13 @@ impl Cutter for Axe {
         self.active
     }
 
-    async fn quarantine(&self, node: &str, why: &str) -> Outcome {
+    async fn quarantine(&self, act: &ActRow, why: &str) -> Outcome {
         assert!(why.contains("event"), "{why}");
-        self.cut.lock().push(node.to_owned());
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.is_stuck.load(Ordering::SeqCst) {
+            return Outcome::Failed;
+        }
+        self.cut.lock().push(act.node.clone());
         Outcome::Quarantined
     }
 }
@@ -75,6 +84,8 @@ impl Scene {
             axe: Arc::new(Axe {
                 active: 100,
                 cut: Mutex::default(),
+                is_stuck: AtomicBool::new(false),
+                asked: AtomicU32::new(0),
             }),
             config: Alerts {
                 rules: None,
@@ -216,6 +227,41 @@ store_tests! {
         until(async || scene.axe.cut.lock().len() == 3).await;
         assert_eq!(scene.axe.cut.lock()[2], "d");
         until(async || scene.alerts().await.iter().any(|alert| alert.3 == said("too_old old"))).await;
+    }
+
+    async fn a_quarantine_that_cannot_be_written_is_tried_again_counts_meanwhile_and_ends_when_it_is_old(store) {
+        let scene = Scene::new(&store, 1).await;
+        scene.axe.is_stuck.store(true, Ordering::SeqCst);
+        let first = scene.run();
+        until(async || scene.store.alert_position().await.unwrap().is_some()).await;
+        for node in ["a", "b", "c"] {
+            scene.forked(node).await;
+        }
+        until(async || scene.axe.asked.load(Ordering::SeqCst) >= 6).await;
+        let said = |text: &str| Some(text.to_owned());
+        let acts = async || -> Vec<_> {
+            scene.alerts().await.into_iter().map(|alert| alert.3).collect()
+        };
+        until(async || acts().await == [said("intended a"), said("intended b"), said("capped c")]).await;
+        // Nor does a restart end it.
+        drop(first);
+        let _second = scene.run();
+        let before = scene.axe.asked.load(Ordering::SeqCst);
+        until(async || scene.axe.asked.load(Ordering::SeqCst) > before).await;
+        assert!(scene.axe.cut.lock().is_empty());
+        scene.axe.is_stuck.store(false, Ordering::SeqCst);
+        until(async || acts().await == [said("quarantined a"), said("quarantined b"), said("capped c")]).await;
+        assert_eq!(*scene.axe.cut.lock(), ["a", "b"]);
+        // What stays stuck is not done once it is no news any more.
+        scene.clock.turn(Duration::from_secs(3601));
+        scene.axe.is_stuck.store(true, Ordering::SeqCst);
+        let event = Event::new(at(3601), Actor::Cloud, EventKind::NodeCloned)
+            .subject(id(Kind::Node, "d"))
+            .detail("proof", "clone");
+        scene.audit.record(event).await.unwrap();
+        until(async || acts().await.contains(&said("intended d"))).await;
+        scene.clock.turn(Duration::from_secs(901));
+        until(async || acts().await.contains(&said("too_old d"))).await;
     }
 
     async fn whoever_has_not_the_duty_writes_nothing(store) {
