@@ -4,6 +4,7 @@
 //! there or neither. What strangers can cause at will goes through [`AuditLog::later`]: a bounded queue, written in
 //! groups, so that nobody outside orders disk flushes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use edgeward_audit::event::{Actor, Event, EventKind};
@@ -33,7 +34,7 @@ mod turns;
 pub use feed::Feed;
 pub use heads::StatedFault;
 pub use ingest::{Acknowledged, IngestError, Wanted};
-pub use later::{LaterWriter, MAX_QUEUED};
+pub use later::{COUNT, LaterWriter, MAX_QUEUED};
 pub use tree::{Checked, Halt, INTERVAL, Integrator, LogHead, Published, SelfCheck};
 
 /// The journal of this cloud process, and the way into the log for those of the nodes.
@@ -43,7 +44,7 @@ pub struct AuditLog {
     keeper: SpiffeId,
     boot: BootId,
     queue: mpsc::Sender<later::Entry>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
     head: LogHead,
     intake: intake::Intake,
 }
@@ -93,16 +94,20 @@ impl AuditLog {
         tx.append_records(&[record], now).await?;
         tx.commit().await?;
         let (queue, receiver) = mpsc::channel(MAX_QUEUED);
+        let dropped = Arc::<AtomicU64>::default();
         let log = Self {
             store: store.clone(),
             keeper: keeper.clone(),
             boot,
             queue,
-            dropped: AtomicU64::new(0),
+            dropped: dropped.clone(),
             head: LogHead::default(),
             intake: intake::Intake::default(),
         };
-        Ok((log, LaterWriter::new(store, keeper, boot, receiver)))
+        Ok((
+            log,
+            LaterWriter::new(store, keeper, boot, receiver, dropped),
+        ))
     }
 
     /// Records an event in a transaction: it becomes durable with what it stands for.
@@ -120,20 +125,15 @@ impl AuditLog {
 
     /// Queues an event that nothing waits for. When the queue is full it is counted instead, and the count recorded.
     pub fn later(&self, event: Event) {
-        let dropped = self.dropped.load(Ordering::Relaxed);
+        // What was counted so far travels with this event: with no other one.
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
         let entry = later::Entry::Event {
             event: Box::new(event),
             dropped,
         };
-        match self.queue.try_send(entry) {
-            // What was counted so far travels with this event.
-            Ok(()) => {
-                self.dropped.fetch_sub(dropped, Ordering::Relaxed);
-            }
-            Err(_) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                metrics::counter!("edgeward_audit_events_dropped_total").increment(1);
-            }
+        if self.queue.try_send(entry).is_err() {
+            self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+            metrics::counter!("edgeward_audit_events_dropped_total").increment(1);
         }
     }
 

@@ -138,6 +138,24 @@ async fn alarms(store: &Store) -> Vec<String> {
         .collect()
 }
 
+/// How many refused calls are in the log, or told there as not recorded.
+async fn refusals(store: &Store) -> u64 {
+    let number = |stored: &crate::store::audit::StoredEvent, key| {
+        let said = stored.event.detail.get(key)?;
+        Some(said.parse::<u64>().unwrap())
+    };
+    store
+        .all_events()
+        .await
+        .iter()
+        .filter(|stored| stored.event.kind == EventKind::ApiRefused)
+        .map(|stored| {
+            number(stored, "count").unwrap_or(1)
+                + number(stored, "not_recorded_before").unwrap_or(0)
+        })
+        .sum()
+}
+
 async fn faults(store: &Store) -> Vec<(FaultKind, u64, u64, bool)> {
     store
         .journal_faults(None, 100)
@@ -374,6 +392,51 @@ store_tests! {
             .sum();
         assert_eq!(counted, 100);
         assert!(refused.len() < 100);
+    }
+
+    async fn events_wait_for_a_database_that_is_busy_and_what_is_given_up_is_counted(store) {
+        let boot = BootId::from_bytes([1; 16]);
+        let (log, writer) = AuditLog::open(store.another().await, id(Kind::Cloud, "c"), boot, NOW).await.unwrap();
+        let stop = CancellationToken::new();
+        let writing = tokio::spawn(writer.run(stop.clone()));
+        // Longer than a writer waits for its turn.
+        let busy = store.begin("test").await.unwrap();
+        for _ in 0..3 {
+            log.later(event(EventKind::ApiRefused).denied("forbidden"));
+        }
+        tokio::time::sleep(crate::store::WAIT + std::time::Duration::from_secs(1)).await;
+        drop(busy);
+        log.flush().await;
+        assert_eq!(refusals(&store).await, 3);
+        assert_eq!(log.dropped.load(Ordering::Relaxed), 0);
+        // The cloud ends without its database.
+        log.store.close().await;
+        for _ in 0..4 {
+            log.later(event(EventKind::ApiRefused).denied("forbidden"));
+        }
+        stop.cancel();
+        writing.await.unwrap();
+        assert_eq!(log.dropped.load(Ordering::Relaxed), 4);
+        assert_eq!(refusals(&store).await, 3);
+    }
+
+    async fn every_event_that_nothing_waits_for_is_recorded_or_counted_once(store) {
+        let log = std::sync::Arc::new(open(&store, 1).await);
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let log = log.clone();
+                tokio::task::spawn_blocking(move || {
+                    for _ in 0..20_000 {
+                        log.later(event(EventKind::ApiRefused).denied("forbidden"));
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.await.unwrap();
+        }
+        log.flush().await;
+        assert_eq!(refusals(&store).await + log.dropped.load(Ordering::Relaxed), 80_000);
     }
 
     async fn filters_agree_with_what_the_filter_itself_says(store) {
