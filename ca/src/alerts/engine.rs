@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use edgeward_audit::event::{Event, EventKind};
-use edgeward_identity::{SpiffeId, Timestamp};
+use edgeward_identity::{Kind, SpiffeId, Timestamp};
 
 use super::act::{Fact, fact_of};
 use super::rule::{Rule, Rules, Step, Test};
 use super::window::{Distinct, Sums};
+use crate::audit::COUNT;
 
 /// Most keys that all rules together keep apart.
 pub const MAX_KEYS: usize = 20_000;
@@ -369,7 +370,7 @@ impl Progress {
             && let Some(step) = self.step.checked_sub(1).and_then(|index| rest.get(index))
             && step.of.matches(seen)
         {
-            self.count += 1;
+            self.count = self.count.saturating_add(weight(seen, &[]));
             if self.count < step.count {
                 return false;
             }
@@ -381,7 +382,7 @@ impl Progress {
             *self = Self::default();
             return true;
         }
-        if first.of.matches(seen) && self.first.add(1, now, within) >= first.count {
+        if first.of.matches(seen) && self.first.add(weight(seen, &[]), now, within) >= first.count {
             // A later beginning leaves more time for what follows, as long as nothing has followed yet.
             if self.since.is_none() || (self.step == 1 && self.count == 0) {
                 (self.since, self.step) = (Some(now), 1);
@@ -397,13 +398,13 @@ impl Progress {
     }
 }
 
-/// How often what an event stands for happened.
+/// How often what an event stands for happened: the sum of these details, or how many equal ones the cloud wrote as one.
 fn weight(seen: &Seen<'_>, details: &[String]) -> u64 {
-    let said: Vec<u64> = details
-        .iter()
-        .filter_map(|key| seen.event.detail.get(key)?.parse().ok())
-        .collect();
+    let number = |key: &str| seen.event.detail.get(key)?.parse::<u64>().ok();
+    let said: Vec<u64> = details.iter().filter_map(|key| number(key)).collect();
     match said.is_empty() {
+        // A node says what it likes of how often.
+        true if seen.keeper.kind() == Kind::Cloud => number(COUNT).unwrap_or(1).max(1),
         true => 1,
         false => said.into_iter().fold(0, u64::saturating_add),
     }

@@ -76,6 +76,38 @@ fn refused_token(address: &str) -> Event {
 }
 
 #[test]
+fn equal_events_that_the_cloud_wrote_as_one_count_each_and_what_a_node_says_of_it_counts_once() {
+    let counted = |address: &str, count: &str| refused_token(address).detail("count", count);
+    let lines =
+        "threshold = { type = [\"token.refused\"], count = 10 }\nby = [\"actor\"]\nwithin = \"5m\"";
+    let mut log = Log::new(&rule(lines));
+    for said in ["0", "-3", "many", ""] {
+        assert!(log.see(0, &counted("192.0.2.9", said)).is_empty(), "{said}");
+    }
+    assert!(log.see(1, &counted("192.0.2.1", "8")).is_empty());
+    assert!(log.see(2, &refused_token("192.0.2.1")).is_empty());
+    assert_eq!(log.see(3, &refused_token("192.0.2.1"))[0].count, 10);
+    let most = u64::MAX.to_string();
+    assert_eq!(log.see(4, &counted("192.0.2.1", &most))[0].count, u64::MAX);
+
+    let denied = event(EventKind::FlowDenied, "gw").detail("count", 500);
+    let lines = "threshold = { type = [\"flow.denied\"], count = 2 }\nwithin = \"5m\"";
+    let mut log = Log::new(&rule(lines));
+    assert!(
+        log.by(Kind::Node, 0, &denied).is_empty(),
+        "a node's own word"
+    );
+    assert_eq!(log.by(Kind::Node, 1, &denied)[0].count, 2);
+
+    let lines = "sequence = [{ type = [\"token.refused\"], count = 5 }, { type = [\"api.refused\"], count = 3 }]\nwithin = \"5m\"";
+    let mut log = Log::new(&rule(lines));
+    assert!(log.see(0, &counted("192.0.2.1", "5")).is_empty());
+    let api = event(EventKind::ApiRefused, "x").detail("count", 2);
+    assert!(log.see(1, &api).is_empty());
+    assert_eq!(log.see(2, &api).len(), 1);
+}
+
+#[test]
 fn a_rule_that_could_never_hold_is_refused_and_the_file_says_where() {
     let within = "within = \"5m\"";
     for (lines, why) in [
