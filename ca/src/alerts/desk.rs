@@ -21,6 +21,7 @@ use crate::store::alerts::ActRow;
 use crate::store::{Store, StoreError, Tx};
 
 mod quarantine;
+mod replay;
 mod write;
 
 pub(crate) use quarantine::end_act;
@@ -34,8 +35,6 @@ const TURN: Duration = Duration::from_secs(1);
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long the duty lasts.
 const DUTY: Duration = Duration::from_secs(30);
-/// How much of the log is read again at a start, at most: what is older is not counted.
-const MAX_REPLAY: u64 = 200_000;
 /// How long what is over is kept.
 const KEEP: Duration = Duration::from_secs(90 * 86_400);
 /// What numbers everything here.
@@ -152,10 +151,8 @@ impl Desk {
     }
 
     async fn watch(&self, cutter: &dyn Cutter) -> Result<(), Halted> {
-        if !self.take_duty().await? {
-            return Err(Halted::Relieved);
-        }
-        let mut watch = self.begin().await?;
+        let stood = self.take_duty().await?;
+        let mut watch = self.begin(stood).await?;
         let mut covered = self.audit.covered();
         loop {
             self.perform(cutter).await?;
@@ -168,20 +165,25 @@ impl Desk {
         }
     }
 
-    async fn take_duty(&self) -> Result<bool, StoreError> {
+    /// Says until when somebody had it before; none if nobody ever did.
+    async fn take_duty(&self) -> Result<Option<Timestamp>, Halted> {
         let mut tx = self.store.begin("alerts.duty").await?;
+        let until = tx.alert_duty_until().await?;
         let holder = self.holder();
         let taken = tx.take_alert_duty(&holder, self.clock.now(), DUTY).await?;
         tx.commit().await?;
-        Ok(taken)
+        match taken {
+            true => Ok(until.map(|until| until.minus(DUTY))),
+            false => Err(Halted::Relieved),
+        }
     }
 
     fn holder(&self) -> String {
         self.audit.keeper().to_string()
     }
 
-    /// Stands where this duty stood when it was left.
-    async fn begin(&self) -> Result<Watch, Halted> {
+    /// Stands where this duty stood when it was left, at `stood`.
+    async fn begin(&self, stood: Option<Timestamp>) -> Result<Watch, Halted> {
         let now = self.clock.now();
         let next = match self.store.alert_position().await? {
             Some(leaf) => leaf + 1,
@@ -195,26 +197,7 @@ impl Desk {
                 next
             }
         };
-        let kinds = self.rules.kinds();
-        let mut after = next.checked_sub(MAX_REPLAY + 1);
-        let from = now.minus(self.rules.longest());
-        let mut engine = Engine::new(&self.rules, from);
-        loop {
-            let (events, more) = self.store.events_of(&kinds, after, next, BATCH).await?;
-            for event in events.iter().filter(|event| event.received >= from) {
-                engine.observe(seen(event));
-            }
-            after = events.last().map(|event| event.index);
-            if !more || after.is_none() {
-                break;
-            }
-        }
-        for alert in self.store.alerts_standing().await? {
-            if alert.holds {
-                engine.is_missed(&alert.rule, &alert.key);
-            }
-        }
-        engine.resume(now);
+        let engine = self.replayed(next, stood.unwrap_or(now).min(now)).await?;
         Ok(Watch {
             engine,
             next,

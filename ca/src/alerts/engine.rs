@@ -81,6 +81,8 @@ enum State {
 struct Due {
     by: Timestamp,
     missed: bool,
+    /// Nothing was seen yet: it counts from the start.
+    first: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -164,13 +166,40 @@ impl Engine {
                 }
             }
         }
+        self.forget();
+        hits
+    }
+
+    /// Lets go of keys that count for nothing any more, now and then.
+    pub fn forget(&mut self) {
+        let clock = self.clock;
         if clock.since(self.forgotten) >= FORGET_EVERY {
             self.forgotten = clock;
             for (rule, state) in &mut self.rules {
                 state.forget(rule, clock);
             }
         }
-        hits
+    }
+
+    /// What should have come by `stood`, the moment up to which somebody looked: rule, key, and the time from which on an
+    /// alert about it says just that.
+    pub fn overdue(&self, stood: Timestamp) -> Vec<(String, String, Timestamp)> {
+        let mut overdue = Vec::new();
+        for (rule, state) in &self.rules {
+            if let State::Due(keys) = state {
+                let late = keys
+                    .iter()
+                    .filter(|(_, due)| !due.missed && due.by <= stood);
+                overdue.extend(late.map(|(key, due)| {
+                    let from = match due.first {
+                        true => Timestamp::default(),
+                        false => due.by,
+                    };
+                    (rule.name.clone(), key.clone(), from)
+                }));
+            }
+        }
+        overdue
     }
 
     /// What was read again is behind: from here on it counts. What may be missing only because this cloud was away gets a
@@ -197,6 +226,7 @@ impl Engine {
                 let due = Due {
                     by: clock,
                     missed: true,
+                    first: false,
                 };
                 keys.insert(key.to_owned(), due);
             }
@@ -221,6 +251,7 @@ impl State {
                 let due = Due {
                     by: now.plus(rule.within),
                     missed: false,
+                    first: true,
                 };
                 Self::Due(BTreeMap::from([(String::new(), due)]))
             }
@@ -328,6 +359,7 @@ fn observe(
             let due = Due {
                 by: now.plus(rule.within),
                 missed: false,
+                first: false,
             };
             if of.matches(&seen) {
                 let before = match after {

@@ -89,6 +89,20 @@ impl Store {
         .collect()
     }
 
+    /// The last alert of a rule and key, over or not.
+    pub async fn newest_alert(&self, rule: &str, key: &str) -> Result<Option<Alert>, StoreError> {
+        sqlx::query(
+            "SELECT body FROM alerts WHERE rule = $1 AND alert_key = $2 ORDER BY number DESC LIMIT 1",
+        )
+        .bind(rule)
+        .bind(key)
+        .fetch_optional(&mut *self.read().await?)
+        .await?
+        .as_ref()
+        .map(alert_of)
+        .transpose()
+    }
+
     /// Silences that have not ended at `now`.
     pub async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, StoreError> {
         sqlx::query("SELECT body FROM alert_silences WHERE until > $1 ORDER BY number LIMIT $2")
@@ -184,6 +198,16 @@ impl Tx {
         .execute(self.connection())
         .await?;
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Until when somebody has the duty, or had it; none if nobody ever did.
+    pub async fn alert_duty_until(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let row = sqlx::query("SELECT until FROM alert_duty WHERE name = $1")
+            .bind(DUTY)
+            .fetch_optional(self.connection())
+            .await?;
+        let until: Option<i64> = row.map(|row| row.try_get("until")).transpose()?;
+        Ok(until.map(time_from_column))
     }
 
     /// Moves the position; false if this holder does not have the duty any more. Never backwards.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use edgeward_audit::event::Actor;
 use edgeward_audit::query::Filter;
 use edgeward_audit::record::BootId;
+use edgeward_identity::Clock;
 use edgeward_identity::testing::TurnedClock;
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -54,6 +55,7 @@ pub(super) struct Scene {
     pub(super) clock: Arc<TurnedClock>,
     axe: Arc<Axe>,
     pub(super) config: Alerts,
+    rules: String,
 }
 
 impl Scene {
@@ -94,6 +96,7 @@ impl Scene {
                 quarantine_per_hour: None,
                 sinks: vec![sink],
             },
+            rules: DEFAULTS.to_owned(),
         }
     }
 
@@ -118,7 +121,7 @@ impl Scene {
             audit: self.audit.clone(),
             clock: self.clock.clone(),
             config: self.config.clone(),
-            rules: rules(DEFAULTS),
+            rules: rules(&self.rules),
         })
     }
 
@@ -138,6 +141,26 @@ impl Scene {
             .code("audit_equivocation")
             .detail("proof", "equivocation");
         self.audit.record(event).await.unwrap();
+    }
+
+    async fn approved(&self, node: &str, times: usize) {
+        for _ in 0..times {
+            let event = Event::new(self.clock.now(), Actor::Cloud, EventKind::NodeApproved)
+                .subject(id(Kind::Node, node));
+            self.audit.record(event).await.unwrap();
+        }
+    }
+
+    /// Waits until somebody has taken the duty, or kept it, at this moment of the clock.
+    async fn until_kept(&self) {
+        let wanted = self.clock.now().plus(Duration::from_secs(30));
+        until(async || {
+            let mut tx = self.store.begin("test").await.unwrap();
+            tx.alert_duty_until().await.unwrap() == Some(wanted)
+        })
+        .await;
+        // And stands.
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 
     async fn alerts(&self) -> Vec<(String, State, u64, Option<String>)> {
@@ -262,6 +285,93 @@ store_tests! {
         until(async || acts().await.contains(&said("intended d"))).await;
         scene.clock.turn(Duration::from_secs(901));
         until(async || acts().await.contains(&said("too_old d"))).await;
+    }
+
+    async fn what_was_waited_for_is_waited_for_after_an_outage_that_was_longer_than_any_rule(store) {
+        let mut scene = Scene::new(&store, 1).await;
+        scene.rules = rule("absence = { type = [\"node.approved\"] }\nby = [\"subject\"]\nwithin = \"10m\"");
+        let first = scene.run();
+        scene.until_kept().await;
+        scene.approved("a", 1).await;
+        let last = store.last_leaf().await.unwrap();
+        until(async || store.alert_position().await.unwrap() >= last || {
+            scene.clock.turn(Duration::from_secs(1));
+            false
+        })
+        .await;
+        drop(first);
+        scene.clock.turn(Duration::from_secs(7200));
+        let _second = scene.run();
+        scene.until_kept().await;
+        assert!(scene.alerts().await.is_empty(), "it may come first");
+        scene.clock.turn(GRACE + Duration::from_secs(1));
+        until(async || !scene.alerts().await.is_empty()).await;
+        // What comes ends it.
+        scene.approved("a", 1).await;
+        until(async || scene.alerts().await[0].1 == State::Ended).await;
+    }
+
+    async fn what_was_missed_and_said_is_not_said_again_after_a_restart_though_its_alert_is_over(store) {
+        let mut scene = Scene::new(&store, 1).await;
+        let seldom = rule("threshold = { type = [\"node.removed\"] }\nwithin = \"1d\"");
+        let seldom = seldom.replace("alert.a", "alert.b");
+        let missed = rule("absence = { type = [\"node.approved\"] }\nby = [\"subject\"]\nwithin = \"10m\"");
+        scene.rules = format!("{seldom}{missed}");
+        let first = scene.run();
+        scene.until_kept().await;
+        scene.approved("a", 1).await;
+        // It is looked at before its time is over.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        scene.clock.turn(Duration::from_secs(601));
+        until(async || !scene.alerts().await.is_empty()).await;
+        let mut alert = store.alerts(&[], 1).await.unwrap().remove(0);
+        alert.acknowledge("li", scene.clock.now());
+        let mut tx = store.begin("test").await.unwrap();
+        tx.put_alert(&alert).await.unwrap();
+        tx.commit().await.unwrap();
+        scene.clock.turn(Duration::from_secs(3700));
+        until(async || scene.alerts().await[0].1 == State::Ended).await;
+        scene.until_kept().await;
+        drop(first);
+        let _second = scene.run();
+        scene.clock.turn(Duration::from_secs(1));
+        scene.until_kept().await;
+        scene.clock.turn(GRACE + Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(scene.alerts().await.len(), 1);
+        // Once it came it is waited for again.
+        scene.approved("a", 1).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        scene.clock.turn(Duration::from_secs(602));
+        until(async || scene.alerts().await.len() == 2).await;
+    }
+
+    async fn a_block_that_cannot_be_read_again_silences_nothing_that_comes(store) {
+        let mut scene = Scene::new(&store, 1).await;
+        let many = rule("threshold = { type = [\"node.approved\"], count = 600 }\nwithin = \"1h\"");
+        scene.rules = format!("{DEFAULTS}{many}");
+        let first = scene.run();
+        scene.until_kept().await;
+        scene.approved("a", 600).await;
+        until(async || scene.alerts().await.len() == 1).await;
+        drop(first);
+        store.make_blocks(512).await;
+        let mut tx = store.begin("test").await.unwrap();
+        sqlx::query("UPDATE event_parts SET columns = bodies WHERE block = 1")
+            .execute(tx.connection())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let _second = scene.run();
+        scene.clock.turn(Duration::from_secs(1));
+        scene.until_kept().await;
+        // The other blocks count on.
+        scene.approved("a", 255).await;
+        scene.refuse_tokens(10).await;
+        until(async || scene.alerts().await.len() == 2).await;
+        assert_eq!(scene.alerts().await[0].2, 1);
+        scene.approved("a", 3).await;
+        until(async || scene.alerts().await[0].2 > 1).await;
     }
 
     async fn whoever_has_not_the_duty_writes_nothing(store) {
