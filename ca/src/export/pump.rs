@@ -16,6 +16,8 @@ use crate::store::audit::StoredEvent;
 use crate::store::exports::{ExportRow, Refused};
 use crate::store::{Store, StoreError};
 
+mod aside;
+
 /// Nobody else sends for so long after the last word of who does.
 const LEASE: Duration = Duration::from_secs(15);
 /// A held lease is renewed this often.
@@ -219,12 +221,20 @@ impl Pump {
             metrics::histogram!("edgeward_audit_export_seconds", "export" => self.export.name.clone())
                 .record(begun.elapsed().as_secs_f64());
             match given {
-                Ok(given) => self.taken(row, part, end.index, given).await?,
+                Ok(given) => {
+                    if let Some(full) = self.taken(row, part, given, stop).await? {
+                        return self.failed(row, full, stop).await;
+                    }
+                }
                 Err(NotGiven::Refused { .. }) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     left.extend([second, first]);
                 }
                 Err(NotGiven::Refused { why }) => {
+                    // Before anything behind it is given, which would be given again at each attempt.
+                    if let Some(full) = self.no_room().await {
+                        return self.failed(row, full, stop).await;
+                    }
                     let suspect = Suspect {
                         index: end.index,
                         why: why.clone(),
@@ -242,14 +252,17 @@ impl Pump {
         self.look_after(row, stop).await
     }
 
-    /// A part was taken: what was refused before it is put aside.
+    /// A part was taken: what was refused before it is put aside. Or why it cannot be.
     async fn taken(
         &mut self,
         row: &mut ExportRow,
         part: &[Exported<'_>],
-        last: u64,
         given: Given,
-    ) -> Result<(), Left> {
+        stop: &CancellationToken,
+    ) -> Result<Option<NotGiven>, Left> {
+        let Some(last) = part.last().map(|event| event.index) else {
+            return Ok(None);
+        };
         let count = u64::try_from(part.len()).unwrap_or(u64::MAX);
         row.sent += count;
         self.changed = true;
@@ -282,61 +295,13 @@ impl Pump {
                 .all(|event| event.event.kind.family() == "export");
             refused.push((row, quiet));
         }
-        if !refused.is_empty() {
-            self.put_aside(row, refused).await?;
+        if let Some(full) = self.put_aside(row, refused, stop).await? {
+            return Ok(Some(full));
         }
         if given != Given::OnItsWay {
             self.advance(row, last);
         }
-        Ok(())
-    }
-
-    /// Keeps what was refused, and says so in the log.
-    async fn put_aside(
-        &mut self,
-        row: &mut ExportRow,
-        refused: Vec<(Refused, bool)>,
-    ) -> Result<(), Left> {
-        for (refused, quiet) in refused {
-            loop {
-                match self.keep_refused(&refused, quiet).await {
-                    Ok(()) => break,
-                    Err(error) => {
-                        tracing::warn!(export = self.export.name, %error, "a refused event cannot be put aside");
-                        tokio::time::sleep(STORE_PAUSE).await;
-                    }
-                }
-            }
-            row.refused += refused.count;
-            tracing::warn!(
-                export = self.export.name,
-                first = refused.first,
-                last = refused.last,
-                count = refused.count,
-                reason = refused.reason,
-                "the receiver refuses events"
-            );
-            metrics::counter!("edgeward_audit_export_refused_total", "export" => self.export.name.clone())
-                .increment(refused.count);
-        }
-        Ok(())
-    }
-
-    async fn keep_refused(&self, refused: &Refused, quiet: bool) -> anyhow::Result<()> {
-        let mut tx = self.store.begin("export.refused").await?;
-        let kept = tx.put_refused(&self.export.name, refused).await?;
-        anyhow::ensure!(kept, "too many refused events are kept");
-        if !quiet {
-            let event = self
-                .event(EventKind::ExportRefused)
-                .detail("first", refused.first)
-                .detail("last", refused.last)
-                .detail("count", refused.count)
-                .detail("reason", &refused.reason);
-            self.audit.record_in(&mut tx, event).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        Ok(None)
     }
 
     fn advance(&mut self, row: &mut ExportRow, last: u64) {

@@ -227,6 +227,44 @@ store_tests! {
         exports.finish().await;
     }
 
+    async fn an_export_with_no_room_for_refused_events_stands_until_one_of_them_is_taken_after_all(store) {
+        let bench = Bench::new(&store, 1).await;
+        let (receiver, listener, export) = http(8).await;
+        *receiver.poison.lock() = [3, 12].into();
+        bench.record(8).await;
+        let serving = receiver.clone();
+        tokio::spawn(async move { serving.serve(listener).await });
+        let exports = bench.start(&export);
+        bench.until("refused", |row| row.refused == 1).await;
+        let mut tx = bench.store.begin("test").await.unwrap();
+        sqlx::query(
+            "INSERT INTO export_refused (name, first_leaf, last_leaf, count, reason, noticed) \
+             WITH RECURSIVE n(leaf) AS (SELECT 1000 UNION ALL SELECT leaf + 1 FROM n WHERE leaf < 10998) \
+             SELECT 'siem', leaf, leaf, 1, 'bad', 0 FROM n",
+        )
+        .execute(tx.connection())
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        bench.record(5).await;
+        let row = bench.until("stands", |row| row.failing.is_some()).await;
+        assert!(row.failing.unwrap().0.contains("too many refused events"));
+        assert_eq!((row.position, row.refused), (Some(11), 1));
+        // It can be ended, and begins with what it stands at.
+        exports.finish().await;
+        let exports = bench.start(&export);
+        receiver.poison.lock().remove(&3);
+        let mut tx = bench.store.begin("test").await.unwrap();
+        assert_eq!(tx.retry_refused("siem", Some(3), bench.clock.now()).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        let row = bench.until("goes on", |row| row.failing.is_none() && row.position == Some(15)).await;
+        assert_eq!(row.refused, 1);
+        exports.finish().await;
+        let mut taken = receiver.taken.lock().clone();
+        taken.sort_unstable();
+        assert_eq!(taken, (0..=15).filter(|index| *index != 12).collect::<Vec<u64>>(), "none twice");
+    }
+
     async fn an_export_goes_on_where_it_stood_and_begins_where_it_was_told(store) {
         let bench = Bench::new(&store, 1).await;
         let (receiver, listener, mut export) = http(100).await;

@@ -190,6 +190,15 @@ impl Store {
             .collect()
     }
 
+    /// How many rows of refused events an export keeps.
+    pub async fn count_refused(&self, name: &str) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT COUNT(*) AS n FROM export_refused WHERE name = $1")
+            .bind(name)
+            .fetch_one(&mut *self.read().await?)
+            .await?;
+        Ok(number_from_column(row.try_get("n")?))
+    }
+
     /// What an export's receiver refused, newest first.
     pub async fn export_refused(&self, name: &str, limit: u32) -> Result<Vec<Refused>, StoreError> {
         sqlx::query(
