@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::audit::{MAX_EXAMINED, PageLimits, StoredEvent};
 
 /// Find events, oldest first. A page may be short, even empty, while `more` is true: go on with its cursor. With `follow=true` the answer is server-sent events: `event` for each match, `caught-up`
-/// when all that exist were sent; `Last-Event-ID` resumes; without `from` and `cursor` it begins with what comes. Every
+/// when all that exist were sent; each has an id, and `Last-Event-ID` resumes after it; without `from` and `cursor` it begins with what comes. Every
 /// read is itself an event.
 #[utoipa::path(get, path = "/api/v1/audit/events", tag = "audit", operation_id = "audit_events",
     params(

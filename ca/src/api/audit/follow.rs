@@ -114,7 +114,12 @@ impl Follower {
             }
             if !self.caught_up {
                 self.caught_up = true;
-                return Some(sse::Event::default().event("caught-up").data("{}"));
+                // The id comes last: a reader that takes an id for the beginning of an event looks only at what follows.
+                let event = sse::Event::default().event("caught-up").data("{}");
+                return Some(match self.looked {
+                    Some(looked) => event.id(self.query.cursor_after(looked, &self.api.cursor_key)),
+                    None => event,
+                });
             }
             let changed = tokio::time::timeout(POLL, self.appended.changed()).await;
             if matches!(changed, Ok(Err(_))) {

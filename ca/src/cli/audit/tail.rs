@@ -47,26 +47,60 @@ async fn follow_once(
 ) -> Result<(), Failure> {
     let mut body = client.follow(path, last.as_deref()).await?.into_body();
     let mut lines = Lines::default();
-    let mut id = None;
+    let mut message = Message::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::Unreachable(error.to_string()))?;
         let Some(bytes) = frame.data_ref() else {
             continue;
         };
         for line in lines.push(bytes)? {
-            if let Some(value) = line.strip_prefix("id:") {
-                id = Some(value.trim().to_owned());
-            } else if let Some(data) = line.strip_prefix("data:")
-                && let Some(id) = id.take()
-            {
-                let event: EventView = serde_json::from_str(data.trim())
-                    .map_err(|error| Failure::Answer(error.to_string()))?;
+            let Some(whole) = message.take(&line) else {
+                continue;
+            };
+            if let Some(event) = whole.event()? {
                 show(session, &event);
-                *last = Some(id);
+            }
+            // Whatever it was: what comes after it is asked for again.
+            if whole.id.is_some() {
+                *last = whole.id;
             }
         }
     }
     Ok(())
+}
+
+/// What comes together, up to an empty line.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Message {
+    kind: String,
+    id: Option<String>,
+    data: String,
+}
+
+impl Message {
+    /// One more line. The message, once it is whole: one that is cut off never is.
+    fn take(&mut self, line: &str) -> Option<Self> {
+        if line.is_empty() {
+            return Some(std::mem::take(self));
+        }
+        if let Some(value) = line.strip_prefix("event:") {
+            value.trim().clone_into(&mut self.kind);
+        } else if let Some(value) = line.strip_prefix("id:") {
+            self.id = Some(value.trim().to_owned());
+        } else if let Some(value) = line.strip_prefix("data:") {
+            self.data.push_str(value.trim());
+        }
+        None
+    }
+
+    fn event(&self) -> Result<Option<EventView>, Failure> {
+        match self.kind.as_str() {
+            "event" => serde_json::from_str(&self.data)
+                .map(Some)
+                .map_err(|error| Failure::Answer(error.to_string())),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Lines of a stream of server-sent events.
@@ -103,6 +137,21 @@ mod tests {
         let mut lines = Lines::default();
         assert!(lines.push(&vec![b'a'; MAX_LINE_BYTES]).is_ok());
         assert!(lines.push(b"a").is_err());
+    }
+
+    #[test]
+    fn a_place_in_the_log_is_kept_before_the_first_event_and_of_whole_messages_only() {
+        let mut message = Message::default();
+        let mut ids = Vec::new();
+        let said =
+            "event: caught-up\ndata: {}\nid: 5\n\n: alive\n\nid: 6\nevent: event\ndata: x\n\nid: 7";
+        for line in said.lines() {
+            if let Some(whole) = message.take(line) {
+                assert_eq!(whole.event().is_err(), whole.kind == "event", "{whole:?}");
+                ids.extend(whole.id);
+            }
+        }
+        assert_eq!(ids, ["5", "6"]);
     }
 
     #[test]
