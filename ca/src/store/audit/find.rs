@@ -262,17 +262,8 @@ impl Store {
                 false => Err(missing_before(start + BLOCK_LEAVES)),
             };
         }
-        let mut matches = self.matches(filling.asked, block, parts, places)?;
-        // One more than fits says that there is more.
-        let left = filling
-            .limits
-            .events
-            .saturating_sub(filling.page.events.len());
-        matches.truncate(left.saturating_add(1));
-        for event in self.open_matches(block, parts, &matches).await? {
-            if filling.take(event) == Turn::Full {
-                return Ok(Turn::Full);
-            }
+        if self.take_of_block(filling, (block, places), parts).await? == Turn::Full {
+            return Ok(Turn::Full);
         }
         filling.reached(start + BLOCK_LEAVES - 1);
         if filling.examined >= filling.limits.examined {
@@ -281,6 +272,36 @@ impl Store {
         }
         // A block is work for a moment; others wait.
         tokio::task::yield_now().await;
+        Ok(Turn::Through)
+    }
+
+    /// Takes what matches at these places, until the page is full.
+    async fn take_of_block(
+        &self,
+        filling: &mut Filling<'_>,
+        (block, places): (u64, Places),
+        parts: &[Part],
+    ) -> Result<Turn, StoreError> {
+        let start = block * BLOCK_LEAVES;
+        let mut matches = self.matches(filling.asked, block, parts, places)?;
+        while !matches.is_empty() {
+            // One more than fits says that there is more.
+            let left = filling
+                .limits
+                .events
+                .saturating_sub(filling.page.events.len());
+            let behind = matches.split_off(matches.len().min(left.saturating_add(1)));
+            for event in self.open_matches(block, parts, &matches).await? {
+                if filling.take(event) == Turn::Full {
+                    return Ok(Turn::Full);
+                }
+            }
+            // Fewer came than were given where records went meanwhile, as their site was erased: those behind follow.
+            if let Some(last) = matches.last() {
+                filling.reached(start + u64::from(last.place));
+            }
+            matches = behind;
+        }
         Ok(Turn::Through)
     }
 

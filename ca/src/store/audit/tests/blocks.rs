@@ -180,6 +180,41 @@ store_tests! {
         assert_eq!(store.leaf_entries(0, 10_000).await.unwrap().entries.len(), all.len());
     }
 
+    async fn records_that_go_between_columns_and_bodies_take_no_others_with_them(store) {
+        place_nodes(&store).await;
+        let all = fill(&store, 30).await;
+        store.make_blocks(1000).await;
+        // As it looks to whoever read the columns before an erasure and the records after it.
+        let key = store.site_keys().current(&Site::parse("alpha").unwrap()).unwrap();
+        let mut tx = store.begin("test").await.unwrap();
+        let gone = sqlx::query("UPDATE event_parts SET bodies = $1 WHERE site_key = $2 AND block >= 1")
+            .bind(Vec::<u8>::new())
+            .bind(key.to_column())
+            .execute(tx.connection())
+            .await
+            .unwrap();
+        assert_eq!(gone.rows_affected(), 2);
+        tx.commit().await.unwrap();
+        let left: Vec<u64> = (0..)
+            .zip(&all)
+            .filter(|(index, record)| record.record().node != node(0) || !(256..768).contains(index))
+            .map(|(index, _)| index)
+            .collect();
+        for events in [1, 5, 12, 300] {
+            let limits = PageLimits { events, ..first_limits() };
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = store.find(&Filter::default(), after, limits).await.unwrap();
+                found.extend(page.events.iter().map(|event| event.index));
+                after = page.reached;
+                if !page.more {
+                    break;
+                }
+            }
+            assert_eq!(found, left, "{events}");
+        }
+    }
+
     async fn a_part_that_is_damaged_misplaced_or_gone_is_an_error_and_never_passed_over(store) {
         place_nodes(&store).await;
         fill(&store, 30).await;
