@@ -269,21 +269,29 @@ impl AuditLog {
             let Some(part) = filling(batch.records(), gap) else {
                 continue;
             };
-            if let Err(refused) = fits(tx, batch, part, gap).await? {
-                return Ok(Err(refused));
-            }
             let Some(last) = part.last().map(|record| record.record().seq) else {
                 continue;
             };
-            tx.append_missing(part, head, now).await?;
+            let missing = match missing_of(tx, batch, part).await? {
+                Ok(missing) => missing,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            for piece in &missing {
+                if let Err(refused) = fits(tx, batch, piece).await? {
+                    return Ok(Err(refused));
+                }
+                tx.append_missing(piece, head, now).await?;
+            }
             let left = without(*gap, gap.first_seq, last);
             tx.replace_gap(batch.node(), batch.boot(), *gap, &left, now)
                 .await?;
             let open = tx.gaps(batch.node(), batch.boot()).await?;
-            self.check_late_turns(tx, batch, part, &open, now).await?;
-            self.check_stated(tx, batch.node(), part, now).await?;
-            filled.loud.extend(glass::note(tx, part).await?);
-            filled.records += part.len();
+            for piece in missing {
+                self.check_late_turns(tx, batch, piece, &open, now).await?;
+                self.check_stated(tx, batch.node(), piece, now).await?;
+                filled.loud.extend(glass::note(tx, piece).await?);
+                filled.records += piece.len();
+            }
         }
         Ok(Ok(filled))
     }
@@ -394,28 +402,62 @@ struct Filled {
     loud: Vec<String>,
 }
 
+/// What of these records is not stored, in pieces that follow each other: a gap that stands for several ranges holds stored
+/// records, too. One that is stored otherwise speaks against all of them.
+async fn missing_of<'a>(
+    tx: &mut Tx,
+    batch: &VerifiedBatch,
+    part: &'a [SealedRecord],
+) -> Result<Result<Vec<&'a [SealedRecord]>, DedupError>, StoreError> {
+    let (node, boot) = (batch.node(), batch.boot());
+    let ends = part.first().zip(part.last());
+    let Some((first, last)) = ends.map(|(first, last)| (first.record().seq, last.record().seq))
+    else {
+        return Ok(Ok(Vec::new()));
+    };
+    if !tx.is_any_stored(node, boot, first, last).await? {
+        return Ok(Ok(vec![part]));
+    }
+    let mut known = Vec::with_capacity(part.len());
+    for record in part {
+        let seq = record.record().seq;
+        let stored = tx.record_hash(node, boot, seq).await?;
+        if let Some(stored) = stored.filter(|stored| *stored != record.hash()) {
+            let given = record.hash();
+            return Ok(Err(DedupError::Equivocation { seq, stored, given }));
+        }
+        known.push(stored.is_some());
+    }
+    let mut pieces = Vec::new();
+    let mut rest = part;
+    for same in known.chunk_by(|one, next| one == next) {
+        let (piece, behind) = rest.split_at(same.len());
+        rest = behind;
+        if same.first() == Some(&false) {
+            pieces.push(piece);
+        }
+    }
+    Ok(Ok(pieces))
+}
+
 /// Whether records join what is stored before and behind them, as far as it is.
 async fn fits(
     tx: &mut Tx,
     batch: &VerifiedBatch,
     part: &[SealedRecord],
-    gap: &Gap,
 ) -> Result<Result<(), DedupError>, StoreError> {
     let (Some(first), Some(last)) = (part.first(), part.last()) else {
         return Ok(Ok(()));
     };
     let (node, boot) = (batch.node(), batch.boot());
-    let before = match gap.first_seq.checked_sub(1) {
+    let before = match first.record().seq.checked_sub(1) {
         Some(seq) => tx.record_hash(node, boot, seq).await?,
         None => Some(Digest::ZERO),
     };
     if before.is_some_and(|before| before != first.record().prev) {
         let (stored, given) = (before.unwrap_or_default(), first.record().prev);
-        let seq = gap.first_seq.saturating_sub(1);
+        let seq = first.record().seq.saturating_sub(1);
         return Ok(Err(DedupError::Equivocation { seq, stored, given }));
-    }
-    if last.record().seq < gap.last_seq {
-        return Ok(Ok(()));
     }
     let seq = last.record().seq;
     let behind = tx.record_prev(node, boot, seq.saturating_add(1)).await?;

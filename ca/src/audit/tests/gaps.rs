@@ -174,5 +174,14 @@ store_tests! {
         assert!(rows.iter().all(|(_, _, lost)| *lost), "{rows:?}");
         assert_eq!(rows.last().unwrap().1, 2 * gaps_made as u64 - 1);
         assert_eq!(stored(&store).await.len(), gaps_made + 1);
+        // What comes after all fills the widest row around what it holds and is stored.
+        let first = usize::try_from(rows.last().unwrap().0).unwrap();
+        let end = 2 * gaps_made + 1;
+        for (from, to) in [(first, first + 4), (first + 4, end)] {
+            log.ingest(journal.batch(from, to), NOW).await.unwrap();
+        }
+        assert_eq!(gaps(&store).await.len(), MAX_FAULTS - 1);
+        let all = stored(&store).await;
+        assert_eq!(all.len(), gaps_made + 1 + (end - first) / 2);
     }
 }

@@ -19,6 +19,22 @@ impl Tx {
         record_hash(self.connection(), node, boot, seq).await
     }
 
+    /// Whether one of the records `first..=last` is stored.
+    pub async fn is_any_stored(
+        &mut self,
+        node: &SpiffeId,
+        boot: BootId,
+        first: u64,
+        last: u64,
+    ) -> Result<bool, StoreError> {
+        let (node, boot) = (node.to_string(), boot.to_string());
+        let Some(journal) = journal(self.connection(), &node, &boot).await? else {
+            return Ok(false);
+        };
+        let run = run_at(self.connection(), journal, last).await?;
+        Ok(run.is_some_and(|run| run.first_seq.saturating_add(run.length) > first))
+    }
+
     /// Names the journal of a boot by the leaf of its first record; none if nothing of it is stored.
     pub(super) async fn journal_by_name(
         &mut self,
