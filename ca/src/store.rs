@@ -278,8 +278,18 @@ impl Tx {
         Ok(row.try_get("value")?)
     }
 
-    /// Makes everything since the begin durable (SQLite: `synchronous=FULL`), all of it or nothing.
+    /// Makes everything since the begin durable (SQLite: `synchronous=FULL`), all of it or nothing. A task of its own: where
+    /// the caller goes away meanwhile, it is done all the same, and whoever waits for events is woken after it.
     pub async fn commit(self) -> Result<(), StoreError> {
+        let ended = tokio::spawn(self.commit_now()).await;
+        ended.unwrap_or_else(|error| {
+            Err(StoreError::Unavailable(format!(
+                "a commit was ended: {error}"
+            )))
+        })
+    }
+
+    async fn commit_now(self) -> Result<(), StoreError> {
         let result = self.inner.commit().await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         metrics::histogram!("edgeward_store_transaction_seconds", "name" => self.name, "outcome" => outcome)

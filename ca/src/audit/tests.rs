@@ -345,6 +345,19 @@ store_tests! {
         assert_eq!((row.chain.number, row.overdue), (1, None));
     }
 
+    async fn a_commit_whose_caller_goes_away_wakes_whoever_waits_for_events(store) {
+        use futures::FutureExt;
+        let log = open(&store, 1).await;
+        let mut appended = store.appended();
+        appended.mark_unchanged();
+        let mut tx = store.begin("test").await.unwrap();
+        log.record_in(&mut tx, event(EventKind::TokenCreated)).await.unwrap();
+        assert!(tx.commit().now_or_never().is_none(), "it takes a moment");
+        let woken = tokio::time::timeout(std::time::Duration::from_secs(10), appended.changed()).await;
+        woken.unwrap().unwrap();
+        assert!(kinds(&store).await.contains(&EventKind::TokenCreated));
+    }
+
     async fn a_record_in_a_dropped_transaction_never_was(store) {
         let log = open(&store, 1).await;
         let mut tx = store.begin("test").await.unwrap();
