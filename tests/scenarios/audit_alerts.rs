@@ -342,6 +342,9 @@ fn a_session_that_ends_cuts_nobody_off_and_a_proven_clone_only_within_the_cap() 
     let mut desk = Desk::new("quarantine_per_hour = 0")?;
     let mut a = desk.lab.member("a", "gateway")?;
     let mut b = desk.lab.member("b", "machine")?;
+    // Ready is what a node is by what it stored: its session may not have been opened yet.
+    desk.cloud()
+        .await_event(&["--type", "session.opened", "--node", "b"])?;
     b.stop()?;
     let gone = desk.await_alert("node-gone", "node/b")?;
     anyhow::ensure!(gone["quarantine"].is_null(), "{gone}");
