@@ -141,7 +141,8 @@ pub async fn start(
         clock: clock.clone(),
         keys: keys.clone(),
         config: config.witness.clone(),
-    })?;
+    })
+    .await?;
     let ek_trust = EkTrust::load(&config.ek_roots, store.clone()).await?;
     let node_control = Arc::new(NodeControl::new(hub.clone()));
     let control: Arc<dyn Control> = node_control.clone();

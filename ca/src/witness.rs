@@ -12,7 +12,7 @@ use edgeward_identity::{Clock, Timestamp};
 use crate::audit::AuditLog;
 use crate::config::Witness;
 use crate::keys::{CloudKeys, KeysFault};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 mod ask;
 mod budget;
@@ -22,7 +22,7 @@ mod server;
 mod tests;
 
 pub use ask::{AskState, Asking};
-pub use server::{NotAdded, Server};
+pub use server::{Forgetful, NotAdded, Server};
 
 /// How often the same disagreement is written down again.
 const REPEAT: Duration = Duration::from_secs(3600);
@@ -45,12 +45,21 @@ pub struct Parts {
     pub config: Witness,
 }
 
+/// Witnessing cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum WitnessFault {
+    #[error(transparent)]
+    Keys(#[from] KeysFault),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Witnessing {
     /// Makes the witness's key at the first start that names a log of others.
-    pub fn open(parts: &Parts) -> Result<Arc<Self>, KeysFault> {
+    pub async fn open(parts: &Parts) -> Result<Arc<Self>, WitnessFault> {
         let server = match parts.config.logs.is_empty() {
             true => None,
-            false => Some(Server::new(parts, parts.keys.cosigner()?)),
+            false => Some(Server::open(parts).await?),
         };
         let asking = Asking::new(parts);
         Ok(Arc::new(Self { server, asking }))

@@ -327,6 +327,7 @@ impl Bench {
             keys: keys.clone(),
             config,
         })
+        .await
         .unwrap();
         let api = Api::new(Parts {
             alerts,

@@ -39,6 +39,10 @@ pub struct WitnessView {
     /// Path of submissions on this cloud's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submissions: Option<String>,
+    /// Why it cosigns nothing now: `witness_not_ready` (for a moment after a start), `witness_own_log` (its own log is
+    /// halted) or `witness_key_unknown` (its database does not know what the key has cosigned).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
     /// Logs of others that it cosigns.
     pub logs: Vec<WitnessedView>,
     /// Witnesses of the own log.
@@ -157,6 +161,9 @@ pub(super) async fn show(State(api): Cloud) -> Result<Json<WitnessView>, Problem
         log_key: api.keys.checkpoint_verifier().to_string(),
         key: server.map(|server| server.key().to_string()),
         submissions: server.map(|_| PREFIX.to_owned()),
+        stopped: server
+            .and_then(Server::forgetful)
+            .map(|forgetful| forgetful.code().to_owned()),
         logs,
         asked: states
             .into_iter()
@@ -181,7 +188,9 @@ fn problem(refused: NotAdded) -> Problem {
         NotAdded::UnknownLog => StatusCode::NOT_FOUND,
         NotAdded::NotSigned(_) => StatusCode::FORBIDDEN,
         NotAdded::NotCosigned(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        NotAdded::Store(_) | NotAdded::Record(_) => StatusCode::SERVICE_UNAVAILABLE,
+        NotAdded::Forgetful(_) | NotAdded::Store(_) | NotAdded::Record(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     match refused {
         NotAdded::Store(fault) => fault.into(),

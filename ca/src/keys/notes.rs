@@ -17,6 +17,7 @@ use super::{CloudKeys, FileFault, KeysFault, Label, files};
 
 const CHECKPOINT: &str = "checkpoint.key";
 const WITNESS: &str = "witness.key";
+const WANTED: &str = "an ed25519 private key in pkcs#8 pem";
 /// How long the statement that names the checkpoints' key holds.
 const STATEMENT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 
@@ -65,12 +66,29 @@ impl CloudKeys {
         self.notes.checkpoint.verifier()
     }
 
-    /// The key that cosigns the logs of others; made if there is none yet.
-    pub fn cosigner(&self) -> Result<Cosigner, KeysFault> {
+    /// The key that cosigns the logs of others; none if none was made yet.
+    pub fn cosigner(&self) -> Result<Option<Cosigner>, KeysFault> {
         let path = self.folder.join(WITNESS);
-        let pkcs8 = read_or_make(&path)?;
-        Cosigner::new(&witness_name(&self.trust_domain), &pkcs8)
-            .map_err(|_| KeysFault::File(not_a_key(&path)))
+        match files::exists(&path)? {
+            true => self.cosigner_of(&read_pkcs8(&path)?).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// A new one. It is nobody's before its file is written: [`CloudKeys::keep_cosigner`].
+    pub fn draw_cosigner(&self) -> Result<(Cosigner, Secret<Vec<u8>>), KeysFault> {
+        let pkcs8 = generate()?;
+        Ok((self.cosigner_of(&pkcs8)?, pkcs8))
+    }
+
+    /// Writes the file of a drawn key: on disk when this returns.
+    pub fn keep_cosigner(&self, pkcs8: &Secret<Vec<u8>>) -> Result<(), KeysFault> {
+        Ok(files::write_pkcs8(&self.folder.join(WITNESS), pkcs8)?)
+    }
+
+    fn cosigner_of(&self, pkcs8: &Secret<Vec<u8>>) -> Result<Cosigner, KeysFault> {
+        Cosigner::new(&witness_name(&self.trust_domain), pkcs8)
+            .map_err(|_| KeysFault::File(not_a_key(&self.folder.join(WITNESS))))
     }
 
     /// Names the checkpoints' key, signed by the log key that the key set names. Every session is given one: an HSM is
@@ -106,21 +124,26 @@ impl CloudKeys {
 
 fn read_or_make(path: &Path) -> Result<Secret<Vec<u8>>, KeysFault> {
     if files::exists(path)? {
-        return Ok(files::read_pkcs8(
-            path,
-            "an ed25519 private key in pkcs#8 pem",
-        )?);
+        return read_pkcs8(path);
     }
-    let made = NoteSigner::generate()
-        .map_err(|error: NoteMalformed| SignError::KeyStore(error.to_string()))?;
+    let made = generate()?;
     files::write_pkcs8(path, &made)?;
     Ok(made)
+}
+
+fn read_pkcs8(path: &Path) -> Result<Secret<Vec<u8>>, KeysFault> {
+    Ok(files::read_pkcs8(path, WANTED)?)
+}
+
+fn generate() -> Result<Secret<Vec<u8>>, KeysFault> {
+    let made = NoteSigner::generate();
+    Ok(made.map_err(|error: NoteMalformed| SignError::KeyStore(error.to_string()))?)
 }
 
 fn not_a_key(path: &Path) -> FileFault {
     FileFault::Content {
         path: path.to_owned(),
-        wanted: "an ed25519 private key in pkcs#8 pem",
+        wanted: WANTED,
     }
 }
 
@@ -206,15 +229,19 @@ mod tests {
     }
 
     #[test]
-    fn the_witness_key_is_made_once_and_signs_no_checkpoints() {
+    fn the_witness_key_is_made_when_it_is_kept_and_signs_no_checkpoints() {
         let (folder, domain, keys) = made();
         let path = folder.path().join("keys/witness.key");
+        assert!(keys.cosigner().unwrap().is_none());
+        let (drawn, pkcs8) = keys.draw_cosigner().unwrap();
         assert!(!path.exists());
-        let key = keys.cosigner().unwrap().key().clone();
+        keys.keep_cosigner(&pkcs8).unwrap();
+        let key = keys.cosigner().unwrap().unwrap().key().clone();
+        assert_eq!(key, *drawn.key());
         assert_eq!(key.name(), "plant.example/witness");
         assert_ne!(key.key(), keys.checkpoint_verifier().key());
         let again = CloudKeys::open(folder.path(), &domain, NOW).unwrap();
-        assert_eq!(*again.cosigner().unwrap().key(), key);
+        assert_eq!(*again.cosigner().unwrap().unwrap().key(), key);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
             again.cosigner(),

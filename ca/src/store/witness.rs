@@ -18,6 +18,8 @@ use super::{
 pub const KEPT_NEWEST: u32 = 16;
 /// Most cosignatures of one checkpoint that are read.
 const MAX_COSIGNATURES: u32 = 16;
+/// Begins the name of the fact that a key of this cloud cosigns by what this database remembers.
+const KEY_FACT: &str = "witness_key ";
 /// Milliseconds in an hour.
 const HOUR: u64 = 3_600_000;
 
@@ -130,6 +132,26 @@ impl Tx {
     /// As [`Store::witnessed`], with all other writers waiting: what is judged by it stays true until the commit.
     pub async fn witnessed(&mut self, origin: &str) -> Result<Option<Witnessed>, StoreError> {
         witnessed(self.connection(), origin).await
+    }
+
+    /// Whether this database remembers what the key cosigned: whether it, or one that it continues, saw the key made.
+    pub async fn knows_witness_key(&mut self, key: &WitnessKey) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
+            .bind(format!("{KEY_FACT}{key}"))
+            .fetch_optional(self.connection())
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Remembers a key of this cloud's: before its file is written, so that no key is used that no database knows.
+    pub async fn put_witness_key(
+        &mut self,
+        key: &WitnessKey,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let name = format!("{KEY_FACT}{key}");
+        self.fact_or(&name, &now.millis().to_string()).await?;
+        Ok(())
     }
 
     /// Remembers what is cosigned from now on. A fork that was noticed stays noticed.

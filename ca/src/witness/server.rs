@@ -13,12 +13,12 @@ use edgeward_identity::{Clock, Timestamp};
 use parking_lot::Mutex;
 
 use super::budget::Budget;
-use super::{Parts, is_due};
+use super::{Parts, WitnessFault, is_due};
 use crate::audit::{AuditLog, RecordFault};
 use crate::config::witness::WitnessedLog;
 use crate::crowd::source_of;
 use crate::store::witness::Witnessed;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 /// A cosignature of the same tree is given again for so long before a new one is made: whoever repeats what is public
 /// costs a look and no write.
@@ -30,6 +30,8 @@ pub struct Server {
     audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     cosigner: Cosigner,
+    /// The database remembers what the key cosigned.
+    remembers: bool,
     logs: BTreeMap<String, WitnessedLog>,
     budget: Mutex<Budget>,
     /// When a refusal of a log was written down last, by log and code.
@@ -53,13 +55,50 @@ pub enum NotAdded {
     NotCosigned(#[from] NotCosigned),
     /// Ours.
     #[error(transparent)]
+    Forgetful(#[from] Forgetful),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Record(#[from] RecordFault),
 }
 
+/// Why nothing is cosigned: what was cosigned before may be forgotten, and then so would be the promise that came with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Forgetful {
+    /// For a moment, after a start.
+    #[error("this witness has not looked yet whether its own database continues")]
+    NotYet,
+    #[error("this witness's own log is halted")]
+    Halted,
+    /// In this moment: the log's own task has not looked at it yet.
+    #[error("this witness's database does not continue its own log")]
+    WentBack,
+    /// Until the operator makes another key (docs/audit-log.md).
+    #[error("this witness's database does not know the key that has cosigned")]
+    Key,
+}
+
 impl Server {
-    pub(super) fn new(parts: &Parts, cosigner: Cosigner) -> Self {
+    /// With the key in the file. Where there is none, with a new one, which the database knows before it is used.
+    pub(super) async fn open(parts: &Parts) -> Result<Self, WitnessFault> {
+        let mut tx = parts.store.begin("witness.key").await?;
+        if let Some(cosigner) = parts.keys.cosigner()? {
+            let remembers = tx.knows_witness_key(cosigner.key()).await?;
+            if !remembers {
+                tracing::error!(key = %cosigner.key(),
+                    "CRITICAL: this database does not know what the witness's key has cosigned: nothing is cosigned (docs/audit-log.md)");
+            }
+            return Ok(Self::new(parts, cosigner, remembers));
+        }
+        let (cosigner, pkcs8) = parts.keys.draw_cosigner()?;
+        tx.put_witness_key(cosigner.key(), parts.clock.now())
+            .await?;
+        tx.commit().await?;
+        parts.keys.keep_cosigner(&pkcs8)?;
+        Ok(Self::new(parts, cosigner, true))
+    }
+
+    fn new(parts: &Parts, cosigner: Cosigner, remembers: bool) -> Self {
         let logs = parts.config.logs.clone();
         let limits = logs
             .iter()
@@ -71,6 +110,7 @@ impl Server {
             clock: parts.clock.clone(),
             noted: Mutex::default(),
             cosigner,
+            remembers,
             logs,
         }
     }
@@ -82,6 +122,38 @@ impl Server {
     /// Names of the logs that are witnessed.
     pub fn origins(&self) -> impl Iterator<Item = &str> {
         self.logs.keys().map(String::as_str)
+    }
+
+    /// Why nothing is cosigned now, as far as this process knows. What a witness remembers is in the same database as the
+    /// own log: where that went back, so did this.
+    pub fn forgetful(&self) -> Option<Forgetful> {
+        let head = self.audit.log_head();
+        if !self.remembers {
+            Some(Forgetful::Key)
+        } else if head.halted().is_some() {
+            Some(Forgetful::Halted)
+        } else if head.newest().is_none() {
+            Some(Forgetful::NotYet)
+        } else {
+            None
+        }
+    }
+
+    /// The same, of the database that is in front of us: another one may have taken its place since the own log was read.
+    async fn may_cosign(&self, tx: &mut Tx) -> Result<(), NotAdded> {
+        let published = self.audit.log_head().newest();
+        let stored = tx.newest_checkpoint().await?;
+        if let Some(forgetful) = self.forgetful() {
+            return Err(forgetful.into());
+        }
+        let continues = published.zip(stored).is_some_and(|(published, stored)| {
+            stored.size > published.size
+                || (stored.size == published.size && stored.root == published.root)
+        });
+        match continues {
+            true => Ok(()),
+            false => Err(Forgetful::WentBack.into()),
+        }
     }
 
     /// Answers a submission with the cosignature's line. What it vouches for is on disk before this returns.
@@ -100,6 +172,9 @@ impl Server {
             .take_source(source, self.clock.boottime())
         {
             return Err(NotAdded::TooOften);
+        }
+        if let Some(forgetful) = self.forgetful() {
+            return Err(forgetful.into());
         }
         let submission = Submission::parse(body)?;
         let stated = submission.stated()?;
@@ -126,6 +201,7 @@ impl Server {
     async fn cosign(&self, opened: Opened, log: &WitnessedLog) -> Result<String, NotAdded> {
         let origin = opened.checkpoint().origin.clone();
         let mut tx = self.store.begin("witness.cosign").await?;
+        self.may_cosign(&mut tx).await?;
         // Again, now that nobody else can change it.
         let before = tx.witnessed(&origin).await?;
         let continued = opened.judge(before.as_ref().map(Witnessed::known))?;
@@ -220,7 +296,19 @@ impl NotAdded {
             Self::UnknownLog => "witness_unknown_log",
             Self::NotSigned(_) => "witness_not_signed",
             Self::NotCosigned(refused) => refused.code(),
+            Self::Forgetful(forgetful) => forgetful.code(),
             Self::Store(_) | Self::Record(_) => "unavailable",
+        }
+    }
+}
+
+impl Forgetful {
+    /// Stable reason code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotYet => "witness_not_ready",
+            Self::Halted | Self::WentBack => "witness_own_log",
+            Self::Key => "witness_key_unknown",
         }
     }
 }
@@ -233,3 +321,6 @@ impl std::fmt::Debug for Server {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

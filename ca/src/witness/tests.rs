@@ -94,7 +94,7 @@ impl Cloud {
     }
 
     /// As a witness of `log`.
-    fn witness_of(mut self, log: &Self) -> Arc<Witnessing> {
+    async fn witness_of(mut self, log: &Self) -> Arc<Witnessing> {
         let key = log.parts.keys.checkpoint_verifier().clone();
         let witnessed = WitnessedLog {
             keys: vec![key.clone()],
@@ -102,14 +102,19 @@ impl Cloud {
         };
         let origin = key.name().to_owned();
         self.parts.config.logs.insert(origin, witnessed);
-        let witnessing = Witnessing::open(&self.parts).unwrap();
+        let witnessing = Witnessing::open(&self.parts).await.unwrap();
+        let server = witnessing.server.as_ref().unwrap();
+        eventually("its own log is published", async || {
+            server.forgetful().is_none().then_some(())
+        })
+        .await;
         // Its database lives as long as the test does.
         std::mem::forget(self);
         witnessing
     }
 
     /// Begins to ask this witness.
-    fn ask(&mut self, key: &WitnessKey, port: u16) -> Arc<Witnessing> {
+    async fn ask(&mut self, key: &WitnessKey, port: u16) -> Arc<Witnessing> {
         self.parts.config.every = Duration::from_millis(100);
         self.parts.config.ask = vec![Asked {
             key: key.clone(),
@@ -117,7 +122,7 @@ impl Cloud {
             path: "/add-checkpoint".to_owned(),
             cloud: None,
         }];
-        let witnessing = Witnessing::open(&self.parts).unwrap();
+        let witnessing = Witnessing::open(&self.parts).await.unwrap();
         let (asking, stop) = (witnessing.clone(), self.stop.clone());
         tokio::spawn(async move { asking.asking.run(stop).await });
         witnessing
@@ -183,12 +188,12 @@ async fn newest_is_cosigned(cloud: &Cloud, key: &WitnessKey) -> u64 {
 #[tokio::test]
 async fn an_answer_that_is_not_the_witnesss_own_word_is_not_kept() {
     let mut log = Cloud::new("a.example").await;
-    let witness = Cloud::new("b.example").await.witness_of(&log);
+    let witness = Cloud::new("b.example").await.witness_of(&log).await;
     let key = witness.server.as_ref().unwrap().key().clone();
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(serve(witness, listener, true));
-    let asking = log.ask(&key, port);
+    let asking = log.ask(&key, port).await;
     let why = eventually("it fails", async || {
         asking.asking.states()[0].failing.clone()
     })
@@ -200,12 +205,12 @@ async fn an_answer_that_is_not_the_witnesss_own_word_is_not_kept() {
 #[tokio::test]
 async fn a_witness_that_was_away_gets_the_newest_and_the_log_did_not_wait() {
     let mut log = Cloud::new("a.example").await;
-    let witness = Cloud::new("b.example").await.witness_of(&log);
+    let witness = Cloud::new("b.example").await.witness_of(&log).await;
     let key = witness.server.as_ref().unwrap().key().clone();
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let asking = log.ask(&key, port);
+    let asking = log.ask(&key, port).await;
     eventually("it fails", async || {
         asking.asking.states()[0].failing.clone()
     })
@@ -299,20 +304,20 @@ async fn an_attempt_fails(port: u16) {
 #[tokio::test]
 async fn a_log_whose_database_was_put_back_is_disputed() {
     let mut log = Cloud::new("a.example").await;
-    let witness = Cloud::new("b.example").await.witness_of(&log);
+    let witness = Cloud::new("b.example").await.witness_of(&log).await;
     let key = witness.server.as_ref().unwrap().key().clone();
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(serve(witness.clone(), listener, false));
     log.write(20).await;
-    log.ask(&key, port);
+    log.ask(&key, port).await;
     while newest_is_cosigned(&log, &key).await < 20 {}
     // The same keys over an empty database; the file that would have told was taken away.
     let folder = log.folder.clone();
     drop(log);
     remove_anchor(folder.path()).await;
     let mut again = Cloud::with("a.example", folder).await;
-    let asking = again.ask(&key, port);
+    let asking = again.ask(&key, port).await;
     eventually("it is disputed", async || {
         asking.asking.states()[0].disputed.then_some(())
     })

@@ -29,6 +29,9 @@ impl Other {
         let witnessed = WitnessedLog { keys, per_minute };
         config.logs.insert(ORIGIN.to_owned(), witnessed);
         let bench = Bench::witnessing(config).await;
+        bench.events(1).await;
+        bench.integrate();
+        bench.signed(1).await;
         Self { bench, log }
     }
 

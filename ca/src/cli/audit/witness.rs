@@ -61,10 +61,11 @@ fn table(view: &WitnessView) -> Table {
         ]);
     }
     for log in &view.logs {
-        let (state, why) = match (&log.forked, log.size) {
-            (Some(time), _) => ("forked", format!("signed twice, noticed {time}")),
-            (None, Some(_)) => ("cosigned", "-".to_owned()),
-            (None, None) => ("waiting", "-".to_owned()),
+        let (state, why) = match (&log.forked, &view.stopped, log.size) {
+            (Some(time), ..) => ("forked", format!("signed twice, noticed {time}")),
+            (None, Some(code), _) => ("stopped", code.clone()),
+            (None, None, Some(_)) => ("cosigned", "-".to_owned()),
+            (None, None, None) => ("waiting", "-".to_owned()),
         };
         table.row([
             "log".to_owned(),
