@@ -28,6 +28,8 @@ use crate::note::{
 pub const MAX_SUBMITTED_HASHES: usize = 63;
 /// Longest submission, in bytes: what other routes take, and less than the longest note.
 pub const MAX_SUBMISSION_BYTES: usize = MAX_NOTE_BYTES;
+/// Largest tree, in leaves: what a database keeps as a number of 64 bits with a sign.
+pub const MAX_TREE_SIZE: u64 = i64::MAX.cast_unsigned();
 /// Media type of the size that answers a submission from another size.
 pub const SIZE_MEDIA_TYPE: &str = "text/x.tlog.size";
 
@@ -77,6 +79,8 @@ pub enum SubmissionMalformed {
     Note(#[from] NoteMalformed),
     #[error("not a checkpoint: {0}")]
     Checkpoint(#[from] CheckpointError),
+    #[error("the checkpoint's tree is larger than the limit in leaves: {MAX_TREE_SIZE}")]
+    TooLarge,
 }
 
 /// Why a witness does not cosign a checkpoint that its log signed.
@@ -125,7 +129,11 @@ impl Submission {
 
     /// What the checkpoint calls its log and its size, which nobody may have signed.
     pub fn stated(&self) -> Result<Checkpoint, SubmissionMalformed> {
-        Ok(Checkpoint::parse_text(self.note.unverified_text())?)
+        let stated = Checkpoint::parse_text(self.note.unverified_text())?;
+        match stated.size <= MAX_TREE_SIZE {
+            true => Ok(stated),
+            false => Err(SubmissionMalformed::TooLarge),
+        }
     }
 
     /// Checks that a key of the log signed the checkpoint: one of `keys` at least, and none that is named wrongly.
@@ -171,6 +179,13 @@ impl Opened {
         &self.submission.note
     }
 
+    /// Whether it is another tree than the one of the same size that the witness cosigned. Whatever old size came with it:
+    /// two signed trees of one size prove what the log did, also where the answer is another refusal.
+    pub fn forks(&self, known: &Known) -> bool {
+        let Checkpoint { size, root, .. } = &self.checkpoint;
+        *size > 0 && *size == known.size && *root != known.root
+    }
+
     /// Holds it to what the witness knows of this log; `None`: it cosigned none yet. The answer counts only while that
     /// stays so: whoever calls this keeps others from changing it until the new one is stored.
     pub fn judge(self, known: Option<Known>) -> Result<Continued, NotCosigned> {
@@ -182,12 +197,12 @@ impl Opened {
         if old > size {
             return Err(NotCosigned::OldAbove { old, size });
         }
-        // Whatever old size came with it: two signed trees of one size prove what the log did.
-        if size == known.size && self.checkpoint.root != known.root && size > 0 {
-            return Err(NotCosigned::Forked(size));
-        }
+        // Before anything else that is wrong with it, as the specification has it.
         if old != known.size {
             return Err(NotCosigned::OtherSize(known.size));
+        }
+        if self.forks(&known) {
+            return Err(NotCosigned::Forked(size));
         }
         if size == 0 && self.checkpoint.root != EMPTY_ROOT {
             return Err(NotCosigned::NotEmpty);

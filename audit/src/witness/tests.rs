@@ -90,6 +90,33 @@ fn what_is_no_submission_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_tree_that_no_database_can_count_is_refused() {
+    let log = signer();
+    for (size, fits) in [
+        (MAX_TREE_SIZE, true),
+        (MAX_TREE_SIZE + 1, false),
+        (u64::MAX, false),
+    ] {
+        let checkpoint = Checkpoint {
+            origin: ORIGIN.to_owned(),
+            size,
+            root: leaf_hash(b""),
+        };
+        let note = checkpoint.sign(&log).unwrap();
+        let submission = Submission {
+            old: 0,
+            proof: Vec::new(),
+            note,
+        };
+        let wanted = match fits {
+            true => Ok(checkpoint),
+            false => Err(SubmissionMalformed::TooLarge),
+        };
+        assert_eq!(submission.stated(), wanted);
+    }
+}
+
+#[test]
 fn a_submission_has_one_spelling() {
     for (old, size) in [(0, 0), (0, 7), (3, 7), (7, 7), (4, 8)] {
         let submission = submission(&signer(), old, size, 0);
@@ -168,9 +195,17 @@ fn only_what_continues_the_known_tree_is_cosigned() {
     );
     // Another history.
     assert!(inconsistent(judge(submission(&log, 3, 7, 9), three)));
-    for old in [0, 1, 3] {
-        let forked = judge(submission(&log, old, 3, 9), three);
-        assert_eq!(forked, Err(NotCosigned::Forked(3)));
+    for (old, refused) in [
+        (0, NotCosigned::OtherSize(3)),
+        (1, NotCosigned::OtherSize(3)),
+        (3, NotCosigned::Forked(3)),
+    ] {
+        let forked = opened(submission(&log, old, 3, 9), &log);
+        assert!(forked.forks(&known(3, 0)), "evidence, whatever the answer");
+        assert_eq!(forked.judge(three), Err(refused));
+    }
+    for (old, size) in [(3, 3), (3, 7), (0, 0)] {
+        assert!(!opened(submission(&log, old, size, 0), &log).forks(&known(3, 0)));
     }
     // A proof that is not one, or is where none belongs.
     let mut cut = submission(&log, 3, 7, 0);

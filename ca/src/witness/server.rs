@@ -204,7 +204,17 @@ impl Server {
         self.may_cosign(&mut tx).await?;
         // Again, now that nobody else can change it.
         let before = tx.witnessed(&origin).await?;
-        let continued = opened.judge(before.as_ref().map(Witnessed::known))?;
+        let judged = opened.clone().judge(before.as_ref().map(Witnessed::known));
+        let continued = match judged {
+            Ok(continued) => continued,
+            Err(refused) => {
+                // Of two that come at once only here one is seen to contradict the other.
+                drop(tx);
+                self.note_refused(&opened, before.as_ref(), &refused)
+                    .await?;
+                return Err(refused.into());
+            }
+        };
         let now = self.clock.now();
         let line = continued.cosign(&self.cosigner, now);
         let note = continued.noted(&log.keys, line.clone());
@@ -232,7 +242,10 @@ impl Server {
     fn given(&self, opened: &Opened, before: &Witnessed) -> Option<String> {
         let checkpoint = opened.checkpoint();
         let is_same = checkpoint.size == before.size && checkpoint.root == before.root;
-        if !is_same || self.clock.now() >= before.cosigned.plus(FRESH) {
+        let now = self.clock.now();
+        // One of the future, by a clock that was set back, is none of this moment either.
+        let is_fresh = before.cosigned <= now && now < before.cosigned.plus(FRESH);
+        if !is_same || !is_fresh {
             return None;
         }
         let note = Note::parse(before.note.as_bytes()).ok()?;
@@ -251,12 +264,15 @@ impl Server {
         before: Option<&Witnessed>,
         refused: &NotCosigned,
     ) -> Result<(), NotAdded> {
-        let is_fork = match refused {
-            NotCosigned::Forked(_) => true,
-            NotCosigned::Inconsistent(_) | NotCosigned::NotEmpty => false,
-            NotCosigned::OldAbove { .. } | NotCosigned::OtherSize(_) => return Ok(()),
-        };
         let (checkpoint, now) = (opened.checkpoint(), self.clock.now());
+        let is_fork = before.is_some_and(|before| opened.forks(&before.known()));
+        // Proven also where the answer is that the old size is another one.
+        let forked = NotCosigned::Forked(checkpoint.size);
+        let refused = if is_fork { &forked } else { refused };
+        match refused {
+            NotCosigned::Forked(_) | NotCosigned::Inconsistent(_) | NotCosigned::NotEmpty => {}
+            NotCosigned::OldAbove { .. } | NotCosigned::OtherSize(_) => return Ok(()),
+        }
         let about = (checkpoint.origin.clone(), refused.code());
         if !is_due(self.noted.lock().get(&about).copied(), now) {
             return Ok(());

@@ -4,6 +4,7 @@ use edgeward_audit::Digest;
 use edgeward_audit::checkpoint::Checkpoint;
 use edgeward_audit::merkle::{consistency_proof, leaf_hash, root};
 use edgeward_audit::note::NoteSigner;
+use edgeward_audit::query::Filter;
 use edgeward_audit::record::BootId;
 use edgeward_identity::testing::TurnedClock;
 use edgeward_identity::{Kind, SpiffeId, SystemClock, TrustDomain};
@@ -122,6 +123,20 @@ impl Process {
         tx.connection().execute(text).await.unwrap();
         tx.commit().await.unwrap();
     }
+
+    async fn told(&self, code: &str) -> usize {
+        let found = self.parts.store.events(&Filter::default(), None, 100).await;
+        let events = found.unwrap().0.into_iter().map(|stored| stored.event);
+        let refused = events.filter(|event| event.kind == EventKind::WitnessRefused);
+        refused
+            .filter(|event| {
+                event
+                    .code
+                    .as_ref()
+                    .is_some_and(|found| found.as_str() == code)
+            })
+            .count()
+    }
 }
 
 async fn refused(server: &Server, body: &[u8]) -> &'static str {
@@ -181,4 +196,43 @@ store_tests! {
         assert_ne!(server.key(), again.key());
         assert_eq!(refused(&server, &keeper.submission(0, 4, 1)).await, "ok");
     }
+
+    async fn of_two_trees_of_one_size_that_come_at_once_one_is_cosigned_and_the_other_kept(store) {
+        let keeper = Keeper::new();
+        let mut process = keeper.process(&store, 1).await;
+        let server = process.server().await;
+        process.integrate().await;
+        let (one, other) = (keeper.submission(0, 5, 0), keeper.submission(0, 5, 7));
+        // Both are looked at before either is decided on.
+        let turn = store.begin("test").await.unwrap();
+        let answers = tokio::join!(refused(&server, &one), refused(&server, &other), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            drop(turn);
+        });
+        let mut answers = [answers.0, answers.1];
+        answers.sort_unstable();
+        // Both began at nothing, which it is not any more.
+        assert_eq!(answers, ["ok", "witness_other_size"]);
+        let row = store.witnessed(ORIGIN).await.unwrap().unwrap();
+        assert!(row.fork.is_some(), "what was signed twice is kept");
+        assert_eq!(process.told("witness_forked").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_cosignature_of_the_future_is_not_given_again() {
+    let keeper = Keeper::new();
+    let store = crate::store::testing::TestStore::sqlite().await;
+    let mut process = keeper.process(&store, 1).await;
+    let server = process.server().await;
+    process.integrate().await;
+    let body = keeper.submission(0, 5, 0);
+    let first = server.add(HERE, &body).await.unwrap();
+    let body = keeper.submission(5, 5, 0);
+    assert_eq!(server.add(HERE, &body).await.unwrap(), first);
+    let before = keeper.clock.now().millis() - 3_600_000;
+    keeper.clock.set_now(Timestamp::from_millis(before));
+    let second = server.add(HERE, &body).await.unwrap();
+    assert_ne!(second, first);
+    assert_eq!(server.add(HERE, &body).await.unwrap(), second);
 }
