@@ -5,6 +5,7 @@ use edgeward_identity::signed::{EVERYBODY, Expect};
 
 use super::*;
 
+mod lost_sites;
 mod online;
 mod rotation;
 

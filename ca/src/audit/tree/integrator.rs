@@ -22,6 +22,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How often it is looked whether what halted the log was repaired.
 const HALTED: Duration = Duration::from_secs(5);
 
+/// Most events that one word of damage names; it says how many there are.
+const NAMED: usize = 16;
+
 /// Turns stored events into tiles and checkpoints.
 pub struct Integrator {
     audit: Arc<AuditLog>,
@@ -106,6 +109,9 @@ impl Integrator {
                     metrics::histogram!("edgeward_audit_log_wait_seconds")
                         .record(waited.as_secs_f64());
                 }
+                for (events, reason) in &done.damaged {
+                    self.damaged(events, reason).await;
+                }
                 self.resume().await;
                 match done.more {
                     true => Next::AtOnce,
@@ -141,6 +147,23 @@ impl Integrator {
         let event = Event::new(self.clock.now(), Actor::Cloud, EventKind::AuditHalted)
             .code(halt.code())
             .detail("reason", halt.to_string());
+        self.record(event).await;
+    }
+
+    /// What could not be opened any more when its block was made. A crash before this is on record leaves it to the
+    /// self-check, which finds the same at every start.
+    async fn damaged(&self, events: &[u64], reason: &str) {
+        tracing::error!(
+            ?events,
+            reason,
+            "CRITICAL: records of the audit log are damaged: only their hashes are left"
+        );
+        let named: Vec<String> = events.iter().take(NAMED).map(ToString::to_string).collect();
+        let event = Event::new(self.clock.now(), Actor::Cloud, EventKind::AuditDamaged)
+            .code("log_damaged")
+            .detail("reason", reason)
+            .detail("events", named.join(" "))
+            .detail("count", events.len());
         self.record(event).await;
     }
 

@@ -19,7 +19,7 @@ use super::head::{Halt, Published};
 use crate::keys::CloudKeys;
 use crate::keys::files::FileFault;
 use crate::keys::notes::log_origin;
-use crate::store::audit::Leaves;
+use crate::store::audit::{Leaves, SealedBlock};
 use crate::store::log::StoredCheckpoint;
 use crate::store::{Store, StoreError};
 
@@ -50,6 +50,8 @@ pub(super) struct Done {
     pub(super) oldest: Option<Timestamp>,
     /// Whether more wait.
     pub(super) more: bool,
+    /// By block, the events that went into it without their records, and why.
+    pub(super) damaged: Vec<(Vec<u64>, String)>,
 }
 
 /// Why a round did not end well.
@@ -74,6 +76,7 @@ impl Done {
             leaves: 0,
             oldest: None,
             more: true,
+            damaged: Vec::new(),
         }
     }
 }
@@ -134,6 +137,7 @@ impl Rounds {
                 leaves: 0,
                 oldest: None,
                 more: false,
+                damaged: Vec::new(),
             });
         }
         let (next, mut growth) = self.grown(stored, &entries, now).await?;
@@ -158,6 +162,11 @@ impl Rounds {
             leaves: entries.len(),
             oldest,
             more: u32::try_from(entries.len()).is_ok_and(|count| count >= MAX_LEAVES),
+            damaged: blocks
+                .iter()
+                .filter_map(SealedBlock::damaged)
+                .map(|(events, reason)| (events.to_vec(), reason.to_owned()))
+                .collect(),
         })
     }
 

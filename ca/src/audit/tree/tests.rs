@@ -276,6 +276,22 @@ store_tests! {
         assert_eq!(bench.halted().await, "log_anchor_unreadable");
     }
 
+    async fn a_log_whose_key_is_lost_for_good_is_signed_anew_over_the_same_leaves(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(700).await;
+        let old = bench.rounds().round(NOW).await.unwrap().published.unwrap();
+        let other = Bench::new(&store.another().await).await;
+        assert_eq!(other.halted().await, "log_key_changed");
+        for table in ["log_checkpoints", "log_tiles", "log_cosignatures", "cosigned_checkpoints"] {
+            other.sql_of(format!("DELETE FROM {table}")).await;
+        }
+        let anew = other.rounds().round(NOW).await.unwrap().published.unwrap();
+        assert_eq!(other.open(&anew.note).size, anew.size);
+        let leaves = other.leaves().await;
+        assert_eq!(old.root, root(&leaves[..], old.size).unwrap(), "the tree is the same");
+        assert_eq!(anew.root, root(&leaves[..], anew.size).unwrap());
+    }
+
     async fn a_round_covers_what_is_stored_and_every_proof_from_the_tiles_holds(store) {
         let bench = Bench::new(&store).await;
         let mut rounds = bench.rounds();
@@ -405,6 +421,51 @@ store_tests! {
         assert_eq!(said.count(), 1, "said once");
         let shown = store.events(&Filter::default(), None, 100).await;
         assert!(matches!(shown, Err(StoreError::Unreadable { .. })), "never passed over in silence");
+    }
+
+    async fn events_that_cannot_be_opened_go_into_their_block_as_hashes_and_are_told_of(store) {
+        let bench = Bench::new(&store).await;
+        bench.write(100).await;
+        bench.rounds().round(NOW).await.unwrap();
+        let before = bench.leaves().await;
+        bench.sql("UPDATE event_tail SET body = (SELECT body FROM event_tail WHERE leaf = 18) WHERE leaf = 17").await;
+        let body = ("SELECT body AS bytes FROM event_tail WHERE leaf = 19", "UPDATE event_tail SET body = $1 WHERE leaf = 19");
+        bench.bytes(body, Vec::clear).await;
+        bench.write(200).await;
+        let stop = CancellationToken::new();
+        let integrator = Integrator::new(
+            bench.audit.clone(),
+            bench.store.clone(),
+            bench.keys.clone(),
+            bench.folder.path().to_owned(),
+            Arc::new(SystemClock),
+        );
+        let running = tokio::spawn(integrator.run(stop.clone()));
+        let mut covered = bench.audit.covered();
+        // The word of it is covered, too.
+        covered.wait_for(|covered| *covered >= 302).await.unwrap();
+        assert!(bench.audit.log_head().halted().is_none());
+        stop.cancel();
+        running.await.unwrap();
+        for (index, is_there) in [(16, true), (17, false), (18, true), (19, false), (20, true)] {
+            let found = store.event_at(index).await;
+            match is_there {
+                true => assert_eq!(found.unwrap().unwrap().index, index),
+                false => assert!(matches!(found, Err(StoreError::Unreadable { .. })), "{found:?}"),
+            }
+        }
+        assert_eq!(bench.leaves().await[..before.len()], before[..], "what was signed stays");
+        let (events, _) = store.events(&Filter::default(), Some(256), 100).await.unwrap();
+        let said: Vec<&Event> = events
+            .iter()
+            .map(|stored| &stored.event)
+            .filter(|event| event.kind == EventKind::AuditDamaged)
+            .collect();
+        assert_eq!(said.len(), 1);
+        assert_eq!(said[0].detail.get("events"), Some("17 19"));
+        // The self-check does not get used to it.
+        let newest = store.newest_checkpoint().await.unwrap().unwrap();
+        bench.is_found(&newest, "event 17").await;
     }
 
     async fn two_clouds_of_one_database_and_key_sign_one_tree(store) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use edgeward_audit::block::{BLOCK_LEAVES, BlockTerms, Bodies, Columns, PartWriter, Places, Term};
 use edgeward_audit::digest::Digest;
+use edgeward_audit::record::SealedRecord;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
@@ -19,6 +20,8 @@ const PARTS: (&str, usize) = (
     5,
 );
 const TERMS: (&str, usize) = ("INSERT INTO event_terms (term, block, places)", 3);
+/// In the place of a key, of what could not be opened when its block was made: no key has this id.
+const UNOPENED: i64 = i64::MAX;
 /// Blocks whose parts are read by one statement.
 pub(super) const BLOCKS_AT_ONCE: usize = 8;
 
@@ -31,6 +34,14 @@ pub struct SealedBlock {
     latest: i64,
     parts: Vec<Part>,
     terms: BTreeMap<Term, Places>,
+    damaged: Damaged,
+}
+
+/// Leaves whose records could not be opened, and why the first of them could not.
+#[derive(Clone, Debug, Default)]
+struct Damaged {
+    leaves: Vec<u64>,
+    reason: String,
 }
 
 /// The events of a block that one key sealed.
@@ -45,6 +56,16 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Of records that are not there any more.
+    fn gone((key, places): (SiteKeyId, Places)) -> Self {
+        Self {
+            key,
+            places,
+            columns: Vec::new(),
+            bodies: Vec::new(),
+        }
+    }
+
     /// The columns; none if they are gone, or their key was erased.
     pub(super) fn columns(
         &self,
@@ -64,6 +85,11 @@ impl Part {
             true => Ok(Some(columns)),
             false => Err(sealed.damaged("places are not those of the part")),
         }
+    }
+
+    /// Whether it holds the places of what could not be opened when the block was made.
+    pub(super) fn is_unopened(&self) -> bool {
+        self.key.to_column() == UNOPENED
     }
 
     /// The records; none if they are gone, or their key was erased.
@@ -95,9 +121,11 @@ impl SealedBlock {
         let (mut earliest, mut latest) = (i64::MAX, -1);
         let mut writers: BTreeMap<SiteKeyId, (Places, PartWriter)> = BTreeMap::new();
         let mut gone: BTreeMap<SiteKeyId, Places> = BTreeMap::new();
+        let mut damaged = Damaged::default();
         for (place, row) in (0..=u8::MAX).zip(rows) {
-            let Some(record) = row.open(keys)? else {
-                gone.entry(row.key).or_default().insert(place);
+            let (record, key) = damaged.or_opened(row, keys)?;
+            let Some(record) = record else {
+                gone.entry(key).or_default().insert(place);
                 continue;
             };
             let time = to_column(record.event().time);
@@ -132,12 +160,7 @@ impl SealedBlock {
                 (Err(fault), _) | (_, Err(fault)) => return Err(fault.into()),
             }
         }
-        parts.extend(gone.into_iter().map(|(key, places)| Part {
-            key,
-            places,
-            columns: Vec::new(),
-            bodies: Vec::new(),
-        }));
+        parts.extend(gone.into_iter().map(Part::gone));
         Ok(Self {
             block,
             entries: rows.iter().map(|row| row.hash).collect(),
@@ -146,7 +169,35 @@ impl SealedBlock {
             latest,
             parts,
             terms: terms.finish(keys.term_key()),
+            damaged,
         })
+    }
+
+    /// Leaves whose records could not be opened, and why; none of most blocks.
+    pub fn damaged(&self) -> Option<(&[u64], &str)> {
+        let Damaged { leaves, reason } = &self.damaged;
+        (!leaves.is_empty()).then_some((leaves, reason))
+    }
+}
+
+impl Damaged {
+    /// The record of a row and what sealed it. The leaf of one that cannot be opened is signed: nobody is helped by a log
+    /// that stops at it. Its hash stays, and it is told of.
+    fn or_opened(
+        &mut self,
+        row: &TailRow,
+        keys: &SiteKeys,
+    ) -> Result<(Option<SealedRecord>, SiteKeyId), StoreError> {
+        match row.open(keys) {
+            Err(fault @ StoreError::Unreadable { .. }) => {
+                if self.leaves.is_empty() {
+                    self.reason = fault.to_string();
+                }
+                self.leaves.push(row.leaf);
+                Ok((None, SiteKeyId::from_column(UNOPENED)))
+            }
+            opened => Ok((opened?, row.key)),
+        }
     }
 }
 

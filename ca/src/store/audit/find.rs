@@ -156,6 +156,11 @@ impl Store {
         let filter = Filter::default();
         let matches = self.matches(&Asked::by(&filter), block, &parts, places)?;
         let found = self.open_matches(block, &parts, &matches).await?;
+        let unopened = |part: &Part| part.is_unopened() && !part.places.and(places).is_empty();
+        if parts.iter().any(unopened) {
+            let why = "it could not be opened when its block was made";
+            return Err(Sealed::Body(index).damaged(why));
+        }
         match (found.into_iter().next(), is_covered(&parts, places)) {
             (Some(event), _) => Ok(Some(event)),
             (None, true) => Err(StoreError::Erased(index)),
