@@ -14,16 +14,17 @@ use edgeward_audit::journal::{
 };
 use edgeward_audit::record::{NoRandom, Salts};
 use edgeward_audit::{BootId, Event, Head, Journal, Position};
-use edgeward_identity::{Clock, SpiffeId};
+use edgeward_identity::{BootTime, Clock, SpiffeId};
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::boot::Boot;
 use crate::enforce::{RecordRefused, Recorder};
 
 mod keys;
 mod log_seen;
+mod proven;
 mod writer;
 
 use keys::KeyRing;
@@ -47,6 +48,7 @@ pub struct JournalHandle {
     /// Up to where the cloud has everything, as far as this process knows.
     sent: Arc<Mutex<Option<Position>>>,
     log_size: Arc<AtomicU64>,
+    not_shown: Arc<Notify>,
 }
 
 /// The newest record of which the journal's thread knows that it is on disk, for the state file.
@@ -112,6 +114,12 @@ enum Command {
         done: oneshot::Sender<Result<Option<Pending>, Unreadable>>,
     },
     Covered(Box<Covered>),
+    Losable {
+        boot: BootId,
+        first_seq: u64,
+        last_seq: u64,
+        done: oneshot::Sender<Option<u64>>,
+    },
     End(oneshot::Sender<Option<End>>),
     StandsTo(Mark, oneshot::Sender<Result<journal::Marked, Unreadable>>),
     Flush(oneshot::Sender<()>),
@@ -148,7 +156,7 @@ pub fn open(
     let (marked, sent) = (Marked::default(), Arc::default());
     let waiting = Arc::new(AtomicUsize::new(0));
     let log = LogSeen::open(path.parent().unwrap_or(path));
-    let log_size = log.size();
+    let (log_size, not_shown) = (log.size(), Arc::new(Notify::new()));
     let mut writer = Writer {
         journal: Some(journal),
         path: path.to_owned(),
@@ -161,6 +169,9 @@ pub fn open(
         marked: marked.clone(),
         sent: Arc::clone(&sent),
         log,
+        not_shown: not_shown.clone(),
+        untold: Vec::new(),
+        tried_to_tell: BootTime::default(),
     };
     writer.turn_if_due();
     let counter = waiting.clone();
@@ -176,6 +187,7 @@ pub fn open(
         marked,
         sent,
         log_size,
+        not_shown,
     };
     Ok((handle, boot))
 }
@@ -217,8 +229,32 @@ impl JournalHandle {
     pub fn covered(&self, covered: Covered) {
         let command = Command::Covered(Box::new(covered));
         if let Err(error) = self.push(command, QUEUE_LIMIT) {
-            tracing::debug!(%error, "word of a checkpoint is dropped; the next session says it again");
+            tracing::debug!(%error, "word of a checkpoint is dropped, to be said again");
+            self.not_shown.notify_one();
         }
+    }
+
+    /// Wakes whoever is to tell the cloud that a word of a checkpoint was not accepted.
+    pub fn not_shown(&self) -> Arc<Notify> {
+        self.not_shown.clone()
+    }
+
+    /// Where what may be signed as lost begins in a range that is not kept; none: the log proved to have all of it.
+    pub async fn losable(
+        &self,
+        boot: BootId,
+        first_seq: u64,
+        last_seq: u64,
+    ) -> Result<Option<u64>, Unreadable> {
+        let (done, answer) = oneshot::channel();
+        let asked = Command::Losable {
+            boot,
+            first_seq,
+            last_seq,
+            done,
+        };
+        self.push(asked, QUEUE_LIMIT).map_err(|_| Unreadable)?;
+        answer.await.map_err(|_| Unreadable)
     }
 
     /// Size of the newest checkpoint of the log that this node accepted; 0: none yet.

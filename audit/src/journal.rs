@@ -238,22 +238,26 @@ impl<S: SegmentStore> Journal<S> {
         if boot == self.chain.boot() && self.chain.next_seq().is_some_and(|end| next > end) {
             return Err(JournalError::AcknowledgedUnknown { boot, next });
         }
-        // An active segment without records does not know the chain's end; the one before does.
-        let kept = if self.active()?.is_empty() { 2 } else { 1 };
-        while self.segments.len() > kept {
-            let Some(oldest) = self.segments.front() else {
-                break;
-            };
-            if oldest.boot != boot || oldest.next_seq > next {
-                break;
-            }
-            self.store
-                .delete(oldest.id)
-                .map_err(JournalError::Storage)?;
+        while let Some(oldest) = self.deletable(boot, next) {
+            self.store.delete(oldest).map_err(JournalError::Storage)?;
             self.segments.pop_front();
         }
         self.restore_reserve();
         Ok(())
+    }
+
+    /// Whether [`Journal::acknowledge`] would delete anything.
+    pub fn would_delete(&self, boot: BootId, next: u64) -> bool {
+        self.deletable(boot, next).is_some()
+    }
+
+    fn deletable(&self, boot: BootId, next: u64) -> Option<SegmentId> {
+        // An active segment without records does not know the chain's end; the one before does.
+        let is_empty = self.segments.back().is_none_or(Segment::is_empty);
+        let kept = if is_empty { 2 } else { 1 };
+        let oldest = self.segments.front()?;
+        let whole = oldest.boot == boot && oldest.next_seq <= next;
+        (whole && self.segments.len() > kept).then_some(oldest.id)
     }
 
     pub fn chain(&self) -> &Chain {

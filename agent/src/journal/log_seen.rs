@@ -14,12 +14,17 @@ use edgeward_audit::watch::{LogWatch, NotShown, Shown};
 use edgeward_audit::{BootId, Digest};
 use edgeward_identity::BootTime;
 
+use super::proven::Proven;
 use crate::state::file::replace;
 
 /// The file beside the journal that holds its signed note.
 const FILE: &str = "log-checkpoint";
 /// Where the first note is kept that does not continue it: the two together are the proof.
 const CONTRADICTION: &str = "log-contradicted";
+/// Code of that contradiction.
+const FORKED: &str = "log_forked";
+/// Code of the other one: the log asks for what it proved to have.
+pub(super) const LOST_COVERED: &str = "log_lost_covered";
 /// Flash wears: what is seen in between is remembered in memory. After a restart the log leads on from an older one.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
@@ -58,6 +63,7 @@ pub(super) struct LogSeen {
     saved: Option<BootTime>,
     size: Arc<AtomicU64>,
     contradicted: bool,
+    proven: Proven,
 }
 
 impl LogSeen {
@@ -72,13 +78,19 @@ impl LogSeen {
             }
         };
         let size = seen.as_ref().map_or(0, |seen| seen.size);
+        let contradicted = folder.join(CONTRADICTION).exists();
+        let mut proven = Proven::open(folder);
+        if !contradicted {
+            proven.forget_told(FORKED);
+        }
         Self {
             folder: folder.to_owned(),
             seen,
             unsaved: None,
             saved: None,
             size: Arc::new(AtomicU64::new(size)),
-            contradicted: folder.join(CONTRADICTION).exists(),
+            contradicted,
+            proven,
         }
     }
 
@@ -112,30 +124,61 @@ impl LogSeen {
         Ok(())
     }
 
-    /// Keeps the note that contradicts what was seen. Whether it is the first one.
-    pub(super) fn keep_contradiction(&mut self, covered: &Covered) -> bool {
-        self.save();
-        let first = !self.contradicted;
-        if first {
-            self.contradicted = true;
-            let path = self.folder.join(CONTRADICTION);
-            if let Err(error) = replace(&path, covered.proof.checkpoint.as_bytes()) {
-                tracing::error!(%error, path = %path.display(), "the log's contradiction cannot be kept");
-            }
+    /// Before what `covered` covers is deleted: the checkpoint that it was accepted for, and that it was, are on disk when
+    /// this returns true. A power cut must not leave a node without its records that believes any other tree.
+    pub(super) fn keep_before_deleting(&mut self, covered: &Covered) -> bool {
+        if !self.save() {
+            return false;
         }
-        first
+        let kept = self.proven.put(covered.boot, covered.next);
+        if let Err(error) = &kept {
+            tracing::warn!(%error, "what the log proved to have cannot be kept");
+        }
+        kept.is_ok()
     }
 
-    /// Brings what is only in memory to the disk.
-    pub(super) fn save(&mut self) {
-        let Some(note) = self.unsaved.take() else {
+    /// Everything of the boot below this was proven to be in the log, and then deleted here.
+    pub(super) fn proven_below(&self, boot: BootId) -> u64 {
+        self.proven.below(boot)
+    }
+
+    /// Keeps the first note that contradicts what was seen.
+    pub(super) fn keep_contradiction(&mut self, covered: &Covered) {
+        self.save();
+        if self.contradicted {
             return;
+        }
+        self.contradicted = true;
+        let path = self.folder.join(CONTRADICTION);
+        if let Err(error) = replace(&path, covered.proof.checkpoint.as_bytes()) {
+            tracing::error!(%error, path = %path.display(), "the log's contradiction cannot be kept");
+        }
+    }
+
+    /// Whether a record says that the log contradicts itself in this way.
+    pub(super) fn has_told(&self, code: &str) -> bool {
+        self.proven.has_told(code)
+    }
+
+    /// A record says it, and is on disk.
+    pub(super) fn told(&mut self, code: &str) {
+        if let Err(error) = self.proven.put_told(code) {
+            tracing::warn!(%error, "the log's contradiction may be told of again");
+        }
+    }
+
+    /// Brings what is only in memory to the disk. Whether nothing is left.
+    pub(super) fn save(&mut self) -> bool {
+        let Some(note) = self.unsaved.take() else {
+            return true;
         };
         let path = self.folder.join(FILE);
         if let Err(error) = replace(&path, note.as_bytes()) {
             tracing::warn!(%error, path = %path.display(), "the newest checkpoint of the log is only in memory");
             self.unsaved = Some(note);
+            return false;
         }
+        true
     }
 }
 

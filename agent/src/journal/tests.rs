@@ -45,6 +45,7 @@ async fn a_grant_is_refused_while_a_full_queue_still_takes_what_takes_away() {
         marked: Marked::default(),
         sent: Arc::default(),
         log_size: Arc::default(),
+        not_shown: Arc::default(),
     };
     assert!(journal.record(event(EventKind::BindOpened)).await.is_err());
     journal.record_after(event(EventKind::BindClosed));

@@ -8,18 +8,21 @@ use std::time::Duration;
 
 use edgeward_audit::journal::{Appended, Boot as JournalBoot, FileStore, JournalError, Limits};
 use edgeward_audit::watch::NotShown;
-use edgeward_audit::{Class, Event, EventKind, Journal, Position};
-use edgeward_identity::{Clock, SpiffeId};
+use edgeward_audit::{BootId, Class, Event, EventKind, Journal, Position};
+use edgeward_identity::{BootTime, Clock, SpiffeId};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::keys::{KeyRing, NotTurned};
-use super::log_seen::LogSeen;
+use super::log_seen::{LOST_COVERED, LogSeen};
 use super::{Command, Covered, End, Marked, Unreadable, fresh_salts};
 use crate::enforce::RecordRefused;
 
 /// How often the thread looks at its timers while nothing comes.
 const TICK: Duration = Duration::from_millis(100);
+
+/// A contradiction of the log for which there was no room, or no disk, is recorded at the next try.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Owns the journal, on a thread of its own.
 pub(super) struct Writer {
@@ -34,6 +37,11 @@ pub(super) struct Writer {
     pub(super) marked: Marked,
     pub(super) sent: Arc<Mutex<Option<Position>>>,
     pub(super) log: LogSeen,
+    /// Told of a word of a checkpoint that was not accepted.
+    pub(super) not_shown: Arc<Notify>,
+    /// Contradictions of the log that are in no record yet, by code: each is told of once.
+    pub(super) untold: Vec<(&'static str, Event)>,
+    pub(super) tried_to_tell: BootTime,
 }
 
 impl Writer {
@@ -49,6 +57,11 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Timeout) => self.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if !self.untold.is_empty()
+                && self.clock.boottime().since(self.tried_to_tell) >= TELL_AGAIN
+            {
+                self.tell();
             }
         }
         if let Some(Err(error)) = self.journal.as_mut().map(Journal::flush) {
@@ -78,7 +91,19 @@ impl Writer {
                 let pending = self.read(|journal| journal.pending(from));
                 let _ = done.send(pending);
             }
-            Command::Covered(covered) => self.covered(&covered),
+            Command::Covered(covered) => {
+                if !self.covered(&covered) {
+                    self.not_shown.notify_one();
+                }
+            }
+            Command::Losable {
+                boot,
+                first_seq,
+                last_seq,
+                done,
+            } => {
+                let _ = done.send(self.losable(boot, first_seq, last_seq));
+            }
             Command::End(done) => {
                 let end = self.read(|journal| {
                     let oldest = journal.oldest();
@@ -117,25 +142,31 @@ impl Writer {
         })
     }
 
-    /// Deletes what the log covers, if it shows that it has this journal's own record and goes on as it was.
-    fn covered(&mut self, covered: &Covered) {
+    /// Deletes what the log covers, if it shows that it has this journal's own record and goes on as it was. False: the
+    /// word was not accepted, and whoever sent it believes that it was.
+    fn covered(&mut self, covered: &Covered) -> bool {
         let (boot, next) = (covered.boot, covered.next);
         let Some(seq) = next.checked_sub(1) else {
-            return;
+            return false;
         };
         let own = self.read(|journal| journal.hash_at(Position { boot, seq }));
-        let Ok(own) = own else { return };
+        let Ok(own) = own else { return false };
         let now = self.clock.boottime();
         if let Err(refused) = self.log.accept(covered, own.as_ref(), now) {
-            return self.not_shown(covered, &refused);
+            self.not_shown(covered, &refused);
+            return false;
         }
         // Deleted before.
         let (Some(_), Some(journal)) = (own, self.journal.as_mut()) else {
-            return;
+            return true;
         };
+        if journal.would_delete(boot, next) && !self.log.keep_before_deleting(covered) {
+            return false;
+        }
         let is_oldest = journal.oldest() == boot;
         if let Err(error) = journal.acknowledge(boot, next) {
-            return tracing::warn!(%error, "word of a checkpoint is not usable");
+            tracing::warn!(%error, "word of a checkpoint is not usable");
+            return true;
         }
         let mut sent = self.sent.lock();
         // What the log has need not be sent, even if this process never sent it.
@@ -143,6 +174,26 @@ impl Writer {
         if is_oldest && ahead {
             *sent = Some(Position { boot, seq: next });
         }
+        true
+    }
+
+    /// Where what may be signed as lost begins in a range that is not here any more; none: nothing of it may. What the log
+    /// proved to have is not this journal's loss.
+    fn losable(&mut self, boot: BootId, first_seq: u64, last_seq: u64) -> Option<u64> {
+        let proven = self.log.proven_below(boot);
+        if first_seq < proven {
+            tracing::error!(%boot, first_seq, last_seq, proven,
+                "the cloud asks for records that its log proved to have");
+            let reason = format!("the log proved that it has everything below {proven}");
+            let event = self.contradiction(LOST_COVERED, reason);
+            let event = event
+                .detail("boot", boot)
+                .detail("first_seq", first_seq)
+                .detail("last_seq", last_seq);
+            self.tell_once(LOST_COVERED, event);
+        }
+        let first = first_seq.max(proven);
+        (first <= last_seq).then_some(first)
     }
 
     /// Nothing is deleted. A log that contradicts itself is told of once: the notes are kept.
@@ -151,19 +202,40 @@ impl Writer {
             .increment(1);
         tracing::error!(boot = %covered.boot, next = covered.next, error = %refused,
             "the log does not show that it has this journal: nothing is deleted");
-        if !refused.is_contradiction() || !self.log.keep_contradiction(covered) {
+        if refused.is_contradiction() {
+            self.log.keep_contradiction(covered);
+            let event = self.contradiction(refused.code(), refused.to_string());
+            let event = event.detail("log", covered.log.origin());
+            self.tell_once(refused.code(), event);
+        }
+    }
+
+    fn contradiction(&self, code: &'static str, reason: String) -> Event {
+        let (now, kind) = (self.clock.now(), EventKind::AuditContradicted);
+        Event::new(now, self.node.clone(), kind)
+            .code(code)
+            .detail("reason", reason)
+    }
+
+    fn tell_once(&mut self, code: &'static str, event: Event) {
+        if self.log.has_told(code) || self.untold.iter().any(|(untold, _)| *untold == code) {
             return;
         }
-        let event = Event::new(
-            self.clock.now(),
-            self.node.clone(),
-            EventKind::AuditContradicted,
-        )
-        .code(refused.code())
-        .detail("log", covered.log.origin())
-        .detail("reason", refused.to_string());
-        if let Err(error) = self.append(event) {
-            tracing::error!(%error, "an event is not in the journal");
+        self.untold.push((code, event));
+        self.tell();
+    }
+
+    /// Records what is to be told. What finds no room, or no disk, stays.
+    fn tell(&mut self) {
+        self.tried_to_tell = self.clock.boottime();
+        for (code, event) in std::mem::take(&mut self.untold) {
+            match self.append(event.clone()) {
+                Ok(Appended::Recorded(_)) => self.log.told(code),
+                other => {
+                    tracing::error!(code, result = ?other, "a contradiction of the log is not in the journal yet");
+                    self.untold.push((code, event));
+                }
+            }
         }
     }
 
@@ -261,3 +333,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

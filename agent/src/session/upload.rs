@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use edgeward_audit::batch::{Batch, JOURNAL_KEY_LIFETIME, JournalKeyStatement};
 use edgeward_audit::journal::Pending;
-use edgeward_audit::log_proof::LogProof;
-use edgeward_audit::merkle::MAX_PROOF_HASHES;
 use edgeward_audit::statement::{HeadStated, LossStated, Signed};
 use edgeward_audit::watch::LogWatch;
-use edgeward_audit::{BootId, Digest, Head, Position};
+use edgeward_audit::{BootId, Head, Position};
 use edgeward_identity::{SignError, Signer, Timestamp};
 use edgeward_wire::v1::{self, node_message};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::accept::{self, NotAccepted};
-use crate::journal::{Covered, End, JournalHandle};
+use crate::journal::{End, JournalHandle};
 use crate::view::NodeView;
+
+mod covering;
 
 /// Events gather this long before they are sent.
 pub(super) const GATHER: Duration = Duration::from_millis(250);
@@ -149,50 +148,6 @@ impl Upload {
     /// A heartbeat came: it is answered with where the journal ends.
     pub(super) fn heard(&self, number: u64) {
         let _ = self.words.try_send(Word::Heartbeat(number));
-    }
-
-    /// A checkpoint covers records: they may be deleted, if the log shows it.
-    pub(super) fn covered(&mut self, covered: v1::AuditCovered) {
-        if !covered.log_key.is_empty() {
-            match self.log_key(&covered.log_key) {
-                Ok(log) => self.log = Some(log),
-                Err(error) => tracing::error!(%error, "the audit log's key is not accepted"),
-            }
-        }
-        match self.read_covered(covered) {
-            Ok(covered) => self.journal.covered(covered),
-            Err(why) => {
-                metrics::counter!("edgeward_journal_covered_otherwise_total", "code" => "unreadable")
-                    .increment(1);
-                tracing::error!(
-                    why,
-                    "word of a checkpoint shows nothing: nothing is deleted"
-                );
-            }
-        }
-    }
-
-    fn log_key(&self, bytes: &[u8]) -> Result<LogWatch, NotAccepted> {
-        let (keys, now) = (self.view.keys.borrow().clone(), self.view.clock.now());
-        accept::log_key(bytes, &keys, self.view.node.trust_domain(), now)
-    }
-
-    fn read_covered(&self, covered: v1::AuditCovered) -> Result<Covered, &'static str> {
-        if covered.consistency.len() > MAX_PROOF_HASHES {
-            return Err("too many hashes");
-        }
-        let consistency = covered.consistency.iter();
-        let consistency = consistency.map(|hash| Digest::try_from(hash.as_slice()));
-        Ok(Covered {
-            boot: boot_of(&covered.boot_id).ok_or("no boot")?,
-            next: covered.next_seq,
-            log: self.log.clone().ok_or("no key of the log")?,
-            proof: LogProof::parse(&covered.proof).map_err(|_| "no proof")?,
-            from: covered.from,
-            consistency: consistency
-                .collect::<Result<_, _>>()
-                .map_err(|_| "no hash")?,
-        })
     }
 }
 
@@ -334,7 +289,7 @@ impl Uploader {
                 first_seq: gap.seq,
                 last_seq,
             };
-            if self.say_lost(lost).await.is_err() {
+            if !self.say_lost(lost).await {
                 return self.wait(REFUSED_WAIT);
             }
         }
@@ -361,7 +316,7 @@ impl Uploader {
         };
         if let Some(last_seq) = lost_until {
             let lost = Wanted { last_seq, ..wanted };
-            if self.say_lost(lost).await.is_err() {
+            if !self.say_lost(lost).await {
                 return self.wait(REFUSED_WAIT);
             }
         }
@@ -406,8 +361,17 @@ impl Uploader {
         }
     }
 
-    /// Says, signed, that these records are not here any more.
-    async fn say_lost(&mut self, lost: Wanted) -> Result<(), SignError> {
+    /// Says, signed, that these records are not here any more: those of them that the log has not proved to have. Of
+    /// the others nothing is said: whoever asks for them has lost them. False: it cannot be said now.
+    async fn say_lost(&mut self, lost: Wanted) -> bool {
+        let losable = self
+            .journal
+            .losable(lost.boot, lost.first_seq, lost.last_seq);
+        let lost = match losable.await {
+            Ok(Some(first_seq)) => Wanted { first_seq, ..lost },
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
         let stated = LossStated {
             boot: lost.boot,
             first_seq: lost.first_seq,
@@ -416,12 +380,18 @@ impl Uploader {
         tracing::error!(boot = %lost.boot, first_seq = lost.first_seq, last_seq = lost.last_seq,
             "the cloud misses records that this journal does not have any more");
         metrics::counter!("edgeward_journal_lost_ranges_total").increment(1);
-        let signed = Signed::sign(stated, &self.view.node, self.view.boot.signer().as_ref())
-            .inspect_err(|error| tracing::error!(%error, "a loss cannot be signed"))?;
-        let loss = signed.to_bytes();
-        self.say(node_message::Body::JournalLoss(v1::JournalLoss { loss }))
-            .await;
-        Ok(())
+        match Signed::sign(stated, &self.view.node, self.view.boot.signer().as_ref()) {
+            Ok(signed) => {
+                let loss = signed.to_bytes();
+                self.say(node_message::Body::JournalLoss(v1::JournalLoss { loss }))
+                    .await;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "a loss cannot be signed");
+                false
+            }
+        }
     }
 
     /// The answer to a heartbeat. On a metered link only where it is another one than the last.

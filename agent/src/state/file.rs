@@ -124,7 +124,7 @@ impl SealedFile {
 }
 
 /// Reads a whole file within the limit; none where there is none.
-pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+pub(crate) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let io = |source| FileError::Io {
         path: path.to_owned(),
         source,

@@ -155,7 +155,7 @@ event_kinds! {
     AuditHalted "audit.halted" Must Neutral: "CRITICAL: no checkpoint of the audit log is signed any more: the database does not continue what was signed";
     AuditDamaged "audit.damaged" Must Neutral: "CRITICAL: a self-check found that stored events or tiles are not what was signed";
     AuditResumed "audit.resumed" Must Neutral: "checkpoints of the audit log are signed again";
-    AuditContradicted "audit.contradicted" Must Neutral: "CRITICAL: the cloud showed a node a log that does not continue what it showed it before";
+    AuditContradicted "audit.contradicted" Must Neutral: "CRITICAL: the cloud showed a node a log that does not continue what it showed it before, or asks it for what the log proved to have";
     AuditBehind "audit.behind" Must Neutral: "CRITICAL: a node has seen more of the log than this cloud has: it went back";
     AuditErased "audit.erased" Must TakesAway: "the keys that seal the events of a site are destroyed: nobody reads these events any more";
     AuditPruned "audit.pruned" Must TakesAway: "events below a minimum index are deleted under the stated policy";
