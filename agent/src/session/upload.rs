@@ -2,6 +2,7 @@
 //! checkpoint covers is deleted; what the cloud misses is sent again, or signed as lost.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edgeward_audit::batch::{Batch, JOURNAL_KEY_LIFETIME, JournalKeyStatement};
@@ -11,7 +12,7 @@ use edgeward_audit::watch::LogWatch;
 use edgeward_audit::{BootId, Head, Position};
 use edgeward_identity::{SignError, Signer, Timestamp};
 use edgeward_wire::v1::{self, node_message};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -76,6 +77,8 @@ struct Uploader {
     view: NodeView,
     up: mpsc::Sender<v1::NodeMessage>,
     written: watch::Receiver<u64>,
+    /// A word of a checkpoint was not accepted.
+    not_shown: Arc<Notify>,
     statement: Option<(JournalKeyStatement, Timestamp)>,
     state: State,
     link: Link,
@@ -110,6 +113,7 @@ impl Upload {
         let (words, incoming) = mpsc::channel(WORD_QUEUE);
         let uploader = Uploader {
             written: journal.written(),
+            not_shown: journal.not_shown(),
             journal: journal.clone(),
             view: view.clone(),
             up,
@@ -178,6 +182,7 @@ impl Uploader {
                     Some(word) => self.hear(word).await,
                     None => return,
                 },
+                () = self.not_shown.notified() => self.say_not_shown().await,
                 () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                     match self.state {
                         State::Sent { .. } => {
@@ -392,6 +397,13 @@ impl Uploader {
                 false
             }
         }
+    }
+
+    /// What the cloud believes that this node accepted may be wrong: what is true is said.
+    async fn say_not_shown(&self) {
+        let log_size = self.journal.log_size();
+        let said = v1::AuditNotShown { log_size };
+        self.say(node_message::Body::AuditNotShown(said)).await;
     }
 
     /// The answer to a heartbeat. On a metered link only where it is another one than the last.

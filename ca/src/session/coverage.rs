@@ -9,6 +9,7 @@ use std::time::Duration;
 use edgeward_audit::Event;
 use edgeward_audit::event::{Actor, EventKind};
 use edgeward_audit::log_proof::LogProof;
+use edgeward_identity::SignError;
 use edgeward_wire::v1::{self, cloud_message::Body};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,6 +25,8 @@ use crate::store::log::TreeError;
 pub(super) const MAX_WAITING: usize = 64;
 /// Least time from one word to the next: a proof costs some reads of the database, and deleting is not urgent.
 const PACE: Duration = Duration::from_secs(2);
+/// Wait after a word that the node did not accept.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// A log that is behind what a node has seen may be that of a cloud which has not read another's checkpoint yet.
 const BEHIND_FOR: Duration = Duration::from_secs(30);
 
@@ -32,11 +35,13 @@ pub(super) struct Coverage {
     covered: watch::Receiver<u64>,
     /// What the node may delete once a checkpoint covers it.
     waiting: VecDeque<Reach>,
+    /// What was told last of each boot, which the node may not have accepted; of as many boots as may wait.
+    told: VecDeque<Reach>,
     metered: bool,
     /// Of a metered node: a heartbeat went out, and this may go along.
     along: bool,
     next: Instant,
-    /// Size of the newest checkpoint that the node knows; none: an agent that asks for no proofs.
+    /// Size of the newest checkpoint that the node knows, unless it says otherwise; none: an agent that asks for no proofs.
     known: Option<u64>,
     key_told: bool,
     behind: Behind,
@@ -55,6 +60,8 @@ enum Behind {
 enum NotShown {
     #[error("the record is not found")]
     NoRecord,
+    #[error("the statement of the log's key cannot be signed: {0}")]
+    Key(#[from] SignError),
     #[error(transparent)]
     Tree(#[from] TreeError),
     #[error(transparent)]
@@ -66,6 +73,7 @@ impl Coverage {
         Self {
             covered,
             waiting: VecDeque::new(),
+            told: VecDeque::new(),
             metered,
             along: false,
             next: Instant::now(),
@@ -124,10 +132,40 @@ impl Coverage {
         due
     }
 
-    fn put_back(&mut self, due: Vec<Reach>) {
-        for reach in due {
-            self.wait_for(reach);
+    /// What could not be told waits on, before what came since: that may be covered later.
+    fn put_back(&mut self, due: impl DoubleEndedIterator<Item = Reach>) {
+        for reach in due.rev() {
+            let is_newer =
+                |known: &Reach| known.boot == reach.boot && known.next_seq >= reach.next_seq;
+            let covered = *self.covered.borrow();
+            let mut due = self.waiting.iter().filter(|known| known.leaves <= covered);
+            if self.waiting.len() < MAX_WAITING && !due.any(is_newer) {
+                self.waiting.push_front(reach);
+            }
         }
+    }
+
+    /// The node was told this, and believes it as far as anybody here knows.
+    fn told(&mut self, due: Vec<Reach>, size: u64) {
+        (self.known, self.key_told) = (Some(size), true);
+        for reach in due {
+            self.told.retain(|told| told.boot != reach.boot);
+            self.told.push_back(reach);
+        }
+        let too_many = self.told.len().saturating_sub(MAX_WAITING);
+        self.told.drain(..too_many);
+    }
+
+    /// The node did not accept a word, and knows a checkpoint of this size: it is told again what it was told, from there.
+    pub(super) fn refused(&mut self, log_size: u64) {
+        metrics::counter!("edgeward_audit_coverage_refused_total").increment(1);
+        if self.known.is_none() {
+            return;
+        }
+        (self.known, self.key_told) = (Some(log_size), false);
+        let told = std::mem::take(&mut self.told);
+        self.put_back(told.into_iter());
+        self.next = Instant::now() + REFUSED_PAUSE;
     }
 }
 
@@ -142,7 +180,7 @@ impl Live {
         };
         let newest = self.hub.audit.log_head().newest();
         let Some(newest) = newest.filter(|newest| newest.size >= known) else {
-            self.journal.coverage.put_back(due);
+            self.journal.coverage.put_back(due.into_iter());
             self.log_is_behind(known);
             return Ok(());
         };
@@ -152,12 +190,11 @@ impl Live {
                 for word in words {
                     self.send_covered(word)?;
                 }
-                let coverage = &mut self.journal.coverage;
-                (coverage.known, coverage.key_told) = (Some(newest.size), true);
+                self.journal.coverage.told(due, newest.size);
             }
             Err(error) => {
                 tracing::warn!(node = %self.id(), %error, "what a checkpoint covers is not told yet");
-                self.journal.coverage.put_back(due);
+                self.journal.coverage.put_back(due.into_iter());
             }
         }
         Ok(())
@@ -181,7 +218,7 @@ impl Live {
         };
         let mut key = match self.journal.coverage.key_told {
             true => Vec::new(),
-            false => self.log_key(),
+            false => self.hub.keys.log_key_statement(self.hub.clock.now())?,
         };
         let mut from = known;
         let mut words = Vec::with_capacity(due.len());
@@ -206,17 +243,6 @@ impl Live {
             from = newest.size;
         }
         Ok(words)
-    }
-
-    fn log_key(&self) -> Vec<u8> {
-        let now = self.hub.clock.now();
-        self.hub
-            .keys
-            .log_key_statement(now)
-            .unwrap_or_else(|error| {
-                tracing::error!(%error, "the statement of the log's key cannot be signed");
-                Vec::new()
-            })
     }
 
     /// Another cloud of the same database may be ahead for a moment; longer than that, this log went back.

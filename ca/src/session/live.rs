@@ -260,6 +260,10 @@ impl Live {
             Some(node_message::Body::Audit(batch)) => self.audit(&batch.batch).await,
             Some(node_message::Body::JournalHead(said)) => self.journal_head(&said.head).await,
             Some(node_message::Body::JournalLoss(said)) => self.journal_loss(&said.loss).await,
+            Some(node_message::Body::AuditNotShown(said)) => {
+                self.journal.coverage.refused(said.log_size);
+                Ok(())
+            }
             Some(node_message::Body::Status(status)) => {
                 let endpoints = endpoints_of(status.endpoints)?;
                 let apps = said_of(status.apps, self.hub.clock.now())?;

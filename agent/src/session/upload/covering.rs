@@ -11,7 +11,7 @@ use crate::accept::{self, NotAccepted};
 use crate::journal::Covered;
 
 impl Upload {
-    /// A checkpoint covers records: they may be deleted, if the log shows it.
+    /// A checkpoint covers records: they may be deleted, if the log shows it. If it does not, the cloud is told.
     pub(in crate::session) fn covered(&mut self, covered: v1::AuditCovered) {
         if !covered.log_key.is_empty() {
             match self.log_key(&covered.log_key) {
@@ -28,6 +28,7 @@ impl Upload {
                     why,
                     "word of a checkpoint shows nothing: nothing is deleted"
                 );
+                self.journal.not_shown().notify_one();
             }
         }
     }

@@ -182,6 +182,31 @@ async fn what_is_covered_is_proven_and_the_log_continues_what_the_node_saw() {
 }
 
 #[tokio::test]
+async fn a_word_that_the_node_did_not_accept_is_told_again_from_what_it_knows() {
+    let (cloud, a, _b) = two("").await;
+    let records = records(9, EventKind::FlowDenied);
+    let mut agent = seeing(&cloud, &a, 0, &records[8]).await;
+    agent.send(batch(&a, &records[..5])).await;
+    acknowledged(&mut agent).await;
+    let refused = covered(&mut agent).await;
+    assert!(!refused.log_key.is_empty());
+    let not_shown = |log_size| node_message::Body::AuditNotShown(v1::AuditNotShown { log_size });
+    // It could not be read, say: the key is told again, and all that comes is led to from nothing.
+    agent.send(not_shown(0)).await;
+    let told = covered(&mut agent).await;
+    assert_eq!((told.next_seq, told.from), (5, 0));
+    let seen = checked(&cloud, None, &told, &records[4]);
+    agent.send(batch(&a, &records[5..])).await;
+    acknowledged(&mut agent).await;
+    let lost = covered(&mut agent).await;
+    assert_eq!((lost.next_seq, lost.from), (9, seen.size));
+    agent.send(not_shown(seen.size)).await;
+    let told = covered(&mut agent).await;
+    assert_eq!((told.next_seq, told.from), (9, seen.size));
+    checked(&cloud, Some(&seen), &told, &records[8]);
+}
+
+#[tokio::test]
 async fn a_node_that_has_seen_more_of_the_log_is_told_nothing() {
     let (cloud, a, _b) = two("").await;
     let records = records(5, EventKind::FlowDenied);

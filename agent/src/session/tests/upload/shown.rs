@@ -1,4 +1,4 @@
-//! What the log proved to have.
+//! What the log proved to have, and what the cloud learns where a word of it is not believed.
 
 use super::*;
 
@@ -17,6 +17,13 @@ async fn long() -> (Side, BootId, edgeward_audit::Head) {
 }
 
 impl Side {
+    async fn not_shown(&mut self) -> u64 {
+        match self.next().await {
+            node_message::Body::AuditNotShown(said) => said.log_size,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Takes in what is sent until a heartbeat is answered: nothing of it is the word of a loss.
     async fn until_head(&mut self) {
         self.upload.heard(1);
@@ -122,6 +129,8 @@ async fn the_checkpoint_is_on_disk_before_anything_is_deleted_for_it() {
         std::fs::create_dir(&staged).unwrap();
         side.covered(log.covered(boot, end.seq + 1, index)).await;
         assert_eq!(side.oldest().await, (boot, 0), "{name}");
+        // It is to be said again.
+        assert_eq!(side.not_shown().await, 2);
         log.shown = 2;
         std::fs::remove_dir(&staged).unwrap();
     }
@@ -129,4 +138,26 @@ async fn the_checkpoint_is_on_disk_before_anything_is_deleted_for_it() {
     assert!(side.oldest().await.1 > 0);
     // The power may go now.
     assert_eq!(saved(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_is_not_believed_is_answered_and_a_good_one_in_the_same_session_counts() {
+    let (mut side, boot, end) = long().await;
+    let mut log = Log::new(&side.world);
+    let own = log.append(end.hash);
+    let without_key = v1::AuditCovered {
+        log_key: Vec::new(),
+        ..log.covered(boot, end.seq + 1, own)
+    };
+    side.covered(without_key).await;
+    assert_eq!(side.not_shown().await, 0);
+    side.covered(log.covered(boot, end.seq + 1, 0)).await;
+    assert_eq!(side.not_shown().await, 0);
+    assert_eq!(side.oldest().await, (boot, 0));
+    side.covered(log.covered(boot, end.seq + 1, own)).await;
+    assert!(side.oldest().await.1 > 0);
+    // From another size than this node knows.
+    log.append(Digest::of(&[b"more"]));
+    side.covered(log.covered(boot, end.seq + 1, own)).await;
+    assert_eq!(side.not_shown().await, 2);
 }
