@@ -1,12 +1,14 @@
 //! Blocks: 256 leaves that a checkpoint covers, compressed and sealed, each site's apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroUsize;
 
 use edgeward_audit::block::{BLOCK_LEAVES, BlockTerms, Bodies, Columns, PartWriter, Places, Term};
 use edgeward_audit::digest::Digest;
 use edgeward_audit::record::SealedRecord;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::leaves::{Body, Leaf, entries_of, to_bytes};
 use super::rows::{insert_all, places};
@@ -202,17 +204,23 @@ impl Damaged {
 }
 
 impl Store {
-    /// Makes the blocks that a tree of `size` leaves completes, and that are not stored yet. Nothing is written.
+    /// Makes the blocks that a tree of `size` leaves completes, and that are not stored yet: as many at once as there are
+    /// processors, since opening, reading and compressing 256 records is work for more than a moment. Nothing is written.
     pub async fn blocks_up_to(&self, size: u64) -> Result<Vec<SealedBlock>, StoreError> {
-        let mut blocks = Vec::new();
+        let at_once = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (mut making, mut blocks) = (VecDeque::with_capacity(at_once), Vec::new());
         for block in self.block_count().await?..size / BLOCK_LEAVES {
             let rows = self.tail_from(block * BLOCK_LEAVES, BLOCK_LEAVES).await?;
             let keys = self.site_keys().clone();
-            // Opening, reading and compressing 256 records is work for more than a moment.
-            let made = tokio::task::spawn_blocking(move || SealedBlock::of(block, &rows, &keys));
-            blocks.push(made.await.map_err(|error| {
-                StoreError::Unavailable(format!("the making of a block was ended: {error}"))
-            })??);
+            making.push_back(spawn_blocking(move || SealedBlock::of(block, &rows, &keys)));
+            if making.len() >= at_once
+                && let Some(first) = making.pop_front()
+            {
+                blocks.push(made(first).await?);
+            }
+        }
+        for last in making {
+            blocks.push(made(last).await?);
         }
         Ok(blocks)
     }
@@ -353,6 +361,14 @@ impl Tx {
         }
         Ok(())
     }
+}
+
+async fn made(
+    making: JoinHandle<Result<SealedBlock, StoreError>>,
+) -> Result<SealedBlock, StoreError> {
+    making.await.map_err(|error| {
+        StoreError::Unavailable(format!("the making of a block was ended: {error}"))
+    })?
 }
 
 /// The parts of a block with their records, without what filters ask.
