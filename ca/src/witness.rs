@@ -17,6 +17,7 @@ use crate::store::{Store, StoreError};
 mod ask;
 mod budget;
 mod post;
+mod remembered;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -188,13 +188,18 @@ fn problem(refused: NotAdded) -> Problem {
         NotAdded::UnknownLog => StatusCode::NOT_FOUND,
         NotAdded::NotSigned(_) => StatusCode::FORBIDDEN,
         NotAdded::NotCosigned(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        NotAdded::Forgetful(_) | NotAdded::Store(_) | NotAdded::Record(_) => {
+        NotAdded::Forgetful(_) | NotAdded::File(_) | NotAdded::Store(_) | NotAdded::Record(_) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
     };
     match refused {
         NotAdded::Store(fault) => fault.into(),
         NotAdded::Record(fault) => fault.into(),
+        NotAdded::File(fault) => {
+            tracing::error!(error = %fault, "what was cosigned cannot be remembered");
+            let why = "the witness cannot write: try again later";
+            Problem::new(status, "unavailable", why)
+        }
         refused => Problem::new(status, refused.code(), refused.to_string()),
     }
 }

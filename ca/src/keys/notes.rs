@@ -3,10 +3,10 @@
 //! knows the root knows it, and an HSM that has no Ed25519 still stands above it. The other, made at the first start that
 //! names logs of others, cosigns these: no key may do both.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edgeward_audit::cosignature::Cosigner;
+use edgeward_audit::cosignature::{Cosigner, WitnessKey};
 use edgeward_audit::note::{NoteMalformed, NoteSigner, NoteVerifier};
 use edgeward_audit::watch::LogKey;
 use edgeward_identity::signed::EVERYBODY;
@@ -84,6 +84,12 @@ impl CloudKeys {
     /// Writes the file of a drawn key: on disk when this returns.
     pub fn keep_cosigner(&self, pkcs8: &Secret<Vec<u8>>) -> Result<(), KeysFault> {
         Ok(files::write_pkcs8(&self.folder.join(WITNESS), pkcs8)?)
+    }
+
+    /// Where it is remembered, outside of the database, what this key cosigned.
+    pub fn witnessed_file(&self, key: &WitnessKey) -> PathBuf {
+        let id = hex::encode(key.key_id());
+        self.folder.join(format!("witnessed-{id}.json"))
     }
 
     fn cosigner_of(&self, pkcs8: &Secret<Vec<u8>>) -> Result<Cosigner, KeysFault> {

@@ -13,10 +13,13 @@ use edgeward_identity::{Clock, Timestamp};
 use parking_lot::Mutex;
 
 use super::budget::Budget;
+use super::remembered::{Remembered, is_held};
 use super::{Parts, WitnessFault, is_due};
 use crate::audit::{AuditLog, RecordFault};
 use crate::config::witness::WitnessedLog;
 use crate::crowd::source_of;
+use crate::keys::KeysFault;
+use crate::keys::files::FileFault;
 use crate::store::witness::Witnessed;
 use crate::store::{Store, StoreError, Tx};
 
@@ -32,6 +35,7 @@ pub struct Server {
     cosigner: Cosigner,
     /// The database remembers what the key cosigned.
     remembers: bool,
+    remembered: Remembered,
     logs: BTreeMap<String, WitnessedLog>,
     budget: Mutex<Budget>,
     /// When a refusal of a log was written down last, by log and code.
@@ -57,6 +61,8 @@ pub enum NotAdded {
     #[error(transparent)]
     Forgetful(#[from] Forgetful),
     #[error(transparent)]
+    File(#[from] FileFault),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Record(#[from] RecordFault),
@@ -73,6 +79,8 @@ pub enum Forgetful {
     /// In this moment: the log's own task has not looked at it yet.
     #[error("this witness's database does not continue its own log")]
     WentBack,
+    #[error("this witness's database does not hold what was cosigned of the log")]
+    Behind,
     /// Until the operator makes another key (docs/audit-log.md).
     #[error("this witness's database does not know the key that has cosigned")]
     Key,
@@ -88,22 +96,24 @@ impl Server {
                 tracing::error!(key = %cosigner.key(),
                     "CRITICAL: this database does not know what the witness's key has cosigned: nothing is cosigned (docs/audit-log.md)");
             }
-            return Ok(Self::new(parts, cosigner, remembers));
+            return Self::new(parts, cosigner, remembers);
         }
         let (cosigner, pkcs8) = parts.keys.draw_cosigner()?;
         tx.put_witness_key(cosigner.key(), parts.clock.now())
             .await?;
         tx.commit().await?;
         parts.keys.keep_cosigner(&pkcs8)?;
-        Ok(Self::new(parts, cosigner, true))
+        Self::new(parts, cosigner, true)
     }
 
-    fn new(parts: &Parts, cosigner: Cosigner, remembers: bool) -> Self {
+    fn new(parts: &Parts, cosigner: Cosigner, remembers: bool) -> Result<Self, WitnessFault> {
+        let remembered = Remembered::open(parts.keys.witnessed_file(cosigner.key()));
         let logs = parts.config.logs.clone();
         let limits = logs
             .iter()
             .map(|(name, log)| (name.clone(), log.per_minute));
-        Self {
+        Ok(Self {
+            remembered: remembered.map_err(KeysFault::from)?,
             budget: Mutex::new(Budget::new(limits)),
             store: parts.store.clone(),
             audit: parts.audit.clone(),
@@ -112,7 +122,7 @@ impl Server {
             cosigner,
             remembers,
             logs,
-        }
+        })
     }
 
     pub fn key(&self) -> &WitnessKey {
@@ -182,8 +192,12 @@ impl Server {
         let opened = submission.open(stated, &log.keys)?;
         let origin = opened.checkpoint().origin.clone();
         // Looked at first without the turn of a writer, which is not for whoever repeats what is public.
+        let cosigned = self.remembered.of(&origin).await;
         let before = self.store.witnessed(&origin).await?;
         let known = before.as_ref().map(Witnessed::known);
+        if !is_held(cosigned, known) {
+            return Err(Forgetful::Behind.into());
+        }
         if let Err(refused) = opened.clone().judge(known) {
             self.note_refused(&opened, before.as_ref(), &refused)
                 .await?;
@@ -203,9 +217,13 @@ impl Server {
         let mut tx = self.store.begin("witness.cosign").await?;
         self.may_cosign(&mut tx).await?;
         // Again, now that nobody else can change it.
+        let cosigned = self.remembered.of(&origin).await;
         let before = tx.witnessed(&origin).await?;
-        let judged = opened.clone().judge(before.as_ref().map(Witnessed::known));
-        let continued = match judged {
+        let known = before.as_ref().map(Witnessed::known);
+        if !is_held(cosigned, known) {
+            return Err(Forgetful::Behind.into());
+        }
+        let continued = match opened.clone().judge(known) {
             Ok(continued) => continued,
             Err(refused) => {
                 // Of two that come at once only here one is seen to contradict the other.
@@ -226,6 +244,7 @@ impl Server {
         };
         tx.put_witnessed(&origin, known, &note, now).await?;
         tx.commit().await?;
+        self.remembered.put(&origin, known).await?;
         Ok(format!("{line}\n"))
     }
 
@@ -313,7 +332,7 @@ impl NotAdded {
             Self::NotSigned(_) => "witness_not_signed",
             Self::NotCosigned(refused) => refused.code(),
             Self::Forgetful(forgetful) => forgetful.code(),
-            Self::Store(_) | Self::Record(_) => "unavailable",
+            Self::File(_) | Self::Store(_) | Self::Record(_) => "unavailable",
         }
     }
 }
@@ -324,6 +343,7 @@ impl Forgetful {
         match self {
             Self::NotYet => "witness_not_ready",
             Self::Halted | Self::WentBack => "witness_own_log",
+            Self::Behind => "witness_went_back",
             Self::Key => "witness_key_unknown",
         }
     }

@@ -155,10 +155,11 @@ store_tests! {
         process.integrate().await;
         assert_eq!(refused(&server, &keeper.submission(0, 5, 0)).await, "ok");
         // The database is put back under the running process, to before what was cosigned.
-        process.sql("DELETE FROM witnessed_logs").await;
         process.sql("DELETE FROM log_checkpoints").await;
-        assert_eq!(refused(&server, &keeper.submission(0, 4, 1)).await, "witness_own_log");
-        assert_eq!(refused(&server, &keeper.submission(0, 5, 0)).await, "witness_own_log");
+        assert_eq!(refused(&server, &keeper.submission(5, 6, 0)).await, "witness_own_log");
+        process.sql("DELETE FROM witnessed_logs").await;
+        assert_ne!(refused(&server, &keeper.submission(0, 4, 1)).await, "ok");
+        assert_ne!(refused(&server, &keeper.submission(0, 5, 0)).await, "ok");
         // And the next process finds it so.
         drop(process);
         let mut process = keeper.process(&store, 2).await;
@@ -167,6 +168,27 @@ store_tests! {
         let server = process.server().await;
         assert_eq!(refused(&server, &keeper.submission(0, 4, 1)).await, "witness_own_log");
         assert_eq!(store.witnessed(ORIGIN).await.unwrap(), None);
+    }
+
+    async fn a_database_that_went_back_while_the_own_log_stood_still_is_noticed(store) {
+        let keeper = Keeper::new();
+        let mut process = keeper.process(&store, 1).await;
+        let server = process.server().await;
+        process.integrate().await;
+        assert_eq!(refused(&server, &keeper.submission(0, 5, 0)).await, "ok");
+        process.sql("CREATE TABLE kept AS SELECT * FROM witnessed_logs").await;
+        assert_eq!(refused(&server, &keeper.submission(5, 9, 0)).await, "ok");
+        for back in ["DELETE FROM witnessed_logs", "INSERT INTO witnessed_logs SELECT * FROM kept"] {
+            process.sql(back).await;
+            // By this process, and by the next.
+            for server in [&server, &process.server().await] {
+                assert!(server.forgetful().is_none());
+                for (old, size, salt) in [(0, 5, 0), (0, 4, 1), (5, 7, 0), (5, 9, 0)] {
+                    let body = keeper.submission(old, size, salt);
+                    assert_eq!(refused(server, &body).await, "witness_went_back", "{back}");
+                }
+            }
+        }
     }
 
     async fn a_key_that_has_cosigned_is_of_no_use_over_a_database_that_never_heard_of_it(store) {
