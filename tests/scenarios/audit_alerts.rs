@@ -181,7 +181,13 @@ impl Desk {
             let rules = self.cloud().json(&["audit", "alerts", "rules"]);
             let sinks = rules.map(|rules| rules["sinks"].to_string());
             let said = fs::read_to_string(self.folder.join("syslog.log"));
-            format!("{sinks:?}\n{}", said.unwrap_or_default())
+            let log = self.cloud().log_text();
+            let tried: Vec<&str> = log.lines().filter(|line| line.contains("alert")).collect();
+            format!(
+                "{sinks:?}\n{}\n{}",
+                said.unwrap_or_default(),
+                tried.join("\n")
+            )
         })
     }
 

@@ -738,14 +738,11 @@ fn holding(folder: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PathBuf>> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            match entry.file_type()? {
-                kind if kind.is_dir() => folders.push(entry.path()),
-                kind if kind.is_file() => {
-                    if wanted.is_match(&fs::read(entry.path())?) {
-                        found.push(entry.path());
-                    }
-                }
-                _ => {}
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && wanted.is_match(&fs::read(entry.path())?) {
+                found.push(entry.path());
             }
         }
     }

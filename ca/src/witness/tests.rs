@@ -249,12 +249,12 @@ async fn a_witness_is_silent_once_nothing_came_for_an_hour_and_resumed_once_it_i
     let clock = TurnedClock::at(SystemClock.now());
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let mut log = Cloud::by_clock("a.example", folder, clock.clone()).await;
-    let witness = Cloud::new("b.example").await.witness_of(&log);
+    let witness = Cloud::new("b.example").await.witness_of(&log).await;
     let key = witness.server.as_ref().unwrap().key().clone();
     let listener = TcpListener::bind((HERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let asking = log.ask(&key, port);
+    let asking = log.ask(&key, port).await;
     let told = async |kind| {
         let found = log.recorded(kind).await;
         let name = format!("witness/{}", key.name());
