@@ -71,10 +71,13 @@ mod tests {
             String::new(),
             format!("{text}="),
             text.replacen('M', "+", 1),
-            text[..text.len() - 4].to_owned() + "____",
+            text.get(..text.len() - 4).unwrap().to_owned() + "____",
             of(&boot),
             of(&format!("{boot} gw-3")),
-            of(&format!("{} spiffe://plant.example/node/gw-3", &boot[2..])),
+            of(&format!(
+                "{} spiffe://plant.example/node/gw-3",
+                boot.get(2..).unwrap()
+            )),
             of(&format!("{boot}  spiffe://plant.example/node/gw-3")),
             "A".repeat(MAX_COVERAGE_CURSOR_BYTES + 4),
         ] {
