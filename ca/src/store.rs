@@ -6,7 +6,7 @@
 //!
 //! * columns are `TEXT`, `BIGINT` or `BLOB` and nothing else (a few bytes as lower-case hex, structures as JSON text,
 //!   times as milliseconds since the epoch); truth is `0`/`1`;
-//! * what the two databases call by different names a migration writes as SQLite does, and [`dialect`] translates it:
+//! * what the two databases call by different names a migration writes as SQLite does, and `dialect` translates it:
 //!   `BLOB`, `INTEGER PRIMARY KEY` (a number that is the row's own place), `WITHOUT ROWID`;
 //! * parameters are `$1`, `$2`; no `AUTOINCREMENT`/`SERIAL`, no `RETURNING` of expressions, no `SUM` (PostgreSQL
 //!   makes it `NUMERIC`); upserts as `INSERT ... ON CONFLICT (...) DO ...`, which both know;

@@ -2,7 +2,7 @@
 //! can know, when the lab goes.
 //!
 //! Known are tokens and API keys that a command printed or was given, and the private parts of every key in a place where
-//! keys belong (see [`holds`]). They are gathered when a process starts and ends, too, since some live no longer than it.
+//! keys belong (see `holds`). They are gathered when a process starts and ends, too, since some live no longer than it.
 //! Of each secret every stretch of 16 bytes is looked for, so that one that is cut short or wrapped is found, as it
 //! is, in hex and in base64; of a PostgreSQL database in its dump, as text, and in what its columns of bytes hold. Not
 //! known, since no file or answer ever holds them: secrets that a TPM activates, WireGuard's keys, the keys of sessions.

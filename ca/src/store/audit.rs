@@ -1,9 +1,9 @@
 //! Audit records: appended once, in one global order; where every journal stands; what is wrong with some.
 //!
 //! The newest stand in the *tail*, one row each. As soon as a checkpoint covers 256 leaves they become a *block*: its
-//! hashes, and for each site one *part* of compressed and sealed columns and bodies ([`sealing`]). An index of keyed
-//! terms says which blocks hold what filters ask for ([`postings`]); runs of leaves say which record of which journal
-//! stands where ([`runs`]), which is also what makes storing a record twice impossible.
+//! hashes, and for each site one *part* of compressed and sealed columns and bodies (`sealing`). An index of keyed
+//! terms says which blocks hold what filters ask for (`postings`); runs of leaves say which record of which journal
+//! stands where (`runs`), which is also what makes storing a record twice impossible.
 
 use edgeward_audit::digest::Digest;
 use edgeward_audit::record::{BootId, Head, SealedRecord};
