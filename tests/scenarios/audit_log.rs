@@ -1,6 +1,7 @@
 //! The log in its public form, read by somebody else's code.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,8 @@ pub fn auditor_key(lab: &Lab) -> anyhow::Result<PathBuf> {
         .cloud
         .edgeward(&["apikey", "create", "auditor", "--role", "auditor"])?;
     fs::write(&key, made.trim())?;
+    // The command takes no key that others can read.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
     Ok(key)
 }
 
