@@ -7,7 +7,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use super::BlockError;
 use super::bytes::{Bytes, put_length};
 
-/// Beyond it, time grows faster than anything is saved (measured: `audit/examples/blocks.rs`).
+/// The library's own default; what it saves and costs: `audit/examples/blocks.rs`.
 const LEVEL: i32 = 3;
 
 // A context is half a megabyte of tables; made anew for each part, that is most of the time a part takes.
