@@ -48,6 +48,7 @@ pub mod erasures;
 pub mod evidence;
 pub mod exports;
 mod follow;
+mod lease;
 pub mod log;
 pub mod nodes;
 pub mod operators;

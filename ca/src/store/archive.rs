@@ -58,16 +58,10 @@ impl Tx {
         .bind(to_column(now))
         .execute(self.connection())
         .await?;
-        let taken = sqlx::query(
-            "UPDATE log_archives SET holder = $1, leased = $2 WHERE name = $3 AND (holder = $1 OR leased <= $4)",
-        )
-        .bind(holder)
-        .bind(to_column(until))
-        .bind(name)
-        .bind(to_column(now))
-        .execute(self.connection())
-        .await?;
-        if taken.rows_affected() == 0 {
+        if !self
+            .take_lease("log_archives", name, holder, (now, until))
+            .await?
+        {
             return Ok(None);
         }
         let text = format!("SELECT {COLUMNS} FROM log_archives WHERE name = $1");

@@ -61,16 +61,10 @@ impl Tx {
         .bind(to_column(now))
         .execute(self.connection())
         .await?;
-        let taken = sqlx::query(
-            "UPDATE exports SET holder = $1, leased = $2 WHERE name = $3 AND (holder = $1 OR leased <= $4)",
-        )
-        .bind(holder)
-        .bind(to_column(until))
-        .bind(name)
-        .bind(to_column(now))
-        .execute(self.connection())
-        .await?;
-        if taken.rows_affected() == 0 {
+        if !self
+            .take_lease("exports", name, holder, (now, until))
+            .await?
+        {
             return Ok(None);
         }
         let text = format!("SELECT {COLUMNS} FROM exports WHERE name = $1");
