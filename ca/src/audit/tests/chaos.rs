@@ -81,6 +81,8 @@ async fn cloud(
     boot[..8].copy_from_slice(&number.to_be_bytes());
     let boot = BootId::from_bytes(boot);
     let keeper = id(Kind::Cloud, "c");
+    // Also what it writes before there is a task that signs.
+    store.cover_by_checkpoints();
     let (log, writer) = AuditLog::open(store.clone(), keeper, boot, NOW)
         .await
         .unwrap();
@@ -426,7 +428,8 @@ store_tests! {
             let mut world = World::begin(&more, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).await;
             world.run().await;
             println!("{:?}", world.deaths);
-            assert!(world.deaths.len() >= 4, "too quiet: {:?}", world.deaths);
+            let deaths: usize = world.deaths.values().sum();
+            assert!(deaths >= 20, "too quiet: {:?}", world.deaths);
             world.await_cover().await;
             world.compare().await;
             world.rounds.abort();
