@@ -103,6 +103,10 @@ async fn erase_site(api: Arc<Api>, actor: Actor, site: Site) -> Result<Json<Eras
     api.audit.record_in(&mut tx, event).await?;
     tx.commit().await?;
     api.store.end_erasures(false).await.map_err(refused)?;
+    // A note that cannot be read is passed over there: nobody is told that what it names is gone.
+    if !old.iter().all(|id| api.store.site_keys().is_erased(*id)) {
+        return Err(not_known_to_be_erased());
+    }
     tracing::warn!(%site, keys = ids.len(), "the events of a site were erased");
     Ok(Json(ErasedView {
         site: site.to_string(),
@@ -118,13 +122,17 @@ fn refused(error: StoreError) -> Problem {
         }
         StoreError::SiteKey(SiteKeyFault::File(fault)) => {
             tracing::error!(error = %fault, "keys of a site cannot be destroyed");
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "site_keys_unavailable",
-                "the folder of the sites' keys cannot be read or written: nothing is known to be erased; \
-                 what `audit.erased` names is tried again",
-            )
+            not_known_to_be_erased()
         }
         other => other.into(),
     }
+}
+
+fn not_known_to_be_erased() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "site_keys_unavailable",
+        "the folder of the sites' keys cannot be read or written: nothing is known to be erased; \
+         what `audit.erased` names is tried again",
+    )
 }
